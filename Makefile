@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python ≥ 3.11 with pip, and nothing else.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
+CONFIGS := $(wildcard experiments/*/*.yaml)
+
+.PHONY: demo test check clean
+
+demo: .venv/installed ## the default experiment and its report
+	snakemake --cores all
+	@[ report.html -nt results/default/tables/costs.csv ] || snakemake --report report.html
+
+test: .venv/tools ## all tests but the slow ones
+	pytest -q -m "not slow"
+
+check: .venv/tools ## linters, and a dry-run of every config
+	ruff check . && ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+	snakemake --dry-run --quiet --cores 1
+	for config in $(CONFIGS); do snakemake --dry-run --quiet --cores 1 --configfile $$config || exit 1; done
+
+# torch first and alone, so that no other package chooses another build of it.
+.venv/installed: environment.yml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefloop needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	pip install --quiet $(filter torch==%,$(PINS))
+	pip install --quiet $(filter-out torch==%,$(PINS))
+	touch $@
+
+.venv/tools: .venv/installed tests/requirements.txt
+	pip install --quiet -r tests/requirements.txt
+	touch $@
+
+clean: ## everything made but the environment and the models
+	find results -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +
+	rm -rf report.html .snakemake

@@ -1,0 +1,35 @@
+from snakemake.utils import min_version
+
+min_version("9.12")  # pathvars
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+
+
+pathvars:
+    results=RESULTS,
+    logs=LOGS,
+
+
+include: "rules/inputs.smk"
+include: "rules/rounds.smk"
+include: "rules/evaluation.smk"
+include: "rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        collect("<results>/figures/{figure}.pdf", figure=FIGURES),
+        collect("<results>/tables/{table}.csv", table=TABLES),
+
+
+rule figures:
+    input:
+        collect("<results>/figures/{figure}.pdf", figure=FIGURES),

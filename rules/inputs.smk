@@ -1,0 +1,66 @@
+rule fetch_model:
+    input:
+        code=code_of("fetch_model"),
+        files=lambda wildcards: sorted(
+            map(str, Path(MODELS[wildcards.model]).glob("*.*"))
+        ),
+    output:
+        manifest="results/models/{model}/manifest.json",
+    log:
+        "results/logs/models/{model}.log",
+    conda:
+        "../environment.yml"
+    params:
+        source=lambda wildcards: flags({"source": MODELS[wildcards.model]}),
+        trust=flags({"trust_remote_code": config["policy"]["trust_remote_code"]}),
+    shell:
+        "python {input.code[0]} {params.source} {params.trust}"
+        " --manifest {output.manifest} > {log} 2>&1"
+
+
+rule prompts:
+    input:
+        code=code_of("prompts"),
+        packaged="workflow/prompts/instructions.jsonl",
+        source=[p for p in [config["prompts"]["source"]] if Path(p).is_file()],
+        model=BASE,
+    output:
+        train="<results>/prompts/train.jsonl",
+        held_out="<results>/prompts/eval.jsonl",
+    log:
+        "<logs>/prompts.log",
+    conda:
+        "../environment.yml"
+    params:
+        flags=flags_of("prompts"),
+    shell:
+        "python {input.code[0]} --packaged {input.packaged} --model {input.model}"
+        " {params.flags} --train {output.train} --held-out {output.held_out} > {log} 2>&1"
+
+
+rule cluster:
+    input:
+        code=code_of("cluster"),
+        prompts=rules.prompts.output.train,
+        model=(
+            BASE
+            if config["clusters"]["embedding"] == "policy"
+            else manifest_of(config["clusters"]["embedding"])
+        ),
+    output:
+        clusters="<results>/clusters.pkl",
+        table="<results>/clusters.csv",
+        cost="<results>/cluster.cost.json",
+    log:
+        "<logs>/cluster.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=flags_of("clusters", "k", "k_max", "seed", "batch_size"),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
+        " {params.flags} --threads {threads} --clusters {output.clusters}"
+        " --table {output.table} --cost {output.cost} > {log} 2>&1"

@@ -1,0 +1,178 @@
+# One round of one run: the steps draw, answer and score prompts and teach the arms; then pairs are formed and trained on.
+
+
+rule allocate:
+    input:
+        code=code_of("allocate"),
+        prompts=rules.prompts.output.train,
+        clusters=rules.cluster.output.clusters,
+        arms=arms_before,
+        used=prompts_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/step-{step}/prompts.jsonl",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/allocate.log",
+    conda:
+        "../environment.yml"
+    params:
+        flags=flags_of("bandit", "allocation", "budget", "alpha", "top_k", "reuse"),
+        before=lambda wildcards, input: flags(
+            {"arms": input.arms or None, "used": list(input.used) or None}
+        ),
+        steps=len(STEPS),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --clusters {input.clusters}"
+        " {params.before} {params.flags} --seed {wildcards.seed} --round {wildcards.round}"
+        " --step {wildcards.step} --steps {params.steps} --output {output} > {log} 2>&1"
+
+
+rule generate:
+    input:
+        code=code_of("generate"),
+        prompts=rules.allocate.output,
+        model=BASE,
+        policy=sampled_policy,
+    output:
+        generations="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generations.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generate.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/generate.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=flags_of("generation"),
+        stream="round-{round}/step-{step}",
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
+        " --policy {input.policy} {params.flags} --seed {wildcards.seed}"
+        " --stream {params.stream} --threads {threads}"
+        " --output {output.generations} --cost {output.cost} > {log} 2>&1"
+
+
+rule reward:
+    input:
+        code=code_of("reward"),
+        prompts=rules.allocate.output,
+        generations=rules.generate.output.generations,
+        feedback=lambda wildcards: feedback_files(
+            of_method(config, wildcards.method)["feedback"]
+        ),
+    output:
+        rewards="<results>/{method}/seed-{seed}/round-{round}/step-{step}/rewards.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/reward.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/reward.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=lambda wildcards: feedback_flags(
+            "feedback", of_method(config, wildcards.method)["feedback"]
+        ),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
+        " {params.flags} --threads {threads}"
+        " --output {output.rewards} --cost {output.cost} > {log} 2>&1"
+
+
+rule perplexity:
+    input:
+        code=code_of("perplexity"),
+        prompts=rules.allocate.output,
+        generations=rules.generate.output.generations,
+        model=BASE,
+        policy=policy_before,
+    output:
+        pfp="<results>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/perplexity.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/perplexity.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=flags_of("scoring"),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
+        " --model {input.model} --policy {input.policy} {params.flags} --threads {threads}"
+        " --output {output.pfp} --cost {output.cost} > {log} 2>&1"
+
+
+rule arms:
+    input:
+        code=code_of("arms"),
+        clusters=rules.cluster.output.clusters,
+        rewards=rules.reward.output.rewards,
+        pfp=rules.perplexity.output.pfp,
+        arms=arms_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/step-{step}/arms.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/arms.log",
+    conda:
+        "../environment.yml"
+    params:
+        flags=flags_of("bandit", "metric", "alpha", "gamma"),
+        before=lambda wildcards, input: flags({"arms": input.arms or None}),
+    shell:
+        "python {input.code[0]} --clusters {input.clusters} --rewards {input.rewards}"
+        " --pfp {input.pfp} {params.before} {params.flags} --seed {wildcards.seed}"
+        " --round {wildcards.round} --step {wildcards.step} --output {output} > {log} 2>&1"
+
+
+rule pairs:
+    input:
+        code=code_of("pairs"),
+        prompts=collect(rules.allocate.output, step=STEPS, allow_missing=True),
+        generations=collect(
+            rules.generate.output.generations, step=STEPS, allow_missing=True
+        ),
+        rewards=collect(rules.reward.output.rewards, step=STEPS, allow_missing=True),
+        pfp=collect(rules.perplexity.output.pfp, step=STEPS, allow_missing=True),
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/pairs.jsonl",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/pairs.log",
+    conda:
+        "../environment.yml"
+    params:
+        flags=flags_of("pairs"),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
+        " --rewards {input.rewards} --pfp {input.pfp} {params.flags}"
+        " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"
+
+
+# With LoRA, a PEFT folder adapter/ appears beside policy.pt; training every parameter makes none, so it is not declared.
+rule train:
+    input:
+        code=code_of("train"),
+        pairs=rules.pairs.output,
+        model=BASE,
+        policy=policy_before,
+    output:
+        policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",
+        metrics="<results>/{method}/seed-{seed}/round-{round}/training.jsonl",
+        speed="<results>/{method}/seed-{seed}/round-{round}/training_speed.csv",
+        cost="<results>/{method}/seed-{seed}/round-{round}/train.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/train.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=flags_of("train"),
+    shell:
+        "python {input.code[0]} --pairs {input.pairs} --model {input.model}"
+        " --policy {input.policy} {params.flags} --seed {wildcards.seed}"
+        " --round {wildcards.round} --threads {threads} --output {output.policy}"
+        " --metrics {output.metrics} --speed {output.speed} --cost {output.cost} > {log} 2>&1"

@@ -1,0 +1,20 @@
+"""Prompts are rendered once and for all: one BOS, no matter who writes it."""
+
+from prefloop.chat import load_tokenizer, prompt_ids
+
+QUESTION = [{"role": "user", "content": "why?"}]
+
+
+def test_template_and_tokenizer_do_not_both_write_a_bos(model_folders):
+    for name, folder in model_folders.items():
+        ids = prompt_ids(load_tokenizer(folder), QUESTION)
+        assert ids.count(0) == 1, name
+        assert ids[0] == 0, name
+
+
+def test_a_tokenizer_without_a_template_reads_transcripts(model_folders):
+    tokenizer = load_tokenizer(model_folders["gpt_neox"])
+    text = tokenizer.apply_chat_template(
+        [*QUESTION, {"role": "assistant", "content": "so."}, *QUESTION], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "\n\nHuman: why?\n\nAssistant: so.\n\nHuman: why?\n\nAssistant:"

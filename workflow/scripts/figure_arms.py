@@ -1,0 +1,50 @@
+"""Draw which clusters each step drew its prompts from, and what the arms' scores were."""
+
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+from tyro.conf import arg
+
+from _program import run
+from prefloop.figures import save
+from prefloop.results import Experiment, arms
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+    """Draw the arms over time, as means over seeds: share of the step's prompts above, score below.
+
+    Args:
+        experiment: Which runs.
+        figure: Where the figure goes; .svg, .png and .csv stand beside it.
+    """
+    table = arms(experiment)
+    table["share"] = table["drawn"] / table.groupby(["method", "seed", "round", "step"])["drawn"].transform("sum")
+    data = table.groupby(["method", "round", "step", "cluster"], sort=False)[["share", "score"]].mean().reset_index()
+    data["time"] = data["round"].astype(str) + "." + data["step"].astype(str)
+    columns = len(experiment.methods)
+    size = (1.6 + 2.1 * columns, 1.2 + 0.36 * data["cluster"].nunique())
+    picture, panels = plt.subplots(
+        2, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for row, (value, label) in enumerate([("share", "share of the\nstep's prompts"), ("score", "arm score (UCB)")]):
+        for column, method in enumerate(experiment.methods):
+            part = data[data["method"] == method]
+            grid = part.pivot(index="cluster", columns="time", values=value)[part["time"].unique()]
+            axes = panels[row][column]
+            limits = {"vmin": 0 if value == "share" else data[value].min(), "vmax": data[value].max()}
+            image = axes.imshow(grid, aspect="auto", cmap="cividis", **limits)
+            axes.grid(False)
+            axes.set_yticks(range(len(grid)), grid.index, fontsize=6 if len(grid) > 20 else 7)
+            axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=90 if len(grid.columns) > 8 else 0)
+            if row == 0:
+                axes.set_title(method)
+            else:
+                axes.set_xlabel("round.step")
+        panels[row][0].set_ylabel("cluster")
+        picture.colorbar(image, ax=panels[row].tolist(), label=label, pad=0.02)
+    save(picture, figure, data.drop(columns="time"))
+    print(f"figure_arms: {data['cluster'].nunique()} clusters")
+
+
+run(main)

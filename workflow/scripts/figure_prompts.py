@@ -1,0 +1,55 @@
+"""Draw a map of the training prompts: where the clusters lie, and which prompts each method annotated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from tyro.conf import arg
+
+from _program import run
+from prefloop.figures import save
+from prefloop.results import Experiment, annotated
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, figure: Path) -> None:
+    """Draw the map, one panel a method: colour and number are the cluster, size the pulls over all seeds.
+
+    Args:
+        experiment: Which runs.
+        clusters: clusters.csv.
+        figure: Where the figure goes; .svg, .png and .csv stand beside it.
+    """
+    prompts = pd.read_csv(clusters)
+    pulls = annotated(experiment).groupby(["method", "prompt_id"]).size().rename("pulls").reset_index()
+    data = pd.concat(
+        [
+            prompts.merge(pulls[pulls["method"] == method].drop(columns="method"), how="left", on="prompt_id").assign(
+                method=method
+            )
+            for method in experiment.methods
+        ]
+    ).fillna({"pulls": 0})
+    k, columns = prompts["cluster"].max() + 1, len(experiment.methods)
+    colours = plt.get_cmap("turbo", k)
+    picture, panels = plt.subplots(
+        1, columns, figsize=(3.4 * columns, 3.4), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, method in zip(panels[0], experiment.methods, strict=True):
+        part = data[data["method"] == method]
+        drawn = part[part["pulls"] > 0]
+        axes.scatter(part["x"], part["y"], s=3, color="0.75", linewidths=0)
+        axes.scatter(
+            drawn["x"], drawn["y"], s=10 + 8 * drawn["pulls"], c=colours(drawn["cluster"]), linewidths=0, alpha=0.8
+        )
+        for cluster, centre in prompts.groupby("cluster")[["x", "y"]].mean().iterrows():
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colours(cluster), "alpha": 0.85}
+            axes.text(centre["x"], centre["y"], str(cluster), ha="center", va="center", fontsize=7, bbox=box)
+        axes.set_title(f"{method}: {len(drawn)} of {len(part)} prompts")
+        axes.set_xlabel("first principal component")
+    panels[0][0].set_ylabel("second principal component")
+    save(picture, figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]])
+    print(f"figure_prompts: {len(prompts)} prompts in {k} clusters")
+
+
+run(main)

@@ -1,0 +1,56 @@
+"""Draw the training curves of every method."""
+
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import numpy as np
+from tyro.conf import arg
+
+from _program import run
+from prefloop.figures import legend_above, look, save
+from prefloop.results import Experiment, training
+
+CURVES = {
+    "loss": "loss (nats)",
+    "rewards/margins": "implicit reward margin\n(β · nats)",
+    "rewards/accuracies": "share of pairs\nranked rightly",
+    "grad_norm": "gradient 2-norm",
+}
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+    """Draw curves by optimizer step, means over seeds with their range; a grey line starts each round.
+
+    Args:
+        experiment: Which runs.
+        figure: Where the figure goes; .svg, .png and .csv stand beside it.
+    """
+    table = training(experiment)
+    table = table[["method", "seed", "round", "step", *CURVES]]
+    picture, panels = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True, layout="constrained")
+    for axes, (curve, label) in zip(panels.flat, CURVES.items(), strict=True):
+        for index, method in enumerate(experiment.methods):
+            part = table[table["method"] == method].groupby("step")[curve].agg(["mean", "min", "max"])
+            style = look(index)
+            axes.plot(part.index, part["mean"], label=method, markersize=3, markevery=max(1, len(part) // 12), **style)
+            axes.fill_between(part.index, part["min"], part["max"], alpha=0.15, color=style["color"], linewidth=0)
+        for start in round_starts(table):
+            axes.axvline(start - 0.5, color="0.6", linewidth=0.6)
+        axes.set_ylabel(label)
+        if curve == "loss":
+            axes.axhline(np.log(2), color="0.4", linewidth=0.8, linestyle=":")
+    for axes in panels[1]:
+        axes.set_xlabel("optimizer step")
+    legend_above(picture, panels[0][0])
+    save(picture, figure, table)
+    print(f"figure_training: {len(table)} steps")
+
+
+def round_starts(table) -> list[int]:
+    """Steps at which rounds begin, where all methods agree on them."""
+    starts = [set(part.groupby("round")["step"].min()) for _, part in table.groupby(["method", "seed"])]
+    return sorted(set.intersection(*starts) - {0})
+
+
+run(main)

@@ -1,0 +1,85 @@
+"""How probable policy and reference find each response: what preference perplexity is made of."""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from _program import run
+from prefloop.batching import batches_by_length
+from prefloop.chat import prompt_ids
+from prefloop.costs import CostMeter
+from prefloop.models import default_device, is_trained, load_policy, parameter_count, reference_of, resolve_dtype
+from prefloop.rows import by_prompt, read_rows, write_rows
+from prefloop.scoring import response_logps
+
+
+def main(
+    *,
+    model: Path,
+    policy: Path,
+    prompts: Path,
+    generations: Path,
+    output: Path,
+    cost: Path,
+    reference: bool = True,
+    batch_size: int = 64,
+    dtype: str = "auto",
+    threads: int = 1,
+) -> None:
+    """Log-probabilities of every response under the policy and, if asked, the reference (the base model).
+
+    Args:
+        model: Manifest of the base model.
+        policy: The policy before this round: a policy.pt, or the base model's manifest.
+        prompts: The prompts that were answered.
+        generations: The responses.
+        output: Where n_tokens, logp and logp_ref of each response go.
+        cost: Where the cost goes.
+        reference: Compute logp_ref too, which training needs; null without.
+        batch_size: Responses in a batch; the responses of a prompt stay together.
+        dtype: auto, bfloat16 or float32.
+        threads: CPU threads.
+    """
+    torch.set_num_threads(threads)
+    device = default_device()
+    meter = CostMeter("perplexity", parameter_count(model), device)
+    network, tokenizer = load_policy(model, policy, resolve_dtype(dtype, device), device)
+    messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
+    groups = list(by_prompt(read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])).values())
+    encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]]) for group in groups]
+    lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
+    scored = {}
+    for batch in tqdm(batches_by_length(lengths, max(1, batch_size // len(groups[0]))), desc="score", disable=None):
+        prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
+        responses = [row["token_ids"] for i in batch for row in groups[i]]
+        tokens = sum(map(len, prompt_tokens)) + sum(map(len, responses))
+        with torch.no_grad():
+            logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
+            meter.forward(tokens)
+            if reference and is_trained(policy):
+                with reference_of(network):
+                    logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
+                meter.forward(tokens)
+        keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
+        scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))
+    write_rows(
+        output,
+        (
+            {
+                "prompt_id": row["prompt_id"],
+                "cluster": row["cluster"],
+                "response_id": row["response_id"],
+                "n_tokens": len(row["token_ids"]),
+                "logp": scored[row["prompt_id"], row["response_id"]][0],
+                "logp_ref": scored[row["prompt_id"], row["response_id"]][1] if reference else None,
+            }
+            for group in groups
+            for row in group
+        ),
+    )
+    print(f"perplexity: {len(scored)} responses")
+    meter.write(cost)
+
+
+run(main)

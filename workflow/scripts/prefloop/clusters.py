@@ -1,0 +1,107 @@
+"""Clusters of prompts: embeddings, k-means, and a pickle that can hold arrays and nothing else."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prefloop.rows import InputError, whole
+
+MINI_BATCH_ABOVE = 20_000  # prompts; Lloyd's algorithm below
+SAFE_CLASSES = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+}
+
+
+def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: int = 512) -> np.ndarray:
+    """Mean of the last hidden states over a text's tokens, L2-normalised: float32 [texts, width].
+
+    Padding does not count. Texts are read without a chat template, whose words all prompts share.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from prefloop.batching import batches_by_length, positions_of, right_pad
+
+    encoded = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]
+    result = np.zeros((len(texts), model.config.get_text_config().hidden_size), dtype=np.float32)
+    takes_positions = model.config.model_type != "bert"
+    with torch.no_grad():
+        for batch in tqdm(batches_by_length([len(e) for e in encoded], batch_size), desc="embed", disable=None):
+            ids, mask = (
+                t.to(model.device) for t in right_pad([encoded[i] for i in batch], tokenizer.pad_token_id or 0)
+            )
+            extra = {"position_ids": positions_of(mask)} if takes_positions else {}
+            hidden = model(input_ids=ids, attention_mask=mask, **extra).last_hidden_state.float()
+            pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            result[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+    return result
+
+
+def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """k-means of L2-normalised embeddings [prompts, width]: labels [prompts], centroids [k, width], inertia.
+
+    Raises InputError if k is larger than the number of prompts.
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
+    if k > len(embeddings):
+        raise InputError(f"clusters.k is {k}, but there are only {len(embeddings)} training prompts to cluster")
+    if len(embeddings) > MINI_BATCH_ABOVE:
+        fitted = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096).fit(embeddings)
+    else:
+        fitted = KMeans(k, random_state=seed, n_init=10).fit(embeddings)
+    return fitted.labels_.astype(np.int64), fitted.cluster_centers_.astype(np.float32), float(fitted.inertia_)
+
+
+def elbow(inertias: dict[int, float]) -> int:
+    """The k where the curve of inertia bends most: farthest below the straight line between its ends."""
+    ks = np.array(sorted(inertias))
+    values = np.array([inertias[k] for k in ks])
+    if len(ks) < 3 or values[0] == values[-1]:
+        return int(ks[0])
+    x = (ks - ks[0]) / (ks[-1] - ks[0])
+    y = (values - values[-1]) / (values[0] - values[-1])
+    return int(ks[np.argmax(1 - x - y)])
+
+
+def plane(embeddings: np.ndarray, seed: int) -> np.ndarray:
+    """The two first principal components of the embeddings, for a map: float64 [prompts, 2]."""
+    from sklearn.decomposition import PCA
+
+    if min(embeddings.shape) < 2:
+        return np.zeros((len(embeddings), 2))
+    return PCA(2, random_state=seed).fit_transform(embeddings.astype(np.float64))
+
+
+class ArraysOnly(pickle.Unpickler):
+    """An unpickler for numpy arrays and builtin containers; any other class is refused before it can run."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in SAFE_CLASSES:
+            raise pickle.UnpicklingError(f"refused {module}.{name}")
+        return super().find_class(module, name)
+
+
+def write_clusters(path: Path, value: dict) -> None:
+    """Write clusters.pkl: {prompt_ids, labels [prompts], centroids [k, width], k, inertia}."""
+    with whole(path) as partial, partial.open("wb") as file:
+        pickle.dump(value, file, protocol=4)
+
+
+def read_clusters(path: Path) -> dict:
+    """Read clusters.pkl without executing anything in it; InputError if it holds more than arrays."""
+    try:
+        with Path(path).open("rb") as file:
+            value = ArraysOnly(file).load()
+    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: not a readable clusters file ({error})") from error
+    if not isinstance(value, dict) or not {"prompt_ids", "labels", "k"} <= value.keys():
+        raise InputError(f"{path}: not a clusters file: expected prompt_ids, labels and k")
+    return value

@@ -1,0 +1,190 @@
+"""What config.yaml means: checked against the schema, resolved for each method, turned into flags.
+
+Snakemake reads this at every start, so nothing heavy is imported here; the words of a registry are read
+from its module's source.
+"""
+
+import ast
+import difflib
+import hashlib
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from prefloop.rows import InputError
+
+LIBRARY = Path(__file__).parent
+SCRIPTS = LIBRARY.parent
+
+
+def load_schema(path: Path) -> dict:
+    """The config schema, with every `registry: module.NAME` replaced by the words of that registry."""
+
+    def resolve(node):
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: resolve(value) for key, value in node.items()}
+        if "registry" in node and isinstance(node["registry"], str):
+            node["enum"] = registry_words(node.pop("registry"))
+        return node
+
+    return resolve(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+
+
+def registry_words(name: str) -> list[str]:
+    """The keys of a registry such as `metrics.METRICS`, read from source without importing torch."""
+    module, variable = name.split(".")
+    for node in ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")).body:
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+        if any(isinstance(target, ast.Name) and target.id == variable for target in targets):
+            words = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
+            return [ast.literal_eval(word) for word in words]
+    raise LookupError(f"{module}.py defines no {variable}")
+
+
+def checked(config: dict, schema: dict) -> dict:
+    """A copy of `config` with the schema's defaults; InputError naming every wrong key and the choices."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
+    if errors:
+        raise InputError("config: " + "\nconfig: ".join(explain(error) for error in errors))
+    config = with_defaults(config, schema, schema)
+    config.setdefault("compare", list(config["methods"]))
+    problems = contradictions(config)
+    if problems:
+        raise InputError("config: " + "\nconfig: ".join(problems))
+    return config
+
+
+def explain(error) -> str:
+    """A jsonschema error as one line: key, what was found, what was expected."""
+    where, found = ".".join(map(str, error.absolute_path)), error.instance
+    if error.validator == "additionalProperties" and isinstance(found, dict):
+        known = list(error.schema.get("properties", {}))
+        lines = []
+        for key in [key for key in found if key not in known]:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            lines.append(f"{f'{where}.{key}' if where else key}: unknown key; {hint}")
+        return "\nconfig: ".join(lines)
+    if error.validator == "enum":
+        close = difflib.get_close_matches(str(found), map(str, error.validator_value), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{where}: {found!r} is none of {', '.join(map(str, error.validator_value))}{hint}"
+    if error.validator == "type" and isinstance(found, str) and is_number(found):
+        return f"{where}: {found!r} is text, not a number; YAML reads 5e-7 as text: write 5.0e-7"
+    if error.validator == "required":
+        return f"{where + ': ' if where else ''}{error.message}"
+    description = error.schema.get("description") if isinstance(error.schema, dict) else None
+    return f"{where}: {error.message}" + (f" ({description})" if description else "")
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def with_defaults(value: dict, schema: dict, root: dict) -> dict:
+    """`value` with the defaults of absent properties, recursively."""
+    result = dict(value)
+    for name, sub in schema.get("properties", {}).items():
+        default = sub.get("default")
+        sub = root["$defs"][sub["$ref"].rsplit("/", 1)[1]] if "$ref" in sub else sub
+        if name not in result and (default is not None or sub.get("default", ...) is None):
+            result[name] = default
+        if isinstance(result.get(name), dict):
+            result[name] = with_defaults(result[name], sub, root)
+    return result
+
+
+def contradictions(config: dict) -> list[str]:
+    """What no single key shows: combinations that could not run, found before any job."""
+    problems = []
+    for method in config["compare"]:
+        if method not in config["methods"]:
+            problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
+            continue
+        settings = of_method(config, method)
+        for where in ("feedback", "evaluation.evaluator"):
+            section = settings["feedback"] if where == "feedback" else settings["evaluation"]["evaluator"]
+            needed = "function" if section["kind"] == "function" else "model"
+            if not section[needed]:
+                problems.append(f"{where}: kind {section['kind']} needs {where}.{needed} (method {method})")
+        if settings["generation"]["temperature"] == 0:
+            problems.append(f"generation.temperature: 0 makes all responses of a prompt equal (method {method})")
+        if settings["train"]["micro_batch_size"] > settings["train"]["batch_size"]:
+            problems.append(f"train.micro_batch_size: larger than train.batch_size (method {method})")
+    return list(dict.fromkeys(problems))
+
+
+def of_method(config: dict, method: str | None) -> dict:
+    """The config as one method has it: its own differences laid over the shared sections."""
+    return merged(config, config["methods"][method] or {}) if method else config
+
+
+def merged(base: dict, differences: dict) -> dict:
+    """`base` with `differences` laid over it, mappings key by key."""
+    result = dict(base)
+    for key, value in differences.items():
+        result[key] = merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return result
+
+
+def flags(settings: dict, prefix: str = "") -> str:
+    """Settings as command-line flags, each value quoted for the shell; null is left out, mappings become a.b."""
+    words = []
+    for name, value in settings.items():
+        name = prefix + name.replace("_", "-")
+        if isinstance(value, dict):
+            words.append(flags(value, f"{name}."))
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            words.append(" ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)]))
+    return " ".join(word for word in words if word)
+
+
+def model_name(source: str) -> str:
+    """The folder of a model below results/models: readable, and distinct for distinct sources."""
+    last = source.split("#")[0].rstrip("/").split("/")[-1].removesuffix(".gguf")
+    readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in last).lstrip(".") or "model"
+    return f"{readable}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def model_sources(config: dict) -> dict[str, str]:
+    """Every model the experiment needs: folder name -> source."""
+    sources = [config["policy"]["model"], config["evaluation"]["evaluator"]["model"]]
+    sources += [of_method(config, method)["feedback"]["model"] for method in config["compare"]]
+    sources += [config["clusters"]["embedding"]] if config["clusters"]["embedding"] != "policy" else []
+    return {model_name(source): source for source in sources if source}
+
+
+def code_files(script: Path) -> list[str]:
+    """A program and every module of this folder that it imports, directly or through others; paths as given."""
+    script = Path(script)
+    found, queue = [str(script)], [script]
+    while queue:
+        for name in local_imports(queue.pop(0)):
+            path = script.parent / f"{name.replace('.', '/')}.py"
+            if path.is_file() and str(path) not in found:
+                found.append(str(path))
+                queue.append(path)
+    return found
+
+
+def local_imports(path: Path) -> Iterable[str]:
+    """Dotted names that a file imports, at its top or within functions."""
+    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)

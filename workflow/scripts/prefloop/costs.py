@@ -1,0 +1,66 @@
+"""What a stage cost: tokens, floating-point operations, seconds and memory.
+
+Operations follow the usual count for a transformer of P parameters: 2P for a token that passes forward
+(generated, scored or rewarded), 6P for a token trained on (forward and backward). Prompt tokens pass
+forward too and are counted. LoRA's backward pass skips the weight gradients, so 6P overstates it.
+"""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+from prefloop.rows import write_json
+
+
+class CostMeter:
+    """Counts a stage's work from its creation to `write`, which stores one JSON object beside the stage's output."""
+
+    def __init__(self, stage: str, parameters: int = 0, device: str = "cpu"):
+        self.stage, self.parameters, self.device = stage, parameters, device
+        self.tokens_in = self.tokens_out = self.flops = 0
+        self.start = time.perf_counter()
+
+    def forward(self, tokens_in: int, tokens_out: int = 0, parameters: int | None = None) -> None:
+        """Count tokens read (`tokens_in`) and generated (`tokens_out`), each 2P operations."""
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+        self.flops += 2 * (self.parameters if parameters is None else parameters) * (tokens_in + tokens_out)
+
+    def train(self, tokens: int) -> None:
+        """Count tokens trained on, each 6P operations."""
+        self.tokens_in += tokens
+        self.flops += 6 * self.parameters * tokens
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+    def write(self, path: Path) -> None:
+        write_json(
+            path,
+            {
+                "stage": self.stage,
+                "tokens_in": self.tokens_in,
+                "tokens_out": self.tokens_out,
+                "flops": self.flops,
+                "seconds": round(self.seconds, 3),
+                "device": self.device,
+                "peak_memory_bytes": peak_memory(self.device),
+                "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            },
+        )
+        tokens = self.tokens_in + self.tokens_out
+        rate = f", {tokens:,} tokens ({tokens / self.seconds:,.0f} a second)" if tokens else ""
+        print(f"{self.stage}: {self.seconds:.1f} s{rate}", flush=True)
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes held at once: on the accelerator if one is used, else by this process."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,147 @@
+"""Who scores responses: a Python function, or a reward model. One number a response, larger is better."""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prefloop.chat import first_line, quiet_transformers
+from prefloop.rows import InputError, read_json
+
+Messages = list[dict]
+
+
+@dataclass
+class Settings:
+    """Which feedback; the names are those of config's `feedback` and `evaluation.evaluator`."""
+
+    kind: Literal["function", "reward_model"] = "function"
+    """Word of FEEDBACK."""
+    function: str | None = None
+    """`module:function`, called with (prompts, responses), for kind function."""
+    model: Path | None = None
+    """Manifest of a fetched one-logit sequence classifier, for kind reward_model."""
+    batch_size: int = 32
+    """Responses scored at once by a reward model."""
+
+
+def load_function(settings: Settings, threads: int) -> Callable:
+    """The function that `module:function` names, importable from the working directory or the environment."""
+    module_name, _, name = (settings.function or "").partition(":")
+    if not module_name or not name:
+        raise InputError(f"feedback.function: {settings.function!r}, expected module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise InputError(f"feedback.function: cannot import {module_name} ({error})") from error
+    except AttributeError as error:
+        raise InputError(f"feedback.function: module {module_name} has no {name}") from error
+    finally:
+        sys.path.pop(0)
+
+
+def load_reward_model(settings: Settings, threads: int) -> Callable:
+    """A one-logit sequence classifier as a function of (prompts, responses), batched by length.
+
+    Reads each conversation through the model's own chat template, or as a text pair where it has none.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from prefloop.batching import batches_by_length
+    from prefloop.models import default_device, parameter_count
+
+    if settings.model is None:
+        raise InputError("feedback.model: kind reward_model needs a model")
+    quiet_transformers()
+    folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=remote)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
+    if model.config.num_labels != 1:
+        raise InputError(f"{folder}: a reward model has one logit, this classifier has {model.config.num_labels}")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token of a row by it
+    torch.set_num_threads(threads)
+    device = default_device()
+    model.to(device).eval()
+
+    def encode(messages: Messages, response: str) -> dict:
+        if tokenizer.chat_template is None:
+            question = "\n".join(message["content"] for message in messages)
+            return tokenizer(question, response, truncation=True)
+        whole = [*messages, {"role": "assistant", "content": response}]
+        text = tokenizer.apply_chat_template(whole, tokenize=False)
+        return tokenizer(text, add_special_tokens=False, truncation=True)
+
+    @torch.no_grad()
+    def score(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+        encoded = [encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        lengths = [len(e["input_ids"]) for e in encoded]
+        rewards = [0.0] * len(encoded)
+        for batch in batches_by_length(lengths, settings.batch_size):
+            padded = tokenizer.pad([encoded[i] for i in batch], return_tensors="pt").to(device)
+            for i, reward in zip(batch, model(**padded).logits[:, 0].float().tolist(), strict=True):
+                rewards[i] = reward
+        score.tokens += sum(lengths)
+        return rewards
+
+    score.tokens, score.parameters = 0, parameter_count(settings.model)  # what the cost meter reads
+    return score
+
+
+FEEDBACK: dict[str, Callable[[Settings, int], Callable]] = {
+    "function": load_function,
+    "reward_model": load_reward_model,
+}
+
+
+def rewards_of(
+    function: Callable, prompts: Sequence[Messages], responses: Sequence[str], ids: Sequence[tuple[str, int]]
+) -> list[float]:
+    """Rewards [responses] of a feedback function, checked: one finite number a response.
+
+    `ids` are (prompt_id, response_id), for the messages. Raises InputError if the function raises, returns
+    another count, or returns something that is not a finite number.
+    """
+    name = getattr(function, "__name__", str(function))
+    try:
+        rewards = list(function(prompts, responses))
+    except InputError:
+        raise
+    except Exception as error:
+        culprit = find_culprit(function, prompts, responses, ids)
+        raise InputError(f"feedback {name} raised {type(error).__name__}: {error}; first for {culprit}") from error
+    if len(rewards) != len(responses):
+        raise InputError(f"feedback {name} returned {len(rewards)} rewards for {len(responses)} responses")
+    for reward, (prompt_id, response_id) in zip(rewards, ids, strict=True):
+        if not is_finite(reward):
+            raise InputError(
+                f"feedback {name} returned {reward!r} for prompt {prompt_id}, response {response_id}: "
+                "every response needs a finite number"
+            )
+    return [float(reward) for reward in rewards]
+
+
+def is_finite(reward) -> bool:
+    try:
+        return math.isfinite(reward)
+    except TypeError:
+        return False
+
+
+def find_culprit(function: Callable, prompts, responses, ids) -> str:
+    """The first response for which a raising function raises alone."""
+    for prompt, response, (prompt_id, response_id) in zip(prompts, responses, ids, strict=True):
+        try:
+            function([prompt], [response])
+        except Exception:
+            return f"prompt {prompt_id}, response {response_id}"
+    return "no single response: it raises only on all together"

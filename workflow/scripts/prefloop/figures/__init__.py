@@ -1,0 +1,57 @@
+"""How figures look: one style, one palette, one way of saving a picture with its data."""
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first
+
+# Okabe and Ito's colours, safe for the colour-blind; line styles and markers tell them apart in black and white.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
+LINES = ["-", "--", "-.", ":"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+
+plt.rcParams.update(
+    {
+        "figure.dpi": 150,
+        "savefig.bbox": "tight",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "grid.linewidth": 0.5,
+        "legend.frameon": False,
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "prefloop",
+    }
+)
+
+
+def look(index: int) -> dict:
+    """Colour, line style and marker of the method at this place."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
+def legend_above(figure, axes, columns: int | None = None) -> None:
+    """One legend for the whole figure, from one panel's handles, above the panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns or min(len(labels), 4))
+
+
+def save(figure, path: Path, data: pd.DataFrame) -> None:
+    """Write the picture as .pdf, .svg and .png beside `path`, and its data as .csv; the same data, the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), metadata={"Software": None}, dpi=200)
+    plt.close(figure)

@@ -1,0 +1,171 @@
+"""Policies: a base model in a folder, and what training added to it in a policy.pt."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from prefloop.chat import first_line, load_tokenizer, quiet_transformers
+from prefloop.rows import InputError, read_json, whole
+
+FORMAT = "prefloop-policy-1"
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters on every linear layer but the language-model head (Hu et al. 2021)."""
+
+    r: int = 16
+    """Rank of each adapter."""
+    alpha: float = 32.0
+    """Scale: an adapter's output is multiplied by alpha / r."""
+    dropout: float = 0.0
+    """Probability of dropping an adapter's input during training."""
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_dtype(name: str, device: str) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it fast, else float32; other names are torch's."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.startswith("cuda"):
+        fast = torch.cuda.get_device_capability()[0] >= 8
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
+    """The model whose folder holds `manifest`, and its tokenizer; `attention` is transformers' implementation."""
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, trust_remote_code=remote
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no causal language model ({first_line(error)})") from error
+    return model, load_tokenizer(folder, remote)
+
+
+def load_policy(manifest: Path, policy: Path, dtype: torch.dtype, device: str):
+    """A policy for scoring, and its tokenizer.
+
+    `policy` is either the base model's own manifest (the policy before training) or a policy.pt, whose
+    adapter stays unmerged: `reference_of` can switch it off, and policy and reference share base weights
+    rounded in the same way. Raises InputError if policy.pt was trained on another base model.
+    """
+    model, tokenizer = load_base(manifest, dtype)
+    if is_trained(policy):
+        model = add_trained(model, read_policy(policy), manifest, policy).to(dtype)
+    return model.to(device).eval(), tokenizer
+
+
+def load_merged(manifest: Path, policy: Path, dtype: torch.dtype, device: str):
+    """A policy for generation, and its tokenizer: one plain model, the adapter merged into it.
+
+    Merged in float32 and rounded once afterwards; adapter matrices would cost a third of the decoding speed.
+    On a CPU decoding attends by plain matrix products, which there are faster than the fused kernel for
+    one query a row.
+    """
+    attention = None if device.startswith("cuda") else "eager"
+    model, tokenizer = load_base(manifest, torch.float32 if is_trained(policy) else dtype, attention)
+    if is_trained(policy):
+        model = add_trained(model, read_policy(policy), manifest, policy)
+        model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    return model.to(dtype).to(device).eval(), tokenizer
+
+
+def is_trained(policy: Path) -> bool:
+    """Whether a policy file is a policy.pt rather than the manifest of the base model."""
+    return Path(policy).suffix == ".pt"
+
+
+def add_trained(model, saved: dict, manifest: Path, policy: Path):
+    """Put a policy.pt's weights onto its base model: an adapter, or all parameters."""
+    base = read_json(manifest)["sha256"]
+    if saved["base_model"] != base:
+        raise InputError(f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}")
+    if saved["adapter"] is None:
+        model.load_state_dict(saved["state_dict"])
+        return model
+    from peft import set_peft_model_state_dict
+
+    model = add_adapter(model, Lora(**saved["adapter"]))
+    set_peft_model_state_dict(model, saved["state_dict"])
+    return model
+
+
+def add_adapter(model, lora: Lora):
+    """Wrap a base model with new LoRA adapters in float32; B = 0, so the policy does not move yet."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def reference_of(model):
+    """A context in which an adapted policy is its base model again."""
+    return model.disable_adapter()
+
+
+def write_policy(
+    path: Path,
+    *,
+    model,
+    lora: Lora | None,
+    manifest: Path,
+    round: int,
+    seed: int,
+    beta_state: dict,
+    pairs_sha256: str,
+) -> None:
+    """Write policy.pt: the trained weights (the adapter's alone with LoRA) and where they come from."""
+    if lora is None:
+        state = model.state_dict()
+    else:
+        from peft import get_peft_model_state_dict
+
+        state = get_peft_model_state_dict(model)
+    saved = {
+        "format": FORMAT,
+        "base_model": read_json(manifest)["sha256"],
+        "adapter": None if lora is None else dataclasses.asdict(lora),
+        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+        "round": round,
+        "seed": seed,
+        "beta_state": beta_state,
+        "pairs_sha256": pairs_sha256,
+    }
+    with whole(path) as partial:
+        torch.save(saved, partial)
+
+
+def read_policy(path: Path) -> dict:
+    """Read a policy.pt without executing anything in it; InputError if it is not one."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
+        raise InputError(f"{path}: not a readable policy.pt ({first_line(error)})") from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise InputError(f"{path}: not a policy of format {FORMAT}")
+    return saved
+
+
+def parameter_count(manifest: Path) -> int:
+    """Parameters of a fetched model, from its manifest."""
+    return read_json(manifest)["parameters"]

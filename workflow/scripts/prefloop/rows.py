@@ -1,0 +1,106 @@
+"""The files between stages: JSON lines that are whole or absent, and errors that name file and line."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Input that a person must mend; the message says where it is, what was found and what to do."""
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, renamed to `path` only when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: Iterable[dict]) -> int:
+    """Write one JSON object a line and return how many; NaN and infinity are refused, as JSON has neither."""
+    count = 0
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
+    """All rows of a JSON-lines file (plain or .gz), each an object that has the `required` fields.
+
+    Raises InputError, naming file and line, for a file that is missing, empty or torn, and for a bad row.
+    """
+    return list(iterate_rows(path, required))
+
+
+def iterate_rows(path: Path, required: Iterable[str] = ()) -> Iterator[dict]:
+    """As `read_rows`, one row at a time."""
+    path, required, number = Path(path), tuple(required), 0
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                yield parse_row(line, required, f"{path}, line {number}")
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}, after line {number}: unreadable ({error})") from error
+    if number == 0:
+        raise InputError(f"{path}: empty file, expected one JSON object a line")
+
+
+def parse_row(line: str, required: Iterable[str], where: str) -> dict:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        torn = "" if line.endswith("\n") else ", and the line has no end: the file may be torn"
+        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}){torn}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    missing = [name for name in required if name not in row]
+    if missing:
+        raise InputError(f"{where}: missing {', '.join(missing)}; found {', '.join(row) or 'no fields'}")
+    return row
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write one JSON document, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Read one JSON object; InputError if there is none."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def by_prompt(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """Group rows by `prompt_id`, keeping the order of both prompts and rows."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["prompt_id"], []).append(row)
+    return groups

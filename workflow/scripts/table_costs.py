@@ -1,0 +1,47 @@
+"""Write what every stage cost by method, as CSV and LaTeX."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from tyro.conf import arg
+
+from _program import run
+from prefloop.results import Experiment, costs
+from prefloop.rows import whole
+from prefloop.tables import to_latex
+
+STAGES = ["cluster", "generate", "reward", "perplexity", "train", "sample", "judge"]
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+    """Write the ledger: sums over rounds and steps, means over seeds.
+
+    Args:
+        experiment: Which runs.
+        table: Where the CSV goes; .tex stands beside it.
+    """
+    rows = costs(experiment)
+    amounts = ["tokens_in", "tokens_out", "flops", "seconds"]
+    data = (
+        rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
+    )
+    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *STAGES])}
+    data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
+    with whole(table) as partial:
+        data.to_csv(partial, index=False, float_format="%.6g")
+    shown = pd.DataFrame(
+        {
+            "method": data["method"],
+            "stage": data["stage"],
+            "tokens read": data["tokens_in"].map("{:,.0f}".format),
+            "tokens generated": data["tokens_out"].map("{:,.0f}".format),
+            "TFLOP": (data["flops"] / 1e12).map("{:,.1f}".format),
+            "seconds": data["seconds"].map("{:,.1f}".format),
+        }
+    )
+    to_latex(shown, table.with_suffix(".tex"))
+    print(shown.to_string(index=False))
+
+
+run(main)
