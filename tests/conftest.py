@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 
+import tiny
 from prefloop.fetch import fetch
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ TINY = {
     },
 }
 # Random tiny models write no English, so the tests reward letters instead of sentiment.
-REWARDS = '''
+REWARDS = """
 def vowels(prompts, responses):
     return [sum(letter in "aeiou" for letter in response) for response in responses]
 
@@ -82,7 +82,7 @@ def short(prompts, responses):
 
 def raising(prompts, responses):
     raise KeyError("no such word")
-'''
+"""
 
 
 def merge(base: dict, differences: dict) -> dict:
@@ -111,6 +111,8 @@ class Workdir:
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `.stdout`."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        threads = [f"{rule}=1" for rule in ("cluster", "generate", "reward", "perplexity", "train", "sample", "judge")]
+        arguments = ("--resources", "gpu=2", "--set-threads", *threads, *arguments)
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         return subprocess.run(
             command, cwd=self.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from prefloop.bandit import Arms, draw, proportional, read_arms, settle, take_share, top_k, ucb_scores, update, write_arms
+from prefloop.bandit import (
+    Arms,
+    draw,
+    proportional,
+    read_arms,
+    settle,
+    take_share,
+    top_k,
+    ucb_scores,
+    update,
+    write_arms,
+)
 from prefloop.rows import InputError
 from prefloop.stats import rank_normalise
 

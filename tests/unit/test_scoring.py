@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import ARCHITECTURES
 
 from prefloop.chat import prompt_ids
 from prefloop.models import load_policy
 from prefloop.scoring import response_logps, token_logps
+from tiny import ARCHITECTURES
 
 QUESTIONS = ["what is good?", "a", "why is the reply to that longer question so bad, and the answer good?"]
 RESPONSES = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44, 45, 46]]

@@ -53,7 +53,8 @@ def main(
     scores = METRICS[metric](columns, rng_for(seed, "pairs", round))
     kept = keep_top(scores, top_n)
     account = (
-        f"{ties} pairs tied, {len(found)} ordered; pairs.min_gap and min_gap_quantile dropped {len(found) - len(wide)}, "
+        f"{ties} pairs tied, {len(found)} ordered; "
+        f"pairs.min_gap and min_gap_quantile dropped {len(found) - len(wide)}, "
         f"metric {metric} with top_n dropped {len(wide) - len(kept)}"
     )
     if len(kept) == 0:

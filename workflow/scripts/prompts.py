@@ -41,7 +41,7 @@ def main(
         seed: Of the shuffle that draws and splits.
     """
     raw = list(read_source(source, packaged, subset, split))
-    rows, repeats = unique((where, to_prompt(row, columns, where), "prompt_id" in row) for where, row in raw)
+    rows, dropped = unique((where, to_prompt(row, columns, where), "prompt_id" in row) for where, row in raw)
     tokenizer = load_tokenizer(model.parent)
     short = [row for row in rows if len(prompt_ids(tokenizer, row["messages"])) <= max_prompt_tokens]
     if not short:
@@ -51,9 +51,10 @@ def main(
     training, evaluation = split_rows(short, take, eval_fraction, rng_for(seed, "prompts"))
     write_rows(train, training)
     write_rows(held_out, evaluation)
+    dropped[f"longer than {max_prompt_tokens} tokens"] = len(rows) - len(short)
     print(
-        f"prompts: {len(raw)} rows of {source}; dropped {repeats} repeated and {len(rows) - len(short)} longer than "
-        f"{max_prompt_tokens} tokens; {len(training)} for training, {len(evaluation)} held out"
+        f"prompts: {len(raw)} rows of {source}; dropped {', '.join(f'{n} {why}' for why, n in dropped.items())}; "
+        f"{len(training)} for training, {len(evaluation)} held out"
     )
 
 

@@ -52,12 +52,14 @@ def read_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, d
         yield f"hub:{name}, row {number}", row
 
 
-def to_prompt(row: dict, columns: Columns, where: str) -> dict:
+def to_prompt(row: dict, columns: Columns, where: str) -> dict | None:
     """One prompt row {prompt_id, messages, chosen?, rejected?, meta?} from a raw row.
 
     Knows a prompt column (text or messages) with or without two responses; HH-RLHF transcripts (the prompt
     is the text up to the last "\\n\\nAssistant:"); and conversations whose last message is the response.
-    Raises InputError for a row that is none of these, an empty prompt, or responses to different prompts.
+    Two faults occur in HH-RLHF itself: transcripts that part before their last turn are no pair, and the row
+    keeps the chosen one's prompt alone; where two answers follow each other there is no prompt, and it is None.
+    Raises InputError for a row that is none of these, and for an empty prompt.
     """
     pair = {
         side: row[name] for side, name in [("chosen", columns.chosen), ("rejected", columns.rejected)] if name in row
@@ -67,10 +69,11 @@ def to_prompt(row: dict, columns: Columns, where: str) -> dict:
         pair = {side: as_response(value, where) for side, value in pair.items()}
     elif len(pair) == 2:
         split = {side: split_transcript(value, where) for side, value in pair.items()}
-        if split["chosen"][0] != split["rejected"][0]:
-            raise InputError(f"{where}: chosen and rejected answer different prompts")
+        if split["chosen"][0] and split["chosen"][0][-1].get("role") == "assistant":
+            return None
         messages = as_messages(split["chosen"][0], where)
-        pair = {side: response for side, (_, response) in split.items()}
+        same = split["chosen"][0] == split["rejected"][0]  # not so in a few rows of HH-RLHF
+        pair = {side: response for side, (_, response) in split.items()} if same else {}
     else:
         raise InputError(
             f"{where}: missing {columns.prompt} (or both {columns.chosen} and {columns.rejected}); "
@@ -138,15 +141,18 @@ def identity(messages: list[dict]) -> str:
     return "p" + hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
-def unique(rows: Iterable[tuple[str, dict, bool]]) -> tuple[list[dict], int]:
-    """Rows without repeated prompts, and how many repeats were dropped.
+def unique(rows: Iterable[tuple[str, dict | None, bool]]) -> tuple[list[dict], dict[str, int]]:
+    """Usable rows without repeated prompts, and how many were dropped for which reason.
 
-    Each item is (where, prompt row, whether the id was given). A prompt that merely occurs again is
+    Each item is (where, prompt row or None, whether the id was given). A prompt that merely occurs again is
     dropped; an id given twice raises InputError.
     """
     first: dict[str, str] = {}
-    kept, repeats = [], 0
+    kept, repeats, unusable = [], 0, 0
     for where, row, given in rows:
+        if row is None:
+            unusable += 1
+            continue
         if row["prompt_id"] in first:
             if given:
                 raise InputError(f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}")
@@ -154,7 +160,7 @@ def unique(rows: Iterable[tuple[str, dict, bool]]) -> tuple[list[dict], int]:
             continue
         first[row["prompt_id"]] = where
         kept.append(row)
-    return kept, repeats
+    return kept, {"repeated": repeats, "with two answers in a row": unusable}
 
 
 def split_rows(

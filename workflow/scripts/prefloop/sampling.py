@@ -37,7 +37,8 @@ def generate(
 
     `uniforms` [prompts·n, longest response], float64 in [0, 1): row i's t-th token is drawn with
     uniforms[i, t] by inverting its distribution function, so a response depends on its own numbers whatever
-    is beside it; a response that reaches no EOS is cut at their end. Prompts run once and their cache is repeated n times; finished rows leave the batch.
+    is beside it; a response that reaches no EOS is cut at their end. Prompts run once and their cache is
+    repeated n times; finished rows leave the batch.
     """
     device = next(model.parameters()).device
     n = len(uniforms) // len(prompts)

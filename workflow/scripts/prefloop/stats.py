@@ -44,9 +44,11 @@ def bootstrap_mean(
     seeds, prompts = values.shape
     if not np.isfinite(values).any():
         return Interval(float("nan"), float("nan"), float("nan"))
-    means = np.empty(resamples)
-    for i in range(resamples):
+    means = []
+    for _ in range(resamples):
         drawn = values[:, rng.integers(prompts, size=prompts)]
-        means[i] = np.nanmean(drawn[rng.integers(seeds, size=seeds)] if seeds > 1 else drawn)
+        drawn = drawn[rng.integers(seeds, size=seeds)] if seeds > 1 else drawn
+        valid = drawn[np.isfinite(drawn)]
+        means.append(valid.mean() if len(valid) else np.nan)
     low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.nanmean(values)), float(low), float(high))

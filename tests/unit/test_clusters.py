@@ -1,0 +1,76 @@
+"""Clusters: planted groups are found, and the pickle cannot run code."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from prefloop.chat import load_tokenizer
+from prefloop.clusters import cluster, elbow, embed, plane, read_clusters, write_clusters
+from prefloop.rows import InputError
+
+
+def planted(groups: int = 4, each: int = 25) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = np.eye(groups, 8)
+    points = np.repeat(centres, each, axis=0) + rng.normal(0, 0.05, (groups * each, 8))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_planted_groups_are_found():
+    labels, centroids, inertia = cluster(planted(), 4, seed=0)
+    groups = labels.reshape(4, 25)
+    assert all(len(set(group)) == 1 for group in groups)
+    assert len(set(labels)) == 4
+    assert centroids.shape == (4, 8)
+    assert inertia < 5
+
+
+def test_elbow_finds_the_planted_number():
+    assert elbow({k: cluster(planted(), k, seed=0)[2] for k in range(2, 11)}) == 4
+
+
+def test_more_clusters_than_prompts_is_an_error():
+    with pytest.raises(InputError, match="clusters.k is 200, but there are only 100"):
+        cluster(planted(), 200, seed=0)
+
+
+def test_embeddings_do_not_see_padding(model_folders):
+    model, tokenizer = AutoModel.from_pretrained(model_folders["llama"]).eval(), load_tokenizer(model_folders["llama"])
+    texts = ["good", "a much longer text than the other one, which pads it"]
+    together = embed(model, tokenizer, texts, batch_size=2)
+    alone = np.concatenate([embed(model, tokenizer, [text], batch_size=1) for text in texts])
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert np.linalg.norm(together, axis=1) == pytest.approx([1, 1])
+    with torch.no_grad():
+        hidden = model(torch.tensor([tokenizer(texts[0])["input_ids"]])).last_hidden_state[0].mean(dim=0)
+    assert together[0] == pytest.approx((hidden / hidden.norm()).numpy(), abs=1e-5)
+
+
+def test_plane_has_two_coordinates():
+    assert plane(planted(), seed=0).shape == (100, 2)
+
+
+def test_file_keeps_arrays_and_refuses_everything_else(tmp_path):
+    path = tmp_path / "clusters.pkl"
+    labels, centroids, inertia = cluster(planted(), 4, seed=0)
+    ids = [str(i) for i in range(100)]
+    write_clusters(path, {"prompt_ids": ids, "labels": labels, "centroids": centroids, "k": 4, "inertia": inertia})
+    again = read_clusters(path)
+    assert (again["labels"] == labels).all()
+    assert again["prompt_ids"] == ids
+
+    class Poison:
+        def __reduce__(self):
+            return (path.with_name("ran").write_text, ("executed",))
+
+    path.write_bytes(pickle.dumps({"prompt_ids": [], "labels": Poison(), "k": 1}))
+    with pytest.raises(InputError, match="refused"):
+        read_clusters(path)
+    assert not path.with_name("ran").exists()
+    for bad in (b"", b"not a pickle", pickle.dumps([1, 2])):
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match=r"clusters\.pkl"):
+            read_clusters(path)

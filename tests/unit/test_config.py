@@ -1,0 +1,128 @@
+"""Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
+
+import shlex
+
+import pytest
+import yaml
+
+from conftest import ROOT, TINY, merge
+from prefloop.bandit import ALLOCATIONS
+from prefloop.betas import BETAS
+from prefloop.config import (
+    checked,
+    code_files,
+    flags,
+    load_schema,
+    model_name,
+    model_sources,
+    of_method,
+    registry_words,
+)
+from prefloop.feedback import FEEDBACK
+from prefloop.losses import LOSSES
+from prefloop.metrics import METRICS
+from prefloop.rows import InputError
+from prefloop.sampling import SAMPLERS
+
+SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+VALID = merge(TINY, {"policy": {"model": "some/model"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bandit.ALLOCATIONS", ALLOCATIONS),
+        ("metrics.METRICS", METRICS),
+        ("losses.LOSSES", LOSSES),
+        ("betas.BETAS", BETAS),
+        ("feedback.FEEDBACK", FEEDBACK),
+        ("sampling.SAMPLERS", SAMPLERS),
+    ],
+)
+def test_the_schema_knows_the_words_of_every_registry(name, words):
+    assert registry_words(name) == list(words)
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"sedes": [1]}, "config: sedes: unknown key; did you mean seeds?"),
+        ({"train": {"learning_rte": 1.0}}, "train.learning_rte: unknown key; did you mean learning_rate?"),
+        ({"train": {"learning_rate": "5e-7"}}, "train.learning_rate: '5e-7' is text, not a number.*write 5.0e-7"),
+        ({"train": {"learning_rate": -1.0}}, "train.learning_rate: -1.0 is less than or equal to the minimum of 0"),
+        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is none of pfp, pfp_raw.*did you mean pfp"),
+        ({"methods": {"dota": {"pairs": {"metric": "nonsense"}}}}, "methods.dota.pairs.metric: 'nonsense' is none of"),
+        ({"methods": {"dota": {"selector": 1}}}, "methods.dota.selector: unknown key; known here: bandit"),
+        ({"compare": ["dota", "missing"]}, "compare: no method missing; known: dota, uniform"),
+        ({"rounds": 0}, "rounds: 0 is less than the minimum of 1"),
+        ({"seeds": []}, "seeds: .* (non-empty|too short)"),
+        ({"generation": {"temperature": 0.0}}, "generation.temperature: 0 makes all responses of a prompt equal"),
+        ({"feedback": {"kind": "reward_model"}}, "feedback: kind reward_model needs feedback.model"),
+        ({"feedback": {"function": "no colon"}}, "feedback.function: 'no colon' does not match"),
+        ({"name": "a b; rm"}, "name: .* does not match"),
+        ({"methods": {"$(date)": {}}}, "methods: .*does not match"),
+    ],
+)
+def test_wrong_config_is_named(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, differences), SCHEMA)
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(InputError) as error:
+        checked(merge(VALID, {"rounds": 0, "sedes": 1}), SCHEMA)
+    assert "rounds" in str(error.value)
+    assert "sedes" in str(error.value)
+
+
+def test_defaults_fill_what_is_absent():
+    config = checked(VALID, SCHEMA)
+    assert config["train"]["loss"] == "dpo"
+    assert config["train"]["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0}
+    assert config["pairs"]["min_gap"] is None
+    assert config["evaluation"]["evaluator"]["kind"] == "function"
+
+
+def test_the_default_config_is_valid_and_changes_what_it_says():
+    config = checked(yaml.safe_load((ROOT / "config.yaml").read_text()), SCHEMA)
+    assert config["compare"] == ["dota", "uniform"]
+
+
+def test_the_library_s_defaults_are_the_schema_s():
+    """A stage run by hand without a flag does what the workflow does without the key."""
+    from prefloop.models import Lora
+    from prefloop.training import Settings
+
+    train = checked(VALID | {"train": {}}, SCHEMA)["train"]
+    assert train == vars(Settings()) | {"lora": vars(Lora())}
+
+
+def test_a_method_is_its_differences():
+    config = checked(merge(VALID, {"methods": {"dota": {"train": {"lora": {"r": 2}}}}}), SCHEMA)
+    assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}
+    assert of_method(config, "uniform")["train"]["lora"]["r"] == 4
+    assert of_method(config, None)["train"]["lora"]["r"] == 4
+
+
+def test_flags_are_safe_for_the_shell():
+    nasty = 'a b\'; $(touch x) `y` "z" \\'
+    text = flags({"source": nasty, "top_p": 0.9, "take": None, "lora": {"r": 4}, "used": ["a b", "c"]})
+    assert shlex.split(text) == ["--source", nasty, "--top-p", "0.9", "--lora.r", "4", "--used", "a b", "c"]
+
+
+def test_model_folders_are_distinct_and_readable():
+    assert model_name("Qwen/Qwen3-1.7B").startswith("Qwen3-1.7B-")
+    assert model_name("a/model") != model_name("b/model")
+    assert "/" not in model_name("../../etc/passwd")
+    config = checked(merge(VALID, {"feedback": {"kind": "reward_model", "model": "some/judge"}}), SCHEMA)
+    assert set(model_sources(config).values()) == {"some/model", "some/judge"}
+
+
+def test_code_of_a_stage_is_what_it_imports():
+    train = code_files(ROOT / "workflow/scripts/train.py")
+    names = {path.rsplit("/", 1)[1] for path in train}
+    assert train[0].endswith("train.py")
+    assert {"losses.py", "betas.py", "training.py", "scoring.py", "rows.py", "_program.py"} <= names
+    assert not {"bandit.py", "sampling.py", "feedback.py"} & names
+    allocate = {path.rsplit("/", 1)[1] for path in code_files(ROOT / "workflow/scripts/allocate.py")}
+    assert "losses.py" not in allocate

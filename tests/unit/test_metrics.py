@@ -1,0 +1,95 @@
+"""Pairs and the metrics that rank them, on numbers worked by hand."""
+
+import numpy as np
+import pytest
+
+from prefloop.metrics import METRICS, best_worst_pair, keep_top, ordered_pairs
+from prefloop.pairs import all_pairs, best_worst_pairs, gap_filter, read_responses, to_columns
+from prefloop.rows import InputError, write_rows
+
+PAIRS = {
+    "logp_chosen": np.array([-20.0, -6.0]),
+    "logp_rejected": np.array([-15.0, -30.0]),
+    "n_chosen": np.array([10.0, 3.0]),
+    "n_rejected": np.array([5.0, 10.0]),
+    "reward_chosen": np.array([1.0, 3.0]),
+    "reward_rejected": np.array([0.5, -1.0]),
+    "best_worst": np.array([False, True]),
+}
+BY_HAND = {
+    "pfp": [5.0, -24.0],
+    "pfp_raw": [10 * np.exp(2) - 5 * np.exp(3), 3 * np.exp(2) - 10 * np.exp(3)],
+    "pfp_mean": [-3.0 + 2.0, -3.0 + 2.0],
+    "reward_gap": [0.5, 4.0],
+    "best_worst": [-np.inf, 4.0],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_metric_by_hand(name):
+    assert METRICS[name](PAIRS, np.random.default_rng(0)) == pytest.approx(np.array(BY_HAND[name]))
+
+
+def test_random_metric_is_uniform_and_seeded():
+    pairs = {name: np.repeat(values, 5000) for name, values in PAIRS.items()}
+    scores = METRICS["random"](pairs, np.random.default_rng(0))
+    assert scores.mean() == pytest.approx(0.5, abs=0.02)
+    assert (scores == METRICS["random"](pairs, np.random.default_rng(0))).all()
+    assert (scores != METRICS["random"](pairs, np.random.default_rng(1))).any()
+
+
+def test_every_metric_has_a_test():
+    assert set(METRICS) == {*BY_HAND, "random"}
+
+
+def test_ordered_pairs_drop_and_count_ties():
+    pairs, ties = ordered_pairs([1.0, 3.0, 1.0])
+    assert sorted(pairs) == [(1, 0), (1, 2)]
+    assert ties == 1
+
+
+def test_best_worst_pair_of_tied_responses_is_none():
+    assert best_worst_pair([2.0, 2.0]) is None
+    assert best_worst_pair([1.0, 5.0, 0.0, 5.0]) == (1, 2)
+
+
+def test_keep_top_is_best_first_and_never_keeps_infinities():
+    scores = np.array([1.0, -np.inf, 3.0, 1.0])
+    assert keep_top(scores, None).tolist() == [2, 0, 3]
+    assert keep_top(scores, 2).tolist() == [2, 0]
+
+
+def test_gap_filter_by_value_and_by_quantile():
+    gaps = np.array([1.0, 2.0, 3.0, 4.0])
+    assert gap_filter(gaps, 2.0, None).tolist() == [False, True, True, True]
+    assert gap_filter(gaps, None, 0.5).tolist() == [False, False, True, True]
+    assert gap_filter(gaps, None, None).all()
+
+
+@pytest.fixture
+def files(tmp_path):
+    rewards = [("a", 0, 1.0), ("a", 1, 2.0), ("a", 2, 2.0), ("b", 0, 5.0), ("b", 1, 5.0)]
+    where = [{"prompt_id": p, "cluster": 0, "response_id": r} for p, r, _ in rewards]
+    write_rows(tmp_path / "rewards.jsonl", (w | {"reward": x} for w, (_, _, x) in zip(where, rewards, strict=True)))
+    write_rows(tmp_path / "pfp.jsonl", (w | {"n_tokens": 3, "logp": -1.0, "logp_ref": -2.0} for w in where))
+    return tmp_path
+
+
+def test_pairs_of_files(files):
+    groups = read_responses(files / "rewards.jsonl", files / "pfp.jsonl")
+    pairs, ties = all_pairs(groups)
+    assert [(p.chosen["response_id"], p.rejected["response_id"], p.best_worst) for p in pairs] == [
+        (1, 0, True),
+        (2, 0, False),
+    ]
+    assert ties == 2
+    assert to_columns(pairs)["reward_chosen"].tolist() == [2.0, 2.0]
+    best, tied = best_worst_pairs(groups)
+    assert len(best) == 1
+    assert tied == 1
+
+
+def test_a_response_without_log_probabilities_is_named(files):
+    write_rows(files / "pfp.jsonl", [{"prompt_id": "a", "response_id": 0, "n_tokens": 3, "logp": -1.0}])
+    with pytest.raises(InputError, match="no row for prompt a, response 1"):
+        read_responses(files / "rewards.jsonl", files / "pfp.jsonl")

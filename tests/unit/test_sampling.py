@@ -1,0 +1,96 @@
+"""Sampling draws from the right distribution, and a response depends on nothing but its own random numbers."""
+
+import pytest
+import torch
+
+from prefloop.batching import batches_by_length
+from prefloop.chat import eos_ids, prompt_ids
+from prefloop.models import load_merged
+from prefloop.sampling import Decoding, generate, invert, next_tokens
+
+LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+
+
+def shares(decoding: Decoding, draws: int = 4000) -> list[float]:
+    """How often each of four tokens is drawn when the uniforms are an even grid: its probability, to 1/draws."""
+    grid = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    tokens = next_tokens(LOGITS.expand(draws, -1), grid, decoding)
+    return (torch.bincount(tokens, minlength=4) / draws).tolist()
+
+
+@pytest.mark.parametrize(
+    ("decoding", "expected"),
+    [
+        (Decoding(), [0.5, 0.3, 0.15, 0.05]),
+        (Decoding(top_k=2), [0.625, 0.375, 0, 0]),
+        (Decoding(top_p=0.75), [0.625, 0.375, 0, 0]),
+        (Decoding(top_p=0.81), [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0]),
+        (Decoding(top_k=3, top_p=0.6), [0.625, 0.375, 0, 0]),
+        (Decoding(temperature=0), [1, 0, 0, 0]),
+        (Decoding(temperature=0.5), [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365]),
+    ],
+)
+def test_tokens_are_drawn_with_their_probability(decoding, expected):
+    assert shares(decoding) == pytest.approx(expected, abs=1e-3)
+
+
+def test_top_p_beyond_the_first_guess_sorts_the_whole_vocabulary(monkeypatch):
+    expected = shares(Decoding(top_p=0.9))
+    monkeypatch.setattr("prefloop.sampling.NUCLEUS_GUESS", 1)
+    assert shares(Decoding(top_p=0.9)) == expected
+
+
+def test_invert_never_returns_a_weightless_index():
+    weights = torch.tensor([[0.0, 1.0, 0.0, 2.0, 0.0]])
+    for uniform, index in [(0.0, 1), (0.333, 1), (0.334, 3), (1 - 2**-53, 3)]:
+        assert invert(weights, torch.tensor([uniform], dtype=torch.float64)).item() == index
+
+
+@pytest.fixture(params=["llama", "qwen", "gpt_neox"])
+def sampler(request, manifests):
+    manifest = manifests[request.param]
+    model, tokenizer = load_merged(manifest, manifest, torch.float32, "cpu")
+    eos = eos_ids(tokenizer, model)
+
+    def sample(texts, uniforms, decoding=None):
+        prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]
+        return generate(model, prompts, uniforms, decoding or Decoding(), eos, tokenizer.pad_token_id)
+
+    sample.model, sample.tokenizer, sample.eos = model, tokenizer, eos
+    return sample
+
+
+TEXTS = ["why?", "what is the answer to a question that is this long?", "good"]
+
+
+def test_a_response_does_not_depend_on_its_batch(sampler):
+    uniforms = torch.rand(12, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    together = sampler(TEXTS, uniforms)
+    alone = [row for i, text in enumerate(TEXTS) for row in sampler([text], uniforms[4 * i : 4 * i + 4])]
+    assert together == alone
+    assert len({len(row) for row in together}) > 1, "rows must end at different times for this to mean anything"
+
+
+def test_sampling_equals_a_loop_without_cache(sampler):
+    """Token for token the same as drawing from a full forward pass at every position."""
+    uniforms = torch.rand(1, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ids = prompt_ids(sampler.tokenizer, [{"role": "user", "content": TEXTS[1]}])
+    expected = []
+    for position in range(15):
+        with torch.no_grad():
+            logits = sampler.model(torch.tensor([ids + expected])).logits[:, -1]
+        expected.append(next_tokens(logits, uniforms[:, position], Decoding(temperature=0.8)).item())
+        if expected[-1] in sampler.eos:
+            break
+    assert sampler([TEXTS[1]], uniforms, Decoding(temperature=0.8)) == [expected]
+
+
+def test_responses_end_with_eos_or_at_the_limit(sampler):
+    uniforms = torch.rand(60, 25, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for row in sampler(TEXTS, uniforms):
+        assert all(token not in sampler.eos for token in row[:-1])
+        assert row[-1] in sampler.eos or len(row) == 25
+
+
+def test_batches_depend_on_lengths_alone():
+    assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]

@@ -1,0 +1,157 @@
+"""Training: log 2 at the start, the same step whatever the micro-batches, and weights that come back from policy.pt."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from prefloop.models import (
+    Lora,
+    add_adapter,
+    load_base,
+    load_merged,
+    load_policy,
+    read_policy,
+    reference_of,
+    write_policy,
+)
+from prefloop.rows import InputError
+from prefloop.scoring import response_logps
+from prefloop.training import Pair, Settings, batch_order, build_schedule, train
+
+TOKENS = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [12, 1], [50, 51, 1], [61, 20]]
+
+
+def examples(manifest) -> list[Pair]:
+    model, tokenizer = load_policy(manifest, manifest, torch.float32, "cpu")
+    prompts = [[0, 10 + i, 20, 30 + i] for i in range(6)]
+    with torch.no_grad():
+        chosen = response_logps(model, prompts, TOKENS, 2).tolist()
+        rejected = response_logps(model, prompts, TOKENS[::-1], 2).tolist()
+    return [Pair(*row) for row in zip(prompts, TOKENS, TOKENS[::-1], chosen, rejected, strict=True)]
+
+
+def run(manifest, settings: Settings) -> tuple[list[dict], torch.nn.Module]:
+    torch.manual_seed(0)
+    model, _ = load_base(manifest, torch.float32)
+    model = model if settings.parameters == "full" else add_adapter(model, settings.lora)
+    steps: list[dict] = []
+    train(model, examples(manifest), settings, pad=2, seed=1, accelerator=Accelerator(cpu=True), on_step=steps.append)
+    return steps, model
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt_neox"])
+def test_loss_starts_at_log_2_and_falls(manifests, architecture, parameters):
+    settings = Settings(
+        parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=4, batch_size=6, micro_batch_size=3
+    )
+    steps, _ = run(manifests[architecture], settings)
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert steps[-1]["loss"] < math.log(2) - 0.01
+    assert steps[-1]["rewards/accuracies"] > 0.5
+    margins = [step["rewards/chosen"] - step["rewards/rejected"] for step in steps]
+    assert [step["rewards/margins"] for step in steps] == pytest.approx(margins, abs=1e-5)
+    assert len({round(margin, 6) for margin in margins[1:]}) > 1, "margins must not all be 0"
+
+
+def test_micro_batches_change_nothing(manifests):
+    settings = {"lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
+    one, model_one = run(manifests["llama"], Settings(**settings, micro_batch_size=4))
+    three, model_three = run(manifests["llama"], Settings(**settings, micro_batch_size=1))
+    assert [s["loss"] for s in one] == pytest.approx([s["loss"] for s in three], abs=1e-5)
+    for a, b in zip(model_one.parameters(), model_three.parameters(), strict=True):
+        assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
+
+
+def test_rmsprop_trains_too(manifests):
+    steps, _ = run(manifests["llama"], Settings(optimizer="rmsprop", learning_rate=1e-3, epochs=3, batch_size=6))
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+def test_every_pair_is_seen_once_an_epoch():
+    batches = list(batch_order(10, Settings(epochs=2, batch_size=4), seed=0))
+    assert [len(indices) for _, indices in batches] == [4, 4, 2, 4, 4, 2]
+    for epoch in (0, 1):
+        assert sorted(i for e, indices in batches if e == epoch for i in indices) == list(range(10))
+    assert batches[0][1] != batches[3][1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", [0.5, 1, 0.904508, 0.654508, 0.345492, 0.095492]),
+    ],
+)
+def test_schedule(schedule, expected):
+    """Two of six steps warm up; the decay would reach 0 one step after the last."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    plan = build_schedule(optimizer, Settings(schedule=schedule, warmup_ratio=1 / 3), 6)
+    rates = []
+    for _ in range(6):
+        rates.append(plan.get_last_lr()[0])
+        optimizer.step()
+        plan.step()
+    assert rates == pytest.approx(expected, abs=1e-6)
+
+
+def save(path, model, manifest, lora):
+    write_policy(
+        path,
+        model=model,
+        lora=lora,
+        manifest=manifest,
+        round=1,
+        seed=0,
+        beta_state={"rule": "constant"},
+        pairs_sha256="",
+    )
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+def test_policy_comes_back_from_its_file(manifests, tmp_path, parameters):
+    """Scored unmerged and generated from merged, the policy is the one that was trained; its reference the base."""
+    lora = Lora(r=4) if parameters == "lora" else None
+    settings = Settings(parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=3, batch_size=6)
+    _, model = run(manifests["llama"], settings)
+    save(tmp_path / "policy.pt", model, manifests["llama"], lora)
+    prompts, responses = [[0, 5, 6]] * 2, [[7, 8, 1], [9]]
+    with torch.no_grad():
+        trained = response_logps(model.eval(), prompts, responses, 2)
+        base, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
+        initial = response_logps(base, prompts, responses, 2)
+        again, _ = load_policy(manifests["llama"], tmp_path / "policy.pt", torch.float32, "cpu")
+        merged, _ = load_merged(manifests["llama"], tmp_path / "policy.pt", torch.float32, "cpu")
+        assert response_logps(again, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-5)
+        assert response_logps(merged, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-4)
+        if lora is not None:
+            with reference_of(again):
+                assert response_logps(again, prompts, responses, 2).tolist() == initial.tolist()
+    assert trained.tolist() != pytest.approx(initial.tolist(), abs=1e-2)
+
+
+def test_policy_files_that_are_none_are_refused(manifests, tmp_path):
+    path = tmp_path / "policy.pt"
+    for content in (b"", b"garbage"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable policy.pt"):
+            read_policy(path)
+    torch.save({"format": "other"}, path)
+    with pytest.raises(InputError, match="not a policy of format"):
+        read_policy(path)
+
+    class Poison:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").write_text, ("executed",))
+
+    torch.save({"format": Poison()}, path)
+    with pytest.raises(InputError, match="not a readable policy.pt"):
+        read_policy(path)
+    assert not (tmp_path / "ran").exists()
+    model, _ = load_base(manifests["llama"], torch.float32)
+    save(path, model, manifests["llama"], None)
+    with pytest.raises(InputError, match="trained on base model"):
+        load_policy(manifests["qwen"], path, torch.float32, "cpu")

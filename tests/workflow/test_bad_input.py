@@ -1,0 +1,133 @@
+"""What a person gets wrong is said in one line, before any work where that can be, and nothing half-made is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT
+from prefloop.rows import InputError, read_rows, whole, write_rows
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sedes=[1]", "sedes: unknown key; did you mean seeds?"),
+        ("train={'learning_rate': '5e-7'}", "write 5.0e-7"),
+        ("pairs={'metric': 'pffp'}", "pairs.metric: 'pffp' is none of pfp, pfp_raw"),
+        ("compare=[nobody]", "compare: no method nobody; known: dota, uniform"),
+    ],
+)
+def test_wrong_config_stops_before_any_job(workdir, override, message):
+    done = workdir.run("--config", override)
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "Job stats" not in done.stdout
+    assert not (workdir.path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"prompt": "a"}', '{"prompt": "b'], "prompts.jsonl, line 2: not JSON"),
+        (['{"prompt": "a"}', '{"question": "b"}'], "prompts.jsonl, line 2: missing prompt"),
+        (['{"prompt": "a"}', '{"prompt": " "}'], "prompts.jsonl, line 2: empty prompt"),
+        (['{"prompt_id": "x", "prompt": "a"}', '{"prompt_id": "x", "prompt": "b"}'], "line 2: duplicate prompt_id x"),
+        ([], "prompts.jsonl: empty file"),
+    ],
+)
+def test_bad_prompt_files_name_file_and_line(tmp_path, manifests, lines, message):
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    command = [sys.executable, ROOT / "workflow/scripts/prompts.py", "--source", "prompts.jsonl"]
+    flags = {"packaged": "absent", "model": manifests["llama"], "train": "train.jsonl", "held-out": "eval.jsonl"}
+    command += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"clusters": {"k": 500}}, "clusters.k is 500, but there are only 48 training prompts"),
+        ({"bandit": {"budget": 49}}, "bandit.budget asks for 49 prompts, but 48 of 48 are left"),
+        ({"feedback": {"function": "rewards:broken"}}, "returned nan for prompt"),
+        ({"feedback": {"function": "rewards:short"}}, "returned 1 rewards for 12 responses"),
+        ({"feedback": {"function": "rewards:raising"}}, "raised KeyError: 'no such word'; first for prompt"),
+        ({"feedback": {"function": "rewards:constant"}}, "no pair left to train on: 24 pairs tied, 0 ordered"),
+        ({"pairs": {"min_gap": 1000.0}}, "pairs.min_gap and min_gap_quantile dropped"),
+    ],
+)
+def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, message):
+    """Every failing stage's log is shown, one line, no traceback; what was made before it stays."""
+    directory = copy_of(finished)
+    directory.configure(**differences)
+    done = directory.run("results/tiny/uniform/seed-0/round-1/pairs.jsonl")
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+    assert (directory.path / "results/tiny/prompts/train.jsonl").is_file()
+    assert not (directory.path / "results/tiny/uniform/seed-0/round-1/pairs.jsonl").exists()
+
+
+def test_a_folder_without_a_model_is_refused(workdir):
+    (workdir.path / "nothing").mkdir()
+    workdir.configure(policy={"model": "./nothing"})
+    done = workdir.run("results/tiny/prompts/train.jsonl")
+    assert done.returncode != 0
+    assert "not a model folder: it has no config.json" in done.stdout
+
+
+def test_config_text_is_never_run_by_the_shell(workdir):
+    nasty = "a b'; $(touch ran) `touch ran`.jsonl"
+    rows = "".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(10))
+    (workdir.path / nasty).write_text(rows)
+    workdir.configure(prompts={"source": nasty, "take": None})
+    done = workdir.run("results/tiny/prompts/train.jsonl")
+    assert done.returncode == 0, done.stdout
+    assert not (workdir.path / "ran").exists()
+
+
+def test_an_error_half_way_leaves_neither_output_nor_partial(tmp_path):
+    def rows():
+        yield {"a": 1}
+        raise InputError("half way")
+
+    with pytest.raises(InputError):
+        write_rows(tmp_path / "rows.jsonl", rows())
+    assert list(tmp_path.iterdir()) == []
+    write_rows(tmp_path / "rows.jsonl", [{"a": 1}])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_rows(tmp_path / "rows.jsonl", [{"a": float("nan")}])
+    assert read_rows(tmp_path / "rows.jsonl") == [{"a": 1}], "the whole file of before stays"
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_stage_leaves_no_output_that_looks_whole(tmp_path, death):
+    script = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from prefloop.rows import whole\n"
+        "with whole('rows.jsonl') as partial, partial.open('w') as file:\n"
+        "    file.write('{}\\n'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(ROOT / "workflow/scripts")]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        os.kill(process.pid, death)
+        process.wait(timeout=10)
+    time.sleep(0.1)
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_whole_makes_missing_folders(tmp_path):
+    with whole(tmp_path / "a/b/c.txt") as partial:
+        partial.write_text("x")
+    assert (tmp_path / "a/b/c.txt").read_text() == "x"

@@ -1,0 +1,231 @@
+"""The whole pipeline on a tiny model: everything appears, twice the same, and nothing is made without need."""
+
+import filecmp
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tiny
+from conftest import ROOT, SHARED_DATA
+from prefloop.rows import read_rows
+
+FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
+ROWS = ["prompts.jsonl", "generations.jsonl", "rewards.jsonl", "pfp.jsonl", "arms.json"]
+
+
+def test_figures_tables_and_policies_appear(finished):
+    results = finished.path / "results/tiny"
+    for figure in FIGURES:
+        for suffix in ("pdf", "svg", "png", "csv"):
+            assert (results / f"figures/{figure}.{suffix}").stat().st_size > 100, figure
+    for table in ("results", "costs"):
+        assert (results / f"tables/{table}.csv").stat().st_size > 100
+        assert r"\toprule" in (results / f"tables/{table}.tex").read_text()
+    for method in ("dota", "uniform"):
+        assert (results / method / "seed-0/round-2/policy.pt").is_file()
+        assert (results / method / "seed-0/round-2/adapter/adapter_config.json").is_file()
+
+
+def test_the_second_call_does_nothing(finished):
+    assert finished.jobs() == set()
+
+
+def test_prompt_id_and_cluster_are_carried_through_every_file(finished):
+    results = finished.path / "results/tiny"
+    clusters = pd.read_csv(results / "clusters.csv").set_index("prompt_id")["cluster"]
+    for step in sorted(results.glob("dota/seed-0/round-*/step-*")):
+        for name in ROWS[:-1]:
+            for row in read_rows(step / name, ["prompt_id", "cluster"]):
+                assert row["cluster"] == clusters[row["prompt_id"]], (step, name)
+    for row in read_rows(results / "dota/seed-0/round-1/pairs.jsonl"):
+        assert row["cluster"] == clusters[row["prompt_id"]]
+        assert row["reward_chosen"] > row["reward_rejected"]
+
+
+def test_no_prompt_is_annotated_twice_in_a_run(finished):
+    for method in ("dota", "uniform"):
+        files = (finished.path / f"results/tiny/{method}/seed-0").glob("round-*/step-*/prompts.jsonl")
+        ids = [row["prompt_id"] for file in files for row in read_rows(file)]
+        assert len(ids) == len(set(ids)) == 16
+
+
+def test_arms_count_every_step(finished):
+    run = finished.path / "results/tiny/dota/seed-0"
+    steps = [json.loads((run / f"round-{r}/step-{s}/arms.json").read_text()) for r in (1, 2) for s in (1, 2)]
+    assert [sum(arm["pulls"] for arm in step["arms"]) for step in steps] == [4, 8, 12, 16]
+
+
+def test_tables_are_the_rows_again(finished):
+    """The results table recomputed from rows with pandas alone."""
+    results = finished.path / "results/tiny"
+    table = pd.read_csv(results / "tables/results.csv").set_index("method")
+    for method in ("dota", "uniform"):
+        rows = pd.read_json(results / method / "seed-0/round-2/evaluation/verdicts.jsonl", lines=True)
+        assert table.loc[method, "reward"] == pytest.approx(rows["reward"].mean(), rel=1e-5)
+        wins = rows["outcome"].map({"win": 1, "tie": 0.5, "loss": 0}).mean()
+        assert table.loc[method, "win"] == pytest.approx(wins, rel=1e-5)
+        costs = [json.loads(p.read_text()) for p in (results / method).glob("seed-0/round-*/step-*/*.cost.json")]
+        costs += [json.loads(p.read_text()) for p in (results / method).glob("seed-0/round-*/train.cost.json")]
+        assert table.loc[method, "flops"] == pytest.approx(sum(c["flops"] for c in costs), rel=1e-5)
+    assert table.loc["initial", "win"] == 0.5
+
+
+def test_two_runs_are_byte_identical(finished, workdir):
+    """Another folder, from scratch: the same JSONL and arms.json in one round, the same CSV from the same rows."""
+    target = "results/tiny/dota/seed-0/round-1/evaluation/verdicts.jsonl"
+    done = workdir.run(target, "results/tiny/dota/seed-0/round-1/step-2/arms.json")
+    assert done.returncode == 0, done.stdout
+    made = [p for p in workdir.path.glob("results/tiny/**/*") if p.suffix == ".jsonl" or p.name == "arms.json"]
+    assert len(made) == 2 + 2 * 5 + 2 + 2 + 2
+    for path in made:
+        assert filecmp.cmp(path, finished.path / path.relative_to(workdir.path), shallow=False), path
+    figures = finished.path / "results/tiny/figures"
+    shutil.copytree(figures, workdir.path / "figures")
+    done = finished.run("--forcerun", *(f"figure_{name}" for name in FIGURES))
+    assert done.returncode == 0, done.stdout
+    for path in figures.iterdir():
+        assert filecmp.cmp(path, workdir.path / "figures" / path.name, shallow=False), path
+
+
+def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
+    directory = copy_of(finished)
+    assert directory.jobs() == set()
+    with (directory.path / "workflow/scripts/prefloop/losses.py").open("a") as file:
+        file.write("\n# edited\n")
+    listed = directory.run("--dry-run").stdout
+    first_round = [line for line in listed.splitlines() if "round-1/step-" in line and "output:" in line]
+    assert first_round == [], "nothing before the first training is made again"
+    assert {"train", "sample", "judge"} <= directory.jobs()
+    assert not {"fetch_model", "prompts", "cluster"} & directory.jobs()
+
+
+def test_editing_a_figure_redraws_that_figure_alone(finished, copy_of):
+    directory = copy_of(finished)
+    with (directory.path / "workflow/scripts/figure_quality.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert directory.jobs() == {"figure_quality", "all"}
+
+
+def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
+    directory = copy_of(finished)
+    listed = directory.run("--dry-run", "--config", "seeds=[0,1]").stdout
+    outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
+    assert any("seed-1" in line for line in outputs)
+    assert not any("seed-0" in line for line in outputs)
+    assert not {"fetch_model", "prompts", "cluster"} & directory.jobs("--config", "seeds=[0,1]")
+
+
+def test_raising_rounds_runs_the_new_round_alone(finished, copy_of):
+    directory = copy_of(finished)
+    listed = directory.run("--dry-run", "--config", "rounds=3").stdout
+    outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
+    assert any("round-3" in line for line in outputs)
+    assert not any("round-1" in line or "round-2" in line or "clusters" in line for line in outputs)
+
+
+def test_report_is_one_file_with_captions(finished):
+    done = finished.run("--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    report = (finished.path / "report.html").read_text()
+    assert "No prompt" not in report
+    assert "bootstrap intervals" in report
+
+
+def test_other_methods_and_kinds(workdir):
+    """all, offline and top_k; every parameter trained; elbow; a reward model as judge and an encoder that embeds."""
+    reward_model, encoder = (
+        tiny.make_reward_model(workdir.path / "rm"),
+        tiny.make_model(workdir.path / "encoder", seed=5),
+    )
+    workdir.configure(
+        compare=["all", "offline", "full"],
+        rounds=2,
+        steps=1,
+        prompts={"take": 16, "eval_fraction": 0.25},
+        clusters={"k": "elbow", "k_max": 4, "embedding": str(encoder)},
+        methods={
+            "all": {"bandit": {"allocation": "all"}},
+            "offline": {"generation": {"sampler": "reference"}, "pairs": {"metric": "best_worst"}},
+            "full": {"bandit": {"allocation": "top_k", "top_k": 1}, "train": {"parameters": "full"}},
+        },
+        evaluation={"evaluator": {"kind": "reward_model", "model": str(reward_model)}},
+    )
+    done = workdir.run()
+    assert done.returncode == 0, done.stdout
+    results = workdir.path / "results/tiny"
+    train = {row["prompt_id"] for row in read_rows(results / "prompts/train.jsonl")}
+    for number in (1, 2):
+        rows = read_rows(results / f"all/seed-0/round-{number}/step-1/prompts.jsonl")
+        assert {row["prompt_id"] for row in rows} == train
+    samplers = {row["sampler"] for row in read_rows(results / "offline/seed-0/round-2/step-1/generations.jsonl")}
+    assert samplers == {"reference"}
+    assert not (results / "full/seed-0/round-1/adapter").exists()
+    verdicts = read_rows(results / "full/seed-0/round-2/evaluation/verdicts.jsonl")
+    assert any(row["reward"] != row["reward_opponent"] for row in verdicts)
+
+
+@pytest.mark.parametrize("architecture", ["qwen", "gpt_neox"])
+def test_other_architectures(workdir, model_folders, architecture):
+    workdir.configure(policy={"model": str(model_folders[architecture])}, rounds=1, steps=1, compare=["dota"])
+    done = workdir.run("results/tiny/dota/seed-0/round-1/evaluation/verdicts.jsonl")
+    assert done.returncode == 0, done.stdout
+
+
+def test_planted_cluster_gains_share(workdir):
+    """One cluster is given large PFP; the bandit finds it, which it cannot if `cluster` is lost on the way.
+
+    In the planted cluster long responses win, so that the chosen one is improbable and its PFP large;
+    in the others short ones win.
+    """
+    topics = ["zzz zzz zzz", "Q: 12 + 34 = 56?", "the reply is good"]
+    prompts = [{"prompt_id": f"{t}-{i}", "prompt": f"{topic} {i}"} for t, topic in enumerate(topics) for i in range(40)]
+    (workdir.path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (workdir.path / "planted.py").write_text(
+        "def reward(prompts, responses):\n"
+        "    signs = [1 if 'zzz' in p[-1]['content'] else -1 for p in prompts]\n"
+        "    return [s * len(r) for s, r in zip(signs, responses)]\n"
+    )
+    workdir.configure(
+        compare=["dota"],
+        rounds=1,
+        steps=4,
+        prompts={"source": "prompts.jsonl", "take": None, "eval_fraction": 0.05},
+        clusters={"k": 3},
+        bandit={"budget": 9},
+        methods={"dota": {"bandit": {"allocation": "top_k", "top_k": 1, "alpha": 0.1}}},
+        generation={"max_new_tokens": 40},
+        feedback={"function": "planted:reward"},
+    )
+    done = workdir.run("results/tiny/dota/seed-0/round-1/step-4/prompts.jsonl")
+    assert done.returncode == 0, done.stdout
+    run = workdir.path / "results/tiny/dota/seed-0/round-1"
+    shares = []
+    for step in (1, 2, 3, 4):
+        rows = read_rows(run / f"step-{step}/prompts.jsonl")
+        shares.append(sum(row["prompt_id"].startswith("0-") for row in rows) / len(rows))
+    arms = json.loads((run / "step-3/arms.json").read_text())["arms"]
+    pulled = [arm for arm in arms if arm["pulls"]]
+    assert len(pulled) > 1, "the bandit must have seen more than one arm"
+    assert shares[3] == 1.0
+    assert sum(shares[:3]) < 3
+
+
+@pytest.mark.skipif(not Path(SHARED_DATA).is_file(), reason="the HH-RLHF pairs are not on this machine")
+def test_real_preference_pairs_as_prompts(workdir):
+    done = workdir.run(
+        "results/tiny/dota/seed-0/round-1/evaluation/verdicts.jsonl",
+        "--config",
+        "rounds=1",
+        "steps=1",
+        f'prompts={{"source": "{SHARED_DATA}", "take": 40, "max_prompt_tokens": 120}}',
+    )
+    assert done.returncode == 0, done.stdout
+    assert "dropped" in (workdir.path / "results/logs/tiny/prompts.log").read_text()
+
+
+def test_lint_and_sources_are_where_readme_says():
+    for name in ["Snakefile", "config.yaml", "environment.yml", "rules", "workflow/scripts", "results", "tests"]:
+        assert (ROOT / name).exists(), name
