@@ -112,7 +112,7 @@ class Workdir:
         """Run Snakemake; its output is in `.stdout`."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         threads = [f"{rule}=1" for rule in ("cluster", "generate", "reward", "perplexity", "train", "sample", "judge")]
-        arguments = ("--resources", "gpu=2", "--set-threads", *threads, *arguments)
+        arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         return subprocess.run(
             command, cwd=self.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

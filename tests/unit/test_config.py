@@ -97,6 +97,24 @@ def test_the_library_s_defaults_are_the_schema_s():
     assert train == vars(Settings()) | {"lora": vars(Lora())}
 
 
+def test_numbers_given_as_text_on_the_command_line_are_numbers():
+    """Snakemake passes everything nested in --config as text."""
+    given = {
+        "seeds": ["0", "1"],
+        "train": {"learning_rate": "1.0e-3", "epochs": "2"},
+        "prompts": {"take": "null"},
+        "clusters": {"k": "8"},
+    }
+    config = checked(merge(VALID, given | {"name": "123", "methods": {"dota": {"pairs": {"top_n": "5"}}}}), SCHEMA)
+    assert config["seeds"] == [0, 1]
+    assert config["train"]["learning_rate"] == 1e-3
+    assert config["train"]["epochs"] == 2
+    assert config["prompts"]["take"] is None
+    assert config["clusters"]["k"] == 8
+    assert config["name"] == "123"
+    assert config["methods"]["dota"]["pairs"]["top_n"] == 5
+
+
 def test_a_method_is_its_differences():
     config = checked(merge(VALID, {"methods": {"dota": {"train": {"lora": {"r": 2}}}}}), SCHEMA)
     assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}

@@ -13,7 +13,7 @@ from prefloop.models import (
     load_merged,
     load_policy,
     read_policy,
-    reference_of,
+    reference_for,
     write_policy,
 )
 from prefloop.rows import InputError
@@ -127,9 +127,10 @@ def test_policy_comes_back_from_its_file(manifests, tmp_path, parameters):
         merged, _ = load_merged(manifests["llama"], tmp_path / "policy.pt", torch.float32, "cpu")
         assert response_logps(again, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-5)
         assert response_logps(merged, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-4)
-        if lora is not None:
-            with reference_of(again):
-                assert response_logps(again, prompts, responses, 2).tolist() == initial.tolist()
+        reference, as_reference = reference_for(again, manifests["llama"], torch.float32, "cpu")
+        assert (reference is again) == (lora is not None)
+        with as_reference():
+            assert response_logps(reference, prompts, responses, 2).tolist() == initial.tolist()
     assert trained.tolist() != pytest.approx(initial.tolist(), abs=1e-2)
 
 

@@ -9,7 +9,7 @@ from _program import run
 from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
-from prefloop.models import default_device, is_trained, load_policy, parameter_count, reference_of, resolve_dtype
+from prefloop.models import default_device, is_trained, load_policy, parameter_count, reference_for, resolve_dtype
 from prefloop.rows import by_prompt, read_rows, write_rows
 from prefloop.scoring import response_logps
 
@@ -45,6 +45,8 @@ def main(
     device = default_device()
     meter = CostMeter("perplexity", parameter_count(model), device)
     network, tokenizer = load_policy(model, policy, resolve_dtype(dtype, device), device)
+    if reference and is_trained(policy):
+        base, as_reference = reference_for(network, model, resolve_dtype(dtype, device), device)
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     groups = list(by_prompt(read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])).values())
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]]) for group in groups]
@@ -58,8 +60,8 @@ def main(
             logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
             meter.forward(tokens)
             if reference and is_trained(policy):
-                with reference_of(network):
-                    logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
+                with as_reference():
+                    logps_ref = response_logps(base, prompt_tokens, responses, tokenizer.pad_token_id)
                 meter.forward(tokens)
         keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
         scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))

@@ -50,6 +50,7 @@ def checked(config: dict, schema: dict) -> dict:
     """A copy of `config` with the schema's defaults; InputError naming every wrong key and the choices."""
     import jsonschema
 
+    config = retyped(config, schema, schema)
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
@@ -91,6 +92,21 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def retyped(value, schema: dict, root: dict):
+    """`value` with texts read as YAML where the schema wants no text: `--config a={b: 1}` passes nested 1 as text."""
+    schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+    if isinstance(value, dict):
+        other = schema.get("additionalProperties") or {}
+        known = schema.get("properties", {})
+        return {key: retyped(item, known.get(key, other), root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [retyped(item, schema.get("items", {}), root) for item in value]
+    wanted = schema.get("type", "number" if "anyOf" in schema else "string")  # words of an enum are text
+    if isinstance(value, str) and "string" not in wanted:
+        return yaml.safe_load(value)
+    return value
 
 
 def with_defaults(value: dict, schema: dict, root: dict) -> dict:

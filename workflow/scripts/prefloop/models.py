@@ -1,5 +1,6 @@
 """Policies: a base model in a folder, and what training added to it in a policy.pt."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def load_policy(manifest: Path, policy: Path, dtype: torch.dtype, device: str):
     """A policy for scoring, and its tokenizer.
 
     `policy` is either the base model's own manifest (the policy before training) or a policy.pt, whose
-    adapter stays unmerged: `reference_of` can switch it off, and policy and reference share base weights
+    adapter stays unmerged: `reference_for` can switch it off, and policy and reference share base weights
     rounded in the same way. Raises InputError if policy.pt was trained on another base model.
     """
     model, tokenizer = load_base(manifest, dtype)
@@ -118,9 +119,15 @@ def add_adapter(model, lora: Lora):
     )
 
 
-def reference_of(model):
-    """A context in which an adapted policy is its base model again."""
-    return model.disable_adapter()
+def reference_for(policy, manifest: Path, dtype: torch.dtype, device: str):
+    """The model that gives reference log-probabilities, and a context in which it is the base model.
+
+    An adapted policy is its own reference with the adapter switched off: one copy of the base weights. A policy
+    whose every parameter was trained needs the base model beside it.
+    """
+    if hasattr(policy, "disable_adapter"):
+        return policy, policy.disable_adapter
+    return load_policy(manifest, manifest, dtype, device)[0], contextlib.nullcontext
 
 
 def write_policy(
