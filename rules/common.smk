@@ -111,8 +111,9 @@ def feedback_files(settings):
     """What a feedback depends on besides this project's code: a reward model, or the module of a local function."""
     if settings["kind"] == "reward_model":
         return [manifest_of(settings["model"])]
-    code = Path(settings["function"].split(":")[0].replace(".", "/") + ".py")
-    return [str(code)] if code.is_file() else []
+    code = Path(*settings["function"].split(":")[0].split(".")).with_suffix(".py")
+    places = [code, "workflow/scripts" / code]
+    return [str(place) for place in places if place.is_file()][:1]
 
 
 def feedback_flags(name, settings):
@@ -121,3 +122,29 @@ def feedback_flags(name, settings):
         manifest_of(settings["model"]) if settings["kind"] == "reward_model" else None
     )
     return flags({name: settings | {"model": model}})
+
+
+def every_step(file):
+    """A file of every step of every run."""
+    return collect(
+        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
+        method=METHODS,
+        seed=SEEDS,
+        round=ROUNDS,
+        step=STEPS,
+    )
+
+
+def picture(name, question):
+    """The files of one figure, its PNG in the report."""
+    return {
+        "pdf": f"<results>/figures/{name}.pdf",
+        "svg": f"<results>/figures/{name}.svg",
+        "csv": f"<results>/figures/{name}.csv",
+        "png": report(
+            f"<results>/figures/{name}.png",
+            caption=f"../workflow/report/{name}.rst",
+            category=question,
+            labels={"figure": name},
+        ),
+    }

@@ -41,32 +41,6 @@ EXPERIMENT = flags(
 )
 
 
-def every_step(file):
-    """A file of every step of every run."""
-    return collect(
-        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
-        method=METHODS,
-        seed=SEEDS,
-        round=ROUNDS,
-        step=STEPS,
-    )
-
-
-def picture(name, question):
-    """The files of one figure, its PNG in the report."""
-    return {
-        "pdf": f"<results>/figures/{name}.pdf",
-        "svg": f"<results>/figures/{name}.svg",
-        "csv": f"<results>/figures/{name}.csv",
-        "png": report(
-            f"<results>/figures/{name}.png",
-            caption=f"../workflow/report/{name}.rst",
-            category=question,
-            labels={"figure": name},
-        ),
-    }
-
-
 rule figure_quality:
     input:
         code=code_of("figure_quality"),
