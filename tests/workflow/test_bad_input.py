@@ -54,28 +54,40 @@ def test_bad_prompt_files_name_file_and_line(tmp_path, manifests, lines, message
     assert not (tmp_path / "train.jsonl").exists()
 
 
+STEP = "uniform/seed-0/round-1/step-1"
+PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
+
+
 @pytest.mark.parametrize(
-    ("differences", "message"),
+    ("differences", "missing", "message"),
     [
-        ({"clusters": {"k": 500}}, "clusters.k is 500, but there are only 48 training prompts"),
-        ({"bandit": {"budget": 49}}, "bandit.budget asks for 49 prompts, but 48 of 48 are left"),
-        ({"feedback": {"function": "rewards:broken"}}, "returned nan for prompt"),
-        ({"feedback": {"function": "rewards:short"}}, "returned 1 rewards for 12 responses"),
-        ({"feedback": {"function": "rewards:raising"}}, "raised KeyError: 'no such word'; first for prompt"),
-        ({"feedback": {"function": "rewards:constant"}}, "no pair left to train on: 24 pairs tied, 0 ordered"),
-        ({"pairs": {"min_gap": 1000.0}}, "pairs.min_gap and min_gap_quantile dropped"),
+        ({"clusters": {"k": 500}}, "clusters.pkl", "clusters.k is 500, but there are only 48 training prompts"),
+        (
+            {"bandit": {"budget": 49}},
+            f"{STEP}/prompts.jsonl",
+            "bandit.budget asks for 49 prompts, but 48 of 48 are left",
+        ),
+        ({"feedback": {"function": "rewards:broken"}}, f"{STEP}/rewards.jsonl", "returned nan for prompt"),
+        ({"feedback": {"function": "rewards:short"}}, f"{STEP}/rewards.jsonl", "1 rewards for 12 responses"),
+        (
+            {"feedback": {"function": "rewards:raising"}},
+            f"{STEP}/rewards.jsonl",
+            "KeyError: 'no such word'; first for prompt",
+        ),
+        ({"feedback": {"function": "rewards:constant"}}, PAIRS, "no pair left to train on: 24 pairs tied, 0 ordered"),
+        ({"pairs": {"min_gap": 1000.0}}, PAIRS, "pairs.min_gap and min_gap_quantile dropped"),
     ],
 )
-def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, message):
-    """Every failing stage's log is shown, one line, no traceback; what was made before it stays."""
+def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, missing, message):
+    """The failing stage's log is shown, one line, no traceback; its output is gone, what was made before stays."""
     directory = copy_of(finished)
     directory.configure(**differences)
-    done = directory.run("results/tiny/uniform/seed-0/round-1/pairs.jsonl")
+    done = directory.run(f"results/tiny/{PAIRS}")
     assert done.returncode != 0
     assert message in done.stdout
     assert "Traceback" not in done.stdout
+    assert not (directory.path / "results/tiny" / missing).exists()
     assert (directory.path / "results/tiny/prompts/train.jsonl").is_file()
-    assert not (directory.path / "results/tiny/uniform/seed-0/round-1/pairs.jsonl").exists()
 
 
 def test_a_folder_without_a_model_is_refused(workdir):
