@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, BertConfig, BertModel
 
+import tiny
 from prefloop.chat import load_tokenizer
 from prefloop.clusters import cluster, elbow, embed, plane, read_clusters, write_clusters
 from prefloop.rows import InputError
@@ -37,8 +38,21 @@ def test_more_clusters_than_prompts_is_an_error():
         cluster(planted(), 200, seed=0)
 
 
-def test_embeddings_do_not_see_padding(model_folders):
-    model, tokenizer = AutoModel.from_pretrained(model_folders["llama"]).eval(), load_tokenizer(model_folders["llama"])
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A tiny BERT, an encoder that is no language model."""
+    torch.manual_seed(0)
+    folder, words = tmp_path_factory.mktemp("bert"), tiny.tokenizer(chat=False)
+    config = BertConfig(**tiny.SIZES, vocab_size=len(words), max_position_embeddings=128)
+    BertModel(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_embeddings_do_not_see_padding(kind, model_folders, encoder):
+    folder = model_folders["llama"] if kind == "decoder" else encoder
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), load_tokenizer(folder)
     texts = ["good", "a much longer text than the other one, which pads it"]
     together = embed(model, tokenizer, texts, batch_size=2)
     alone = np.concatenate([embed(model, tokenizer, [text], batch_size=1) for text in texts])
@@ -47,6 +61,12 @@ def test_embeddings_do_not_see_padding(model_folders):
     with torch.no_grad():
         hidden = model(torch.tensor([tokenizer(texts[0])["input_ids"]])).last_hidden_state[0].mean(dim=0)
     assert together[0] == pytest.approx((hidden / hidden.norm()).numpy(), abs=1e-5)
+
+
+def test_many_prompts_are_clustered_in_mini_batches(monkeypatch):
+    monkeypatch.setattr("prefloop.clusters.MINI_BATCH_ABOVE", 50)
+    labels, _, _ = cluster(planted(), 4, seed=0)
+    assert all(len(set(group)) == 1 for group in labels.reshape(4, 25))
 
 
 def test_plane_has_two_coordinates():

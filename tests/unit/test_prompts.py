@@ -108,6 +108,28 @@ def test_sources(tmp_path):
         next(read_source("prompts.csv", PACKAGED, None, "train"))
 
 
+def test_hub_data_set_with_named_columns(monkeypatch):
+    """The hub is asked for the subset and split of config; rows come through the named columns."""
+    asked = []
+
+    def load_dataset(name, subset, split):
+        asked.append((name, subset, split))
+        return [{"question": "why?", "best": "so", "worst": "no"}]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    rows = list(read_source("hub:owner/data", PACKAGED, "helpful", "test"))
+    assert asked == [("owner/data", "helpful", "test")]
+    assert rows[0][0] == "hub:owner/data, row 0"
+    assert to_prompt(rows[0][1], Columns("question", "best", "worst"), rows[0][0])["chosen"] == "so"
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(InputError, match="hub:owner/data could not be loaded .offline"):
+        list(read_source("hub:owner/data", PACKAGED, None, "train"))
+
+
 def test_torn_line_and_empty_file(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": "b')

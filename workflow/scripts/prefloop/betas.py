@@ -12,7 +12,7 @@ class Constant:
         self.beta = beta
 
     def update(self, margins: Tensor) -> float:
-        """β for this step, given the global batch's log-ratio margins [pairs]."""
+        """β for the next step, given the global batch's log-ratio margins [pairs] of this one."""
         return self.beta
 
     def state_dict(self) -> dict:

@@ -27,18 +27,16 @@ def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: i
     import torch
     from tqdm import tqdm
 
-    from prefloop.batching import batches_by_length, positions_of, right_pad
+    from prefloop.batching import batches_by_length, right_pad
 
     encoded = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]
     result = np.zeros((len(texts), model.config.get_text_config().hidden_size), dtype=np.float32)
-    takes_positions = model.config.model_type != "bert"
     with torch.no_grad():
         for batch in tqdm(batches_by_length([len(e) for e in encoded], batch_size), desc="embed", disable=None):
             ids, mask = (
                 t.to(model.device) for t in right_pad([encoded[i] for i in batch], tokenizer.pad_token_id or 0)
             )
-            extra = {"position_ids": positions_of(mask)} if takes_positions else {}
-            hidden = model(input_ids=ids, attention_mask=mask, **extra).last_hidden_state.float()
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             result[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
     return result

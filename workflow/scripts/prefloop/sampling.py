@@ -43,7 +43,10 @@ def generate(
     device = next(model.parameters()).device
     n = len(uniforms) // len(prompts)
     ids, mask = (tensor.to(device) for tensor in left_pad(prompts, pad))
-    step = model(input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=True, logits_to_keep=1)
+    # An index, not the number 1: a slice is not contiguous, and PyTorch would then copy the head once a prompt.
+    last = torch.tensor([ids.shape[1] - 1], device=device)
+    positions = positions_of(mask)
+    step = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=last)
     cache = step.past_key_values
     cache.batch_repeat_interleave(n)
     logits = step.logits[:, -1].repeat_interleave(n, dim=0)

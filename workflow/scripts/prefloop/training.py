@@ -124,16 +124,15 @@ def train(
     model.train()
     beta = settings.beta
     for step, (epoch, indices) in enumerate(tqdm(batches, desc="train", unit="step", disable=None)):
-        started = time.perf_counter()
-        parts = []
+        started, step_beta, parts = time.perf_counter(), beta, []
         for batch in micro_batches(indices, settings.micro_batch_size, accelerator):
             logps = pair_logps(model, [pairs[i] for i in batch], pad, accelerator)
             margins = log_ratio_margin(*logps)
-            losses = loss_function(margins, beta)
+            losses = loss_function(margins, step_beta)
             accelerator.backward(losses.sum() * accelerator.num_processes / len(indices))
-            parts.append(torch.stack([losses, margins, *logps]).detach())
-        values = accelerator.gather_for_metrics(torch.cat(parts, dim=1))
-        beta = beta_rule.update(values[1])
+            parts.append(torch.stack([losses, margins, *logps], dim=1).detach())
+        values = gather_rows(torch.cat(parts), accelerator)
+        beta = beta_rule.update(values[:, 1])
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         learning_rate = schedule.get_last_lr()[0]
         optimizer.step()
@@ -141,7 +140,7 @@ def train(
         optimizer.zero_grad()
         on_step(
             {"step": step, "epoch": epoch}
-            | step_metrics(values, beta)
+            | step_metrics(values, step_beta)
             | {
                 "grad_norm": float(grad_norm),
                 "learning_rate": learning_rate,
@@ -175,9 +174,16 @@ def pair_tokens(pair: Pair) -> int:
     return 2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
 
 
+def gather_rows(values: Tensor, accelerator) -> Tensor:
+    """Rows [pairs here, columns] of every process, [pairs, columns]; processes may hold different numbers of pairs."""
+    padded = accelerator.pad_across_processes(values, dim=0, pad_index=float("nan"))
+    rows = accelerator.gather(padded)
+    return rows[~rows.isnan().all(dim=1)]
+
+
 def step_metrics(values: Tensor, beta: float) -> dict:
-    """What training.jsonl says of a step, from rows loss, margin, logp w, logp l, ref logp w, ref logp l [6, pairs]."""
-    losses, margins, chosen, rejected, ref_chosen, ref_rejected = values
+    """What training.jsonl says of a step; columns of `values` are loss, margin, logp and ref logp of w and l."""
+    losses, margins, chosen, rejected, ref_chosen, ref_rejected = values.T
     return {
         "loss": losses.mean().item(),
         "rewards/chosen": (beta * (chosen - ref_chosen)).mean().item(),
