@@ -5,6 +5,7 @@ from typing import Annotated
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from tyro.conf import arg
 
 from _program import run
@@ -44,6 +45,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
             if measure == "win":
                 axes.axhline(0.5, color="0.4", linewidth=0.8)
                 axes.set_xlabel(COSTS[cost])
+                axes.xaxis.set_major_locator(MaxNLocator(5))
+                axes.xaxis.set_major_formatter(EngFormatter())
     legend_above(picture, panels[0][0])
     save(picture, figure, data)
     print(f"figure_quality: {len(data)} points")
