@@ -10,10 +10,11 @@ CONFIGS := $(wildcard experiments/*/*.yaml)
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all
-	@[ report.html -nt results/default/tables/costs.csv ] || snakemake --report report.html
+	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
+	    || snakemake --report report.html
 
 test: .venv/tools ## all tests but the slow ones
-	pytest -q -m "not slow"
+	pytest -q -m "not slow" --durations=10
 
 check: .venv/tools ## linters, and a dry-run of every config
 	ruff check . && ruff format --check .

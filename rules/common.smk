@@ -108,19 +108,18 @@ def prompts_before(wildcards):
 
 
 def feedback_files(settings):
-    """What a feedback depends on besides this project's code: a reward model, or the module of a local function."""
-    if settings["kind"] == "reward_model":
-        return [manifest_of(settings["model"])]
-    code = Path(*settings["function"].split(":")[0].split(".")).with_suffix(".py")
-    places = [code, "workflow/scripts" / code]
-    return [str(place) for place in places if place.is_file()][:1]
+    """What a feedback depends on: its model, and the module of a local function with what that imports."""
+    models = [manifest_of(settings["model"])] if settings["model"] else []
+    name = (settings["function"] or "").split(":")[0].replace(".", "/")
+    for place in (f"{name}.py", f"{name}/__init__.py", f"workflow/scripts/{name}.py"):
+        if Path(place).is_file():
+            return models + code_files(place)
+    return models
 
 
 def feedback_flags(name, settings):
     """Flags of a feedback, its model named by manifest."""
-    model = (
-        manifest_of(settings["model"]) if settings["kind"] == "reward_model" else None
-    )
+    model = manifest_of(settings["model"]) if settings["model"] else None
     return flags({name: settings | {"model": model}})
 
 

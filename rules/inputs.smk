@@ -12,7 +12,12 @@ rule fetch_model:
         "../environment.yml"
     params:
         source=lambda wildcards: flags({"source": MODELS[wildcards.model]}),
-        trust=flags({"trust_remote_code": config["policy"]["trust_remote_code"]}),
+        trust=lambda wildcards: flags(
+            {
+                "trust_remote_code": config["policy"]["trust_remote_code"]
+                and MODELS[wildcards.model] == config["policy"]["model"]
+            }
+        ),
     shell:
         "python {input.code[0]} {params.source} {params.trust}"
         " --manifest {output.manifest} > {log} 2>&1"
@@ -22,7 +27,9 @@ rule prompts:
     input:
         code=code_of("prompts"),
         packaged="workflow/prompts/instructions.jsonl",
-        source=[p for p in [config["prompts"]["source"]] if Path(p).is_file()],
+        source=lambda wildcards: [
+            path for path in [config["prompts"]["source"]] if Path(path).is_file()
+        ],
         model=BASE,
     output:
         train="<results>/prompts/train.jsonl",

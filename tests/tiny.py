@@ -18,6 +18,9 @@ ARCHITECTURES = {
     "qwen": lambda **ids: transformers.Qwen3ForCausalLM(
         transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8, max_position_embeddings=256, **ids)
     ),
+    "gpt2": lambda **ids: transformers.GPT2LMHeadModel(  # absolute positions, and dropout of its own
+        transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **ids)
+    ),
     "gpt_neox": lambda **ids: transformers.GPTNeoXForCausalLM(
         transformers.GPTNeoXConfig(**SIZES, max_position_embeddings=256, **ids)
     ),

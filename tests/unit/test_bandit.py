@@ -69,6 +69,12 @@ def test_an_arm_never_pulled_outranks_an_equal_one():
     assert scores[1] > scores[0]
 
 
+def test_discounted_counts_below_one_keep_their_bound():
+    arms = Arms(np.array([1, 4]), np.array([0.25, 1.0]), np.array([0.1, 0.5]), np.zeros(2))
+    bonus = np.sqrt(2 * np.log(2.25) / np.array([0.25, 1.0]))
+    assert ucb_scores(arms, 1.0) == pytest.approx(np.array([0.4, 0.5]) + bonus)
+
+
 def test_proportional_by_hand():
     assert proportional(np.array([0.5, 0.3, 0.2, 0.0]), 10, top_k=0).tolist() == [5, 3, 2, 1]
 

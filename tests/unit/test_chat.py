@@ -1,6 +1,9 @@
 """Prompts are rendered once and for all: one BOS, no matter who writes it."""
 
+import pytest
+
 from prefloop.chat import load_tokenizer, prompt_ids
+from prefloop.rows import InputError
 
 QUESTION = [{"role": "user", "content": "why?"}]
 
@@ -10,6 +13,13 @@ def test_template_and_tokenizer_do_not_both_write_a_bos(model_folders):
         ids = prompt_ids(load_tokenizer(folder), QUESTION)
         assert ids.count(0) == 1, name
         assert ids[0] == 0, name
+
+
+def test_a_template_that_refuses_a_role_names_the_prompt(model_folders):
+    tokenizer = load_tokenizer(model_folders["llama"])
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    with pytest.raises(InputError, match="refuses roles system, user .no system.; prompt: 'why.'"):
+        prompt_ids(tokenizer, [{"role": "system", "content": "be kind"}, *QUESTION])
 
 
 def test_a_tokenizer_without_a_template_reads_transcripts(model_folders):

@@ -54,8 +54,9 @@ def test_embeddings_do_not_see_padding(kind, model_folders, encoder):
     folder = model_folders["llama"] if kind == "decoder" else encoder
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), load_tokenizer(folder)
     texts = ["good", "a much longer text than the other one, which pads it"]
-    together = embed(model, tokenizer, texts, batch_size=2)
-    alone = np.concatenate([embed(model, tokenizer, [text], batch_size=1) for text in texts])
+    together, tokens = embed(model, tokenizer, texts, batch_size=2)
+    alone = np.concatenate([embed(model, tokenizer, [text], batch_size=1)[0] for text in texts])
+    assert tokens == sum(len(tokenizer(text)["input_ids"]) for text in texts)
     assert together == pytest.approx(alone, abs=1e-5)
     assert np.linalg.norm(together, axis=1) == pytest.approx([1, 1])
     with torch.no_grad():

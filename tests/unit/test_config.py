@@ -59,6 +59,14 @@ def test_the_schema_knows_the_words_of_every_registry(name, words):
         ({"generation": {"temperature": 0.0}}, "generation.temperature: 0 makes all responses of a prompt equal"),
         ({"feedback": {"kind": "reward_model"}}, "feedback: kind reward_model needs feedback.model"),
         ({"feedback": {"function": "no colon"}}, "feedback.function: 'no colon' does not match"),
+        ({"feedback": {"function": None}}, "feedback: kind function needs feedback.function"),
+        ({"train": {"learning_rate": float("nan")}}, "train.learning_rate: nan is not a finite number"),
+        ({"train": {"learning_rate": "[1"}}, "train.learning_rate: .* is not of type 'number'"),
+        (
+            {"policy": {"model": "pypi:no-checksum==1/x.gguf"}},
+            "model pypi:no-checksum.*: expected pypi:package==",
+        ),
+        ({"name": "models"}, "name: .* should not be valid"),
         ({"name": "a b; rm"}, "name: .* does not match"),
         ({"methods": {"$(date)": {}}}, "methods: .*does not match"),
     ],
@@ -125,7 +133,7 @@ def test_a_method_is_its_differences():
 def test_flags_are_safe_for_the_shell():
     nasty = 'a b\'; $(touch x) `y` "z" \\'
     text = flags({"source": nasty, "top_p": 0.9, "take": None, "lora": {"r": 4}, "used": ["a b", "c"]})
-    assert shlex.split(text) == ["--source", nasty, "--top-p", "0.9", "--lora.r", "4", "--used", "a b", "c"]
+    assert shlex.split(text) == ["--lora.r", "4", "--source", nasty, "--top-p", "0.9", "--used", "a b", "c"]
 
 
 def test_model_folders_are_distinct_and_readable():
@@ -142,5 +150,6 @@ def test_code_of_a_stage_is_what_it_imports():
     assert train[0].endswith("train.py")
     assert {"losses.py", "betas.py", "training.py", "scoring.py", "rows.py", "_program.py"} <= names
     assert not {"bandit.py", "sampling.py", "feedback.py"} & names
+    assert any(path.endswith("figures/__init__.py") for path in code_files(ROOT / "workflow/scripts/figure_arms.py"))
     allocate = {path.rsplit("/", 1)[1] for path in code_files(ROOT / "workflow/scripts/allocate.py")}
     assert "losses.py" not in allocate

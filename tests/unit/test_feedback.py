@@ -1,5 +1,7 @@
 """Feedback: functions and reward models, and what happens when they misbehave."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -34,6 +36,9 @@ def test_function_is_found_in_the_working_directory(tmp_path, monkeypatch):
         FEEDBACK["function"](Settings(function="my_rewards:word"), 1)
     with pytest.raises(InputError, match="cannot import absent_module"):
         FEEDBACK["function"](Settings(function="absent_module:word"), 1)
+    (tmp_path / "torn_rewards.py").write_text("def words(:\n")
+    with pytest.raises(InputError, match="cannot import torn_rewards .SyntaxError"):
+        FEEDBACK["function"](Settings(function="torn_rewards:words"), 1)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,7 @@ def test_function_is_found_in_the_working_directory(tmp_path, monkeypatch):
         (lambda p, r: [1.0, float("nan")], "nan for prompt p2, response 1"),
         (lambda p, r: [1.0, None], "None for prompt p2, response 1"),
         (lambda p, r: [1.0], "1 rewards for 2 responses"),
+        (lambda p, r: None, "returned NoneType, expected a list of numbers"),
         (lambda p, r: [1.0 / (x != "bad") for x in r], "ZeroDivisionError.*first for prompt p2, response 1"),
     ],
 )
@@ -63,6 +69,46 @@ def test_reward_model_scores_through_its_chat_template(tmp_path):
         ids = torch.tensor([words(text, add_special_tokens=False)["input_ids"]])
         assert reward == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
     assert score.tokens > 0
+
+
+def test_a_reward_model_without_padding_token_reads_the_same(tmp_path):
+    """EOS ends its template, so it must not stand for padding: rewards equal those of the model that has a token."""
+    scores = []
+    for name in ("with", "without"):
+        folder = tiny.make_reward_model(tmp_path / name)
+        if name == "without":
+            for file in (folder / "config.json", folder / "tokenizer_config.json"):
+                settings = json.loads(file.read_text())
+                settings.pop("pad_token", None), settings.pop("pad_token_id", None)
+                file.write_text(json.dumps(settings))
+        fetch(str(folder), tmp_path / f"{name}-fetched")
+        manifest = tmp_path / f"{name}-fetched/manifest.json"
+        score = FEEDBACK["reward_model"](Settings(kind="reward_model", model=manifest), 1)
+        scores.append(score([PROMPT] * 2, ["good", "a much longer reply"]))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_a_pickled_reward_model_keeps_its_head(tmp_path):
+    folder = tiny.make_reward_model(tmp_path / "rm")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    fetch(str(folder), tmp_path / "fetched")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "fetched")
+    assert (again.score.weight == model.score.weight).all()
+
+
+def test_a_language_model_is_no_reward_model(model_folders, tmp_path):
+    """Its head would be drawn at random, and the rewards with it."""
+    fetch(str(model_folders["llama"]), tmp_path / "fetched")
+    settings = json.loads((tmp_path / "fetched/config.json").read_text()) | {
+        "num_labels": 1,
+        "id2label": {"0": "reward"},
+    }
+    (tmp_path / "fetched/config.json").unlink()
+    (tmp_path / "fetched/config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="not a trained reward model, it lacks score.weight"):
+        FEEDBACK["reward_model"](Settings(kind="reward_model", model=tmp_path / "fetched/manifest.json"), 1)
 
 
 def test_a_classifier_with_two_logits_is_no_reward_model(tmp_path):

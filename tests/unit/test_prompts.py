@@ -143,13 +143,26 @@ def test_torn_line_and_empty_file(tmp_path):
 
 
 def test_repeated_prompts_are_dropped_and_repeated_ids_refused():
-    row = {"prompt_id": "x", "messages": []}
+    row = {"prompt_id": "x", "messages": TURNS}
     assert unique([("line 1", row, False), ("line 2", row, False)]) == (
         [row],
         {"repeated": 1, "with two answers in a row": 0},
     )
     with pytest.raises(InputError, match="line 2: duplicate prompt_id x, first in line 1"):
         unique([("line 1", row, True), ("line 2", row, True)])
+
+
+def test_the_same_text_under_two_ids_is_one_prompt():
+    """Else one could be trained on and the other held out."""
+    rows = [
+        ("line 1", {"prompt_id": "x", "messages": TURNS}, True),
+        ("line 2", {"prompt_id": "y", "messages": TURNS}, True),
+    ]
+    assert [row["prompt_id"] for row in unique(rows)[0]] == ["x"]
+
+
+def test_an_id_may_be_zero():
+    assert prompt({"prompt_id": 0, "prompt": "why?"})["prompt_id"] == "0"
 
 
 def test_split_takes_and_holds_out():

@@ -92,5 +92,16 @@ def test_responses_end_with_eos_or_at_the_limit(sampler):
         assert row[-1] in sampler.eos or len(row) == 25
 
 
+def test_top_p_does_not_depend_on_the_neighbours():
+    """bfloat16 logits tie often, and a flat row beside them needs the whole vocabulary sorted."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 3000, generator=generator).mul(3).bfloat16()
+    uniforms = torch.rand(41, dtype=torch.float64, generator=generator)
+    decoding = Decoding(top_p=0.9)
+    alone = torch.cat([next_tokens(rows[i : i + 1], uniforms[i : i + 1], decoding) for i in range(40)])
+    beside = next_tokens(torch.cat([rows, torch.zeros(1, 3000).bfloat16()]), uniforms, decoding)
+    assert beside[:40].tolist() == alone.tolist()
+
+
 def test_batches_depend_on_lengths_alone():
     assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]

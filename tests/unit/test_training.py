@@ -42,7 +42,7 @@ def run(manifest, settings: Settings) -> tuple[list[dict], torch.nn.Module]:
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_loss_starts_at_log_2_and_falls(manifests, architecture, parameters):
     settings = Settings(
         parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=4, batch_size=6, micro_batch_size=3
@@ -63,6 +63,21 @@ def test_micro_batches_change_nothing(manifests):
     assert [s["loss"] for s in one] == pytest.approx([s["loss"] for s in three], abs=1e-5)
     for a, b in zip(model_one.parameters(), model_three.parameters(), strict=True):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
+
+
+def test_adapters_keep_their_dropout(manifests):
+    """The base model's dropout is off, or the loss would not start at log 2; the adapters' is on where asked for."""
+    steady, _ = run(manifests["gpt2"], Settings(lora=Lora(r=4), learning_rate=5e-3, epochs=2, batch_size=6))
+    dropped, _ = run(
+        manifests["gpt2"], Settings(lora=Lora(r=4, dropout=0.5), learning_rate=5e-3, epochs=2, batch_size=6)
+    )
+    assert dropped[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert dropped[1]["loss"] != pytest.approx(steady[1]["loss"], abs=1e-6)
+
+
+def test_a_diverged_run_says_so(manifests):
+    with pytest.raises(InputError, match="the loss is not finite at step [1-9].*lower train.learning_rate"):
+        run(manifests["llama"], Settings(parameters="full", learning_rate=1e18, epochs=6, batch_size=3))
 
 
 def test_rmsprop_trains_too(manifests):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tiny
-from conftest import ROOT, SHARED_DATA
+from conftest import SHARED_DATA
 from prefloop.rows import read_rows
 
 FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
@@ -91,22 +91,45 @@ def test_two_runs_are_byte_identical(finished, workdir):
 
 
 def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
+    """Training, and what follows it: evaluation, later rounds, figures of results; of round 1 no step."""
     directory = copy_of(finished)
     assert directory.jobs() == set()
     with (directory.path / "workflow/scripts/prefloop/losses.py").open("a") as file:
         file.write("\n# edited\n")
     listed = directory.run("--dry-run").stdout
-    first_round = [line for line in listed.splitlines() if "round-1/step-" in line and "output:" in line]
-    assert first_round == [], "nothing before the first training is made again"
-    assert {"train", "sample", "judge"} <= directory.jobs()
-    assert not {"fetch_model", "prompts", "cluster"} & directory.jobs()
+    outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
+    assert outputs
+    assert not any("round-1/step-" in line or "clusters" in line or "/initial/" in line for line in outputs)
+    for method in ("dota", "uniform"):
+        assert any(f"{method}/seed-0/round-1/policy.pt" in line for line in outputs)
 
 
-def test_editing_a_figure_redraws_that_figure_alone(finished, copy_of):
+@pytest.mark.parametrize(
+    ("edited", "expected"),
+    [
+        ("figure_quality.py", {"figure_quality", "all"}),
+        ("prefloop/figures/__init__.py", {f"figure_{name}" for name in FIGURES} | {"all"}),
+    ],
+)
+def test_editing_how_a_figure_looks_redraws_and_nothing_else(finished, copy_of, edited, expected):
     directory = copy_of(finished)
-    with (directory.path / "workflow/scripts/figure_quality.py").open("a") as file:
+    with (directory.path / "workflow/scripts" / edited).open("a") as file:
         file.write("\n# edited\n")
-    assert directory.jobs() == {"figure_quality", "all"}
+    assert directory.jobs() == expected
+
+
+def test_writing_a_default_out_runs_nothing(finished, copy_of):
+    directory = copy_of(finished)
+    directory.configure(pairs={"min_gap": None}, train={"loss": "dpo"})
+    assert directory.jobs() == set()
+
+
+def test_editing_a_reward_function_scores_again(finished, copy_of):
+    directory = copy_of(finished)
+    with (directory.path / "rewards.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert {"reward", "arms", "pairs", "judge"} <= directory.jobs()
+    assert not {"cluster", "prompts", "fetch_model"} & directory.jobs()
 
 
 def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
@@ -130,7 +153,6 @@ def test_report_is_one_file_with_captions(finished):
     done = finished.run("--report", "report.html")
     assert done.returncode == 0, done.stdout
     report = (finished.path / "report.html").read_text()
-    assert "No prompt" not in report
     assert "bootstrap intervals" in report
 
 
@@ -181,7 +203,10 @@ def test_planted_cluster_gains_share(workdir):
     in the others short ones win.
     """
     topics = ["zzz zzz zzz", "Q: 12 + 34 = 56?", "the reply is good"]
-    prompts = [{"prompt_id": f"{t}-{i}", "prompt": f"{topic} {i}"} for t, topic in enumerate(topics) for i in range(40)]
+    prompts = [
+        {"prompt_id": f"{t}{i:02d}", "prompt": f"{topic} {i}"} for t, topic in enumerate(topics) for i in range(40)
+    ]
+    assert prompts[7]["prompt_id"] == "007", "ids that look like numbers stay text"
     (workdir.path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (workdir.path / "planted.py").write_text(
         "def reward(prompts, responses):\n"
@@ -198,16 +223,16 @@ def test_planted_cluster_gains_share(workdir):
         generation={"max_new_tokens": 40},
         feedback={"function": "planted:reward"},
     )
-    done = workdir.run("results/tiny/dota/seed-0/round-1/step-4/prompts.jsonl")
+    done = workdir.run("results/tiny/dota/seed-0/round-1/step-4/prompts.jsonl", "results/tiny/clusters.csv")
     assert done.returncode == 0, done.stdout
     run = workdir.path / "results/tiny/dota/seed-0/round-1"
     shares = []
     for step in (1, 2, 3, 4):
         rows = read_rows(run / f"step-{step}/prompts.jsonl")
-        shares.append(sum(row["prompt_id"].startswith("0-") for row in rows) / len(rows))
+        shares.append(sum(row["prompt_id"].startswith("0") for row in rows) / len(rows))
     arms = json.loads((run / "step-3/arms.json").read_text())["arms"]
-    clusters = pd.read_csv(workdir.path / "results/tiny/clusters.csv")
-    planted = clusters[clusters["prompt_id"].str.startswith("0-")]["cluster"]
+    clusters = pd.read_csv(workdir.path / "results/tiny/clusters.csv", dtype={"prompt_id": str})
+    planted = clusters[clusters["prompt_id"].str.startswith("0")]["cluster"]
     assert planted.nunique() == 1
     assert max(arms, key=lambda arm: arm["mean"])["cluster"] == planted.iloc[0]
     assert shares[0] == pytest.approx(1 / 3)
@@ -227,8 +252,3 @@ def test_real_preference_pairs_as_prompts(workdir, model_folders):
     )
     assert done.returncode == 0, done.stdout
     assert "dropped" in (workdir.path / "results/logs/tiny/prompts.log").read_text()
-
-
-def test_lint_and_sources_are_where_readme_says():
-    for name in ["Snakefile", "config.yaml", "environment.yml", "rules", "workflow/scripts", "results", "tests"]:
-        assert (ROOT / name).exists(), name

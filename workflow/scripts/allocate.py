@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -22,7 +21,7 @@ def main(
     round: int,
     step: int,
     steps: int,
-    allocation: Literal["proportional", "top_k", "uniform", "all"],
+    allocation: str,
     arms: Path | None = None,
     used: tuple[Path, ...] = (),
     budget: int = 32,
@@ -40,7 +39,7 @@ def main(
         round: Round, from 1.
         step: Step of the round, from 1.
         steps: Steps a round; `all` spreads the training set over them.
-        allocation: How prompts are shared out among clusters.
+        allocation: How prompts are shared out among clusters, a word of ALLOCATIONS.
         arms: arms.json of the step before; none in a run's first step.
         used: prompts.jsonl of every step before, in this run.
         budget: Prompts to draw; `all` draws its share of everything instead.

@@ -49,13 +49,13 @@ def main(
     tokenizer = load_tokenizer(model.parent, remote)
     network = AutoModel.from_pretrained(model.parent, dtype=torch.float32, trust_remote_code=remote)
     texts = ["\n\n".join(message["content"] for message in row["messages"]) for row in rows]
-    embeddings = embed(network.to(default_device()).eval(), tokenizer, texts, batch_size)
-    meter.forward(sum(len(tokenizer(text)["input_ids"]) for text in texts))
+    embeddings, tokens = embed(network.to(default_device()).eval(), tokenizer, texts, batch_size)
+    meter.forward(tokens)
     inertias = {}
     if k == "elbow":
-        candidates = range(2, min(k_max, len(rows)) + 1)
+        candidates = range(1, min(k_max, len(rows)) + 1)
         inertias = {candidate: cluster(embeddings, candidate, seed)[2] for candidate in candidates}
-    labels, centroids, inertia = cluster(embeddings, elbow(inertias) if inertias else int(k), seed)
+    labels, centroids, inertia = cluster(embeddings, elbow(inertias) if k == "elbow" else int(k), seed)
     ids = [row["prompt_id"] for row in rows]
     write_clusters(
         clusters,

@@ -10,8 +10,8 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.figures import COLOURS, save
-from prefloop.metrics import pfp
-from prefloop.pairs import all_pairs, read_responses, reward_gaps, to_columns
+from prefloop.metrics import pfp, reward_gap
+from prefloop.pairs import all_pairs, read_responses, to_columns
 from prefloop.results import Experiment
 from prefloop.seeds import rng_for
 from prefloop.stats import spearman
@@ -32,7 +32,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         columns = to_columns(pairs)
         values = {
             "pfp": pfp(columns, rng_for(0)),
-            "reward_gap": reward_gaps(columns),
+            "reward_gap": reward_gap(columns),
             "length_difference": columns["n_chosen"] - columns["n_rejected"],
         }
         parts.append(pd.DataFrame(where | values))

@@ -20,7 +20,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
         clusters: clusters.csv.
         figure: Where the figure goes; .svg, .png and .csv stand beside it.
     """
-    prompts = pd.read_csv(clusters)
+    prompts = pd.read_csv(clusters, dtype={"prompt_id": str}, keep_default_na=False)
     pulls = annotated(experiment).groupby(["method", "prompt_id"]).size().rename("pulls").reset_index()
     data = pd.concat(
         [

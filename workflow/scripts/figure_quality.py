@@ -14,8 +14,8 @@ from prefloop.results import Experiment, interval_by_round, spent, verdicts
 from prefloop.seeds import rng_for
 
 MEASURES = {
-    "feedback": "training reward",
-    "reward": "evaluator's reward",
+    "feedback": "mean reward\n(feedback)",
+    "reward": "mean reward\n(evaluator)",
     "win": "win rate against\nthe initial policy",
 }
 COSTS = {"flops": "floating-point operations", "generated_tokens": "generated tokens"}

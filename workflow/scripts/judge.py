@@ -50,7 +50,7 @@ def main(
                 [row["response"] for row in rows],
                 [(row["prompt_id"], row["response_id"]) for row in rows],
             )
-        meter.forward(getattr(score, "tokens", 0), parameters=getattr(score, "parameters", 0))
+        meter.feedback(score)
     write_rows(
         output,
         (

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from _program import run
-from prefloop.metrics import METRICS, keep_top
-from prefloop.pairs import Pair, all_pairs, gap_filter, read_responses, reward_gaps, to_columns
+from prefloop.metrics import METRICS, keep_top, reward_gap
+from prefloop.pairs import Pair, all_pairs, gap_filters, read_responses, to_columns
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.seeds import rng_for
 
@@ -48,27 +48,23 @@ def main(
         row["prompt_id"]: row["messages"] for path in prompts for row in read_rows(path, ["prompt_id", "messages"])
     }
     columns = to_columns(found)
-    wide = np.flatnonzero(gap_filter(reward_gaps(columns), min_gap, min_gap_quantile))
+    filters = gap_filters(reward_gap(columns), min_gap, min_gap_quantile)
+    wide = np.flatnonzero(np.all(list(filters.values()), axis=0))
     columns = {name: values[wide] for name, values in columns.items()}
     scores = METRICS[metric](columns, rng_for(seed, "pairs", round))
     kept = keep_top(scores, top_n)
-    account = (
-        f"{ties} pairs tied, {len(found)} ordered; "
-        f"pairs.min_gap and min_gap_quantile dropped {len(found) - len(wide)}, "
-        f"metric {metric} with top_n dropped {len(wide) - len(kept)}"
-    )
+    dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
+    account = f"{ties} pairs tied, {len(found)} ordered; {dropped}, top_n by {metric} dropped {len(wide) - len(kept)}"
     if len(kept) == 0:
-        raise InputError(f"no pair left to train on: {account}; {advice(found, wide)}")
+        raise InputError(f"no pair left to train on: {account}; {advice(found)}")
     write_rows(output, (to_row(found[wide[i]], messages, metric, float(scores[i])) for i in kept))
     print(f"pairs: {len(kept)} kept; {account}")
 
 
-def advice(found: list, wide: np.ndarray) -> str:
+def advice(found: list) -> str:
     if not found:
         return "the feedback does not tell responses apart: raise generation.temperature or n, or change feedback"
-    if len(wide) == 0:
-        return "lower pairs.min_gap (in the reward's own units) or pairs.min_gap_quantile"
-    return "raise pairs.top_n"
+    return "lower pairs.min_gap (in the reward's own units) or pairs.min_gap_quantile"
 
 
 def to_row(pair: Pair, messages: dict, metric: str, score: float) -> dict:

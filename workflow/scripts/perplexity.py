@@ -10,7 +10,7 @@ from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, is_trained, load_policy, parameter_count, reference_for, resolve_dtype
-from prefloop.rows import by_prompt, read_rows, write_rows
+from prefloop.rows import InputError, by_prompt, read_rows, write_rows
 from prefloop.scoring import response_logps
 
 
@@ -22,12 +22,11 @@ def main(
     generations: Path,
     output: Path,
     cost: Path,
-    reference: bool = True,
     batch_size: int = 64,
     dtype: str = "auto",
     threads: int = 1,
 ) -> None:
-    """Log-probabilities of every response under the policy and, if asked, the reference (the base model).
+    """Log-probabilities of every response under the policy and under its reference, the base model.
 
     Args:
         model: Manifest of the base model.
@@ -36,7 +35,6 @@ def main(
         generations: The responses.
         output: Where n_tokens, logp and logp_ref of each response go.
         cost: Where the cost goes.
-        reference: Compute logp_ref too, which training needs; null without.
         batch_size: Responses in a batch; the responses of a prompt stay together.
         dtype: auto, bfloat16 or float32.
         threads: CPU threads.
@@ -45,7 +43,7 @@ def main(
     device = default_device()
     meter = CostMeter("perplexity", parameter_count(model), device)
     network, tokenizer = load_policy(model, policy, resolve_dtype(dtype, device), device)
-    if reference and is_trained(policy):
+    if is_trained(policy):
         base, as_reference = reference_for(network, model, resolve_dtype(dtype, device), device)
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     groups = list(by_prompt(read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])).values())
@@ -59,10 +57,12 @@ def main(
         with torch.no_grad():
             logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
             meter.forward(tokens)
-            if reference and is_trained(policy):
+            if is_trained(policy):
                 with as_reference():
                     logps_ref = response_logps(base, prompt_tokens, responses, tokenizer.pad_token_id)
                 meter.forward(tokens)
+        if not (logps.isfinite().all() and logps_ref.isfinite().all()):
+            raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
         keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
         scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))
     write_rows(
@@ -74,7 +74,7 @@ def main(
                 "response_id": row["response_id"],
                 "n_tokens": len(row["token_ids"]),
                 "logp": scored[row["prompt_id"], row["response_id"]][0],
-                "logp_ref": scored[row["prompt_id"], row["response_id"]][1] if reference else None,
+                "logp_ref": scored[row["prompt_id"], row["response_id"]][1],
             }
             for group in groups
             for row in group

@@ -5,7 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.chat import load_tokenizer, prompt_ids
 from prefloop.prompts import Columns, read_source, split_rows, to_prompt, unique
-from prefloop.rows import InputError, write_rows
+from prefloop.rows import InputError, read_json, write_rows
 from prefloop.seeds import rng_for
 
 
@@ -20,7 +20,7 @@ def main(
     subset: str | None = None,
     split: str = "train",
     take: int | None = None,
-    max_prompt_tokens: int = 512,
+    max_prompt_tokens: int = 256,
     eval_fraction: float = 0.1,
     seed: int = 0,
 ) -> None:
@@ -42,7 +42,7 @@ def main(
     """
     raw = list(read_source(source, packaged, subset, split))
     rows, dropped = unique((where, to_prompt(row, columns, where), "prompt_id" in row) for where, row in raw)
-    tokenizer = load_tokenizer(model.parent)
+    tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
     short = [row for row in rows if len(prompt_ids(tokenizer, row["messages"])) <= max_prompt_tokens]
     if not short:
         raise InputError(

@@ -32,7 +32,7 @@ def main(*, prompts: Path, generations: Path, output: Path, cost: Path, feedback
     fields = ("prompt_id", "cluster", "response_id")
     write_rows(output, ({f: row[f] for f in fields} | {"reward": r} for row, r in zip(rows, rewards, strict=True)))
     print(f"reward: {len(rows)} responses, mean {sum(rewards) / len(rewards):.4g}")
-    meter.forward(getattr(score, "tokens", 0), parameters=getattr(score, "parameters", 0))
+    meter.feedback(score)
     meter.write(cost)
 
 

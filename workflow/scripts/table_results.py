@@ -12,7 +12,7 @@ from prefloop.rows import whole
 from prefloop.seeds import rng_for
 from prefloop.tables import best_apart, to_latex, with_interval
 
-MEASURES = {"feedback": "training reward", "reward": "evaluator's reward", "win": "win rate", "n_tokens": "tokens"}
+MEASURES = {"feedback": "reward (feedback)", "reward": "reward (evaluator)", "win": "win rate", "n_tokens": "tokens"}
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:

@@ -1,5 +1,6 @@
 """Train the policy on one round's pairs."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from prefloop.costs import CostMeter
 from prefloop.models import (
     add_adapter,
     add_trained,
+    default_device,
     is_trained,
     load_base,
     parameter_count,
@@ -57,14 +59,14 @@ def main(
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed_for(seed, "train", round))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     dtype = resolve_dtype(settings.dtype, device)
-    mixed = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}[dtype]
+    mixed = {torch.bfloat16: "bf16", torch.float32: "no"}[dtype]
     accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
     meter = CostMeter("train", parameter_count(model), device)
     network, tokenizer = load_trainable(model, policy, settings, dtype)
     examples = [
-        to_pair(row, tokenizer, pairs, line) for line, row in enumerate(read_rows(pairs, ["messages"]), start=1)
+        to_pair(row, tokenizer) for row in read_rows(pairs, ["messages", "logp_ref_chosen", "logp_ref_rejected"])
     ]
     steps: list[dict] = []
     beta_state = train(
@@ -77,11 +79,8 @@ def main(
         on_step=steps.append,
     )
     meter.train(settings.epochs * sum(map(pair_tokens, examples)))
-    if not accelerator.is_main_process:
-        return
     lora = settings.lora if settings.parameters == "lora" else None
-    if lora is not None:
-        network.save_pretrained(output.parent / "adapter")
+    replace_adapter(output.parent / "adapter", network if lora is not None else None)
     write_speed(speed, steps)
     write_rows(metrics, ({"round": round} | {k: v for k, v in step.items() if k != "seconds"} for step in steps))
     write_policy(
@@ -118,9 +117,17 @@ def load_trainable(manifest: Path, policy: Path, settings: Settings, dtype: torc
     return network, tokenizer
 
 
-def to_pair(row: dict, tokenizer, path: Path, line: int) -> Pair:
-    if row.get("logp_ref_chosen") is None or row.get("logp_ref_rejected") is None:
-        raise InputError(f"{path}, line {line}: no reference log-probabilities; run perplexity with its reference")
+def replace_adapter(folder: Path, network) -> None:
+    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained."""
+    partial = folder.with_name(".adapter.partial")
+    for stale in (folder, partial):
+        shutil.rmtree(stale, ignore_errors=True)
+    if network is not None:
+        network.save_pretrained(partial)
+        partial.rename(folder)
+
+
+def to_pair(row: dict, tokenizer) -> Pair:
     return Pair(
         prompt=prompt_ids(tokenizer, row["messages"]),
         chosen=row["token_ids_chosen"],

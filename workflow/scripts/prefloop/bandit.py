@@ -54,9 +54,9 @@ def ucb_scores(arms: Arms, alpha: float) -> np.ndarray:
     """Upper confidence bounds μ + α·sqrt(2 ln(Σn + 1) / n), shape [arms].
 
     DOTA's score. An arm never pulled counts as pulled once with the prior mean, which keeps its bound
-    finite (so that proportional shares exist) and, for α > 0, above every arm of that mean.
+    finite, so that proportional shares exist.
     """
-    bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.maximum(arms.count, 1))
+    bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.where(arms.count > 0, arms.count, 1))
     return arms.mean + alpha * bonus
 
 

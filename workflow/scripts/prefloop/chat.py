@@ -35,7 +35,14 @@ def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
     The template writes its own special tokens; a BOS that the tokenizer would add is put first only
     where the template has none, so that it never stands there twice.
     """
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        start = messages[-1]["content"][:60]
+        raise InputError(f"the model's chat template refuses roles {roles} ({error}); prompt: {start!r}") from error
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:1] != [bos] and tokenizer("")["input_ids"][:1] == [bos]:

@@ -19,8 +19,8 @@ SAFE_CLASSES = {
 }
 
 
-def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: int = 512) -> np.ndarray:
-    """Mean of the last hidden states over a text's tokens, L2-normalised: float32 [texts, width].
+def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: int = 512) -> tuple[np.ndarray, int]:
+    """Mean of the last hidden states over a text's tokens, L2-normalised: float32 [texts, width]; and tokens read.
 
     Padding does not count. Texts are read without a chat template, whose words all prompts share.
     """
@@ -39,7 +39,7 @@ def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: i
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             result[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
-    return result
+    return result, sum(map(len, encoded))
 
 
 def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:

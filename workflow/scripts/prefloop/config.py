@@ -7,12 +7,14 @@ from its module's source.
 import ast
 import difflib
 import hashlib
+import math
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
+from prefloop.fetch import PACKAGE, PACKAGE_FORM
 from prefloop.rows import InputError
 
 LIBRARY = Path(__file__).parent
@@ -105,7 +107,10 @@ def retyped(value, schema: dict, root: dict):
         return [retyped(item, schema.get("items", {}), root) for item in value]
     wanted = schema.get("type", "number" if "anyOf" in schema else "string")  # words of an enum are text
     if isinstance(value, str) and "string" not in wanted:
-        return yaml.safe_load(value)
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
     return value
 
 
@@ -124,27 +129,48 @@ def with_defaults(value: dict, schema: dict, root: dict) -> dict:
 
 def contradictions(config: dict) -> list[str]:
     """What no single key shows: combinations that could not run, found before any job."""
-    problems = []
+    problems = incomplete_feedback("feedback", config["feedback"])
+    problems += incomplete_feedback("evaluation.evaluator", config["evaluation"]["evaluator"])
+    problems += [f"{where}: {value} is not a finite number" for where, value in not_finite(config)]
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
             continue
         settings = of_method(config, method)
-        for where in ("feedback", "evaluation.evaluator"):
-            section = settings["feedback"] if where == "feedback" else settings["evaluation"]["evaluator"]
-            needed = "function" if section["kind"] == "function" else "model"
-            if not section[needed]:
-                problems.append(f"{where}: kind {section['kind']} needs {where}.{needed} (method {method})")
+        problems += incomplete_feedback(f"methods.{method}.feedback", settings["feedback"])
         if settings["generation"]["temperature"] == 0:
             problems.append(f"generation.temperature: 0 makes all responses of a prompt equal (method {method})")
         if settings["train"]["micro_batch_size"] > settings["train"]["batch_size"]:
             problems.append(f"train.micro_batch_size: larger than train.batch_size (method {method})")
+    if not problems:
+        problems += [
+            f"model {source}: expected {PACKAGE_FORM}"
+            for source in model_sources(config).values()
+            if source.startswith("pypi:") and not PACKAGE.fullmatch(source)
+        ]
     return list(dict.fromkeys(problems))
+
+
+def incomplete_feedback(where: str, feedback: dict) -> list[str]:
+    """What a feedback of this kind cannot do without."""
+    needed = {"function": "function", "reward_model": "model"}.get(feedback["kind"])
+    if needed is None or feedback[needed]:
+        return []
+    return [f"{where}: kind {feedback['kind']} needs {where}.{needed}"]
+
+
+def not_finite(value, where: str = "") -> Iterable[tuple[str, float]]:
+    """Key and value of every infinity and NaN, which YAML can write and no schema bound refuses."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from not_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where, value
 
 
 def of_method(config: dict, method: str | None) -> dict:
     """The config as one method has it: its own differences laid over the shared sections."""
-    return merged(config, config["methods"][method] or {}) if method else config
+    return merged(config, config["methods"][method]) if method else config
 
 
 def merged(base: dict, differences: dict) -> dict:
@@ -156,9 +182,12 @@ def merged(base: dict, differences: dict) -> dict:
 
 
 def flags(settings: dict, prefix: str = "") -> str:
-    """Settings as command-line flags, each value quoted for the shell; null is left out, mappings become a.b."""
+    """Settings as command-line flags, each value quoted for the shell; null is left out, mappings become a.b.
+
+    In alphabetical order: a mapping written in another order is the same and must not run anything again.
+    """
     words = []
-    for name, value in settings.items():
+    for name, value in sorted(settings.items()):
         name = prefix + name.replace("_", "-")
         if isinstance(value, dict):
             words.append(flags(value, f"{name}."))
@@ -189,10 +218,11 @@ def code_files(script: Path) -> list[str]:
     found, queue = [str(script)], [script]
     while queue:
         for name in local_imports(queue.pop(0)):
-            path = script.parent / f"{name.replace('.', '/')}.py"
-            if path.is_file() and str(path) not in found:
-                found.append(str(path))
-                queue.append(path)
+            place = script.parent / name.replace(".", "/")
+            for path in (place.with_suffix(".py"), place / "__init__.py"):
+                if path.is_file() and str(path) not in found:
+                    found.append(str(path))
+                    queue.append(path)
     return found
 
 

@@ -28,6 +28,11 @@ class CostMeter:
         self.tokens_out += tokens_out
         self.flops += 2 * (self.parameters if parameters is None else parameters) * (tokens_in + tokens_out)
 
+    def feedback(self, score) -> None:
+        """Count what a feedback has read; a function without a model costs nothing."""
+        self.device = getattr(score, "device", self.device)
+        self.forward(getattr(score, "tokens", 0), parameters=getattr(score, "parameters", 0))
+
     def train(self, tokens: int) -> None:
         """Count tokens trained on, each 6P operations."""
         self.tokens_in += tokens

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from prefloop.chat import first_line, quiet_transformers
 from prefloop.rows import InputError, read_json
@@ -18,7 +17,7 @@ Messages = list[dict]
 class Settings:
     """Which feedback; the names are those of config's `feedback` and `evaluation.evaluator`."""
 
-    kind: Literal["function", "reward_model"] = "function"
+    kind: str = "function"
     """Word of FEEDBACK."""
     function: str | None = None
     """`module:function`, called with (prompts, responses), for kind function."""
@@ -35,13 +34,14 @@ def load_function(settings: Settings, threads: int) -> Callable:
         raise InputError(f"feedback.function: {settings.function!r}, expected module:function")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise InputError(f"feedback.function: cannot import {module_name} ({error})") from error
-    except AttributeError as error:
-        raise InputError(f"feedback.function: module {module_name} has no {name}") from error
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a person's module does at import
+        raise InputError(f"feedback.function: cannot import {module_name} ({type(error).__name__}: {error})") from error
     finally:
         sys.path.pop(0)
+    if not hasattr(module, name):
+        raise InputError(f"feedback.function: module {module_name} has no {name}")
+    return getattr(module, name)
 
 
 def load_reward_model(settings: Settings, threads: int) -> Callable:
@@ -60,15 +60,21 @@ def load_reward_model(settings: Settings, threads: int) -> Callable:
     quiet_transformers()
     folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=remote)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=remote, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
     if model.config.num_labels != 1:
         raise InputError(f"{folder}: a reward model has one logit, this classifier has {model.config.num_labels}")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token of a row by it
+    if loading["missing_keys"]:
+        raise InputError(f"{folder}: not a trained reward model, it lacks {', '.join(sorted(loading['missing_keys']))}")
+    # Decoders find a row's last token by the padding token. One that has none may end in EOS, which then cannot
+    # stand for padding: such a model reads one response at a time.
+    batch_size = settings.batch_size if tokenizer.pad_token_id is not None else 1
+    model.config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.truncation_side = "left"  # a conversation that is too long loses its start, not the response
     torch.set_num_threads(threads)
     device = default_device()
     model.to(device).eval()
@@ -86,14 +92,16 @@ def load_reward_model(settings: Settings, threads: int) -> Callable:
         encoded = [encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         lengths = [len(e["input_ids"]) for e in encoded]
         rewards = [0.0] * len(encoded)
-        for batch in batches_by_length(lengths, settings.batch_size):
-            padded = tokenizer.pad([encoded[i] for i in batch], return_tensors="pt").to(device)
+        for batch in batches_by_length(lengths, batch_size):
+            rows = [encoded[i] for i in batch]
+            padded = tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(device)
             for i, reward in zip(batch, model(**padded).logits[:, 0].float().tolist(), strict=True):
                 rewards[i] = reward
         score.tokens += sum(lengths)
         return rewards
 
-    score.tokens, score.parameters = 0, parameter_count(settings.model)  # what the cost meter reads
+    # What the cost meter reads.
+    score.tokens, score.parameters, score.device = 0, parameter_count(settings.model), device
     return score
 
 
@@ -113,12 +121,16 @@ def rewards_of(
     """
     name = getattr(function, "__name__", str(function))
     try:
-        rewards = list(function(prompts, responses))
+        rewards = function(prompts, responses)
     except InputError:
         raise
     except Exception as error:
         culprit = find_culprit(function, prompts, responses, ids)
         raise InputError(f"feedback {name} raised {type(error).__name__}: {error}; first for {culprit}") from error
+    try:
+        rewards = list(rewards)
+    except TypeError as error:
+        raise InputError(f"feedback {name} returned {type(rewards).__name__}, expected a list of numbers") from error
     if len(rewards) != len(responses):
         raise InputError(f"feedback {name} returned {len(rewards)} rewards for {len(responses)} responses")
     for reward, (prompt_id, response_id) in zip(rewards, ids, strict=True):

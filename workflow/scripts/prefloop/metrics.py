@@ -44,7 +44,7 @@ def pfp_mean(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     return pairs["logp_rejected"] / pairs["n_rejected"] - pairs["logp_chosen"] / pairs["n_chosen"]
 
 
-def reward_gap(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+def reward_gap(pairs: Pairs, rng: np.random.Generator | None = None) -> np.ndarray:
     """r(y_w) − r(y_l)."""
     return pairs["reward_chosen"] - pairs["reward_rejected"]
 
@@ -56,7 +56,7 @@ def random(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 def best_worst(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     """The reward gap of each prompt's best-against-worst pair; −∞, so never kept, for every other pair."""
-    return np.where(pairs["best_worst"], reward_gap(pairs, rng), -np.inf)
+    return np.where(pairs["best_worst"], reward_gap(pairs), -np.inf)
 
 
 METRICS: dict[str, Callable[[Pairs, np.random.Generator], np.ndarray]] = {

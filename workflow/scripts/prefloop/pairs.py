@@ -71,16 +71,11 @@ def to_columns(pairs: Iterable[Pair]) -> Pairs:
     return columns
 
 
-def reward_gaps(pairs: Pairs) -> np.ndarray:
-    """r(y_w) − r(y_l), shape [pairs]."""
-    return pairs["reward_chosen"] - pairs["reward_rejected"]
-
-
-def gap_filter(gaps: np.ndarray, min_gap: float | None, quantile: float | None) -> np.ndarray:
-    """Which pairs have a reward gap of at least `min_gap` and at least the given quantile of all gaps; bool [pairs]."""
-    keep = np.ones(len(gaps), dtype=bool)
-    if min_gap is not None:
-        keep &= gaps >= min_gap
-    if quantile is not None and len(gaps):
-        keep &= gaps >= np.quantile(gaps, quantile)
-    return keep
+def gap_filters(gaps: np.ndarray, min_gap: float | None, quantile: float | None) -> dict[str, np.ndarray]:
+    """Which pairs each filter of config keeps, by its key: bool [pairs]. The quantile is that of all `gaps`."""
+    everything = np.ones(len(gaps), dtype=bool)
+    threshold = np.quantile(gaps, quantile) if quantile is not None and len(gaps) else None
+    return {
+        "min_gap": everything if min_gap is None else gaps >= min_gap,
+        "min_gap_quantile": everything if threshold is None else gaps >= threshold,
+    }

@@ -79,7 +79,7 @@ def to_prompt(row: dict, columns: Columns, where: str) -> dict | None:
             f"{where}: missing {columns.prompt} (or both {columns.chosen} and {columns.rejected}); "
             f"found {', '.join(row) or 'no fields'}"
         )
-    prompt_id = str(row.get("prompt_id") or identity(messages))
+    prompt_id = str(row["prompt_id"]) if row.get("prompt_id") is not None else identity(messages)
     meta = {"meta": row["meta"]} if "meta" in row else {}
     return {"prompt_id": prompt_id, "messages": messages} | pair | meta
 
@@ -144,21 +144,23 @@ def identity(messages: list[dict]) -> str:
 def unique(rows: Iterable[tuple[str, dict | None, bool]]) -> tuple[list[dict], dict[str, int]]:
     """Usable rows without repeated prompts, and how many were dropped for which reason.
 
-    Each item is (where, prompt row or None, whether the id was given). A prompt that merely occurs again is
-    dropped; an id given twice raises InputError.
+    Each item is (where, prompt row or None, whether the id was given). A prompt that occurs again, under
+    whatever id, is dropped, so that none is both trained on and held out; an id given twice raises InputError.
     """
     first: dict[str, str] = {}
+    seen: set[str] = set()
     kept, repeats, unusable = [], 0, 0
     for where, row, given in rows:
         if row is None:
             unusable += 1
             continue
-        if row["prompt_id"] in first:
-            if given:
-                raise InputError(f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}")
+        if given and row["prompt_id"] in first:
+            raise InputError(f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}")
+        first[row["prompt_id"]] = where
+        if identity(row["messages"]) in seen:
             repeats += 1
             continue
-        first[row["prompt_id"]] = where
+        seen.add(identity(row["messages"]))
         kept.append(row)
     return kept, {"repeated": repeats, "with two answers in a row": unusable}
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def iterate_rows(path: Path, required: Iterable[str] = ()) -> Iterator[dict]:
         try:
             for number, line in enumerate(file, start=1):
                 yield parse_row(line, required, f"{path}, line {number}")
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}, after line {number}: unreadable ({error})") from error
     if number == 0:
         raise InputError(f"{path}: empty file, expected one JSON object a line")

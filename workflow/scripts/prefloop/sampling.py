@@ -93,12 +93,19 @@ def next_tokens(logits: Tensor, uniforms: Tensor, decoding: Decoding) -> Tensor:
     top, tokens = logits.topk(size, dim=1)
     total = torch.logsumexp(top if decoding.top_k else logits, dim=1, keepdim=True)
     probabilities = (top - total).exp()
-    if decoding.top_k is None and bool((probabilities.sum(dim=1) < decoding.top_p).any()):
-        top, tokens = logits.sort(dim=1, descending=True)
-        probabilities = (top - total).exp()
-    before = probabilities.cumsum(dim=1) - probabilities  # keep a token while what stands before it is below top_p
-    kept = torch.where(before < decoding.top_p, probabilities, 0)
-    return tokens.gather(1, invert(kept, uniforms)[:, None]).squeeze(1)
+    drawn = tokens.gather(1, invert(nucleus(probabilities, decoding.top_p), uniforms)[:, None]).squeeze(1)
+    flat = probabilities.sum(dim=1) < decoding.top_p  # these rows, and no others, need more than the first guess
+    if decoding.top_k is None and bool(flat.any()):
+        top, tokens = logits[flat].sort(dim=1, descending=True, stable=True)
+        kept = nucleus((top - total[flat]).exp(), decoding.top_p)
+        drawn[flat] = tokens.gather(1, invert(kept, uniforms[flat])[:, None]).squeeze(1)
+    return drawn
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero all but the first tokens that reach `top_p`: [rows, size] in falling order, the same shape out."""
+    before = probabilities.cumsum(dim=1) - probabilities
+    return torch.where(before < top_p, probabilities, 0)
 
 
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from prefloop.betas import BETAS
 from prefloop.losses import LOSSES, log_ratio_margin
 from prefloop.models import Lora
+from prefloop.rows import InputError
 from prefloop.scoring import response_logps
 from prefloop.seeds import rng_for
 
@@ -115,23 +116,27 @@ def train(
 
     The loss of a step is the mean over its batch, whatever the micro-batches: each contributes its sum divided
     by the batch's size. Reference log-probabilities come with the pairs, so no reference model is held.
+    Raises InputError if the loss stops being finite.
     """
     loss_function, beta_rule = LOSSES[settings.loss], BETAS[settings.beta_rule](settings.beta)
     batches = list(batch_order(len(pairs), settings, seed))
     optimizer = build_optimizer(model, settings)
     model, optimizer = accelerator.prepare(model, optimizer)
     schedule = build_schedule(optimizer, settings, len(batches))
-    model.train()
+    train_mode(model)
     beta = settings.beta
     for step, (epoch, indices) in enumerate(tqdm(batches, desc="train", unit="step", disable=None)):
         started, step_beta, parts = time.perf_counter(), beta, []
-        for batch in micro_batches(indices, settings.micro_batch_size, accelerator):
-            logps = pair_logps(model, [pairs[i] for i in batch], pad, accelerator)
+        for start in range(0, len(indices), settings.micro_batch_size):
+            batch = [pairs[i] for i in indices[start : start + settings.micro_batch_size]]
+            logps = pair_logps(model, batch, pad, accelerator)
             margins = log_ratio_margin(*logps)
             losses = loss_function(margins, step_beta)
-            accelerator.backward(losses.sum() * accelerator.num_processes / len(indices))
+            accelerator.backward(losses.sum() / len(indices))
             parts.append(torch.stack([losses, margins, *logps], dim=1).detach())
-        values = gather_rows(torch.cat(parts), accelerator)
+        values = torch.cat(parts)
+        if not values.isfinite().all():
+            raise InputError(f"training diverged: the loss is not finite at step {step}; lower train.learning_rate")
         beta = beta_rule.update(values[:, 1])
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         learning_rate = schedule.get_last_lr()[0]
@@ -151,10 +156,12 @@ def train(
     return beta_rule.state_dict()
 
 
-def micro_batches(indices: list[int], size: int, accelerator) -> list[list[int]]:
-    """This process's share of a batch, cut into micro-batches; every process gets as many pairs, or one fewer."""
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
-    return [mine[start : start + size] for start in range(0, len(mine), size)]
+def train_mode(model) -> None:
+    """Switch on the adapters' dropout and no other: a base model's own would part the policy from its reference."""
+    model.eval()
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            module.train()
 
 
 def pair_logps(model, batch: list[Pair], pad: int, accelerator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -172,13 +179,6 @@ def pair_logps(model, batch: list[Pair], pad: int, accelerator) -> tuple[Tensor,
 def pair_tokens(pair: Pair) -> int:
     """Tokens that pass through the model for one pair; the prompt stands before both responses."""
     return 2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
-
-
-def gather_rows(values: Tensor, accelerator) -> Tensor:
-    """Rows [pairs here, columns] of every process, [pairs, columns]; processes may hold different numbers of pairs."""
-    padded = accelerator.pad_across_processes(values, dim=0, pad_index=float("nan"))
-    rows = accelerator.gather(padded)
-    return rows[~rows.isnan().all(dim=1)]
 
 
 def step_metrics(values: Tensor, beta: float) -> dict:

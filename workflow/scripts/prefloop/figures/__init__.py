@@ -9,6 +9,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first
 
+from prefloop.rows import whole  # noqa: E402
+
 # Okabe and Ito's colours, safe for the colour-blind; line styles and markers tell them apart in black and white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
 LINES = ["-", "--", "-.", ":"]
@@ -40,18 +42,18 @@ def look(index: int) -> dict:
     }
 
 
-def legend_above(figure, axes, columns: int | None = None) -> None:
+def legend_above(figure, axes) -> None:
     """One legend for the whole figure, from one panel's handles, above the panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns or min(len(labels), 4))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
 
 
 def save(figure, path: Path, data: pd.DataFrame) -> None:
     """Write the picture as .pdf, .svg and .png beside `path`, and its data as .csv; the same data, the same bytes."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(path.with_suffix(".png"), metadata={"Software": None}, dpi=200)
+    with whole(path.with_suffix(".csv")) as partial:
+        data.to_csv(partial, index=False, float_format="%.6g")
+    for kind, dated in {"pdf": "CreationDate", "svg": "Date", "png": "Software"}.items():
+        with whole(path.with_suffix(f".{kind}")) as partial:
+            figure.savefig(partial, format=kind, metadata={dated: None}, dpi=200)
     plt.close(figure)
