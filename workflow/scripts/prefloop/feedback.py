@@ -44,70 +44,74 @@ def load_function(settings: Settings, threads: int) -> Callable:
     return getattr(module, name)
 
 
-def load_reward_model(settings: Settings, threads: int) -> Callable:
+class RewardModel:
     """A one-logit sequence classifier as a function of (prompts, responses), batched by length.
 
     Reads each conversation through the model's own chat template, or as a text pair where it has none.
+    `tokens`, `parameters` and `device` are what the cost meter reads.
     """
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from prefloop.batching import batches_by_length
-    from prefloop.models import default_device, parameter_count
+    def __init__(self, settings: Settings, threads: int):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    if settings.model is None:
-        raise InputError("feedback.model: kind reward_model needs a model")
-    quiet_transformers()
-    folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=remote, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
-    if model.config.num_labels != 1:
-        raise InputError(f"{folder}: a reward model has one logit, this classifier has {model.config.num_labels}")
-    if loading["missing_keys"]:
-        raise InputError(f"{folder}: not a trained reward model, it lacks {', '.join(sorted(loading['missing_keys']))}")
-    # Decoders find a row's last token by the padding token. One that has none may end in EOS, which then cannot
-    # stand for padding: such a model reads one response at a time.
-    batch_size = settings.batch_size if tokenizer.pad_token_id is not None else 1
-    model.config.pad_token_id = tokenizer.pad_token_id
-    tokenizer.truncation_side = "left"  # a conversation that is too long loses its start, not the response
-    torch.set_num_threads(threads)
-    device = default_device()
-    model.to(device).eval()
+        from prefloop.models import default_device, parameter_count
 
-    def encode(messages: Messages, response: str) -> dict:
-        if tokenizer.chat_template is None:
-            question = "\n".join(message["content"] for message in messages)
-            return tokenizer(question, response, truncation=True)
-        whole = [*messages, {"role": "assistant", "content": response}]
-        text = tokenizer.apply_chat_template(whole, tokenize=False)
-        return tokenizer(text, add_special_tokens=False, truncation=True)
+        if settings.model is None:
+            raise InputError("feedback.model: kind reward_model needs a model")
+        quiet_transformers()
+        folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
+        try:
+            self.model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder, trust_remote_code=remote, output_loading_info=True
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
+        labels, missing = self.model.config.num_labels, sorted(loading["missing_keys"])
+        if labels != 1:
+            raise InputError(f"{folder}: a reward model has one logit, this classifier has {labels}")
+        if missing:
+            raise InputError(f"{folder}: not a trained reward model, it lacks {', '.join(missing)}")
+        # Decoders find a row's last token by the padding token. A model that has none may end its rows in EOS,
+        # which then cannot stand for padding: it reads one response at a time.
+        self.batch_size = settings.batch_size if self.tokenizer.pad_token_id is not None else 1
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.tokenizer.truncation_side = "left"  # too long a conversation loses its start, not the response
+        torch.set_num_threads(threads)
+        self.device, self.tokens, self.parameters = default_device(), 0, parameter_count(settings.model)
+        self.model.to(self.device).eval()
 
-    @torch.no_grad()
-    def score(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-        encoded = [encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
+        import torch
+
+        from prefloop.batching import batches_by_length
+
+        encoded = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         lengths = [len(e["input_ids"]) for e in encoded]
         rewards = [0.0] * len(encoded)
-        for batch in batches_by_length(lengths, batch_size):
+        for batch in batches_by_length(lengths, self.batch_size):
             rows = [encoded[i] for i in batch]
-            padded = tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(device)
-            for i, reward in zip(batch, model(**padded).logits[:, 0].float().tolist(), strict=True):
+            padded = self.tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(self.device)
+            with torch.no_grad():
+                logits = self.model(**padded).logits[:, 0].float()
+            for i, reward in zip(batch, logits.tolist(), strict=True):
                 rewards[i] = reward
-        score.tokens += sum(lengths)
+        self.tokens += sum(lengths)
         return rewards
 
-    # What the cost meter reads.
-    score.tokens, score.parameters, score.device = 0, parameter_count(settings.model), device
-    return score
+    def encode(self, messages: Messages, response: str) -> dict:
+        if self.tokenizer.chat_template is None:
+            question = "\n".join(message["content"] for message in messages)
+            return self.tokenizer(question, response, truncation=True)
+        conversation = [*messages, {"role": "assistant", "content": response}]
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False)
+        return self.tokenizer(text, add_special_tokens=False, truncation=True)
 
 
 FEEDBACK: dict[str, Callable[[Settings, int], Callable]] = {
     "function": load_function,
-    "reward_model": load_reward_model,
+    "reward_model": RewardModel,
 }
 
 
@@ -119,7 +123,7 @@ def rewards_of(
     `ids` are (prompt_id, response_id), for the messages. Raises InputError if the function raises, returns
     another count, or returns something that is not a finite number.
     """
-    name = getattr(function, "__name__", str(function))
+    name = getattr(function, "__name__", type(function).__name__)
     try:
         rewards = function(prompts, responses)
     except InputError:
