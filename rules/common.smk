@@ -29,9 +29,8 @@ METHODS = config["compare"]
 SEEDS = config["seeds"]
 ROUNDS = range(1, config["rounds"] + 1)
 STEPS = range(1, config["steps"] + 1)
-THREADS = (
-    8  # most CPU threads of a model stage; Snakemake lowers it to the cores it has
-)
+# Most CPU threads of a model stage; Snakemake lowers it to the cores it has.
+THREADS = 8
 FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
 TABLES = ["results", "costs"]
 

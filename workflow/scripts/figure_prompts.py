@@ -42,7 +42,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
         axes.scatter(
             drawn["x"], drawn["y"], s=10 + 8 * drawn["pulls"], c=colours(drawn["cluster"]), linewidths=0, alpha=0.8
         )
-        for cluster, centre in prompts.groupby("cluster")[["x", "y"]].mean().iterrows():
+        for cluster, centre in apart(prompts.groupby("cluster")[["x", "y"]].mean()).iterrows():
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colours(cluster), "alpha": 0.85}
             axes.text(centre["x"], centre["y"], str(cluster), ha="center", va="center", fontsize=7, bbox=box)
         axes.set_title(f"{method}: {len(drawn)} of {len(part)} prompts")
@@ -50,6 +50,17 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     panels[0][0].set_ylabel("second principal component")
     save(picture, figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]])
     print(f"figure_prompts: {len(prompts)} prompts in {k} clusters")
+
+
+def apart(centres: pd.DataFrame) -> pd.DataFrame:
+    """Label places x, y with those that would overlap moved upwards; a label takes a twelfth of their range."""
+    gap = (centres.max() - centres.min()).max() / 12
+    placed: list[pd.Series] = []
+    for _, centre in centres.sort_values("y").iterrows():
+        while any((abs(other - centre) < gap).all() for other in placed):
+            centre = centre + pd.Series({"x": 0, "y": gap / 4})
+        placed.append(centre)
+    return pd.DataFrame(placed, index=centres.sort_values("y").index).sort_index()
 
 
 run(main)
