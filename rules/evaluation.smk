@@ -1,4 +1,6 @@
 # What a policy is worth: one sample a held-out prompt, against the initial policy's. `policy` is initial or the folder of a round.
+# All policies sample with the same random numbers, prompt by prompt: equal policies give equal samples, and what differs
+# between two policies' scores is less the luck of the draw. Bootstrapping over prompts resamples that luck too.
 
 
 rule sample:
@@ -31,10 +33,9 @@ rule sample:
             "batch_size",
             "dtype",
         ),
-        stream="evaluation/{policy}",
     shell:
         "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
-        " --policy {input.policy} {params.flags} --seed 0 --stream {params.stream}"
+        " --policy {input.policy} {params.flags} --seed 0 --stream evaluation"
         " --threads {threads} --output {output.samples} --cost {output.cost} > {log} 2>&1"
 
 
