@@ -13,7 +13,7 @@ demo: .venv/installed ## the default experiment and its report
 	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
 
-test: .venv/tools ## all tests but the slow ones
+test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package)
 	pytest -q -m "not slow" --durations=10
 
 check: .venv/tools ## linters, and a dry-run of every config

@@ -36,9 +36,9 @@ def generate(
     """Sample n responses to each prompt; token ids in prompt-major order, EOS included where it was reached.
 
     `uniforms` [prompts·n, longest response], float64 in [0, 1): row i's t-th token is drawn with
-    uniforms[i, t] by inverting its distribution function, so a response depends on its own numbers whatever
-    is beside it; a response that reaches no EOS is cut at their end. Prompts run once and their cache is
-    repeated n times; finished rows leave the batch.
+    uniforms[i, t] by inverting its distribution function, so what is random in a response is its own;
+    a response that reaches no EOS is cut at their end. Prompts run once and their cache is repeated n
+    times; finished rows leave the batch.
     """
     device = next(model.parameters()).device
     n = len(uniforms) // len(prompts)
