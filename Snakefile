@@ -3,6 +3,7 @@ from snakemake.utils import min_version
 min_version("9.12")  # pathvars
 
 
+configfile: "experiments/methods.yaml"  # the published methods, by name
 configfile: "config.yaml"
 
 

@@ -7,6 +7,7 @@ WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
 from prefloop.config import (
+    TRAINED,
     checked,
     code_files,
     flags,
@@ -14,11 +15,15 @@ from prefloop.config import (
     model_name,
     model_sources,
     of_method,
+    registry_words,
+    relevant,
 )
 from prefloop.rows import InputError
+from prefloop.samplers import Mixp, Sampling, models_of
 
+SCHEMA = load_schema(WORKFLOW / "schemas/config.schema.yaml")
 try:
-    config.update(checked(config, load_schema(WORKFLOW / "schemas/config.schema.yaml")))
+    config.update(checked(config, SCHEMA))
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -33,6 +38,7 @@ STEPS = range(1, config["steps"] + 1)
 THREADS = 8
 FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
 TABLES = ["results", "costs"]
+NEEDS_BETA = registry_words("metrics.NEEDS_BETA")
 
 
 wildcard_constraints:
@@ -42,6 +48,7 @@ wildcard_constraints:
     step=r"\d+",
     model="[^/]+",
     policy=r"initial|[A-Za-z0-9_]+/seed-\d+/round-\d+",
+    name="[A-Za-z0-9_]+",
 
 
 def code_of(script):
@@ -49,22 +56,46 @@ def code_of(script):
     return code_files(f"workflow/scripts/{script}.py")
 
 
-def flags_of(section, *keys):
+def settings_of(section, method=None):
+    """A config section as a method has it, without what does not count under its words."""
+    settings = of_method(config, method)[section]
+    return relevant(
+        settings, SCHEMA["$defs"].get(section) or SCHEMA["properties"][section]
+    )
+
+
+def flags_of(section, *keys, without=()):
     """A config section (or some of its keys) as flags, as the wildcards' method has it."""
 
     def of_wildcards(wildcards):
-        settings = of_method(config, wildcards.get("method"))[section]
-        return flags({key: settings[key] for key in keys or settings})
+        settings = settings_of(section, wildcards.get("method"))
+        wanted = [key for key in keys or settings if key not in without]
+        return flags({key: settings.get(key) for key in wanted})
+
+    return of_wildcards
+
+
+def beta_for(section):
+    """The first β as a flag for metrics that ask for it; others do not run again when it changes."""
+
+    def of_wildcards(wildcards):
+        settings = of_method(config, wildcards.method)
+        asks = settings[section]["metric"] in NEEDS_BETA
+        return flags({"beta": settings["train"]["beta"] if asks else None})
 
     return of_wildcards
 
 
 def manifest_of(source):
-    """The manifest of a model that config names."""
+    """The manifest of a model that config names: a fetched one, or a reward model trained here."""
+    if source.startswith(TRAINED):
+        return f"{RESULTS}/reward_models/{source.removeprefix(TRAINED)}/manifest.json"
     return f"results/models/{model_name(source)}/manifest.json"
 
 
-BASE = manifest_of(config["policy"]["model"])
+FETCHED = manifest_of(config["policy"]["model"])
+# The initial policy, which is every method's start and first reference.
+BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
 
 
 def run_of(wildcards):
@@ -73,15 +104,32 @@ def run_of(wildcards):
 
 
 def policy_before(wildcards):
-    """The policy a round starts from: the base model, or the round before's."""
+    """The policy a round starts from: the initial one, or the round before's."""
     before = int(wildcards.round) - 1
     return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else BASE
 
 
-def sampled_policy(wildcards):
-    """The policy that answers the round's prompts."""
-    sampler = of_method(config, wildcards.method)["generation"]["sampler"]
-    return BASE if sampler == "reference" else policy_before(wildcards)
+def reference_of(wildcards, before=0):
+    """The reference of a round, or of so many rounds before it."""
+    kind, number = (
+        settings_of("reference", wildcards.method)["kind"],
+        int(wildcards.round) - before,
+    )
+    if kind == "previous":
+        return policy_before(wildcards)
+    if kind == "initial" or number == 1:
+        return BASE
+    return f"{run_of(wildcards)}/round-{number}/reference.pt"
+
+
+def speakers(wildcards):
+    """The policies that the sampler asks: policy, reference, both or none."""
+    settings = settings_of("generation", wildcards.method)
+    sampling = Sampling(
+        settings["sampler"], settings.get("n", 2), Mixp(**settings.get("mixp", {}))
+    )
+    files = {"policy": policy_before, "reference": reference_of}
+    return {name: files[name](wildcards) for name in models_of(sampling)}
 
 
 def steps_before(wildcards):
@@ -107,8 +155,10 @@ def prompts_before(wildcards):
 
 
 def feedback_files(settings):
-    """What a feedback depends on: its model, and the module of a local function with what that imports."""
+    """What a feedback depends on: its model and template, and the module of a local function with what that imports."""
     models = [manifest_of(settings["model"])] if settings["model"] else []
+    if settings["kind"] == "judge":
+        models.append(settings["judge"]["template"])
     name = (settings["function"] or "").split(":")[0].replace(".", "/")
     for place in (f"{name}.py", f"{name}/__init__.py", f"workflow/scripts/{name}.py"):
         if Path(place).is_file():
@@ -119,7 +169,14 @@ def feedback_files(settings):
 def feedback_flags(name, settings):
     """Flags of a feedback, its model named by manifest."""
     model = manifest_of(settings["model"]) if settings["model"] else None
+    settings = relevant(settings, SCHEMA["$defs"]["feedback"])
     return flags({name: settings | {"model": model}})
+
+
+def feedback_of(policy):
+    """The feedback that trained a policy, initial or the folder of a round."""
+    method = None if policy == "initial" else policy.split("/")[0]
+    return of_method(config, method)["feedback"]
 
 
 def every_step(file):

@@ -45,9 +45,12 @@ rule judge:
         prompts=rules.prompts.output.held_out,
         samples=rules.sample.output.samples,
         opponent="<results>/initial/evaluation/samples.jsonl",
-        feedback=[
+        feedback=lambda wildcards: [
             file
-            for settings in [config["evaluation"]["evaluator"], config["feedback"]]
+            for settings in [
+                config["evaluation"]["evaluator"],
+                feedback_of(wildcards.policy),
+            ]
             for file in feedback_files(settings)
         ],
     output:
@@ -62,7 +65,9 @@ rule judge:
         gpu=1,
     params:
         evaluator=feedback_flags("evaluator", config["evaluation"]["evaluator"]),
-        feedback=feedback_flags("feedback", config["feedback"]),
+        feedback=lambda wildcards: feedback_flags(
+            "feedback", feedback_of(wildcards.policy)
+        ),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --samples {input.samples}"
         " --opponent {input.opponent} {params.evaluator} {params.feedback}"

@@ -30,7 +30,7 @@ rule prompts:
         source=lambda wildcards: [
             path for path in [config["prompts"]["source"]] if Path(path).is_file()
         ],
-        model=BASE,
+        model=FETCHED,
     output:
         train="<results>/prompts/train.jsonl",
         held_out="<results>/prompts/eval.jsonl",
@@ -50,7 +50,7 @@ rule cluster:
         code=code_of("cluster"),
         prompts=rules.prompts.output.train,
         model=(
-            BASE
+            FETCHED
             if config["clusters"]["embedding"] == "policy"
             else manifest_of(config["clusters"]["embedding"])
         ),
@@ -71,3 +71,71 @@ rule cluster:
         "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
         " {params.flags} --threads {threads} --clusters {output.clusters}"
         " --table {output.table} --cost {output.cost} > {log} 2>&1"
+
+
+# Every method's base model from here on is the fine-tuned one, adapters merged: so their reference is it, too.
+rule sft:
+    input:
+        code=code_of("sft"),
+        prompts=rules.prompts.output.train,
+        model=FETCHED,
+    output:
+        policy="<results>/sft/policy.pt",
+        manifest="<results>/sft/model/manifest.json",
+        metrics="<results>/sft/training.jsonl",
+        speed="<results>/sft/training_speed.csv",
+        cost="<results>/sft/sft.cost.json",
+    log:
+        "<logs>/sft.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=flags_of("sft", without=["enabled"]),
+    shell:
+        "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
+        " {params.flags} --threads {threads} --output {output.policy}"
+        " --manifest {output.manifest} --metrics {output.metrics}"
+        " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
+
+
+rule reward_model:
+    input:
+        code=code_of("reward_model"),
+        packaged="workflow/prompts/instructions.jsonl",
+        source=lambda wildcards: [
+            path
+            for path in [config["reward_models"][wildcards.name]["source"]]
+            if Path(path).is_file()
+        ],
+        base=lambda wildcards: manifest_of(
+            config["reward_models"][wildcards.name]["base"]
+        ),
+    output:
+        manifest="<results>/reward_models/{name}/manifest.json",
+        report="<results>/reward_models/{name}.report.json",
+        metrics="<results>/reward_models/{name}.training.jsonl",
+        speed="<results>/reward_models/{name}.training_speed.csv",
+        cost="<results>/reward_models/{name}.cost.json",
+    log:
+        "<logs>/reward_models/{name}.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        flags=lambda wildcards: flags(
+            relevant(
+                config["reward_models"][wildcards.name],
+                SCHEMA["$defs"]["reward_model"],
+            )
+            | {"base": None}
+        ),
+    shell:
+        "python {input.code[0]} --packaged {input.packaged} --base {input.base}"
+        " {params.flags} --threads {threads} --manifest {output.manifest}"
+        " --report {output.report} --metrics {output.metrics}"
+        " --speed {output.speed} --cost {output.cost} > {log} 2>&1"

@@ -15,7 +15,7 @@ rule allocate:
     conda:
         "../environment.yml"
     params:
-        flags=flags_of("bandit", "allocation", "budget", "alpha", "top_k", "reuse"),
+        flags=flags_of("bandit", without=["metric", "normalise", "gamma"]),
         before=lambda wildcards, input: flags(
             {"arms": input.arms or None, "used": list(input.used) or None}
         ),
@@ -31,7 +31,7 @@ rule generate:
         code=code_of("generate"),
         prompts=rules.allocate.output,
         model=BASE,
-        policy=sampled_policy,
+        speakers=lambda wildcards: list(speakers(wildcards).values()),
     output:
         generations="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generations.jsonl",
         cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generate.cost.json",
@@ -44,10 +44,13 @@ rule generate:
         gpu=1,
     params:
         flags=flags_of("generation"),
+        speakers=lambda wildcards, input: flags(
+            dict(zip(speakers(wildcards), input.speakers))
+        ),
         stream="round-{round}/step-{step}",
     shell:
         "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
-        " --policy {input.policy} {params.flags} --seed {wildcards.seed}"
+        " {params.speakers} {params.flags} --seed {wildcards.seed}"
         " --stream {params.stream} --threads {threads}"
         " --output {output.generations} --cost {output.cost} > {log} 2>&1"
 
@@ -87,6 +90,7 @@ rule perplexity:
         generations=rules.generate.output.generations,
         model=BASE,
         policy=policy_before,
+        reference=reference_of,
     output:
         pfp="<results>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.jsonl",
         cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/perplexity.cost.json",
@@ -101,8 +105,8 @@ rule perplexity:
         flags=flags_of("scoring"),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
-        " --model {input.model} --policy {input.policy} {params.flags} --threads {threads}"
-        " --output {output.pfp} --cost {output.cost} > {log} 2>&1"
+        " --model {input.model} --policy {input.policy} --reference {input.reference}"
+        " {params.flags} --threads {threads} --output {output.pfp} --cost {output.cost} > {log} 2>&1"
 
 
 rule arms:
@@ -119,11 +123,16 @@ rule arms:
     conda:
         "../environment.yml"
     params:
-        flags=flags_of("bandit", "metric", "alpha", "gamma"),
+        flags=flags_of(
+            "bandit",
+            *["metric", "normalise", "gamma", "alpha", "exploration"],
+            *["neighbours", "neighbour_weight"],
+        ),
+        beta=beta_for("bandit"),
         before=lambda wildcards, input: flags({"arms": input.arms or None}),
     shell:
         "python {input.code[0]} --clusters {input.clusters} --rewards {input.rewards}"
-        " --pfp {input.pfp} {params.before} {params.flags} --seed {wildcards.seed}"
+        " --pfp {input.pfp} {params.before} {params.flags} {params.beta} --seed {wildcards.seed}"
         " --round {wildcards.round} --step {wildcards.step} --output {output} > {log} 2>&1"
 
 
@@ -144,10 +153,31 @@ rule pairs:
         "../environment.yml"
     params:
         flags=flags_of("pairs"),
+        beta=beta_for("pairs"),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
-        " --rewards {input.rewards} --pfp {input.pfp} {params.flags}"
+        " --rewards {input.rewards} --pfp {input.pfp} {params.flags} {params.beta}"
         " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"
+
+
+# What reference.kind ema asks for: from the second round on, the reference moves towards the policy.
+rule average:
+    input:
+        code=code_of("average"),
+        model=BASE,
+        reference=lambda wildcards: reference_of(wildcards, before=1),
+        policy=policy_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/reference.pt",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/average.log",
+    conda:
+        "../environment.yml"
+    params:
+        flags=flags_of("reference", "decay"),
+    shell:
+        "python {input.code[0]} --model {input.model} --reference {input.reference}"
+        " --policy {input.policy} {params.flags} --output {output} > {log} 2>&1"
 
 
 # With LoRA, a PEFT folder adapter/ appears beside policy.pt; training every parameter makes none, so it is not declared.

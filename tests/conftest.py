@@ -39,6 +39,30 @@ def manifests(model_folders, tmp_path_factory) -> dict[str, Path]:
     return {name: root / name / "manifest.json" for name in model_folders}
 
 
+@pytest.fixture(scope="session")
+def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
+    """policy.pt files of the tiny llama, far enough from it to be told apart: trained("lora" or "full", seed=…)."""
+    from prefloop.models import Lora, load_trainable, write_policy
+
+    root, manifest = tmp_path_factory.mktemp("trained"), manifests["llama"]
+
+    def make(parameters: str, seed: int = 0) -> Path:
+        path = root / f"{parameters}-{seed}.pt"
+        if not path.exists():
+            import torch
+
+            torch.manual_seed(seed)
+            lora = Lora(r=4) if parameters == "lora" else None
+            network, _ = load_trainable(manifest, manifest, parameters, Lora(r=4), torch.float32)
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    parameter.data += 0.05 * torch.randn_like(parameter)
+            write_policy(path, model=network, lora=lora, manifest=manifest, round=1, seed=seed, pairs_sha256="")
+        return path
+
+    return make
+
+
 TINY = {
     "name": "tiny",
     "seeds": [0],
@@ -92,12 +116,15 @@ def merge(base: dict, differences: dict) -> dict:
     return result
 
 
+MODEL_STAGES = ["cluster", "sft", "reward_model", "generate", "reward", "perplexity", "train", "sample", "judge"]
+
+
 class Workdir:
     """A folder with links to the project's sources, a tiny config of its own, and Snakemake to run in it."""
 
     def __init__(self, path: Path, model: Path):
         self.path = path
-        for name in ["Snakefile", "rules", "workflow", "environment.yml", "profiles"]:
+        for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]:
             (path / name).symlink_to(ROOT / name)
         (path / "rewards.py").write_text(REWARDS)
         self.configure(policy={"model": str(model)}, feedback={"function": "rewards:vowels"})
@@ -111,7 +138,7 @@ class Workdir:
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `.stdout`."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        threads = [f"{rule}=1" for rule in ("cluster", "generate", "reward", "perplexity", "train", "sample", "judge")]
+        threads = [f"{rule}=1" for rule in MODEL_STAGES]
         arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         return subprocess.run(

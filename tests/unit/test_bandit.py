@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 
 from prefloop.bandit import (
+    ALLOCATIONS,
+    FIELDS,
     Arms,
+    Bandit,
     draw,
+    exp3_probabilities,
+    neighbours_of,
     proportional,
     read_arms,
+    scored,
     settle,
+    shared,
+    softmax,
     take_share,
+    thompson,
     top_k,
     ucb_scores,
     update,
@@ -21,33 +30,55 @@ from prefloop.stats import rank_normalise
 ARMS, STEPS, PULLS = 100, 36, 1000
 
 
-def share_of_best_ten(allocation: str, alpha: float, seed: int) -> float:
+def arms_of(count, reward_sum, score=None, log_weight=None) -> Arms:
+    count = np.array(count, dtype=float)
+    zeros = np.zeros(len(count))
+    return Arms(
+        count.astype(int),
+        count,
+        np.array(reward_sum, dtype=float),
+        zeros if log_weight is None else np.array(log_weight, dtype=float),
+        zeros if score is None else np.array(score, dtype=float),
+    )
+
+
+def share_of_best_ten(settings: Bandit, seed: int) -> float:
     """Share of pulls that go to the truly best ten arms; arm sd is half the noise sd, prompts do not run out."""
     rng = np.random.default_rng(seed)
     quality = rng.normal(0, 0.5, ARMS)
     clusters = np.repeat(np.arange(ARMS), PULLS)
     arms, times = Arms.fresh(ARMS), np.zeros(len(clusters), dtype=int)
     for _ in range(STEPS):
-        chosen = clusters[draw(allocation, arms, clusters, times, PULLS, rng, alpha=alpha, top_k=10)]
+        arms = scored(arms, np.zeros((ARMS, 1)), settings)
+        chosen = clusters[draw(arms, clusters, times, PULLS, rng, settings)]
         values = quality[chosen] + rng.normal(0, 1, len(chosen))
-        arms = update(arms, chosen, rank_normalise(values), gamma=1.0)
+        arms = update(arms, chosen, rank_normalise(values), 1.0, settings.exploration)
     return arms.pulls[np.argsort(-quality)[:10]].sum() / arms.pulls.sum()
 
 
 def test_planted_bandit():
-    """top_k concentrates on the best arms, proportional hardly, uniform not at all."""
-    shares = {
-        name: np.mean([share_of_best_ten(name, alpha, seed) for seed in range(20)])
-        for name, alpha in [("top_k", 0.3), ("proportional", 0.3), ("uniform", 0.0)]
+    """Whoever looks at the arms sends more than chance to the best ten; top_k and thompson most, proportional least."""
+    settings = {
+        "top_k": Bandit("top_k", alpha=0.3),
+        "thompson": Bandit("thompson"),
+        "softmax": Bandit("softmax", alpha=0.1, temperature=0.05),
+        "exp3": Bandit("exp3", exploration=0.1),
+        "proportional": Bandit("proportional", alpha=0.3),
+        "uniform": Bandit("uniform"),
     }
-    assert shares["top_k"] > 0.35
-    assert shares["proportional"] > 0.11
+    shares = {name: np.mean([share_of_best_ten(s, seed) for seed in range(5)]) for name, s in settings.items()}
+    assert set(shares) == set(ALLOCATIONS) - {"all"}
     assert shares["uniform"] == pytest.approx(0.10, abs=0.01)
+    assert shares["proportional"] > 0.11
+    assert shares["exp3"] > 0.13
+    assert shares["softmax"] > 0.3
+    assert shares["top_k"] > 0.35
+    assert shares["thompson"] > 0.35
 
 
 def test_update_by_hand():
     """γ = ½ halves the past; two prompts of arm 0 with rewards .2 and .6, none of arm 1."""
-    arms = Arms(np.array([4, 2]), np.array([4.0, 2.0]), np.array([2.0, 1.5]), np.zeros(2))
+    arms = arms_of([4, 2], [2.0, 1.5])
     after = update(arms, np.array([0, 0]), np.array([0.2, 0.6]), gamma=0.5)
     assert after.pulls.tolist() == [6, 2]
     assert after.count.tolist() == [4.0, 1.0]
@@ -57,42 +88,104 @@ def test_update_by_hand():
 
 def test_ucb_by_hand():
     """μ + α·sqrt(2 ln(Σn + 1)/n): n = (3, 1), means (.5, .9), α = .5."""
-    arms = Arms(np.array([3, 1]), np.array([3.0, 1.0]), np.array([1.5, 0.9]), np.zeros(2))
+    arms = arms_of([3, 1], [1.5, 0.9])
     bonus = np.sqrt(2 * np.log(5) / np.array([3.0, 1.0]))
     assert ucb_scores(arms, 0.5) == pytest.approx(np.array([0.5, 0.9]) + 0.5 * bonus)
 
 
 def test_an_arm_never_pulled_outranks_an_equal_one():
-    arms = Arms(np.array([5, 0]), np.array([5.0, 0.0]), np.array([2.5, 0.0]), np.zeros(2))
+    arms = arms_of([5, 0], [2.5, 0.0])
     scores = ucb_scores(arms, 1.0)
     assert np.isfinite(scores).all()
     assert scores[1] > scores[0]
 
 
 def test_discounted_counts_below_one_keep_their_bound():
-    arms = Arms(np.array([1, 4]), np.array([0.25, 1.0]), np.array([0.1, 0.5]), np.zeros(2))
+    arms = arms_of([0.25, 1.0], [0.1, 0.5])
     bonus = np.sqrt(2 * np.log(2.25) / np.array([0.25, 1.0]))
     assert ucb_scores(arms, 1.0) == pytest.approx(np.array([0.4, 0.5]) + bonus)
 
 
+def test_an_arm_never_pulled_is_expected_to_be_like_the_others():
+    assert Arms.fresh(2).mean.tolist() == [0.5, 0.5]
+    assert arms_of([4, 0, 1], [1.0, 0.0, 0.5]).mean.tolist() == pytest.approx([0.25, 0.3, 0.5])
+
+
+def test_exp3_weights_by_hand():
+    """γ' = .2, weights 3 : 1, so p = (.7, .3). Two prompts gave arm 0 .5 in all, two gave arm 1 .9: divided by p and
+    times γ'/K that is added to the log weight."""
+    arms = arms_of([0, 0], [0, 0], log_weight=np.log([3.0, 1.0]))
+    assert exp3_probabilities(arms.log_weight, 0.2) == pytest.approx([0.7, 0.3])
+    after = update(arms, np.array([0, 0, 1, 1]), np.array([0.2, 0.3, 0.4, 0.5]), 1.0, exploration=0.2)
+    by_hand = np.log([3.0, 1.0]) + 0.2 / 2 * np.array([0.5 / 0.7, 0.9 / 0.3])
+    assert np.diff(after.log_weight) == pytest.approx(np.diff(by_hand))
+
+
+def test_exp3_estimates_do_not_favour_the_arms_drawn_often():
+    """Arms of equal worth keep, on average, equal weights however unequally they are drawn."""
+    rng = np.random.default_rng(0)
+    arms = arms_of([0, 0], [0, 0], log_weight=np.log([9.0, 1.0]))
+    p = exp3_probabilities(arms.log_weight, 0.2)
+    drifts = []
+    for _ in range(4000):
+        clusters = rng.choice(2, size=8, p=p)
+        after = update(arms, clusters, np.full(8, 0.5), 1.0, exploration=0.2)
+        drifts.append(np.diff(after.log_weight) - np.diff(arms.log_weight))
+    assert np.mean(drifts) == pytest.approx(0, abs=4 * np.std(drifts) / np.sqrt(len(drifts)))
+
+
+def test_neighbours_share_their_rewards():
+    """Arms at 0, 1 and 5 on a line: the nearest of 5 is 1. Half of a neighbour's count and sum is added."""
+    near = neighbours_of(np.array([[0.0], [1.0], [5.0]]), 1)
+    assert near.tolist() == [[1], [0], [1]]
+    assert neighbours_of(np.zeros((3, 1)), 7).shape == (3, 2)
+    arms = shared(arms_of([4, 2, 0], [1.0, 2.0, 0.0]), near, 0.5)
+    assert arms.count.tolist() == [5, 4, 1]
+    assert arms.mean.tolist() == pytest.approx([2 / 5, 2.5 / 4, 1.0])
+    settings = Bandit(alpha=0.0, neighbours=1)
+    again = scored(arms_of([4, 2, 0], [1.0, 2.0, 0.0]), np.array([[0.0], [1.0], [5.0]]), settings)
+    assert again.score == pytest.approx(arms.mean)
+
+
+def wanted(allocate, budget: int, score, settings: Bandit | None = None) -> list[int]:
+    arms = arms_of(np.zeros(len(score)), np.zeros(len(score)), score)
+    return allocate(arms, budget, np.random.default_rng(0), settings or Bandit()).tolist()
+
+
 def test_proportional_by_hand():
-    assert proportional(np.array([0.5, 0.3, 0.2, 0.0]), 10, top_k=0).tolist() == [5, 3, 2, 1]
+    assert wanted(proportional, 10, [0.5, 0.3, 0.2, 0.0]) == [5, 3, 2, 1]
 
 
 def test_top_k_by_hand():
-    assert top_k(np.array([0.1, 0.9, 0.5, 0.7]), 7, top_k=3).tolist() == [0, 3, 2, 2]
+    assert wanted(top_k, 7, [0.1, 0.9, 0.5, 0.7], Bandit(top_k=3)) == [0, 3, 2, 2]
 
 
-@pytest.mark.parametrize("allocation", [proportional, top_k])
+def test_softmax_by_hand():
+    """τ = 1 and scores log 6, log 3, log 1: shares .6, .3, .1 of 14 are 8.4, 4.2, 1.4; the one left goes to an .4."""
+    assert wanted(softmax, 14, np.log([6.0, 3.0, 1.0]), Bandit(temperature=1.0)) == [9, 4, 1]
+    assert wanted(softmax, 5, [0.0, 800.0], Bandit(temperature=0.1)) == [0, 5]
+
+
+def test_thompson_draws_each_arm_as_often_as_it_may_be_the_best():
+    """Beta(31, 11) against Beta(21, 21): the first is the larger in 98.9 % of 400,000 draws."""
+    arms = arms_of([40, 40], [30.0, 20.0])
+    got = thompson(arms, 4000, np.random.default_rng(3), Bandit())
+    assert got.sum() == 4000
+    assert got[0] / 4000 == pytest.approx(0.989, abs=0.005)
+
+
+@pytest.mark.parametrize("allocation", [name for name, function in ALLOCATIONS.items() if function])
 def test_settled_allocations_are_possible_and_exact(allocation):
     rng = np.random.default_rng(1)
     for _ in range(200):
-        arms = rng.integers(1, 30)
-        available = rng.integers(0, 8, arms)
+        size = rng.integers(1, 30)
+        available = rng.integers(0, 8, size)
         budget = rng.integers(1, max(2, available.sum() + 1))
         if budget > available.sum():
             continue
-        got = settle(lambda s, b: allocation(s, b, top_k=3), rng.random(arms), available, budget)
+        count = rng.integers(0, 9, size)
+        arms = arms_of(count, count * rng.random(size), rng.normal(size=size), rng.normal(size=size))
+        got = settle(lambda a, b: ALLOCATIONS[allocation](a, b, rng, Bandit(top_k=3)), arms, available, budget)
         assert got.sum() == budget
         assert (got <= available).all()
         assert (got >= 0).all()
@@ -102,7 +195,7 @@ def test_no_prompt_twice_while_fresh_ones_remain():
     rng = np.random.default_rng(0)
     clusters, times = rng.integers(0, 4, 40), np.zeros(40, dtype=int)
     for _ in range(4):
-        chosen = draw("proportional", Arms.fresh(4), clusters, times, 10, rng)
+        chosen = draw(Arms.fresh(4), clusters, times, 10, rng, Bandit("proportional"))
         assert (times[chosen] == 0).all()
         assert len(set(chosen)) == 10
         times[chosen] += 1
@@ -112,9 +205,9 @@ def test_no_prompt_twice_while_fresh_ones_remain():
 def test_budget_beyond_the_fresh_prompts_is_an_error_or_reuses_the_least_used():
     clusters, times = np.zeros(10, dtype=int), np.array([0] * 3 + [1] * 5 + [2] * 2)
     with pytest.raises(InputError, match="budget asks for 6 prompts, but 3 of 10"):
-        draw("uniform", Arms.fresh(1), clusters, times, 6, np.random.default_rng(0))
+        draw(Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), Bandit("uniform"))
     for allocation in ("uniform", "top_k"):
-        chosen = draw(allocation, Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), reuse=True)
+        chosen = draw(Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), Bandit(allocation), reuse=True)
         assert len(set(chosen)) == 6
         assert {0, 1, 2} <= set(chosen)
         assert times[chosen].max() == 1
@@ -130,5 +223,5 @@ def test_arms_survive_their_file(tmp_path):
     arms.score = ucb_scores(arms, 1.0)
     write_arms(tmp_path / "arms.json", arms, round=1, step=2)
     again = read_arms(tmp_path / "arms.json")
-    for name in ("pulls", "count", "reward_sum", "score"):
+    for name in FIELDS:
         assert getattr(again, name).tolist() == getattr(arms, name).tolist()

@@ -1,12 +1,13 @@
 """Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import ROOT, TINY, merge
-from prefloop.bandit import ALLOCATIONS
+from prefloop.bandit import ALLOCATIONS, Bandit
 from prefloop.betas import BETAS
 from prefloop.config import (
     checked,
@@ -17,14 +18,18 @@ from prefloop.config import (
     model_sources,
     of_method,
     registry_words,
+    relevant,
 )
 from prefloop.feedback import FEEDBACK
+from prefloop.feedback import Settings as FeedbackSettings
+from prefloop.formats import FORMATS
 from prefloop.losses import LOSSES
-from prefloop.metrics import METRICS
+from prefloop.metrics import METRICS, NEEDS_BETA
 from prefloop.rows import InputError
-from prefloop.sampling import SAMPLERS
+from prefloop.samplers import SAMPLERS
 
 SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+PRESETS = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())
 VALID = merge(TINY, {"policy": {"model": "some/model"}})
 
 
@@ -36,7 +41,9 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
         ("losses.LOSSES", LOSSES),
         ("betas.BETAS", BETAS),
         ("feedback.FEEDBACK", FEEDBACK),
-        ("sampling.SAMPLERS", SAMPLERS),
+        ("samplers.SAMPLERS", SAMPLERS),
+        ("formats.FORMATS", FORMATS),
+        ("metrics.NEEDS_BETA", NEEDS_BETA),
     ],
 )
 def test_the_schema_knows_the_words_of_every_registry(name, words):
@@ -92,17 +99,111 @@ def test_defaults_fill_what_is_absent():
 
 
 def test_the_default_config_is_valid_and_changes_what_it_says():
-    config = checked(yaml.safe_load((ROOT / "config.yaml").read_text()), SCHEMA)
+    config = checked(merge(PRESETS, yaml.safe_load((ROOT / "config.yaml").read_text())), SCHEMA)
     assert config["compare"] == ["dota", "uniform"]
+
+
+def test_every_preset_can_run():
+    config = checked(merge(VALID, PRESETS | {"generation": {"n": 4}, "compare": list(PRESETS["methods"])}), SCHEMA)
+    assert len(config["compare"]) == 16
+
+
+def test_a_preset_can_be_changed_in_one_key():
+    config = checked(merge(merge(VALID, PRESETS), {"methods": {"dota": {"bandit": {"alpha": 0.5}}}}), SCHEMA)
+    assert of_method(config, "dota")["bandit"]["alpha"] == 0.5
+    assert of_method(config, "dota")["pairs"]["metric"] == "pfp"
+
+
+IMPOSSIBLE = [
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: sampler mixp answers two at a time"),
+    ({"generation": {"sampler": "policy_reference", "n": 5}}, "generation.n: sampler policy_reference"),
+    (
+        {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},
+        "generation.sampler: reference needs a reference other than the policy",
+    ),
+    (
+        {"generation": {"sampler": "mixp", "n": 2}, "reference": {"kind": "previous"}},
+        "generation.sampler: mixp needs a reference other than the policy",
+    ),
+    ({"feedback": {"kind": "dataset"}}, "feedback.kind: dataset knows the data set's own responses only"),
+    ({"train": {"loss": "xpo"}}, "train.loss: xpo needs a response of the reference, and sampler policy gives none"),
+    (
+        {"bandit": {"allocation": "thompson", "normalise": "identity"}},
+        "bandit.normalise: allocation thompson needs rewards in",
+    ),
+    ({"train": {"beta_rule": "schedule"}}, "train.beta_schedule.values: beta_rule schedule needs at least one"),
+    ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
+    ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta_risk: beta_max is below beta_min"),
+    ({"train": {"loss": "rdpo", "label_smoothing": 0.5}}, "train.label_smoothing: 0.5 is greater than or equal"),
+    ({"train": {"micro_batch_size": 8}}, "train.micro_batch_size: larger than train.batch_size"),
+    ({"feedback": {"kind": "judge"}}, "kind judge needs .*feedback.model, or judge.base_url with judge.model"),
+    ({"feedback": {"kind": "judge", "judge": {"base_url": "http://localhost/v1"}}}, "kind judge needs"),
+    (
+        {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
+        "feedback.model: trained:mine, but reward_models has no such name; known: none",
+    ),
+]
+
+
+@pytest.mark.parametrize(("differences", "message"), IMPOSSIBLE)
+def test_a_method_that_cannot_run_is_refused_with_the_reason(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, {"methods": {"uniform": differences}}), SCHEMA)
+
+
+def test_an_evaluator_needs_an_opinion_of_new_samples():
+    with pytest.raises(InputError, match="evaluation.evaluator: the data set has no preference between new samples"):
+        checked(merge(VALID, {"evaluation": {"evaluator": {"kind": "dataset"}}}), SCHEMA)
+
+
+def test_settings_that_do_not_count_reach_no_program():
+    train = checked(VALID, SCHEMA)["train"]
+    schema = SCHEMA["$defs"]["train"]
+    assert not {"rmax", "xpo_alpha", "label_smoothing", "beta_batch", "beta_risk"} & relevant(train, schema).keys()
+    chosen = relevant(train | {"loss": "rev_kl", "beta_rule": "risk_calibrated"}, schema)
+    assert {"rmax", "beta_risk", "lora"} <= chosen.keys()
+    assert "lora" not in relevant(train | {"parameters": "full"}, schema)
+
+
+def test_every_condition_names_words_that_exist():
+    """`when` in the schema: its keys stand beside it, and its words are among their choices."""
+    sections = [*SCHEMA["$defs"].values(), *(SCHEMA["properties"][name] for name in ("prompts", "sft"))]
+    found = 0
+    for section in sections:
+        for settings in section.get("properties", {}).values():
+            for key, words in settings.get("when", {}).items():
+                assert set(words) <= set(section["properties"][key]["enum"]), (key, words)
+                found += 1
+    assert found > 15
 
 
 def test_the_library_s_defaults_are_the_schema_s():
     """A stage run by hand without a flag does what the workflow does without the key."""
-    from prefloop.models import Lora
+    from dataclasses import asdict
+
+    from prefloop.optimisation import Optimisation
+    from prefloop.samplers import Sampling
     from prefloop.training import Settings
 
-    train = checked(VALID | {"train": {}}, SCHEMA)["train"]
-    assert train == vars(Settings()) | {"lora": vars(Lora())}
+    config = checked(VALID | {name: {} for name in ("train", "sft", "generation", "bandit")}, SCHEMA)
+    config["feedback"] |= {"function": None}
+    library = {
+        "train": asdict(Settings()),
+        "sft": asdict(Optimisation()),
+        "bandit": asdict(Bandit()),
+        "generation": asdict(Sampling()) | {"n": 4},
+        "feedback": asdict(FeedbackSettings()),
+    }
+    for section, defaults in library.items():
+        given = plain(config[section])
+        assert plain(defaults) == {name: given[name] for name in defaults}, section
+
+
+def plain(value):
+    """Paths as text and tuples as lists, as YAML has them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
 def test_numbers_given_as_text_on_the_command_line_are_numbers():

@@ -5,9 +5,41 @@ import math
 import pytest
 import torch
 
-from prefloop.losses import LOSSES, dpo, log_ratio_margin
+from prefloop.losses import LOSSES, LossOptions, asks_for, dpo, evaluate, log_ratio_margin, terms
 from prefloop.models import load_policy
-from prefloop.training import Pair, pair_logps
+from prefloop.training import Pair, forward
+
+# One pair: chosen of 4 tokens, rejected of 2. Log-ratios −10 − −11 = 1 and −12 − −11.5 = −.5, so M = 1.5; per token
+# 1/4 − −.5/2 = .5; without reference −10/4 − −12/2 = 3.5. The reward gap is 2 − 0.5 = 1.5. β = .1 throughout.
+COLUMNS = {
+    "logp_chosen": -10.0,
+    "logp_rejected": -12.0,
+    "logp_ref_chosen": -11.0,
+    "logp_ref_rejected": -11.5,
+    "n_chosen": 4.0,
+    "n_rejected": 2.0,
+    "reward_chosen": 2.0,
+    "reward_rejected": 0.5,
+    "logp_explored": -20.0,
+}
+OPTIONS = LossOptions(label_smoothing=0.1, rmax=2.0, xpo_alpha=0.01, simpo_gamma=0.5)
+BY_HAND = {
+    "dpo": 0.620957,  # −log σ(.15) = log(1 + e^−.15)
+    "cdpo": 0.635957,  # .9 · .620957 + .1 · log(1 + e^.15) = .1 · .770957
+    "rdpo": 0.602207,  # (.9 · .620957 − .1 · .770957) / .8
+    "ipo": 12.25,  # (1.5 − 5)²
+    "ipo_mean": 20.25,  # (.5 − 5)²
+    "slic": 0.85,  # 1 − .15
+    "rev_kl": 0.628071,  # p = σ(2 · 1.5) = .952574: p · .620957 + (1 − p) · .770957
+    "xpo": 0.420957,  # .620957 − .01 · 20
+    "simpo": 0.770957,  # −log σ(.1 · 3.5 − .5) = log(1 + e^.15)
+    "sppo": 36.25,  # (1 − 5)² + (−.5 + 5)²
+    "apo_zero": 0.962523,  # σ(−.1) + σ(−.05) = .475021 + .487503
+}
+
+
+def columns(**changes) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([value], dtype=torch.float64) for name, value in (COLUMNS | changes).items()}
 
 
 def test_margin_by_hand():
@@ -15,9 +47,13 @@ def test_margin_by_hand():
     assert log_ratio_margin(*values).item() == pytest.approx(1.5)
 
 
-def test_dpo_by_hand():
-    """β = .1, M = 1.5: −log σ(.15) = log(1 + e^−.15) = .620957."""
-    assert dpo(torch.tensor([1.5]), 0.1).item() == pytest.approx(0.620957, abs=1e-6)
+def test_every_loss_has_a_test():
+    assert set(BY_HAND) == set(LOSSES)
+
+
+@pytest.mark.parametrize(("name", "expected"), BY_HAND.items())
+def test_by_hand(name, expected):
+    assert evaluate(name, terms(**columns()), 0.1, OPTIONS).tolist() == pytest.approx([expected], abs=1e-6)
 
 
 def test_dpo_is_log_2_where_policy_and_reference_agree():
@@ -25,16 +61,37 @@ def test_dpo_is_log_2_where_policy_and_reference_agree():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("margin", [-30.0, -0.7, 0.0, 2.0, 40.0])
-def test_gradient_is_the_finite_difference(name, margin):
-    x = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
-    LOSSES[name](x, 0.3).sum().backward()
+@pytest.mark.parametrize("shift", [-40.0, -3.0, 0.7, 60.0])
+def test_gradient_is_the_finite_difference(name, shift):
+    """With respect to both log-probabilities of the policy, and to that of the explored response where it counts."""
     step = 1e-5
-    by_difference = (LOSSES[name](x.detach() + step, 0.3) - LOSSES[name](x.detach() - step, 0.3)) / (2 * step)
-    assert x.grad.item() == pytest.approx(by_difference.item(), abs=1e-8)
+    for column in ["logp_chosen", "logp_rejected", "logp_explored"]:
+        given = columns(logp_chosen=COLUMNS["logp_chosen"] + shift)
+        given[column].requires_grad_()
+        if column == "logp_explored" and "logp_explored" not in asks_for(name):
+            continue
+        evaluate(name, terms(**given), 0.3, OPTIONS).sum().backward()
+        at = {k: v.detach() for k, v in given.items()}
+        above, below = (
+            evaluate(name, terms(**at | {column: at[column] + d}), 0.3, OPTIONS).item() for d in (step, -step)
+        )
+        assert given[column].grad.item() == pytest.approx((above - below) / (2 * step), abs=1e-6)
 
 
-def test_batch_loss_equals_trl(manifests, model_folders, tmp_path):
+# TRL's name of a loss that it has; its ipo is our ipo_mean. It has no longer cdpo, and never had rev_kl; simpo and
+# xpo are trainers of their own there.
+IN_TRL = {
+    "dpo": "sigmoid",
+    "rdpo": "robust",
+    "ipo_mean": "ipo",
+    "slic": "hinge",
+    "sppo": "sppo_hard",
+    "apo_zero": "apo_zero",
+}
+
+
+@pytest.mark.parametrize(("name", "theirs_name"), IN_TRL.items())
+def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name):
     """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
     from accelerate import Accelerator
     from datasets import Dataset
@@ -56,6 +113,8 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path):
         args=DPOConfig(
             output_dir=str(tmp_path),
             beta=0.1,
+            loss_type=theirs_name,
+            label_smoothing=0.1 if name == "rdpo" else 0.0,
             per_device_train_batch_size=2,
             use_cpu=True,
             bf16=False,
@@ -75,14 +134,38 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path):
         return ids[real & ~completion].tolist(), ids[real & completion].tolist()
 
     count = len(batch["input_ids"]) // 2
-    pairs = [
-        Pair(split(i)[0], split(i)[1], split(i + count)[1], ref_logp_chosen=0, ref_logp_rejected=0)
-        for i in range(count)
-    ]
+    pairs = [Pair(split(i)[0], split(i)[1], split(i + count)[1], 0.0, 0.0) for i in range(count)]
     accelerator = Accelerator(cpu=True)
     with torch.no_grad():
-        chosen, rejected, _, _ = pair_logps(policy, pairs, 2, accelerator)
-        ref_chosen, ref_rejected, _, _ = pair_logps(reference, pairs, 2, accelerator)
-    ours = dpo(log_ratio_margin(chosen, rejected, ref_chosen, ref_rejected), 0.1).mean().item()
-    assert abs(ours - math.log(2)) > 1e-3, "the policy must differ from its reference for this test to mean anything"
-    assert ours == pytest.approx(theirs, abs=1e-5)
+        initial = forward(reference, pairs, name, 2, accelerator)
+        for pair, chosen, rejected in zip(pairs, initial["logp_chosen"], initial["logp_rejected"], strict=True):
+            pair.logp_ref_chosen, pair.logp_ref_rejected = chosen.item(), rejected.item()
+        found = forward(policy, pairs, name, 2, accelerator)
+    ours = evaluate(name, found, 0.1, LossOptions(label_smoothing=0.1)).mean().item()
+    assert found["margin"].abs().min() > 1e-3, (
+        "the policy must differ from its reference for this test to mean anything"
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+def test_the_explored_response_is_scored_once(manifests):
+    """xpo reads logp(y_ref) off the pair's own row where y_ref is one of the pair, and adds a row where it is not."""
+    from accelerate import Accelerator
+
+    from prefloop.scoring import response_logps
+
+    model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
+    pairs = [
+        Pair([0, 5], [7, 8, 1], [9, 1], 0.0, 0.0, explored=[9, 1]),
+        Pair([0, 6], [7, 1], [9, 9], 0.0, 0.0, explored=[10, 11, 12, 1]),
+    ]
+    rows = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        found = forward(model, pairs, "xpo", 2, Accelerator(cpu=True))
+        handle.remove()
+        alone = [response_logps(model, [p.prompt], [p.explored], 2).item() for p in pairs]
+    assert rows == [5]
+    assert found["logp_explored"].tolist() == pytest.approx(alone, abs=1e-4)

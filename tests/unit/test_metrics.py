@@ -6,6 +6,7 @@ import pytest
 from prefloop.metrics import METRICS, best_worst_pair, keep_top, ordered_pairs
 from prefloop.pairs import all_pairs, best_worst_pairs, gap_filters, read_responses, to_columns
 from prefloop.rows import InputError, write_rows
+from prefloop.stats import spearman
 
 PAIRS = {
     "logp_chosen": np.array([-20.0, -6.0]),
@@ -14,14 +15,23 @@ PAIRS = {
     "n_rejected": np.array([5.0, 10.0]),
     "reward_chosen": np.array([1.0, 3.0]),
     "reward_rejected": np.array([0.5, -1.0]),
+    "logp_ref_chosen": np.array([-22.0, -6.0]),
+    "logp_ref_rejected": np.array([-14.0, -31.0]),
     "best_worst": np.array([False, True]),
+    "beta": np.array(0.1),
 }
+# Margins: (−20 + 22) − (−15 + 14) = 3, and 0 − 1 = −1. Mean log-probabilities of each pair: −2 and −3, twice.
 BY_HAND = {
     "pfp": [5.0, -24.0],
     "pfp_raw": [10 * np.exp(2) - 5 * np.exp(3), 3 * np.exp(2) - 10 * np.exp(3)],
     "pfp_mean": [-3.0 + 2.0, -3.0 + 2.0],
     "reward_gap": [0.5, 4.0],
     "best_worst": [-np.inf, 4.0],
+    "dpo_weight": [1 / (1 + np.exp(0.3)), 1 / (1 + np.exp(-0.1))],
+    "difficulty": [-3.0, 1.0],
+    "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 against 1, and 1 against 0
+    "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both
+    "length_matched_pfp": [1.0, 0.0],  # two pairs make one stratum
 }
 
 
@@ -31,11 +41,37 @@ def test_metric_by_hand(name):
 
 
 def test_random_metric_is_uniform_and_seeded():
-    pairs = {name: np.repeat(values, 5000) for name, values in PAIRS.items()}
+    pairs = {name: np.repeat(values, 5000) for name, values in PAIRS.items() if values.ndim}
     scores = METRICS["random"](pairs, np.random.default_rng(0))
     assert scores.mean() == pytest.approx(0.5, abs=0.02)
     assert (scores == METRICS["random"](pairs, np.random.default_rng(0))).all()
     assert (scores != METRICS["random"](pairs, np.random.default_rng(1))).any()
+
+
+def test_less_is_more_by_hand():
+    """41 pairs, gaps and margins 0 … 40: both are clipped to [2, 38]; pair 11 has P = ¼ twice, fused 1/16 of 10/16."""
+    steps = np.arange(41.0)
+    pairs = {"reward_chosen": steps, "reward_rejected": 0 * steps, "logp_chosen": steps, "beta": np.array(0.1)}
+    pairs |= {name: 0 * steps for name in ("logp_rejected", "logp_ref_chosen", "logp_ref_rejected")}
+    scores = METRICS["less_is_more"](pairs, np.random.default_rng(0))
+    assert scores[11] == pytest.approx(0.1)
+    assert scores[:3].tolist() == [0, 0, 0]
+    assert scores[-3:].tolist() == pytest.approx([1, 1, 1])
+    flat = METRICS["less_is_more"](pairs | {"reward_chosen": 0 * steps}, np.random.default_rng(0))
+    assert flat[11] == pytest.approx(0.25), "a gap that is the same everywhere leaves the other's share"
+
+
+def test_length_matched_pfp_ranks_within_strata():
+    """PFP follows the length difference alone, plus noise: matched for length, only the noise is left."""
+    rng = np.random.default_rng(0)
+    difference, noise = rng.integers(-20, 21, 400).astype(float), rng.random(400)
+    pairs = {"n_chosen": 30 + difference, "n_rejected": np.full(400, 30.0), "logp_rejected": 0 * noise}
+    pairs["logp_chosen"] = -(10 * difference + noise)
+    scores = METRICS["length_matched_pfp"](pairs, rng)
+    assert abs(spearman(METRICS["pfp"](pairs, rng), difference)) > 0.99
+    assert abs(spearman(scores, difference)) < 0.2
+    assert scores.min() == 0
+    assert scores.max() == 1
 
 
 def test_every_metric_has_a_test():
@@ -84,13 +120,42 @@ def test_pairs_of_files(files):
         (2, 0, False),
     ]
     assert ties == 2
-    assert to_columns(pairs)["reward_chosen"].tolist() == [2.0, 2.0]
+    assert to_columns(pairs, 0.1)["reward_chosen"].tolist() == [2.0, 2.0]
     best, tied = best_worst_pairs(groups)
     assert len(best) == 1
     assert tied == 1
 
 
 def test_a_response_without_log_probabilities_is_named(files):
-    write_rows(files / "pfp.jsonl", [{"prompt_id": "a", "response_id": 0, "n_tokens": 3, "logp": -1.0}])
+    write_rows(
+        files / "pfp.jsonl", [{"prompt_id": "a", "response_id": 0, "n_tokens": 3, "logp": -1.0, "logp_ref": -1.0}]
+    )
     with pytest.raises(InputError, match="no row for prompt a, response 1"):
         read_responses(files / "rewards.jsonl", files / "pfp.jsonl")
+
+
+def judged(*rows: tuple[int, float | None, list[int]]) -> dict[str, list[dict]]:
+    return {"a": [{"prompt_id": "a", "response_id": i, "reward": r, "beats": b} for i, r, b in rows]}
+
+
+def test_a_judge_s_preferences_are_its_own_verdicts():
+    """0 beats 1 and 1 beats 2, but 0 against 2 was invalid: by reward 0 is above 2, and yet they make no pair."""
+    groups = judged((0, 0.9, [1]), (1, 0.5, [2]), (2, 0.1, []))
+    pairs, undecided = all_pairs(groups)
+    assert [(p.chosen["response_id"], p.rejected["response_id"]) for p in pairs] == [(0, 1), (1, 2)]
+    assert undecided == 1
+    assert best_worst_pairs(groups) == ([], 1), "the best never met the worst"
+
+
+def test_a_response_without_a_valid_verdict_makes_no_pair():
+    pairs, undecided = all_pairs(judged((0, None, []), (1, 1.0, [2]), (2, 0.0, [])))
+    assert [(p.chosen["response_id"], p.rejected["response_id"], p.best_worst) for p in pairs] == [(1, 2, True)]
+    assert undecided == 2
+    assert all_pairs(judged((0, None, []), (1, None, []))) == ([], 1)
+
+
+def test_under_best_worst_only_the_best_meets_the_worst():
+    rows = [{"prompt_id": "a", "response_id": i, "reward": r, "sampler": "best_worst"} for i, r in enumerate([2, 3, 1])]
+    pairs, tied = all_pairs({"a": rows})
+    assert [(p.chosen["response_id"], p.rejected["response_id"]) for p in pairs] == [(1, 2)]
+    assert tied == 0

@@ -2,13 +2,29 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tiny
 from conftest import ROOT, SHARED_DATA
-from prefloop.prompts import Columns, read_source, split_rows, to_prompt, unique
+from prefloop.prompts import (
+    Columns,
+    check_settings,
+    filled,
+    given_pair,
+    parse_template,
+    prompt_rows,
+    read_source,
+    short_enough,
+    split_rows,
+    to_prompt,
+    unique,
+    without_void_pairs,
+)
 from prefloop.rows import InputError, read_rows
 
 PACKAGED = ROOT / "workflow/prompts/instructions.jsonl"
@@ -25,6 +41,12 @@ TURNS = [
 
 def prompt(row: dict) -> dict:
     return to_prompt(row, Columns(), "file, line 1")
+
+
+def read(rows: list[dict], word: str = "columns", template: list[dict] | None = None) -> tuple[list[dict], dict]:
+    """What is kept and dropped of raw rows."""
+    raw = ((f"file, line {number}", row) for number, row in enumerate(rows, start=1))
+    return unique(prompt_rows(raw, word, Columns(), template))
 
 
 def test_packaged_prompts_are_many_and_varied():
@@ -65,8 +87,7 @@ def test_transcripts_that_part_earlier_are_no_pair():
 def test_a_transcript_with_two_answers_in_a_row_is_no_prompt():
     text = "\n\nHuman: hi\n\nAssistant: a\n\nAssistant: b"
     assert prompt({"chosen": text, "rejected": text}) is None
-    rows, dropped = unique([("line 1", None, False)])
-    assert (rows, dropped["with two answers in a row"]) == ([], 1)
+    assert read([{"chosen": text, "rejected": text}]) == ([], {"repeated": 0, "with two answers in a row": 1})
 
 
 def test_named_columns():
@@ -144,10 +165,7 @@ def test_torn_line_and_empty_file(tmp_path):
 
 def test_repeated_prompts_are_dropped_and_repeated_ids_refused():
     row = {"prompt_id": "x", "messages": TURNS}
-    assert unique([("line 1", row, False), ("line 2", row, False)]) == (
-        [row],
-        {"repeated": 1, "with two answers in a row": 0},
-    )
+    assert unique([("line 1", row, False), ("line 2", row, False)]) == ([row], {"repeated": 1})
     with pytest.raises(InputError, match="line 2: duplicate prompt_id x, first in line 1"):
         unique([("line 1", row, True), ("line 2", row, True)])
 
@@ -159,6 +177,13 @@ def test_the_same_text_under_two_ids_is_one_prompt():
         ("line 2", {"prompt_id": "y", "messages": TURNS}, True),
     ]
     assert [row["prompt_id"] for row in unique(rows)[0]] == ["x"]
+
+
+def test_one_id_for_two_prompts_is_refused_even_in_a_published_data_set():
+    rows = [{"prompt_id": "x", "messages": [{"role": "user", "content": text}]} for text in "aab"]
+    assert read(rows[:2], "ultrachat")[1] == {"repeated": 1}
+    with pytest.raises(InputError, match="line 3: duplicate prompt_id x, first in file, line 2"):
+        read(rows, "ultrachat")
 
 
 def test_an_id_may_be_zero():
@@ -178,11 +203,175 @@ def test_split_takes_and_holds_out():
 
 @pytest.mark.skipif(not Path(SHARED_DATA).is_file(), reason="the HH-RLHF pairs are not on this machine")
 def test_real_hh_pairs():
-    rows, dropped = unique(
-        (where, to_prompt(row, Columns(), where), False)
-        for where, row in read_source(str(SHARED_DATA), PACKAGED, None, "test")
-    )
+    raw = list(read_source(str(SHARED_DATA), PACKAGED, None, "test"))
+    rows, dropped = unique(prompt_rows(raw, "hh_rlhf", Columns(), None))
+    assert (rows, dropped) == unique(prompt_rows(raw, "columns", Columns(), None))
     assert len(rows) + sum(dropped.values()) == 2312
     assert dropped["with two answers in a row"] == 4
     assert all(row["messages"][-1]["role"] == "user" for row in rows)
     assert all("\n\nHuman:" not in message["content"] for row in rows for message in row["messages"])
+
+
+PAIR = {"prompt": "why?", "chosen": "so", "rejected": "no"}
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        ({"chosen": "so", "rejected": " so\n"}, "with equal responses"),
+        ({"chosen": "so", "rejected": " "}, "with an empty response"),
+        ({"chosen": "", "rejected": ""}, "with an empty response"),
+    ],
+)
+def test_pairs_that_prefer_nothing_are_taken_out_and_their_prompts_kept(pair, reason):
+    sound, bare = prompt(PAIR), prompt({"prompt": "how?"})
+    void = prompt({"prompt": "what?"} | pair)
+    rows, dropped = without_void_pairs([sound, void, bare])
+    assert rows == [sound, prompt({"prompt": "what?"}), bare]
+    assert dropped == {reason: 1}
+
+
+def test_given_pair():
+    assert given_pair(prompt(PAIR), "train.jsonl, line 1") == ("so", "no")
+    with pytest.raises(InputError, match="line 2: .*own pairs, and prompt x has none; choose another prompts.source"):
+        given_pair({"prompt_id": "x", "messages": TURNS, "chosen": "so"}, "train.jsonl, line 2")
+
+
+def test_long_prompts_and_responses_are_dropped_and_counted():
+    """At the limit is within it, either response may be too long, and a prompt without responses stays."""
+    tokenizer = tiny.tokenizer()
+    rows = [
+        prompt({"prompt": "q" * 9, "chosen": "w" * 7, "rejected": "z"}),
+        prompt({"prompt": "q" * 8, "chosen": "z", "rejected": "w" * 9}),
+        prompt({"prompt": "q" * 7}),
+        prompt({"prompt": "q" * 99, "chosen": "w" * 99, "rejected": "z"}),
+    ]
+    limit = len(tokenizer("w" * 7, add_special_tokens=False)["input_ids"])
+    kept, dropped = short_enough(rows, tokenizer, 40, limit)
+    assert kept == [rows[0], rows[2]]
+    assert dropped == {"longer than 40 tokens": 1, f"with a response longer than {limit} tokens": 1}
+    assert short_enough(rows, tokenizer, 40, None) == (rows[:3], {"longer than 40 tokens": 1})
+
+
+def test_an_empty_prompt_is_an_error_in_prompts_of_ones_own_and_a_reason_in_a_published_data_set():
+    row = {"chosen": "\n\nHuman: \n\nAssistant: a", "rejected": "\n\nHuman: \n\nAssistant: b"}
+    assert read([HH, row], "hh_rlhf")[1] == {"repeated": 0, "with an empty prompt": 1}
+    with pytest.raises(InputError, match="line 2: empty prompt"):
+        read([HH, row])
+
+
+TEMPLATE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{question} ({info.title})"}]
+ASKED = {"question": "why?", "info": {"title": "T", "stars": 3, "tags": []}, "chosen": "so", "rejected": "no"}
+
+
+def test_a_template_makes_the_prompt_and_leaves_the_pair():
+    (row,), dropped = read([ASKED], template=TEMPLATE)
+    assert row["messages"] == [TEMPLATE[0], {"role": "user", "content": "why? (T)"}]
+    assert (row["chosen"], row["rejected"]) == ("so", "no")
+    assert dropped == {"repeated": 0}
+
+
+def test_a_template_replaces_the_prompt_column():
+    ((_, row, _),) = prompt_rows([("here", ASKED)], "columns", Columns(prompt="question"), TEMPLATE)
+    assert row["messages"][1]["content"] == "why? (T)"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{code}", 'f"{question}" {} {0}'),  # a value's braces are text, even where they name a column
+        ('{question} As {"a": {"b": 1}} or {}.', 'why? As {"a": {"b": 1}} or {}.'),
+        ("{question}{question}", "why?why?"),
+        ("{stars} {info.stars} {a.b}", "1.5 3 dotted"),
+        ("{a column}", "spaced"),
+    ],
+)
+def test_placeholders(content, expected):
+    row = ASKED | {"code": 'f"{question}" {} {0}', "stars": 1.5, "a.b": "dotted", "a column": "spaced"}
+    assert filled([{"role": "user", "content": content}], row, "here") == [{"role": "user", "content": expected}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{qestion}", "here: prompts.messages_template: missing qestion; found question, info, chosen, rejected"),
+        ("{info.titel}", "missing info.titel; found title, stars, tags"),
+        ("{question.title}", "missing question.title; found no fields"),
+        ("{info}", "info is .*, expected text or a number"),
+        ("{info.tags}", r"info.tags is \[\], expected text or a number"),
+    ],
+)
+def test_placeholders_that_have_no_value(content, message):
+    with pytest.raises(InputError, match=message):
+        filled([{"role": "user", "content": content}], ASKED, "here")
+
+
+def test_a_template_arrives_as_json():
+    assert parse_template(json.dumps(TEMPLATE)) == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{'role': 'user'}]", "prompts.messages_template: not JSON"),
+        ('"{question}"', "is no list of messages"),
+        ('{"role": "user", "content": "{question}"}', "is no list of messages"),
+        ("[]", "expected text or a list of messages"),
+        ('["{question}"]', "is no message: expected role"),
+        ('[{"role": "user", "text": "{question}"}]', "a user message has no content"),
+        ('[{"role": "robot", "content": "{question}"}]', "expected role"),
+        ('[{"role": "assistant", "content": "{question}"}]', "last message is the assistant's"),
+    ],
+)
+def test_bad_templates(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_template(text)
+
+
+def test_settings_that_would_do_nothing_are_refused():
+    check_settings("columns", Columns(prompt="question"), TEMPLATE)
+    check_settings("shp", Columns(), None)
+    with pytest.raises(InputError, match="prompts.messages_template: only with prompts.format columns, as shp"):
+        check_settings("shp", Columns(), TEMPLATE)
+    with pytest.raises(InputError, match="prompts.columns: only with prompts.format columns, as shp"):
+        check_settings("shp", Columns(prompt="question"), None)
+    with pytest.raises(InputError, match="prompts.format: sph is none of columns, hh_rlhf"):
+        check_settings("sph", Columns(), None)
+
+
+@pytest.fixture
+def program(manifests, tmp_path):
+    """The prompts program on made rows, as Snakemake would start it."""
+
+    def start(rows: list[dict], *flags: str) -> subprocess.CompletedProcess:
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        command = [sys.executable, ROOT / "workflow/scripts/prompts.py", "--source", "rows.jsonl"]
+        command += ["--packaged", PACKAGED, "--model", manifests["llama"]]
+        command += ["--train", "train.jsonl", "--held-out", "eval.jsonl", *flags]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    return start
+
+
+def test_the_program_names_every_reason_with_its_count(program, tmp_path):
+    rows = [{"question": f"number {n}", "chosen": "a good reply", "rejected": "a bad one"} for n in range(6)]
+    rows += [rows[0], rows[1] | {"question": "void", "rejected": "a good reply"}]
+    rows += [rows[1] | {"question": "long", "chosen": "a" * 300}, rows[1] | {"question": "q" * 300}]
+    template = [{"role": "user", "content": "Say {question}!"}]
+    done = program(rows, "--messages-template", json.dumps(template), "--max-response-tokens", "100")
+    assert done.stdout == (
+        "prompts: 10 rows of rows.jsonl; dropped 1 repeated, 1 longer than 256 tokens, 1 with a response longer than "
+        "100 tokens; pairs left out of prompts that stay: 1 with equal responses; 6 for training, 1 held out\n"
+    ), done.stderr
+    kept = [*read_rows(tmp_path / "train.jsonl"), *read_rows(tmp_path / "eval.jsonl")]
+    expected = {f"Say {name}!" for name in ["void", *(f"number {n}" for n in range(6))]}
+    assert {row["messages"][0]["content"] for row in kept} == expected
+    assert [("chosen" in row) for row in kept].count(False) == 1
+
+
+def test_the_program_says_in_one_line_why_no_prompt_is_left(program):
+    post = {"history": "why?", "human_ref_A": "so", "human_ref_B": "no", "labels": 1, "score_A": 3, "score_B": 2}
+    done = program([post], "--format", "shp")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no prompt is left: 1 rows of rows.jsonl; dropped 0 repeated, 1 with a score")
+    assert done.stderr.count("\n") == 1

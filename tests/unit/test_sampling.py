@@ -6,7 +6,7 @@ import torch
 from prefloop.batching import batches_by_length
 from prefloop.chat import eos_ids, prompt_ids
 from prefloop.models import load_merged
-from prefloop.sampling import Decoding, generate, invert, next_tokens
+from prefloop.sampling import Decoding, Voice, generate, invert, next_tokens
 
 LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
@@ -54,7 +54,8 @@ def sampler(request, manifests):
 
     def sample(texts, uniforms, decoding=None):
         prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]
-        return generate(model, prompts, uniforms, decoding or Decoding(), eos, tokenizer.pad_token_id)
+        counts = [len(uniforms) // len(texts)] * len(texts)
+        return generate([Voice(model)], prompts, counts, uniforms, decoding or Decoding(), eos, tokenizer.pad_token_id)
 
     sample.model, sample.tokenizer, sample.eos = model, tokenizer, eos
     return sample

@@ -1,11 +1,19 @@
 """Training: log 2 at the start, the same step whatever the micro-batches, and weights that come back from policy.pt."""
 
+import dataclasses
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+import two_processes
+from conftest import ROOT
+from prefloop.betas import BETAS, Risk, Schedule
+from prefloop.losses import LOSSES
 from prefloop.models import (
     Lora,
     add_adapter,
@@ -16,9 +24,10 @@ from prefloop.models import (
     reference_for,
     write_policy,
 )
+from prefloop.optimisation import batch_order, build_schedule
 from prefloop.rows import InputError
 from prefloop.scoring import response_logps
-from prefloop.training import Pair, Settings, batch_order, build_schedule, train
+from prefloop.training import Pair, Settings, train
 
 TOKENS = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [12, 1], [50, 51, 1], [61, 20]]
 
@@ -76,7 +85,7 @@ def test_adapters_keep_their_dropout(manifests):
 
 
 def test_a_diverged_run_says_so(manifests):
-    with pytest.raises(InputError, match="the loss is not finite at step [1-9].*lower train.learning_rate"):
+    with pytest.raises(InputError, match="the loss is not finite at step [1-9].*lower the learning rate"):
         run(manifests["llama"], Settings(parameters="full", learning_rate=1e18, epochs=6, batch_size=3))
 
 
@@ -142,7 +151,9 @@ def test_policy_comes_back_from_its_file(manifests, tmp_path, parameters):
         merged, _ = load_merged(manifests["llama"], tmp_path / "policy.pt", torch.float32, "cpu")
         assert response_logps(again, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-5)
         assert response_logps(merged, prompts, responses, 2).tolist() == pytest.approx(trained.tolist(), abs=1e-4)
-        reference, as_reference = reference_for(again, manifests["llama"], torch.float32, "cpu")
+        reference, as_reference = reference_for(
+            again, tmp_path / "policy.pt", manifests["llama"], manifests["llama"], torch.float32, "cpu"
+        )
         assert (reference is again) == (lora is not None)
         with as_reference():
             assert response_logps(reference, prompts, responses, 2).tolist() == initial.tolist()
@@ -171,3 +182,97 @@ def test_policy_files_that_are_none_are_refused(manifests, tmp_path):
     save(path, model, manifests["llama"], None)
     with pytest.raises(InputError, match="trained on base model"):
         load_policy(manifests["qwen"], path, torch.float32, "cpu")
+
+
+def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
+    """Every β rule, adapters and all parameters: the same weights, log and β state, to float tolerance."""
+    outcome = tmp_path / "two.pt"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(ROOT / "tests/two_processes.py"), str(manifests["llama"]), str(outcome)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two, one = torch.load(outcome, weights_only=True), two_processes.outcomes(manifests["llama"])
+    assert {name.split()[0] for name in one} == set(BETAS)
+    for name, expected in one.items():
+        states = [{k: v for k, v in found[name]["state"].items() if k != "collected"} for found in (one, two)]
+        assert states[1] == pytest.approx(states[0], abs=1e-4), name
+        for mine, theirs in zip(expected["steps"], two[name]["steps"], strict=True):
+            same = {key: value for key, value in mine.items() if key not in ("seconds", "passes")}
+            assert {key: theirs[key] for key in same} == pytest.approx(same, abs=1e-3), name
+        for key, weight in expected["weights"].items():
+            assert two[name]["weights"][key].numpy() == pytest.approx(weight.numpy(), abs=1e-5), (name, key)
+    betas = {name: [step["beta"] for step in found["steps"]] for name, found in one.items()}
+    assert len(set(betas["batch lora 2"])) > 2
+    assert len(set(betas["risk lora 2"])) > 2
+    assert betas["schedule lora 2"] == [0.1, 0.1, 0.3, 0.3, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("rule", BETAS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_loss_with_any_rule(manifests, loss, rule):
+    """One epoch of each: finite losses, margins that move, and the margins' shape in the log."""
+    settings = Settings(
+        loss=loss,
+        beta_rule=rule,
+        beta_schedule=Schedule((0.2,)),
+        beta_risk=Risk(warmup=2, beta_min=1e-3),
+        lora=Lora(r=2),
+        learning_rate=1e-3,
+        epochs=2,
+        batch_size=3,
+        micro_batch_size=2,
+    )
+    pairs = [dataclasses.replace(p, reward_chosen=1.0, explored=p.rejected) for p in examples(manifests["llama"])]
+    torch.manual_seed(0)
+    model = add_adapter(load_base(manifests["llama"], torch.float32)[0], settings.lora)
+    steps: list[dict] = []
+    train(model, pairs, settings, pad=2, seed=1, accelerator=Accelerator(cpu=True), on_step=steps.append)
+    assert len(steps) == 4
+    last = steps[-1]
+    order = [last[f"margins/{name}"] for name in ("min", "p10", "median", "p90", "max")]
+    assert order == sorted(order)
+    assert last["margins/sd"] > 0
+    assert 0 <= last["margins/positive"] <= 1
+    assert all(math.isfinite(value) for step in steps for value in step.values())
+
+
+def test_kept_pairs_alone_train(manifests):
+    """β-DPO drops the rest of a batch: its gradient is that of a batch of the kept pairs with the same β."""
+    settings = Settings(beta_rule="batch", lora=Lora(r=4), learning_rate=5e-3, batch_size=6, micro_batch_size=6)
+    kept = []
+    original = BETAS["batch"].weigh
+
+    def spy(self, *args, **kwargs):
+        beta, indices = original(self, *args, **kwargs)
+        kept.append((beta, indices))
+        return beta, indices
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BETAS["batch"], "weigh", spy)
+        steps, model = run(manifests["llama"], settings)
+    beta, indices = kept[0]
+    assert len(indices) == 4
+    assert steps[0]["beta"] == beta
+    order = next(batch_order(6, settings, 1))[1]
+    torch.manual_seed(0)
+    again = add_adapter(load_base(manifests["llama"], torch.float32)[0], settings.lora)
+    few = [examples(manifests["llama"])[order[i]] for i in indices]
+    alone = dataclasses.replace(settings, beta_rule="constant", beta=beta, batch_size=4, micro_batch_size=4)
+    train(again, few, alone, pad=2, seed=1, accelerator=Accelerator(cpu=True), on_step=lambda step: None)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
+
+
+def test_the_rule_goes_on_from_its_state(manifests):
+    """A second round with the first one's state starts at its β; without it, at config's."""
+    settings = Settings(beta_rule="risk", beta_risk=Risk(warmup=2, step=0.1), lora=Lora(r=2), batch_size=2, epochs=2)
+    model = add_adapter(load_base(manifests["llama"], torch.float32)[0], settings.lora)
+    give = {"pad": 2, "seed": 1, "accelerator": Accelerator(cpu=True)}
+    state = train(model, examples(manifests["llama"]), settings, **give, on_step=lambda step: None)
+    assert state["beta"] != settings.beta
+    for beta_state, expected in [(state, state["beta"]), (None, settings.beta)]:
+        steps: list[dict] = []
+        pairs = examples(manifests["llama"])
+        train(model, pairs, settings, round=2, **give, on_step=steps.append, beta_state=beta_state)
+        assert steps[0]["beta"] == expected

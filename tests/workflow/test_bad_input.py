@@ -19,7 +19,7 @@ from prefloop.rows import InputError, read_rows, whole, write_rows
         ("sedes=[1]", "sedes: unknown key; did you mean seeds?"),
         ("train={'learning_rate': '5e-7'}", "write 5.0e-7"),
         ("pairs={'metric': 'pffp'}", "pairs.metric: 'pffp' is none of pfp, pfp_raw"),
-        ("compare=[nobody]", "compare: no method nobody; known: dota, uniform"),
+        ("compare=[nobody]", "compare: no method nobody; known: dota, dota_as_released"),
     ],
 )
 def test_wrong_config_stops_before_any_job(workdir, override, message):

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from tyro.conf import arg
 
 from _program import run
-from prefloop.bandit import Arms, draw, read_arms, take_share
+from prefloop.bandit import Arms, Bandit, draw, read_arms, scored, take_share
 from prefloop.clusters import read_clusters
 from prefloop.rows import iterate_rows, read_rows, write_rows
 from prefloop.seeds import rng_for
@@ -21,12 +23,10 @@ def main(
     round: int,
     step: int,
     steps: int,
-    allocation: str,
+    bandit: Annotated[Bandit, arg(name="")],
     arms: Path | None = None,
     used: tuple[Path, ...] = (),
     budget: int = 32,
-    alpha: float = 1.0,
-    top_k: int = 10,
     reuse: bool = False,
 ) -> None:
     """Draw the prompts of one step.
@@ -39,28 +39,26 @@ def main(
         round: Round, from 1.
         step: Step of the round, from 1.
         steps: Steps a round; `all` spreads the training set over them.
-        allocation: How prompts are shared out among clusters, a word of ALLOCATIONS.
+        bandit: How prompts are shared out among clusters.
         arms: arms.json of the step before; none in a run's first step.
         used: prompts.jsonl of every step before, in this run.
         budget: Prompts to draw; `all` draws its share of everything instead.
-        alpha: Width of the confidence bound.
-        top_k: Arms that share the budget, for top_k.
         reuse: Draw prompts again once all have been annotated, instead of stopping with an error.
     """
     rows = read_rows(prompts, ["prompt_id", "messages"])
     state = read_clusters(clusters)
     cluster_of = dict(zip(state["prompt_ids"], state["labels"].tolist(), strict=True))
     labels = np.array([cluster_of[row["prompt_id"]] for row in rows])
-    if allocation == "all":
+    if bandit.allocation == "all":
         chosen = take_share(len(rows), step, steps, rng_for(seed, "allocate", round))
     else:
         drawn = Counter(row["prompt_id"] for path in used for row in iterate_rows(path, ["prompt_id"]))
         times = np.array([drawn[row["prompt_id"]] for row in rows])
-        before = read_arms(arms) if arms else Arms.fresh(state["k"])
-        rng = rng_for(seed, "allocate", round, step)
-        chosen = draw(allocation, before, labels, times, budget, rng, alpha=alpha, top_k=top_k, reuse=reuse)
+        before = scored(read_arms(arms) if arms else Arms.fresh(state["k"]), state["centroids"], bandit)
+        chosen = draw(before, labels, times, budget, rng_for(seed, "allocate", round, step), bandit, reuse=reuse)
     write_rows(output, (rows[i] | {"cluster": int(labels[i])} for i in chosen))
-    print(f"allocate: {len(chosen)} of {len(rows)} prompts by {allocation}, {len(set(labels[chosen]))} clusters")
+    clusters_drawn = len(set(labels[chosen]))
+    print(f"allocate: {len(chosen)} of {len(rows)} prompts by {bandit.allocation}, {clusters_drawn} clusters")
 
 
 run(main)

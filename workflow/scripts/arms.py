@@ -1,11 +1,13 @@
 """Tell the bandit what a step's prompts were worth."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from tyro.conf import arg
 
 from _program import run
-from prefloop.bandit import Arms, read_arms, ucb_scores, update, write_arms
+from prefloop.bandit import Arms, Bandit, read_arms, scored, update, write_arms
 from prefloop.clusters import read_clusters
 from prefloop.metrics import METRICS
 from prefloop.pairs import best_worst_pairs, read_responses, to_columns
@@ -22,14 +24,16 @@ def main(
     seed: int,
     round: int,
     step: int,
+    bandit: Annotated[Bandit, arg(name="")],
     arms: Path | None = None,
     metric: str = "pfp",
-    alpha: float = 1.0,
+    normalise: Literal["rank", "identity"] = "rank",
     gamma: float = 1.0,
+    beta: float = 0.1,
 ) -> None:
-    """Update the arms with the rank-normalised metric of each prompt's best-against-worst pair.
+    """Update the arms with the metric of each prompt's best-against-worst pair, normalised.
 
-    A prompt whose responses are all tied has no pair to teach with and counts as worth 0.
+    A prompt whose responses are all tied has no pair to teach with and counts as the step's least: 0 as a rank.
 
     Args:
         clusters: clusters.pkl.
@@ -39,25 +43,35 @@ def main(
         seed: The run's seed, for metric random.
         round: Round, from 1.
         step: Step of the round, from 1.
+        bandit: How arms are scored.
         arms: arms.json of the step before; none in a run's first step.
         metric: What a prompt is worth, a word of METRICS.
-        alpha: Width of the confidence bound in the scores written.
+        normalise: Its rank within the step, in [0, 1], or the metric as it is.
         gamma: Share of the past kept at each step; 1 forgets nothing.
+        beta: The β that training starts with, for the metrics that ask for it.
     """
-    before = read_arms(arms) if arms else Arms.fresh(read_clusters(clusters)["k"])
+    state = read_clusters(clusters)
+    before = read_arms(arms) if arms else Arms.fresh(state["k"])
     groups = read_responses(rewards, pfp)
     pairs, tied = best_worst_pairs(groups)
     worth = np.full(len(groups), -np.inf)
     if pairs:
-        values = METRICS[metric](to_columns(pairs), rng_for(seed, "arms", round, step))
+        values = METRICS[metric](to_columns(pairs, beta), rng_for(seed, "arms", round, step))
         place = {prompt_id: i for i, prompt_id in enumerate(groups)}
         worth[[place[pair.chosen["prompt_id"]] for pair in pairs]] = values
-    rewards_of_prompts = np.where(np.isfinite(worth), rank_normalise(worth), 0.0)
     drawn_from = np.array([group[0]["cluster"] for group in groups.values()])
-    after = update(before, drawn_from, rewards_of_prompts, gamma)
-    after.score = ucb_scores(after, alpha)
+    after = update(before, drawn_from, normalised(worth, normalise), gamma, bandit.exploration)
+    after.score = scored(after, state["centroids"], bandit).score
     write_arms(output, after, round=round, step=step)
-    print(f"arms: {len(groups)} prompts by {metric}, {tied} of them with all responses tied")
+    print(f"arms: {len(groups)} prompts by {metric}, {tied} of them without a best and a worst response")
+
+
+def normalised(worth: np.ndarray, how: str) -> np.ndarray:
+    """What prompts [prompts] are worth to their arms; −∞ marks those that have no pair."""
+    usable = np.isfinite(worth)
+    if how == "rank":
+        return np.where(usable, rank_normalise(worth), 0.0)
+    return np.where(usable, worth, worth[usable].min() if usable.any() else 0.0)
 
 
 run(main)

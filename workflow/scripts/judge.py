@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _program import run
 from prefloop.costs import CostMeter
-from prefloop.feedback import FEEDBACK, Settings, rewards_of
+from prefloop.feedback import Settings, contest
 from prefloop.rows import InputError, read_rows, write_rows
 
 
@@ -28,8 +28,8 @@ def main(
         output: Where the verdicts go, one row a prompt.
         cost: Where the cost goes.
         evaluator: Who decides the outcome.
-        feedback: The training feedback, whose reward of each sample is written beside the evaluator's.
-        threads: CPU threads, for reward models.
+        feedback: The feedback that trained the policy, whose reward of each sample is written beside the evaluator's.
+        threads: CPU threads, for models that score or judge.
     """
     meter = CostMeter("judge")
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
@@ -40,40 +40,31 @@ def main(
     missing = [row["prompt_id"] for row in ours if row["prompt_id"] not in theirs]
     if missing:
         raise InputError(f"{opponent}: no sample for prompt {missing[0]}, which {samples} has")
-    scores = {}
-    for name, settings in [("evaluator", evaluator), ("feedback", feedback)]:
-        score = FEEDBACK[settings.kind](settings, threads)
-        for side, rows in [("sample", ours), ("opponent", [theirs[row["prompt_id"]] for row in ours])]:
-            scores[name, side] = rewards_of(
-                score,
-                [messages[row["prompt_id"]] for row in rows],
-                [row["response"] for row in rows],
-                [(row["prompt_id"], row["response_id"]) for row in rows],
-            )
-        meter.feedback(score)
+    against = [theirs[row["prompt_id"]] for row in ours]
+    asked = [messages[row["prompt_id"]] for row in ours]
+    trained = [{"reward": None, "reward_opponent": None}] * len(ours)
+    if feedback.kind not in ("judge", "dataset"):  # these give no reward to one response alone
+        trained = contest(feedback, threads, asked, ours, against, meter)
+    verdicts = contest(evaluator, threads, asked, ours, against, meter)
     write_rows(
         output,
         (
-            {
-                "prompt_id": row["prompt_id"],
-                "outcome": outcome(scores["evaluator", "sample"][i], scores["evaluator", "opponent"][i]),
-                "reward": scores["evaluator", "sample"][i],
-                "reward_opponent": scores["evaluator", "opponent"][i],
-                "feedback": scores["feedback", "sample"][i],
-                "feedback_opponent": scores["feedback", "opponent"][i],
+            {"prompt_id": row["prompt_id"]}
+            | verdict
+            | {
+                "feedback": reward["reward"],
+                "feedback_opponent": reward["reward_opponent"],
                 "n_tokens": row["n_tokens"],
-                "n_tokens_opponent": theirs[row["prompt_id"]]["n_tokens"],
+                "n_tokens_opponent": other["n_tokens"],
             }
-            for i, row in enumerate(ours)
+            for row, other, verdict, reward in zip(ours, against, verdicts, trained, strict=True)
         ),
     )
-    mean = sum(scores["evaluator", "sample"]) / len(ours)
-    print(f"judge: {len(ours)} samples, mean evaluator reward {mean:.4g}")
+    counts = {word: sum(v["outcome"] == word for v in verdicts) for word in ("win", "tie", "loss", "invalid")}
+    print(f"judge: {len(ours)} samples, {', '.join(f'{n} {word}' for word, n in counts.items())}")
+    if "judge" in meter.notes:
+        print(f"judge: {meter.notes['judge']}")
     meter.write(cost)
-
-
-def outcome(ours: float, theirs: float) -> str:
-    return "win" if ours > theirs else "loss" if ours < theirs else "tie"
 
 
 run(main)

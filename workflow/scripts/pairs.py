@@ -6,7 +6,7 @@ import numpy as np
 
 from _program import run
 from prefloop.metrics import METRICS, keep_top, reward_gap
-from prefloop.pairs import Pair, all_pairs, gap_filters, read_responses, to_columns
+from prefloop.pairs import Pair, all_pairs, choose, gap_filters, read_responses, to_columns
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.seeds import rng_for
 
@@ -24,6 +24,7 @@ def main(
     top_n: int | None = None,
     min_gap: float | None = None,
     min_gap_quantile: float | None = None,
+    beta: float = 0.1,
 ) -> None:
     """Form pairs from every step of a round.
 
@@ -39,25 +40,29 @@ def main(
         top_n: Pairs kept; all if not given.
         min_gap: Drop pairs with a smaller reward gap, in units of the reward.
         min_gap_quantile: Drop pairs below this quantile of the round's reward gaps.
+        beta: The β that training starts with, for the metrics that ask for it.
     """
-    found, ties = [], 0
+    found, undecided, explored = [], 0, {}
     for step_rewards, step_pfp, step_generations in zip(rewards, pfp, generations, strict=True):
-        pairs, tied = all_pairs(read_responses(step_rewards, step_pfp, step_generations))
-        found, ties = found + pairs, ties + tied
+        groups = read_responses(step_rewards, step_pfp, step_generations)
+        pairs, without = all_pairs(groups)
+        found, undecided = found + pairs, undecided + without
+        explored |= first_of_reference(groups)
     messages = {
         row["prompt_id"]: row["messages"] for path in prompts for row in read_rows(path, ["prompt_id", "messages"])
     }
-    columns = to_columns(found)
+    columns = to_columns(found, beta)
     filters = gap_filters(reward_gap(columns), min_gap, min_gap_quantile)
     wide = np.flatnonzero(np.all(list(filters.values()), axis=0))
-    columns = {name: values[wide] for name, values in columns.items()}
+    columns = choose(columns, wide)
     scores = METRICS[metric](columns, rng_for(seed, "pairs", round))
     kept = keep_top(scores, top_n)
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
-    account = f"{ties} pairs tied, {len(found)} ordered; {dropped}, top_n by {metric} dropped {len(wide) - len(kept)}"
+    dropped += f", top_n by {metric} dropped {len(wide) - len(kept)}"
+    account = f"{undecided} pairs tied, {len(found)} ordered; {dropped}"
     if len(kept) == 0:
         raise InputError(f"no pair left to train on: {account}; {advice(found)}")
-    write_rows(output, (to_row(found[wide[i]], messages, metric, float(scores[i])) for i in kept))
+    write_rows(output, (to_row(found[wide[i]], messages, explored, metric, float(scores[i])) for i in kept))
     print(f"pairs: {len(kept)} kept; {account}")
 
 
@@ -67,7 +72,13 @@ def advice(found: list) -> str:
     return "lower pairs.min_gap (in the reward's own units) or pairs.min_gap_quantile"
 
 
-def to_row(pair: Pair, messages: dict, metric: str, score: float) -> dict:
+def first_of_reference(groups: dict[str, list[dict]]) -> dict[str, list[int]]:
+    """By prompt the token ids of the first response that the reference sampled; prompts without one are left out."""
+    sampled = {prompt_id: [r for r in group if r["component"] == "reference"] for prompt_id, group in groups.items()}
+    return {prompt_id: responses[0]["token_ids"] for prompt_id, responses in sampled.items() if responses}
+
+
+def to_row(pair: Pair, messages: dict, explored: dict, metric: str, score: float) -> dict:
     """One row of pairs.jsonl: everything that training needs to know of a pair."""
     row = {
         "prompt_id": pair.chosen["prompt_id"],
@@ -79,12 +90,16 @@ def to_row(pair: Pair, messages: dict, metric: str, score: float) -> dict:
         row |= {
             side: response["response"],
             f"response_id_{side}": response["response_id"],
+            f"component_{side}": response["component"],
             f"token_ids_{side}": response["token_ids"],
             f"reward_{side}": response["reward"],
             f"n_{side}": response["n_tokens"],
             f"logp_{side}": response["logp"],
             f"logp_ref_{side}": response["logp_ref"],
         }
+    if pair.chosen["prompt_id"] in explored:
+        own = [r["token_ids"] for r in (pair.chosen, pair.rejected) if r["component"] == "reference"]
+        row["token_ids_explored"] = own[0] if own else explored[pair.chosen["prompt_id"]]
     return row | {"metric": metric, "score": score}
 
 

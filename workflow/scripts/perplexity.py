@@ -9,7 +9,7 @@ from _program import run
 from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
-from prefloop.models import default_device, is_trained, load_policy, parameter_count, reference_for, resolve_dtype
+from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
 from prefloop.rows import InputError, by_prompt, read_rows, write_rows
 from prefloop.scoring import response_logps
 
@@ -18,6 +18,7 @@ def main(
     *,
     model: Path,
     policy: Path,
+    reference: Path,
     prompts: Path,
     generations: Path,
     output: Path,
@@ -26,11 +27,12 @@ def main(
     dtype: str = "auto",
     threads: int = 1,
 ) -> None:
-    """Log-probabilities of every response under the policy and under its reference, the base model.
+    """Log-probabilities of every response under the policy and under its reference.
 
     Args:
         model: Manifest of the base model.
         policy: The policy before this round: a policy.pt, or the base model's manifest.
+        reference: The reference of this round, likewise.
         prompts: The prompts that were answered.
         generations: The responses.
         output: Where n_tokens, logp and logp_ref of each response go.
@@ -43,8 +45,7 @@ def main(
     device = default_device()
     meter = CostMeter("perplexity", parameter_count(model), device)
     network, tokenizer = load_policy(model, policy, resolve_dtype(dtype, device), device)
-    if is_trained(policy):
-        base, as_reference = reference_for(network, model, resolve_dtype(dtype, device), device)
+    other, as_reference = reference_for(network, policy, reference, model, resolve_dtype(dtype, device), device)
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     groups = list(by_prompt(read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])).values())
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]]) for group in groups]
@@ -57,9 +58,9 @@ def main(
         with torch.no_grad():
             logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
             meter.forward(tokens)
-            if is_trained(policy):
+            if policy != reference:
                 with as_reference():
-                    logps_ref = response_logps(base, prompt_tokens, responses, tokenizer.pad_token_id)
+                    logps_ref = response_logps(other, prompt_tokens, responses, tokenizer.pad_token_id)
                 meter.forward(tokens)
         if not (logps.isfinite().all() and logps_ref.isfinite().all()):
             raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _program import run
 from prefloop.costs import CostMeter
-from prefloop.feedback import FEEDBACK, Settings, rewards_of
+from prefloop.feedback import Settings, annotate
 from prefloop.rows import read_rows, write_rows
 
 
@@ -17,22 +17,20 @@ def main(*, prompts: Path, generations: Path, output: Path, cost: Path, feedback
         output: Where the rewards go, one row a response.
         cost: Where the cost goes.
         feedback: Who scores.
-        threads: CPU threads, for a reward model.
+        threads: CPU threads, for a model that scores or judges.
     """
     meter = CostMeter("reward")
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
-    rows = read_rows(generations, ["prompt_id", "cluster", "response_id", "response"])
-    score = FEEDBACK[feedback.kind](feedback, threads)
-    rewards = rewards_of(
-        score,
-        [messages[row["prompt_id"]] for row in rows],
-        [row["response"] for row in rows],
-        [(row["prompt_id"], row["response_id"]) for row in rows],
-    )
+    required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
+    rows = read_rows(generations, required)
+    found = annotate(feedback, threads, messages, rows, meter)
     fields = ("prompt_id", "cluster", "response_id")
-    write_rows(output, ({f: row[f] for f in fields} | {"reward": r} for row, r in zip(rows, rewards, strict=True)))
-    print(f"reward: {len(rows)} responses, mean {sum(rewards) / len(rewards):.4g}")
-    meter.feedback(score)
+    write_rows(output, ({f: row[f] for f in fields} | given for row, given in zip(rows, found, strict=True)))
+    rewards = [given["reward"] for given in found if given["reward"] is not None]
+    mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "none of them decided"
+    print(f"reward: {len(rows)} responses, {mean}")
+    if "judge" in meter.notes:
+        print(f"reward: judge {meter.notes['judge']}")
     meter.write(cost)
 
 

@@ -1,29 +1,26 @@
 """Train the policy on one round's pairs."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from tyro.conf import arg
 
 from _program import run
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import (
-    add_adapter,
-    add_trained,
     default_device,
     is_trained,
-    load_base,
+    load_trainable,
     parameter_count,
     read_policy,
-    resolve_dtype,
+    replace_adapter,
     write_policy,
 )
-from prefloop.rows import InputError, read_rows, sha256_of, whole, write_rows
+from prefloop.optimisation import start, write_steps
+from prefloop.rows import read_rows, sha256_of
 from prefloop.seeds import seed_for
-from prefloop.training import Pair, Settings, pair_tokens, train
+from prefloop.training import Pair, Settings, train
 
 
 def main(
@@ -38,9 +35,12 @@ def main(
     seed: int,
     round: int,
     settings: Annotated[Settings, arg(name="")],
+    carry_beta: bool = True,
     threads: int = 1,
 ) -> None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
+
+    Runs as one process, or as several under `accelerate launch`, to the same weights.
 
     Args:
         model: Manifest of the base model.
@@ -53,36 +53,33 @@ def main(
         seed: The run's seed.
         round: Round, from 1.
         settings: How to train.
-        threads: CPU threads.
+        carry_beta: Go on with the β rule's state of the round before, instead of starting it anew.
+        threads: CPU threads of each process.
     """
-    from accelerate import Accelerator
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed_for(seed, "train", round))
     device = default_device()
-    dtype = resolve_dtype(settings.dtype, device)
-    mixed = {torch.bfloat16: "bf16", torch.float32: "no"}[dtype]
-    accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
+    accelerator, dtype = start(settings, device, threads, seed_for(seed, "train", round))
     meter = CostMeter("train", parameter_count(model), device)
-    network, tokenizer = load_trainable(model, policy, settings, dtype)
-    examples = [
-        to_pair(row, tokenizer) for row in read_rows(pairs, ["messages", "logp_ref_chosen", "logp_ref_rejected"])
-    ]
+    network, tokenizer = load_trainable(model, policy, settings.parameters, settings.lora, dtype)
+    examples = [to_pair(row, tokenizer) for row in read_rows(pairs, ["messages", "logp_ref_chosen", "reward_chosen"])]
     steps: list[dict] = []
     beta_state = train(
         network,
         examples,
         settings,
+        round=round,
         pad=tokenizer.pad_token_id,
         seed=seed_for(seed, "train", round),
         accelerator=accelerator,
         on_step=steps.append,
+        beta_state=read_policy(policy)["beta_state"] if carry_beta and is_trained(policy) else None,
     )
-    meter.train(settings.epochs * sum(map(pair_tokens, examples)))
+    if not accelerator.is_main_process:
+        return
+    meter.train(settings.epochs * sum(pair.tokens for pair in examples))
+    meter.forward(sum((step["passes"] - 1) * step["tokens"] for step in steps))
     lora = settings.lora if settings.parameters == "lora" else None
     replace_adapter(output.parent / "adapter", network if lora is not None else None)
-    write_speed(speed, steps)
-    write_rows(metrics, ({"round": round} | {k: v for k, v in step.items() if k != "seconds"} for step in steps))
+    write_steps(metrics, speed, steps, round=round)
     write_policy(
         output,
         model=network,
@@ -101,46 +98,17 @@ def main(
     meter.write(cost)
 
 
-def load_trainable(manifest: Path, policy: Path, settings: Settings, dtype: torch.dtype):
-    """The policy before this round with the parameters to train in float32, the frozen ones in `dtype`."""
-    saved = read_policy(policy) if is_trained(policy) else None
-    full = settings.parameters == "full"
-    network, tokenizer = load_base(manifest, torch.float32 if full else dtype)
-    if saved is not None:
-        if (saved["adapter"] is None) != full:
-            raise InputError(
-                f"{policy}: not trained with train.parameters {settings.parameters}; start that method anew"
-            )
-        network = add_trained(network, saved, manifest, policy)
-    elif not full:
-        network = add_adapter(network, settings.lora)
-    return network, tokenizer
-
-
-def replace_adapter(folder: Path, network) -> None:
-    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained."""
-    partial = folder.with_name(".adapter.partial")
-    for stale in (folder, partial):
-        shutil.rmtree(stale, ignore_errors=True)
-    if network is not None:
-        network.save_pretrained(partial)
-        partial.rename(folder)
-
-
 def to_pair(row: dict, tokenizer) -> Pair:
     return Pair(
         prompt=prompt_ids(tokenizer, row["messages"]),
         chosen=row["token_ids_chosen"],
         rejected=row["token_ids_rejected"],
-        ref_logp_chosen=row["logp_ref_chosen"],
-        ref_logp_rejected=row["logp_ref_rejected"],
+        logp_ref_chosen=row["logp_ref_chosen"],
+        logp_ref_rejected=row["logp_ref_rejected"],
+        reward_chosen=row["reward_chosen"],
+        reward_rejected=row["reward_rejected"],
+        explored=row.get("token_ids_explored"),
     )
-
-
-def write_speed(path: Path, steps: list[dict]) -> None:
-    with whole(path) as partial:
-        lines = [f"{s['step']},{s['tokens']},{s['seconds']:.3f},{s['tokens'] / s['seconds']:.1f}" for s in steps]
-        partial.write_text("\n".join(["step,tokens,seconds,tokens_per_second", *lines]) + "\n")
 
 
 run(main)

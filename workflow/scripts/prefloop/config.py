@@ -7,6 +7,7 @@ from its module's source.
 import ast
 import difflib
 import hashlib
+import json
 import math
 import shlex
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from prefloop.rows import InputError
 
 LIBRARY = Path(__file__).parent
 SCRIPTS = LIBRARY.parent
+TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
 def load_schema(path: Path) -> dict:
@@ -58,6 +60,8 @@ def checked(config: dict, schema: dict) -> dict:
     if errors:
         raise InputError("config: " + "\nconfig: ".join(explain(error) for error in errors))
     config = with_defaults(config, schema, schema)
+    for name, settings in config["reward_models"].items():
+        config["reward_models"][name] = with_defaults(settings, schema["$defs"]["reward_model"], schema)
     config.setdefault("compare", list(config["methods"]))
     problems = contradictions(config)
     if problems:
@@ -129,19 +133,21 @@ def with_defaults(value: dict, schema: dict, root: dict) -> dict:
 
 def contradictions(config: dict) -> list[str]:
     """What no single key shows: combinations that could not run, found before any job."""
-    problems = incomplete_feedback("feedback", config["feedback"])
-    problems += incomplete_feedback("evaluation.evaluator", config["evaluation"]["evaluator"])
+    evaluator = config["evaluation"]["evaluator"]
+    problems = impossible_feedback("feedback", config["feedback"], config)
+    problems += impossible_feedback("evaluation.evaluator", evaluator, config)
+    if evaluator["kind"] == "dataset":
+        problems.append("evaluation.evaluator: the data set has no preference between new samples; name another kind")
     problems += [f"{where}: {value} is not a finite number" for where, value in not_finite(config)]
+    if config["prompts"]["messages_template"] and config["prompts"]["format"] != "columns":
+        problems.append("prompts.messages_template: only with prompts.format columns; a data set's format has its own")
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
             continue
         settings = of_method(config, method)
-        problems += incomplete_feedback(f"methods.{method}.feedback", settings["feedback"])
-        if settings["generation"]["temperature"] == 0:
-            problems.append(f"generation.temperature: 0 makes all responses of a prompt equal (method {method})")
-        if settings["train"]["micro_batch_size"] > settings["train"]["batch_size"]:
-            problems.append(f"train.micro_batch_size: larger than train.batch_size (method {method})")
+        problems += impossible_feedback(f"methods.{method}.feedback", settings["feedback"], config)
+        problems += [f"{problem} (method {method})" for problem in impossible_method(settings)]
     if not problems:
         problems += [
             f"model {source}: expected {PACKAGE_FORM}"
@@ -151,12 +157,57 @@ def contradictions(config: dict) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def incomplete_feedback(where: str, feedback: dict) -> list[str]:
-    """What a feedback of this kind cannot do without."""
-    needed = {"function": "function", "reward_model": "model"}.get(feedback["kind"])
-    if needed is None or feedback[needed]:
-        return []
-    return [f"{where}: kind {feedback['kind']} needs {where}.{needed}"]
+def impossible_method(settings: dict) -> list[str]:
+    """Choices of one method that cannot stand together, each with the reason."""
+    bandit, generation, train = settings["bandit"], settings["generation"], settings["train"]
+    sampler, loss, rule = generation["sampler"], train["loss"], train["beta_rule"]
+    mixes = sampler in ("mixp", "policy_reference")
+    found = {
+        "generation.temperature: 0 makes all responses of a prompt equal": (
+            generation["temperature"] == 0 and sampler != "dataset"
+        ),
+        f"generation.n: sampler {sampler} answers two at a time, so n must be even": mixes and generation["n"] % 2,
+        f"generation.sampler: {sampler} needs a reference other than the policy, and reference.kind previous is "
+        "the policy before each round; use sampler policy or another reference": (
+            settings["reference"]["kind"] == "previous" and (mixes or sampler == "reference")
+        ),
+        "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset": (
+            settings["feedback"]["kind"] == "dataset" and sampler != "dataset"
+        ),
+        f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use policy_reference": (
+            loss == "xpo" and sampler not in ("policy_reference", "reference")
+        ),
+        f"bandit.normalise: allocation {bandit['allocation']} needs rewards in [0, 1], which only rank gives": (
+            bandit["allocation"] in ("thompson", "exp3") and bandit["normalise"] != "rank"
+        ),
+        "train.beta_schedule.values: beta_rule schedule needs at least one": (
+            rule == "schedule" and not train["beta_schedule"]["values"]
+        ),
+        f"train.beta_risk.beta_min: loss {loss} divides by beta, so it must be above 0": (
+            rule.startswith("risk") and loss in ("ipo", "ipo_mean", "sppo") and train["beta_risk"]["beta_min"] == 0
+        ),
+        "train.beta_risk: beta_max is below beta_min": (
+            rule.startswith("risk") and train["beta_risk"]["beta_max"] < train["beta_risk"]["beta_min"]
+        ),
+        "train.micro_batch_size: larger than train.batch_size": train["micro_batch_size"] > train["batch_size"],
+    }
+    return [problem for problem, holds in found.items() if holds]
+
+
+def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
+    """What a feedback of this kind cannot do without, and reward models that nobody trains."""
+    kind, model, judge = feedback["kind"], feedback["model"], feedback["judge"]
+    problems = []
+    if kind == "function" and not feedback["function"]:
+        problems.append(f"{where}: kind function needs {where}.function")
+    if kind == "reward_model" and not model:
+        problems.append(f"{where}: kind reward_model needs {where}.model")
+    if kind == "judge" and not model and not (judge["base_url"] and judge["model"]):
+        problems.append(f"{where}: kind judge needs {where}.model, or judge.base_url with judge.model for a server")
+    if model and model.startswith(TRAINED) and model.removeprefix(TRAINED) not in config["reward_models"]:
+        known = ", ".join(config["reward_models"]) or "none"
+        problems.append(f"{where}.model: {model}, but reward_models has no such name; known: {known}")
+    return problems
 
 
 def not_finite(value, where: str = "") -> Iterable[tuple[str, float]]:
@@ -191,7 +242,9 @@ def flags(settings: dict, prefix: str = "") -> str:
         name = prefix + name.replace("_", "-")
         if isinstance(value, dict):
             words.append(flags(value, f"{name}."))
-        elif value is not None:
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            words.append(f"--{name} {shlex.quote(json.dumps(value, ensure_ascii=False))}")
+        elif value is not None and value != []:
             values = value if isinstance(value, list) else [value]
             words.append(" ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)]))
     return " ".join(word for word in words if word)
@@ -205,11 +258,24 @@ def model_name(source: str) -> str:
 
 
 def model_sources(config: dict) -> dict[str, str]:
-    """Every model the experiment needs: folder name -> source."""
-    sources = [config["policy"]["model"], config["evaluation"]["evaluator"]["model"]]
-    sources += [of_method(config, method)["feedback"]["model"] for method in config["compare"]]
+    """Every model the experiment fetches: folder name -> source."""
+    named = [config["evaluation"]["evaluator"]["model"], config["feedback"]["model"]]
+    named += [of_method(config, method)["feedback"]["model"] for method in config["compare"]]
+    trained = {name.removeprefix(TRAINED) for name in named if name and name.startswith(TRAINED)}
+    sources = [config["policy"]["model"], *(config["reward_models"][name]["base"] for name in sorted(trained))]
+    sources += [name for name in named if name and not name.startswith(TRAINED)]
     sources += [config["clusters"]["embedding"]] if config["clusters"]["embedding"] != "policy" else []
-    return {model_name(source): source for source in sources if source}
+    return {model_name(source): source for source in sources}
+
+
+def relevant(settings: dict, schema: dict) -> dict:
+    """A section without the settings whose `when` does not hold: they count under other words than those chosen."""
+
+    def counts(name: str) -> bool:
+        conditions = schema["properties"][name].get("when", {})
+        return all(settings[key] in words for key, words in conditions.items())
+
+    return {name: value for name, value in settings.items() if counts(name)}
 
 
 def code_files(script: Path) -> list[str]:

@@ -15,11 +15,15 @@ from prefloop.rows import write_json
 
 
 class CostMeter:
-    """Counts a stage's work from its creation to `write`, which stores one JSON object beside the stage's output."""
+    """Counts a stage's work from its creation to `write`, which stores one JSON object beside the stage's output.
+
+    `notes` go into that object as they are.
+    """
 
     def __init__(self, stage: str, parameters: int = 0, device: str = "cpu"):
         self.stage, self.parameters, self.device = stage, parameters, device
         self.tokens_in = self.tokens_out = self.flops = 0
+        self.notes: dict = {}
         self.start = time.perf_counter()
 
     def forward(self, tokens_in: int, tokens_out: int = 0, parameters: int | None = None) -> None:
@@ -54,7 +58,8 @@ class CostMeter:
                 "device": self.device,
                 "peak_memory_bytes": peak_memory(self.device),
                 "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            },
+            }
+            | self.notes,
         )
         tokens = self.tokens_in + self.tokens_out
         rate = f", {tokens:,} tokens ({tokens / self.seconds:,.0f} a second)" if tokens else ""

@@ -1,14 +1,20 @@
-"""Who scores responses: a Python function, or a reward model. One number a response, larger is better."""
+"""Who says what a response is worth: a function, a reward model, a judge of two, or the data set itself.
+
+Functions and reward models give every response a number, larger is better. A judge compares a prompt's responses two
+by two. `annotate` turns either into the fields of rewards.jsonl, `contest` into the verdicts of evaluation.
+"""
 
 import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from prefloop.chat import first_line, quiet_transformers
-from prefloop.rows import InputError, read_json
+from prefloop.judges import Judging, LocalJudge, ServerJudge, Verdict, report
+from prefloop.rows import InputError, by_prompt, read_json
 
 Messages = list[dict]
 
@@ -22,9 +28,11 @@ class Settings:
     function: str | None = None
     """`module:function`, called with (prompts, responses), for kind function."""
     model: Path | None = None
-    """Manifest of a fetched one-logit sequence classifier, for kind reward_model."""
+    """Manifest of a one-logit sequence classifier for kind reward_model, of a causal language model for judge."""
     batch_size: int = 32
-    """Responses scored at once by a reward model."""
+    """Responses, or questions to a judge, that a model reads at once."""
+    judge: Judging = field(default_factory=Judging)
+    """How kind judge asks."""
 
 
 def load_function(settings: Settings, threads: int) -> Callable:
@@ -87,7 +95,7 @@ class RewardModel:
 
         from prefloop.batching import batches_by_length
 
-        encoded = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        encoded = [encode(self.tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
         lengths = [len(e["input_ids"]) for e in encoded]
         rewards = [0.0] * len(encoded)
         for batch in batches_by_length(lengths, self.batch_size):
@@ -100,19 +108,109 @@ class RewardModel:
         self.tokens += sum(lengths)
         return rewards
 
-    def encode(self, messages: Messages, response: str) -> dict:
-        if self.tokenizer.chat_template is None:
-            question = "\n".join(message["content"] for message in messages)
-            return self.tokenizer(question, response, truncation=True)
-        conversation = [*messages, {"role": "assistant", "content": response}]
-        text = self.tokenizer.apply_chat_template(conversation, tokenize=False)
-        return self.tokenizer(text, add_special_tokens=False, truncation=True)
+
+def encode(tokenizer, messages: Messages, response: str) -> dict:
+    """A conversation and a response to it as a reward model reads them: its chat template, or else a text pair."""
+    if tokenizer.chat_template is None:
+        question = "\n".join(message["content"] for message in messages)
+        return tokenizer(question, response, truncation=True)
+    text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
+    return tokenizer(text, add_special_tokens=False, truncation=True)
 
 
-FEEDBACK: dict[str, Callable[[Settings, int], Callable]] = {
+def load_judge(settings: Settings, threads: int) -> LocalJudge | ServerJudge:
+    """The server that `judge.base_url` names, or else the language model `model`."""
+    if settings.judge.base_url is not None:
+        return ServerJudge(settings.judge)
+    if settings.model is None:
+        raise InputError("feedback.model: kind judge needs a model, or judge.base_url for a server")
+    return LocalJudge(settings.judge, settings.model, threads, settings.batch_size)
+
+
+def load_nothing(settings: Settings, threads: int) -> None:
+    """The data set's own preference needs nobody."""
+
+
+FEEDBACK: dict[str, Callable[[Settings, int], object]] = {
     "function": load_function,
     "reward_model": RewardModel,
+    "judge": load_judge,
+    "dataset": load_nothing,
 }
+
+
+def annotate(settings: Settings, threads: int, prompts: dict[str, Messages], rows: list[dict], meter) -> list[dict]:
+    """What rewards.jsonl says of each response, in the order of `rows`; the meter counts what it took.
+
+    `reward`, and of a judge also `beats` (responses to the same prompt that it wins against) and `judged`, each as
+    [the other's response_id, probability that this one is better asked first, and asked second]. A judge's reward
+    is the mean of these probabilities, null for a response without a valid verdict.
+    """
+    feedback = FEEDBACK[settings.kind](settings, threads)
+    messages = [prompts[row["prompt_id"]] for row in rows]
+    if settings.kind == "dataset":
+        return [{"reward": float(row["component"] == "chosen")} for row in rows]
+    if settings.kind == "judge":
+        fields = compared(feedback, messages, rows, meter)
+    else:
+        ids = [(row["prompt_id"], row["response_id"]) for row in rows]
+        fields = [{"reward": r} for r in rewards_of(feedback, messages, [row["response"] for row in rows], ids)]
+    meter.feedback(feedback)
+    return fields
+
+
+def compared(judge: LocalJudge | ServerJudge, messages: list[Messages], rows: list[dict], meter) -> list[dict]:
+    """The fields of every response after each two of a prompt's responses have met."""
+    places = by_prompt({"prompt_id": row["prompt_id"], "place": i} for i, row in enumerate(rows)).values()
+    pairs = [(one["place"], other["place"]) for group in places for one, other in combinations(group, 2)]
+    verdicts = ask(
+        judge, [messages[a] for a, _ in pairs], [rows[a] for a, _ in pairs], [rows[b] for _, b in pairs], meter
+    )
+    fields = [{"reward": None, "beats": [], "judged": []} for _ in rows]
+    shares: list[list[float]] = [[] for _ in rows]
+    for (a, b), verdict in zip(pairs, verdicts, strict=True):
+        fields[a]["judged"].append([rows[b]["response_id"], verdict.first, verdict.second])
+        if verdict.preference is not None:
+            shares[a].append(verdict.preference)
+            shares[b].append(1 - verdict.preference)
+        if verdict.outcome in ("A", "B"):
+            winner, loser = (a, b) if verdict.outcome == "A" else (b, a)
+            fields[winner]["beats"].append(rows[loser]["response_id"])
+    for row, share in zip(fields, shares, strict=True):
+        row["reward"] = sum(share) / len(share) if share else None
+    return fields
+
+
+def contest(
+    settings: Settings, threads: int, messages: list[Messages], ours: list[dict], theirs: list[dict], meter
+) -> list[dict]:
+    """`outcome` (win, tie, loss or invalid), `reward` and `reward_opponent` of each row of `ours` against `theirs`.
+
+    A judge's rewards are the probabilities that either is better, null where its answer was none.
+    """
+    feedback = FEEDBACK[settings.kind](settings, threads)
+    if settings.kind == "judge":
+        verdicts = ask(feedback, messages, ours, theirs, meter)
+        words = {"A": "win", "B": "loss", "tie": "tie", "invalid": "invalid"}
+        found = [(words[v.outcome], v.preference, None if v.preference is None else 1 - v.preference) for v in verdicts]
+    else:
+        sides = []
+        for rows in (ours, theirs):
+            ids = [(row["prompt_id"], row["response_id"]) for row in rows]
+            sides.append(rewards_of(feedback, messages, [row["response"] for row in rows], ids))
+        found = [("win" if a > b else "loss" if a < b else "tie", a, b) for a, b in zip(*sides, strict=True)]
+    meter.feedback(feedback)
+    return [dict(zip(("outcome", "reward", "reward_opponent"), row, strict=True)) for row in found]
+
+
+def ask(
+    judge: LocalJudge | ServerJudge, messages: list[Messages], a: list[dict], b: list[dict], meter
+) -> list[Verdict]:
+    """Verdicts on responses a against b; how the judge judged goes to the meter's file."""
+    verdicts = judge.compare(messages, [row["response"] for row in a], [row["response"] for row in b])
+    counts = {name: getattr(judge, name) for name in ("asked", "cached", "retried") if hasattr(judge, name)}
+    meter.notes["judge"] = report(verdicts, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b]) | counts
+    return verdicts
 
 
 def rewards_of(

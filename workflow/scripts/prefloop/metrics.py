@@ -1,13 +1,15 @@
 """Which preference pairs teach the most: pairs of a prompt's responses, and the metrics that rank them.
 
-Pairs are columns, a dict of arrays of shape [pairs]: `logp_chosen`, `logp_rejected` (nats, summed over the
-response), `n_chosen`, `n_rejected` (tokens), `reward_chosen`, `reward_rejected`, `best_worst` (whether the pair
-is its prompt's best against its worst response). A larger score is a pair more worth training on.
+Pairs are columns, a dict of arrays of shape [pairs]: `logp_*` and `logp_ref_*` of chosen and rejected (nats, summed
+over the response), `n_*` (tokens), `reward_*`, `best_worst` (whether the pair is its prompt's best against its worst
+response); and `beta`, the number that training starts with. A larger score is a pair more worth training on.
 """
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from prefloop.stats import rank_normalise
 
 Pairs = dict[str, np.ndarray]
 
@@ -59,14 +61,81 @@ def best_worst(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     return np.where(pairs["best_worst"], reward_gap(pairs), -np.inf)
 
 
+def margin(pairs: Pairs) -> np.ndarray:
+    """The log-ratio margin M, in nats: how much more than the reference the policy prefers the chosen response."""
+    ratio_chosen = pairs["logp_chosen"] - pairs["logp_ref_chosen"]
+    return ratio_chosen - (pairs["logp_rejected"] - pairs["logp_ref_rejected"])
+
+
+def dpo_weight(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """σ(−βM), the exact weight of the pair in DPO's gradient."""
+    return 1 / (1 + np.exp(pairs["beta"] * margin(pairs)))
+
+
+def difficulty(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """−M: the smallest implicit reward gap first (arXiv 2508.04149); ranks as `dpo_weight` does, needs no β."""
+    return -margin(pairs)
+
+
+def length_matched_pfp(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """PFP's rank among the pairs of like N_w − N_l, in [0, 1]: a long chosen response is no merit.
+
+    The strata are tenths of the length differences, fewer where they would hold less than eight pairs.
+    """
+    difference = pairs["n_chosen"] - pairs["n_rejected"]
+    strata = max(1, min(10, len(difference) // 8))
+    edges = np.quantile(difference, np.arange(1, strata) / strata) if len(difference) else []
+    stratum, values = np.searchsorted(edges, difference, side="right"), pfp(pairs, rng)
+    scores = np.empty(len(values))
+    for number in np.unique(stratum):
+        scores[stratum == number] = rank_normalise(values[stratum == number])
+    return scores
+
+
+def less_is_more(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """External and implicit margin agree: P = PₑPᵢ / (PₑPᵢ + (1−Pₑ)(1−Pᵢ)) (arXiv 2502.14560).
+
+    Each P(m) = (clip(m, M1, M2) − M1) / (M2 − M1), of the reward gap and of βM, with M1 and M2 at the 5 % and 95 %
+    quantiles of these pairs. Complete disagreement, 0 against 1, is ½; so is a margin that is the same everywhere.
+    """
+    external, implicit = clipped_share(reward_gap(pairs)), clipped_share(pairs["beta"] * margin(pairs))
+    agree = external * implicit
+    total = agree + (1 - external) * (1 - implicit)
+    return np.where(total > 0, agree / np.where(total > 0, total, 1), 0.5)
+
+
+def clipped_share(values: np.ndarray) -> np.ndarray:
+    """Values [n] clipped to their 5 % and 95 % quantiles and scaled to [0, 1]; ½ where those are equal."""
+    low, high = np.quantile(values, [0.05, 0.95]) if len(values) else (0.0, 0.0)
+    return (np.clip(values, low, high) - low) / (high - low) if high > low else np.full(len(values), 0.5)
+
+
+def alignment_potential(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """z(reward gap) − z(|length-normalised logp margin|): what is still to be learnt (arXiv 2503.01864)."""
+    implicit = np.abs(pairs["logp_chosen"] / pairs["n_chosen"] - pairs["logp_rejected"] / pairs["n_rejected"])
+    return z_score(reward_gap(pairs)) - z_score(implicit)
+
+
+def z_score(values: np.ndarray) -> np.ndarray:
+    """Values [n] in standard deviations from their mean; 0 where all are equal."""
+    sd = values.std() if len(values) else 0.0
+    return (values - values.mean()) / sd if sd > 0 else np.zeros(len(values))
+
+
 METRICS: dict[str, Callable[[Pairs, np.random.Generator], np.ndarray]] = {
     "pfp": pfp,
     "pfp_raw": pfp_raw,
     "pfp_mean": pfp_mean,
+    "length_matched_pfp": length_matched_pfp,
+    "dpo_weight": dpo_weight,
     "reward_gap": reward_gap,
     "random": random,
     "best_worst": best_worst,
+    "less_is_more": less_is_more,
+    "difficulty": difficulty,
+    "alignment_potential": alignment_potential,
 }
+NEEDS_BETA = ("dpo_weight", "less_is_more")
 
 
 def keep_top(scores: np.ndarray, top_n: int | None) -> np.ndarray:

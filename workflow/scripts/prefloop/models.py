@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +89,8 @@ def is_trained(policy: Path) -> bool:
     return Path(policy).suffix == ".pt"
 
 
-def add_trained(model, saved: dict, manifest: Path, policy: Path):
-    """Put a policy.pt's weights onto its base model: an adapter, or all parameters."""
+def add_trained(model, saved: dict, manifest: Path, policy: Path, name: str = "default"):
+    """Put a policy.pt's weights onto its base model: an adapter called `name`, or all parameters."""
     base = read_json(manifest)["sha256"]
     if saved["base_model"] != base:
         raise InputError(f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}")
@@ -98,36 +99,100 @@ def add_trained(model, saved: dict, manifest: Path, policy: Path):
         return model
     from peft import set_peft_model_state_dict
 
-    model = add_adapter(model, Lora(**saved["adapter"]))
-    set_peft_model_state_dict(model, saved["state_dict"])
+    model = add_adapter(model, Lora(**saved["adapter"]), name)
+    set_peft_model_state_dict(model, saved["state_dict"], adapter_name=name)
     return model
 
 
-def add_adapter(model, lora: Lora):
-    """Wrap a base model with new LoRA adapters in float32; B = 0, so the policy does not move yet."""
-    from peft import LoraConfig, get_peft_model
+def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM"):
+    """Wrap a model with new LoRA adapters in float32, or give a wrapped one more; B = 0, so nothing moves yet."""
+    from peft import LoraConfig, PeftModel, get_peft_model
 
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+    shape = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type=task
     )
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, shape)
+        return model
+    return get_peft_model(model, shape, name)
 
 
-def reference_for(policy, manifest: Path, dtype: torch.dtype, device: str):
-    """The model that gives reference log-probabilities, and a context in which it is the base model.
+def load_trainable(manifest: Path, policy: Path, parameters: str, lora: Lora, dtype: torch.dtype):
+    """A policy to train on, and its tokenizer: trained parameters in float32, frozen ones in `dtype`.
 
-    An adapted policy is its own reference with the adapter switched off: one copy of the base weights. A policy
-    whose every parameter was trained needs the base model beside it.
+    `policy` is as for `load_policy`; the untrained one gets new adapters where `parameters` is lora.
     """
-    if hasattr(policy, "disable_adapter"):
-        return policy, policy.disable_adapter
-    return load_policy(manifest, manifest, dtype, device)[0], contextlib.nullcontext
+    saved = read_policy(policy) if is_trained(policy) else None
+    full = parameters == "full"
+    network, tokenizer = load_base(manifest, torch.float32 if full else dtype)
+    if saved is not None:
+        if (saved["adapter"] is None) != full:
+            raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method anew")
+        network = add_trained(network, saved, manifest, policy)
+    elif not full:
+        network = add_adapter(network, lora)
+    return network, tokenizer
+
+
+def replace_adapter(folder: Path, network) -> None:
+    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    for stale in (folder, partial):
+        shutil.rmtree(stale, ignore_errors=True)
+    if network is not None:
+        network.save_pretrained(partial)
+        partial.rename(folder)
+
+
+def reference_for(network, policy: Path, reference: Path, manifest: Path, dtype: torch.dtype, device: str):
+    """The model that speaks for the reference beside a loaded policy, and a context in which it does.
+
+    `policy` and `reference` are files as for `load_policy`. With adapters both share one copy of the base
+    weights: the context switches the policy's adapter off, or to the reference's. A policy whose every
+    parameter was trained needs another model beside it, unless it is its own reference.
+    """
+    if policy == reference:
+        return network, contextlib.nullcontext
+    if not hasattr(network, "disable_adapter"):
+        return load_policy(manifest, reference, dtype, device)[0], contextlib.nullcontext
+    if not is_trained(reference):
+        return network, network.disable_adapter
+    add_trained(network, read_policy(reference), manifest, reference, "reference")
+    network.to(dtype).to(device).eval()
+    return network, lambda: adapter(network, "reference")
+
+
+@contextlib.contextmanager
+def adapter(network, name: str):
+    """Within the context `network` runs with the adapter `name`, after it with the policy's own."""
+    network.set_adapter(name)
+    try:
+        yield
+    finally:
+        network.set_adapter("default")
+
+
+def average(reference: dict | None, policy: dict, decay: float, initial: dict | None = None) -> dict:
+    """decay·reference + (1 − decay)·policy as the content of a policy.pt: the reference `ema` of the next round.
+
+    `reference` is None for the initial policy, whose parameters are `initial` where all of them are trained.
+    Adapters are averaged as what they add to the weights, B·A, and not factor by factor: the factors of both are
+    stacked, so that ranks add up (the initial policy adds nothing).
+    """
+    state = policy["state_dict"]
+    if policy["adapter"] is None:
+        old = reference["state_dict"] if reference else initial
+        mixed = {name: decay * old[name].float() + (1 - decay) * new.float() for name, new in state.items()}
+        return policy | {"state_dict": mixed}
+    shape, mixed = policy["adapter"], {}
+    for name, new in state.items():
+        new = (1 - decay) * new if "lora_B" in name else new
+        if reference:
+            old = reference["state_dict"][name]
+            new = torch.cat([decay * old, new], dim=1) if "lora_B" in name else torch.cat([old, new], dim=0)
+        mixed[name] = new.contiguous()
+    rank = shape["r"] + (reference["adapter"]["r"] if reference else 0)
+    return policy | {"state_dict": mixed, "adapter": shape | {"r": rank, "alpha": shape["alpha"] * rank / shape["r"]}}
 
 
 def write_policy(
@@ -138,7 +203,7 @@ def write_policy(
     manifest: Path,
     round: int,
     seed: int,
-    beta_state: dict,
+    beta_state: dict | None = None,
     pairs_sha256: str,
 ) -> None:
     """Write policy.pt: the trained weights (the adapter's alone with LoRA) and where they come from."""
@@ -158,6 +223,11 @@ def write_policy(
         "beta_state": beta_state,
         "pairs_sha256": pairs_sha256,
     }
+    save_policy(path, saved)
+
+
+def save_policy(path: Path, saved: dict) -> None:
+    """Write the content of a policy.pt, whole or not at all."""
     with whole(path) as partial:
         torch.save(saved, partial)
 

@@ -11,7 +11,7 @@ from prefloop.rows import InputError, by_prompt, read_rows
 
 
 class Pair(NamedTuple):
-    """Two joined rows (reward, logp, logp_ref, n_tokens) of one prompt, the first with the larger reward."""
+    """Two joined rows (reward, logp, logp_ref, n_tokens) of one prompt, the first preferred to the second."""
 
     chosen: dict
     rejected: dict
@@ -24,9 +24,9 @@ def read_responses(rewards: Path, pfp: Path, generations: Path | None = None) ->
     Raises InputError if a response is missing from one of the files.
     """
     rows = read_rows(rewards, ["prompt_id", "cluster", "response_id", "reward"])
-    others = {pfp: ["prompt_id", "response_id", "n_tokens", "logp"]}
+    others = {pfp: ["prompt_id", "response_id", "n_tokens", "logp", "logp_ref"]}
     if generations is not None:
-        others[generations] = ["prompt_id", "response_id", "response", "token_ids"]
+        others[generations] = ["prompt_id", "response_id", "response", "token_ids", "sampler", "component"]
     for path, required in others.items():
         found = {(row["prompt_id"], row["response_id"]): row for row in read_rows(path, required)}
         for i, row in enumerate(rows):
@@ -37,38 +37,71 @@ def read_responses(rewards: Path, pfp: Path, generations: Path | None = None) ->
     return by_prompt(rows)
 
 
+def preferences(responses: list[dict]) -> list[tuple[int, int]]:
+    """(chosen, rejected) places of every pair of a prompt's responses that the feedback has decided.
+
+    By reward where every response has one of its own. A judge compares: then a pair is decided by its own verdict
+    and no other, so that a tie or an invalid answer never becomes a preference by way of a third response.
+    """
+    if "beats" not in responses[0]:
+        return ordered_pairs(row["reward"] for row in responses)[0]
+    place = {row["response_id"]: i for i, row in enumerate(responses)}
+    return [(w, place[loser]) for w, row in enumerate(responses) for loser in row["beats"]]
+
+
+def best_worst_of(responses: list[dict]) -> tuple[int, int] | None:
+    """The best against the worst response by reward, or None if the feedback has not decided between them."""
+    judged = [i for i, row in enumerate(responses) if row["reward"] is not None]
+    found = best_worst_pair(responses[i]["reward"] for i in judged) if judged else None
+    pair = (judged[found[0]], judged[found[1]]) if found else None
+    return pair if pair in preferences(responses) else None
+
+
 def best_worst_pairs(groups: dict[str, list[dict]]) -> tuple[list[Pair], int]:
     """The best-against-worst pair of every prompt that has one, and how many prompts have none."""
     pairs = []
     for responses in groups.values():
-        found = best_worst_pair(row["reward"] for row in responses)
+        found = best_worst_of(responses)
         if found is not None:
             pairs.append(Pair(responses[found[0]], responses[found[1]], True))
     return pairs, len(groups) - len(pairs)
 
 
 def all_pairs(groups: dict[str, list[dict]]) -> tuple[list[Pair], int]:
-    """Every pair of a prompt's responses with different rewards, and how many pairs were tied."""
-    pairs, ties = [], 0
+    """Every decided pair of a prompt's responses, and how many pairs were not (tied, or without a valid verdict).
+
+    Under sampler best_worst only the best response against the worst is one.
+    """
+    pairs, undecided = [], 0
     for responses in groups.values():
-        rewards = [row["reward"] for row in responses]
-        best_worst = best_worst_pair(rewards)
-        ordered, tied = ordered_pairs(rewards)
-        pairs += [Pair(responses[w], responses[l], (w, l) == best_worst) for w, l in ordered]  # noqa: E741
-        ties += tied
-    return pairs, ties
+        best_worst, decided = best_worst_of(responses), preferences(responses)
+        undecided += len(responses) * (len(responses) - 1) // 2 - len(decided)
+        only = responses[0].get("sampler") == "best_worst"
+        pairs += [
+            Pair(responses[w], responses[l], (w, l) == best_worst)  # noqa: E741
+            for w, l in decided  # noqa: E741
+            if (w, l) == best_worst or not only
+        ]
+    return pairs, undecided
 
 
-def to_columns(pairs: Iterable[Pair]) -> Pairs:
-    """Pairs as the arrays [pairs] that metrics take."""
+def to_columns(pairs: Iterable[Pair], beta: float | None = None) -> Pairs:
+    """Pairs as the arrays [pairs] that metrics take, and β for those that ask for it."""
     pairs = list(pairs)
     columns = {"best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool)}
+    if beta is not None:
+        columns["beta"] = np.array(beta)
+    fields = {"logp": "logp", "logp_ref": "logp_ref", "n": "n_tokens", "reward": "reward"}
     for side in ("chosen", "rejected"):
         rows = [getattr(pair, side) for pair in pairs]
-        columns[f"logp_{side}"] = np.array([row["logp"] for row in rows], dtype=float)
-        columns[f"n_{side}"] = np.array([row["n_tokens"] for row in rows], dtype=float)
-        columns[f"reward_{side}"] = np.array([row["reward"] for row in rows], dtype=float)
+        for name, field in fields.items():
+            columns[f"{name}_{side}"] = np.array([row[field] for row in rows], dtype=float)
     return columns
+
+
+def choose(columns: Pairs, which: np.ndarray) -> Pairs:
+    """The pairs that `which` indexes."""
+    return {name: values[which] if values.ndim else values for name, values in columns.items()}
 
 
 def gap_filters(gaps: np.ndarray, min_gap: float | None, quantile: float | None) -> dict[str, np.ndarray]:

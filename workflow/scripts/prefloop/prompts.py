@@ -2,16 +2,25 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from prefloop.chat import prompt_ids
+from prefloop.formats import FILTERS, FORMATS, from_format, value_at
 from prefloop.rows import InputError, iterate_rows
 
 ROLES = ("system", "user", "assistant")
+SIDES = ("chosen", "rejected")
 LAST_TURN = "\n\nAssistant:"
+PLACEHOLDER = re.compile(r"\{(\w[\w .-]*)\}")
+
+
+class EmptyPrompt(InputError):
+    """A prompt with a message that has no content."""
 
 
 @dataclass
@@ -52,6 +61,40 @@ def read_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, d
         yield f"hub:{name}, row {number}", row
 
 
+def check_settings(word: str, columns: Columns, template: list[dict] | None) -> None:
+    """Refuse an unknown format, and settings that a published data set's format would pass over."""
+    if word not in FORMATS:
+        raise InputError(f"prompts.format: {word} is none of {', '.join(FORMATS)}")
+    if word == "columns":
+        return
+    for name, given in [("columns", columns != Columns()), ("messages_template", template is not None)]:
+        if given:
+            raise InputError(f"prompts.{name}: only with prompts.format columns, as {word} knows its own columns")
+
+
+def prompt_rows(
+    raw: Iterable[tuple[str, dict]], word: str, columns: Columns, template: list[dict] | None
+) -> Iterator[tuple[str, dict | str, bool]]:
+    """(where, prompt row or the reason why there is none, whether the row came with an id of its own).
+
+    An empty prompt is an error in prompts of one's own; in a published data set it is a reason.
+    """
+    for where, row in raw:
+        given = word == "columns" and "prompt_id" in row
+        row = from_format(word, row, where)
+        if row is None:
+            yield where, FILTERS[word], given
+            continue
+        if template is not None:
+            row = row | {columns.prompt: filled(template, row, where)}
+        try:
+            yield where, to_prompt(row, columns, where) or "with two answers in a row", given
+        except EmptyPrompt:
+            if word == "columns":
+                raise
+            yield where, "with an empty prompt", given
+
+
 def to_prompt(row: dict, columns: Columns, where: str) -> dict | None:
     """One prompt row {prompt_id, messages, chosen?, rejected?, meta?} from a raw row.
 
@@ -61,9 +104,7 @@ def to_prompt(row: dict, columns: Columns, where: str) -> dict | None:
     keeps the chosen one's prompt alone; where two answers follow each other there is no prompt, and it is None.
     Raises InputError for a row that is none of these, and for an empty prompt.
     """
-    pair = {
-        side: row[name] for side, name in [("chosen", columns.chosen), ("rejected", columns.rejected)] if name in row
-    }
+    pair = {side: row[name] for side in SIDES if (name := getattr(columns, side)) in row}
     if columns.prompt in row:
         messages = as_messages(row[columns.prompt], where)
         pair = {side: as_response(value, where) for side, value in pair.items()}
@@ -116,7 +157,7 @@ def as_messages(value: str | list[dict], where: str) -> list[dict]:
                 f"{where}: {describe(message)} is no message: expected role ({', '.join(ROLES)}) and content"
             )
         if not isinstance(message.get("content"), str) or not message["content"].strip():
-            raise InputError(f"{where}: empty prompt: a {message['role']} message has no content")
+            raise EmptyPrompt(f"{where}: empty prompt: a {message['role']} message has no content")
     if value[-1]["role"] != "user":
         raise InputError(f"{where}: the last message is the {value[-1]['role']}'s, expected the user's")
     return [{"role": message["role"], "content": message["content"]} for message in value]
@@ -131,6 +172,43 @@ def as_response(value: str | list[dict], where: str) -> str:
     return value
 
 
+def parse_template(text: str) -> list[dict]:
+    """The messages of prompts.messages_template from the JSON text that a command line can carry."""
+    where = "prompts.messages_template"
+    try:
+        template = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}): {describe(text)}") from error
+    if not isinstance(template, list):
+        raise InputError(f"{where}: {describe(template)} is no list of messages, each with role and content")
+    return as_messages(template, where)
+
+
+def filled(template: list[dict], row: dict, where: str) -> list[dict]:
+    """The template with each `{column}` replaced by the row's value, which is not searched for placeholders again."""
+
+    def value(match: re.Match) -> str:
+        found = value_at(row, match[1])
+        if not isinstance(found, str | int | float):
+            raise InputError(f"{match[1]} is {describe(found)}, expected text or a number")
+        return str(found)
+
+    try:
+        return [message | {"content": PLACEHOLDER.sub(value, message["content"])} for message in template]
+    except InputError as error:
+        raise InputError(f"{where}: prompts.messages_template: {error}") from error
+
+
+def given_pair(row: dict, where: str) -> tuple[str, str]:
+    """The chosen and the rejected response that came with a prompt."""
+    if not all(side in row for side in SIDES):
+        raise InputError(
+            f"{where}: the method trains on the data set's own pairs, and prompt {row['prompt_id']} has none; "
+            "choose another prompts.source or generation.sampler"
+        )
+    return row["chosen"], row["rejected"]
+
+
 def describe(value) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -141,28 +219,69 @@ def identity(messages: list[dict]) -> str:
     return "p" + hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
-def unique(rows: Iterable[tuple[str, dict | None, bool]]) -> tuple[list[dict], dict[str, int]]:
+def unique(rows: Iterable[tuple[str, dict | str, bool]]) -> tuple[list[dict], dict[str, int]]:
     """Usable rows without repeated prompts, and how many were dropped for which reason.
 
-    Each item is (where, prompt row or None, whether the id was given). A prompt that occurs again, under
-    whatever id, is dropped, so that none is both trained on and held out; an id given twice raises InputError.
+    Items are those of `prompt_rows`. A prompt that occurs again, under whatever id, is dropped, so that none is
+    both trained on and held out. An id that was given twice raises InputError, as does one id for two prompts.
     """
     first: dict[str, str] = {}
     seen: set[str] = set()
-    kept, repeats, unusable = [], 0, 0
+    kept, dropped = [], {"repeated": 0}
     for where, row, given in rows:
-        if row is None:
-            unusable += 1
+        if isinstance(row, str):
+            dropped[row] = dropped.get(row, 0) + 1
             continue
-        if given and row["prompt_id"] in first:
+        content = identity(row["messages"])
+        if row["prompt_id"] in first and (given or content not in seen):
             raise InputError(f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}")
         first[row["prompt_id"]] = where
-        if identity(row["messages"]) in seen:
-            repeats += 1
+        if content in seen:
+            dropped["repeated"] += 1
             continue
-        seen.add(identity(row["messages"]))
+        seen.add(content)
         kept.append(row)
-    return kept, {"repeated": repeats, "with two answers in a row": unusable}
+    return kept, dropped
+
+
+def without_void_pairs(rows: list[dict]) -> tuple[list[dict], dict[str, int]]:
+    """All rows, but pairs that prefer nothing taken out of theirs, and how many were for which reason."""
+    kept, dropped = [], {}
+    for row in rows:
+        responses = [row[side].strip() for side in SIDES if side in row]
+        reason = "with an empty response" if "" in responses else "with equal responses"
+        if "" in responses or len(responses) > len(set(responses)):
+            dropped[reason] = dropped.get(reason, 0) + 1
+            row = {name: value for name, value in row.items() if name not in SIDES}
+        kept.append(row)
+    return kept, dropped
+
+
+def short_enough(
+    rows: list[dict], tokenizer, max_prompt_tokens: int, max_response_tokens: int | None
+) -> tuple[list[dict], dict[str, int]]:
+    """Rows whose prompt and given responses, if any, are within the limits, and how many were not.
+
+    A prompt counts with the chat template, a response without what ends it.
+    """
+    kept, long_prompts, long_responses = [], 0, 0
+    for row in rows:
+        if len(prompt_ids(tokenizer, row["messages"])) > max_prompt_tokens:
+            long_prompts += 1
+        elif max_response_tokens is not None and longest_response(row, tokenizer) > max_response_tokens:
+            long_responses += 1
+        else:
+            kept.append(row)
+    dropped = {f"longer than {max_prompt_tokens} tokens": long_prompts}
+    if max_response_tokens is not None:
+        dropped[f"with a response longer than {max_response_tokens} tokens"] = long_responses
+    return kept, dropped
+
+
+def longest_response(row: dict, tokenizer) -> int:
+    """Tokens of the longer one of a row's given responses; 0 if it has none."""
+    responses = [tokenizer(row[side], add_special_tokens=False)["input_ids"] for side in SIDES if side in row]
+    return max(map(len, responses), default=0)
 
 
 def split_rows(

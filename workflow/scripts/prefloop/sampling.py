@@ -1,14 +1,16 @@
-"""How responses are sampled: a decoding loop whose randomness belongs to the response, not to the batch."""
+"""How responses are sampled: a decoding loop over one model or several, whose
+randomness belongs to the response and not to the batch."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from prefloop.batching import left_pad, positions_of
 
-SAMPLERS = ("policy", "reference")  # which model answers: the policy before the round, or the frozen reference
 NUCLEUS_GUESS = 512  # tokens sorted at first for top-p; the whole vocabulary only where they do not suffice
 
 
@@ -24,33 +26,41 @@ class Decoding:
     """Sample from this many most probable tokens; all if not given."""
 
 
+class Voice(NamedTuple):
+    """One model's say in the next token: its logits times `weight`; within `context` the model is the one meant."""
+
+    model: torch.nn.Module
+    weight: float = 1.0
+    context: Callable = contextlib.nullcontext
+
+
 @torch.no_grad()
 def generate(
-    model,
+    voices: Sequence[Voice],
     prompts: Sequence[Sequence[int]],
+    counts: Sequence[int],
     uniforms: Tensor,
     decoding: Decoding,
     eos: Sequence[int],
     pad: int,
 ) -> list[list[int]]:
-    """Sample n responses to each prompt; token ids in prompt-major order, EOS included where it was reached.
+    """Sample counts[i] responses to prompts[i]; token ids in prompt-major order, EOS included where it was reached.
 
-    `uniforms` [prompts·n, longest response], float64 in [0, 1): row i's t-th token is drawn with
-    uniforms[i, t] by inverting its distribution function, so what is random in a response is its own;
-    a response that reaches no EOS is cut at their end. Prompts run once and their cache is repeated n
-    times; finished rows leave the batch.
+    The next token's logits are the weighted sum over `voices`, before temperature; each voice keeps its own cache.
+    `uniforms` [Σ counts, longest response], float64 in [0, 1): row i's t-th token is drawn with uniforms[i, t] by
+    inverting its distribution function, so what is random in a response is its own; a response that reaches no
+    EOS is cut at their end. Prompts run once and their cache is repeated; finished rows leave the batch.
     """
-    device = next(model.parameters()).device
-    n = len(uniforms) // len(prompts)
+    device = next(voices[0].model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_pad(prompts, pad))
     # An index, not the number 1: a slice is not contiguous, and PyTorch would then copy the head once a prompt.
     last = torch.tensor([ids.shape[1] - 1], device=device)
-    positions = positions_of(mask)
-    step = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=last)
-    cache = step.past_key_values
-    cache.batch_repeat_interleave(n)
-    logits = step.logits[:, -1].repeat_interleave(n, dim=0)
-    mask = mask.repeat_interleave(n, dim=0)
+    start = {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask), "logits_to_keep": last}
+    logits, caches = speak(voices, [None] * len(voices), **start)
+    repeated = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
+    for cache in caches:
+        cache.batch_select_indices(repeated)
+    logits, mask = logits[repeated], mask[repeated]
     uniforms, eos_tokens = uniforms.to(device), torch.tensor(eos, device=device)
     responses: list[list[int]] = [[] for _ in range(len(uniforms))]
     rows = torch.arange(len(uniforms), device=device)  # which response each row of the batch is
@@ -63,19 +73,30 @@ def generate(
         alive &= ~torch.isin(tokens, eos_tokens)
         if not alive.any() or position == uniforms.shape[1] - 1:
             break
-        if alive.sum() <= 0.75 * len(rows):  # shrinking copies the cache: worth it for a quarter of the batch
+        if alive.sum() <= 0.75 * len(rows):  # shrinking copies the caches: worth it for a quarter of the batch
             keep = alive.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
+            for cache in caches:
+                cache.batch_select_indices(keep)
             rows, alive, tokens, mask = rows[keep], alive[keep], tokens[keep], mask[keep]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        logits = model(
-            input_ids=tokens[:, None],
-            attention_mask=mask,
-            position_ids=positions_of(mask)[:, -1:],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
+        positions = positions_of(mask)[:, -1:]
+        step = {"input_ids": tokens[:, None], "attention_mask": mask, "position_ids": positions}
+        logits, caches = speak(voices, caches, **step)
     return responses
+
+
+def speak(voices: Sequence[Voice], caches: Sequence, **inputs: Tensor) -> tuple[Tensor, list]:
+    """The weighted logits [rows, vocabulary] after the last token, and each voice's cache."""
+    mixed, after = None, []
+    for voice, cache in zip(voices, caches, strict=True):
+        with voice.context():
+            step = voice.model(**inputs, past_key_values=cache, use_cache=True)
+        logits = step.logits[:, -1]
+        if len(voices) > 1:
+            logits = voice.weight * logits.float()
+        mixed = logits if mixed is None else mixed + logits
+        after.append(step.past_key_values)
+    return mixed, after
 
 
 def next_tokens(logits: Tensor, uniforms: Tensor, decoding: Decoding) -> Tensor:

@@ -1,105 +1,48 @@
-"""One round of preference training: a visible loop over optimizer steps, on accelerate and peft."""
+"""One round of preference training: what a step does with a batch of pairs, on the loop of `optimisation`."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from prefloop.betas import BETAS
-from prefloop.losses import LOSSES, log_ratio_margin
-from prefloop.models import Lora
-from prefloop.rows import InputError
+from prefloop.betas import BETAS, Betas
+from prefloop.losses import LossOptions, asks_for, evaluate, terms
+from prefloop.optimisation import Optimisation, backward, check_finite, gather_rows, micro_batches, optimise
 from prefloop.scoring import response_logps
 from prefloop.seeds import rng_for
 
+COLUMNS = ("loss", "margin", "logp_chosen", "logp_rejected", "logp_ref_chosen", "logp_ref_rejected")
+
 
 @dataclass
-class Settings:
+class Settings(LossOptions, Betas, Optimisation):
     """How a round trains; the names are those of config's `train`."""
 
-    parameters: Literal["lora", "full"] = "lora"
-    """Train low-rank adapters, or every parameter."""
-    lora: Lora = field(default_factory=Lora)
-    """The adapters' shape."""
     loss: str = "dpo"
     """Word of prefloop.losses.LOSSES."""
-    beta: float = 0.1
-    """Strength of the pull to the reference, per nat of log-ratio margin."""
-    beta_rule: str = "constant"
-    """Word of prefloop.betas.BETAS."""
-    optimizer: Literal["adamw", "rmsprop"] = "adamw"
-    """AdamW (betas .9, .999) or RMSprop (α .99), the original DPO code's."""
-    learning_rate: float = 1e-4
-    """Peak learning rate."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Decay of the learning rate after warm-up, to 0 at the round's end."""
-    warmup_ratio: float = 0.1
-    """Share of the round's steps in which the learning rate rises; a ratio, as steps a round vary with budget."""
-    epochs: int = 1
-    """Passes over the round's pairs."""
-    batch_size: int = 16
-    """Pairs an optimizer step, over all processes and micro-batches."""
-    micro_batch_size: int = 8
-    """Pairs that pass through the model at once."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this 2-norm."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the forward and backward pass; trained weights and optimizer stay in float32."""
 
 
 @dataclass
 class Pair:
-    """One preference pair as token ids, with the reference's log-probabilities of both responses (nats)."""
+    """One preference pair as token ids, with what does not change while the policy trains."""
 
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
-    ref_logp_chosen: float
-    ref_logp_rejected: float
+    logp_ref_chosen: float
+    """The reference's log-probability of the chosen response, in nats."""
+    logp_ref_rejected: float
+    reward_chosen: float = 0.0
+    reward_rejected: float = 0.0
+    explored: list[int] | None = None
+    """A response to the prompt that the reference sampled, for xpo."""
 
-
-def build_optimizer(model, settings: Settings) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(trained, lr=settings.learning_rate)
-    return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def build_schedule(optimizer, settings: Settings, steps: int):
-    """Warm-up over warmup_ratio of `steps`, then decay. The first step already moves: lr(0) is one warm-up unit."""
-    from torch.optim.lr_scheduler import LambdaLR
-
-    warmup = max(1, round(settings.warmup_ratio * steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup if settings.warmup_ratio > 0 else 1.0
-        left = (steps - step) / max(1, steps - warmup + 1)
-        shapes = {
-            "constant": 1.0,
-            "linear": left,
-            "cosine": 0.5 * (1 - torch.cos(torch.tensor(left * torch.pi)).item()),
-        }
-        return shapes[settings.schedule]
-
-    return LambdaLR(optimizer, factor)
-
-
-def batch_order(pairs: int, settings: Settings, seed: int) -> Iterator[tuple[int, list[int]]]:
-    """(epoch, indices of a batch) for every optimizer step; each epoch is a new order of all pairs.
-
-    The last batch of an epoch may be smaller. No pair is dropped.
-    """
-    for epoch in range(settings.epochs):
-        order = rng_for(seed, "train", epoch).permutation(pairs).tolist()
-        for start in range(0, pairs, settings.batch_size):
-            yield epoch, order[start : start + settings.batch_size]
+    @property
+    def tokens(self) -> int:
+        """Tokens that pass through the model for this pair; the prompt stands before both responses."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 def train(
@@ -107,83 +50,108 @@ def train(
     pairs: list[Pair],
     settings: Settings,
     *,
+    round: int = 1,
     pad: int,
     seed: int,
     accelerator,
     on_step: Callable[[dict], None],
+    beta_state: dict | None = None,
 ) -> dict:
     """Train `model` in place on `pairs`, call `on_step` with the metrics of each step, return the β rule's state.
 
-    The loss of a step is the mean over its batch, whatever the micro-batches: each contributes its sum divided
-    by the batch's size. Reference log-probabilities come with the pairs, so no reference model is held.
+    The loss of a step is the mean over its global batch, or over the pairs that the β rule keeps, however the
+    batch is cut into processes and micro-batches. `beta_state` is the state that a round before returned.
+    Reference log-probabilities come with the pairs, so no reference model is held.
     Raises InputError if the loss stops being finite.
     """
-    loss_function, beta_rule = LOSSES[settings.loss], BETAS[settings.beta_rule](settings.beta)
-    batches = list(batch_order(len(pairs), settings, seed))
-    optimizer = build_optimizer(model, settings)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    schedule = build_schedule(optimizer, settings, len(batches))
-    train_mode(model)
-    beta = settings.beta
-    for step, (epoch, indices) in enumerate(tqdm(batches, desc="train", unit="step", disable=None)):
-        started, step_beta, parts = time.perf_counter(), beta, []
-        for start in range(0, len(indices), settings.micro_batch_size):
-            batch = [pairs[i] for i in indices[start : start + settings.micro_batch_size]]
-            logps = pair_logps(model, batch, pad, accelerator)
-            margins = log_ratio_margin(*logps)
-            losses = loss_function(margins, step_beta)
-            accelerator.backward(losses.sum() / len(indices))
-            parts.append(torch.stack([losses, margins, *logps], dim=1).detach())
-        values = torch.cat(parts)
-        if not values.isfinite().all():
-            raise InputError(f"training diverged: the loss is not finite at step {step}; lower train.learning_rate")
-        beta = beta_rule.update(values[:, 1])
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        learning_rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        on_step(
-            {"step": step, "epoch": epoch}
-            | step_metrics(values, step_beta)
-            | {
-                "grad_norm": float(grad_norm),
-                "learning_rate": learning_rate,
-                "tokens": sum(pair_tokens(pairs[i]) for i in indices),
-                "seconds": time.perf_counter() - started,
-            }
-        )
-    return beta_rule.state_dict()
+    rule = BETAS[settings.beta_rule](settings, round)
+    if beta_state is not None:
+        rule.load_state_dict(beta_state)
+
+    def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
+        micros = micro_batches(indices, settings.micro_batch_size, accelerator)
+
+        def terms_of(micro: list[int]) -> dict[str, Tensor]:
+            return forward(model, [pairs[i] for i in micro], settings.loss, pad, accelerator)
+
+        held, passes, margins = {}, 1, None
+        if rule.reads_batch:  # one micro-batch keeps its graph for the backward pass; several run once more
+            with torch.set_grad_enabled(len(micros) == 1):
+                found = [terms_of(micro or indices[:1]) for micro in micros]
+            local = [f["margin"][: len(m), None] for f, m in zip(found, micros, strict=True)]
+            margins = gather_rows(torch.cat(local), accelerator)[:, 0].double().numpy()
+            held, passes = ({0: found[0]}, 1) if len(micros) == 1 else ({}, 2)
+        beta, kept = rule.weigh(margins, epoch=epoch, rng=rng_for(seed, "beta", step))
+        weight = dict.fromkeys(indices, 1 / len(indices))
+        if kept is not None:
+            weight = dict.fromkeys(indices, 0.0) | {indices[i]: 1 / len(kept) for i in kept}
+        parts = []
+
+        def loss_of(micro: list[int]) -> Tensor:
+            found = held.pop(0, None) or terms_of(micro or indices[:1])  # an empty one runs along, and counts nothing
+            losses = evaluate(settings.loss, found, beta, settings)
+            columns = torch.stack([losses, *(found[name] for name in COLUMNS[1:])], dim=1)
+            parts.append(columns[: len(micro)].detach())
+            weights = torch.tensor([weight[i] for i in micro] or [0.0], device=losses.device)
+            return (weights * losses).sum()
+
+        backward(model, micros, loss_of, accelerator)
+        values = gather_rows(torch.cat(parts), accelerator)
+        check_finite(values, step)
+        rule.observe(values[:, 1].double().numpy())
+        tokens = sum(pairs[i].tokens for i in indices)
+        return step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": passes}
+
+    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)
+    return rule.state_dict()
 
 
-def train_mode(model) -> None:
-    """Switch on the adapters' dropout and no other: a base model's own would part the policy from its reference."""
-    model.eval()
-    for name, module in model.named_modules():
-        if "lora_dropout" in name:
-            module.train()
-
-
-def pair_logps(model, batch: list[Pair], pad: int, accelerator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """logp of chosen, logp of rejected, and the reference's of both; each [pairs]. One forward pass for all."""
-    prompts = [pair.prompt for pair in batch] * 2
+def forward(model, batch: Sequence[Pair], loss: str, pad: int, accelerator) -> dict[str, Tensor]:
+    """What a loss may ask for (`losses.terms`) and the log-probabilities themselves, each [pairs]; one pass."""
     responses = [pair.chosen for pair in batch] + [pair.rejected for pair in batch]
+    prompts = [pair.prompt for pair in batch] * 2
+    place = explored_rows(batch, responses, prompts) if "logp_explored" in asks_for(loss) else None
     with accelerator.autocast():
         logps = response_logps(model, prompts, responses, pad)
-    chosen, rejected = logps.split(len(batch))
-    ref_chosen = torch.tensor([pair.ref_logp_chosen for pair in batch], device=logps.device)
-    ref_rejected = torch.tensor([pair.ref_logp_rejected for pair in batch], device=logps.device)
-    return chosen, rejected, ref_chosen, ref_rejected
+
+    def column(values) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float32, device=logps.device)
+
+    known = {
+        "logp_chosen": logps[: len(batch)],
+        "logp_rejected": logps[len(batch) : 2 * len(batch)],
+        "logp_ref_chosen": column(pair.logp_ref_chosen for pair in batch),
+        "logp_ref_rejected": column(pair.logp_ref_rejected for pair in batch),
+    }
+    found = terms(
+        **known,
+        n_chosen=column(len(pair.chosen) for pair in batch),
+        n_rejected=column(len(pair.rejected) for pair in batch),
+        reward_chosen=column(pair.reward_chosen for pair in batch),
+        reward_rejected=column(pair.reward_rejected for pair in batch),
+        logp_explored=None if place is None else logps[place],
+    )
+    return found | known
 
 
-def pair_tokens(pair: Pair) -> int:
-    """Tokens that pass through the model for one pair; the prompt stands before both responses."""
-    return 2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
+def explored_rows(batch: Sequence[Pair], responses: list[list[int]], prompts: list[list[int]]) -> list[int]:
+    """The row of each pair's explored response: one of the pair's own two, or one more, put at the end of the lists."""
+    rows = []
+    for i, pair in enumerate(batch):
+        own = {tuple(pair.chosen): i, tuple(pair.rejected): len(batch) + i}
+        row = own.get(tuple(pair.explored))
+        if row is None:
+            row = len(responses)
+            responses.append(pair.explored)
+            prompts.append(pair.prompt)
+        rows.append(row)
+    return rows
 
 
 def step_metrics(values: Tensor, beta: float) -> dict:
-    """What training.jsonl says of a step; columns of `values` are loss, margin, logp and ref logp of w and l."""
+    """What training.jsonl says of a step, from the global batch's `COLUMNS` [pairs, 6] and its β."""
     losses, margins, chosen, rejected, ref_chosen, ref_rejected = values.T
+    p10, median, p90 = np.quantile(margins.numpy(), [0.1, 0.5, 0.9]).tolist()
     return {
         "loss": losses.mean().item(),
         "rewards/chosen": (beta * (chosen - ref_chosen)).mean().item(),
@@ -192,5 +160,13 @@ def step_metrics(values: Tensor, beta: float) -> dict:
         "rewards/accuracies": (margins > 0).float().mean().item(),
         "logps/chosen": chosen.mean().item(),
         "logps/rejected": rejected.mean().item(),
+        "margins/mean": margins.mean().item(),
+        "margins/sd": margins.std().item() if len(margins) > 1 else 0.0,
+        "margins/min": margins.min().item(),
+        "margins/p10": p10,
+        "margins/median": median,
+        "margins/p90": p90,
+        "margins/max": margins.max().item(),
+        "margins/positive": (margins > 0).float().mean().item(),
         "beta": beta,
     }

@@ -1,0 +1,430 @@
+"""Who compares responses: a language model here or on a server, asked in both orders. An answer may also be no answer.
+
+A judge reads two responses to a prompt and says which is better. Models prefer a place as well as a response, so
+every pair is asked as (a, b) and as (b, a) and the two answers are averaged. What a judge could not decide (tie) or
+did not answer as asked (invalid) is said so and never made into a preference.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from prefloop.chat import prompt_ids
+from prefloop.rows import InputError, read_json, write_json
+
+Messages = list[dict]
+
+PLACEHOLDERS = ("conversation", "response_a", "response_b")
+# What a server may answer, as the probability that the response shown first is better; and how it may dress it up.
+ANSWERS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+DRESS = r"[\s*_`\"'()\[\]{}<>.,:;!#-]"
+ANSWER = re.compile(rf"{DRESS}*(?:answer{DRESS}+)?(?P<word>{'|'.join(ANSWERS)}){DRESS}*", re.IGNORECASE | re.ASCII)
+# A server that fails this often without a single answer in between is down, or refuses whatever it is asked.
+HOPELESS = 16
+
+
+@dataclass
+class Judging:
+    """How pairs are judged; the names are those of config's `feedback.judge`."""
+
+    template: Path = Path("workflow/prompts/judge/helpful.txt")
+    """What the judge is asked, with {conversation}, {response_a} and {response_b}."""
+    base_url: str | None = None
+    """An OpenAI-compatible server, up to and including /v1; a local language model judges if not given."""
+    model: str | None = None
+    """The server's name for its model."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the server's key; a server that needs none works without."""
+    concurrency: int = 8
+    """Requests under way at once; those that wait to be tried again count."""
+    timeout: float = 60.0
+    """Seconds a server may be silent before a request is tried again."""
+    max_retries: int = 8
+    """How often a failed request is tried again."""
+    max_tokens: int = 16
+    """Tokens a server may answer."""
+    cache: Path = Path("results/cache/judge")
+    """Where a server's answers are kept; nothing in it is asked again."""
+    tie_margin: float = 0.0
+    """A local model's probability this near to ½ is a tie."""
+    min_label_mass: float = 0.01
+    """A local model's answer is invalid if A and B together are less probable than this."""
+    dtype: str = "float32"
+    """A local model's arithmetic: auto, bfloat16 or float32."""
+
+
+class Verdict(NamedTuple):
+    """What a judge says of responses a and b; None is an answer that is none."""
+
+    first: float | None
+    """Probability that a is better, asked in the order (a, b)."""
+    second: float | None
+    """Probability that a is better, asked in the order (b, a)."""
+    tie_margin: float = 0.0
+    """A probability this near to ½ prefers neither."""
+
+    @property
+    def preference(self) -> float | None:
+        """Probability that a is better, both orders averaged; None if either is invalid."""
+        return None if self.first is None or self.second is None else (self.first + self.second) / 2
+
+    @property
+    def outcome(self) -> str:
+        """A, B, tie or invalid; two certain answers that contradict each other are a tie."""
+        return "invalid" if self.preference is None else winner(self.preference, self.tie_margin)
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the two orders name different winners; a tie names none."""
+        if self.first is None or self.second is None:
+            return False
+        return {winner(self.first, self.tie_margin), winner(self.second, self.tie_margin)} == {"A", "B"}
+
+
+def winner(probability: float, margin: float) -> str:
+    if abs(probability - 0.5) <= margin:
+        return "tie"
+    return "A" if probability > 0.5 else "B"
+
+
+def read_template(path: Path) -> str:
+    """The text of a template, which holds every placeholder; InputError if not."""
+    try:
+        template = Path(path).read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected a judge's template") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error})") from error
+    missing = [f"{{{name}}}" for name in PLACEHOLDERS if f"{{{name}}}" not in template]
+    if missing:
+        raise InputError(f"{path}: a judge's template must hold {', '.join(missing)}")
+    return template
+
+
+def render(template: str, conversation: Messages, response_a: str, response_b: str) -> str:
+    """The template with its placeholders filled in, all at once: what a text says in braces stays as it is."""
+    values = {"conversation": as_text(conversation), "response_a": response_a, "response_b": response_b}
+    return re.sub(rf"\{{({'|'.join(PLACEHOLDERS)})\}}", lambda match: values[match[1]], template)
+
+
+def as_text(conversation: Messages) -> str:
+    """A lone user message as it is, a longer conversation with the speaker before each turn."""
+    if [message["role"] for message in conversation] == ["user"]:
+        return conversation[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in conversation)
+
+
+def parse_answer(text: str) -> float | None:
+    """Probability that the response shown first is better, of a server's answer; None unless it is A, B or tie alone.
+
+    Case, punctuation, Markdown and a leading "Answer:" do not matter; any other word does.
+    """
+    match = ANSWER.fullmatch(text)
+    return ANSWERS[match["word"].lower()] if match else None
+
+
+def in_both_orders(
+    first_wins: Callable[[list[str]], list[float | None]],
+    template: str,
+    prompts: Sequence[Messages],
+    a: Sequence[str],
+    b: Sequence[str],
+    tie_margin: float = 0.0,
+) -> list[Verdict]:
+    """Ask `first_wins` about every pair in both orders; equal questions are asked once.
+
+    `first_wins` takes rendered templates and returns, for each, the probability that the response shown first is
+    better. Identical responses make one question, so their verdict is exactly a tie.
+    """
+    questions = [
+        (render(template, prompt, one, other), render(template, prompt, other, one))
+        for prompt, one, other in zip(prompts, a, b, strict=True)
+    ]
+    texts = list(dict.fromkeys(text for pair in questions for text in pair))
+    answers = dict(zip(texts, first_wins(texts), strict=True))
+    verdicts = []
+    for ab, ba in questions:
+        second = answers[ba]
+        verdicts.append(Verdict(answers[ab], None if second is None else 1 - second, tie_margin))
+    return verdicts
+
+
+class LocalJudge:
+    """A causal language model as a judge: it writes nothing, the next token's probabilities are its answer.
+
+    p(A) = mass of A / (mass of A and B), where a label's mass is that of all its single-token spellings.
+    `tokens`, `parameters` and `device` are what the cost meter reads.
+    """
+
+    def __init__(self, settings: Judging, manifest: Path, threads: int, batch_size: int):
+        import torch
+
+        from prefloop.models import default_device, load_base, parameter_count, resolve_dtype
+
+        self.settings, self.batch_size = settings, batch_size
+        self.template = read_template(settings.template)
+        self.device, self.tokens, self.parameters = default_device(), 0, parameter_count(manifest)
+        self.model, self.tokenizer = load_base(manifest, resolve_dtype(settings.dtype, self.device))
+        self.folder = Path(manifest).parent
+        self.labels = [label_tokens(self.tokenizer, label, self.folder) for label in ("A", "B")]
+        torch.set_num_threads(threads)
+        self.model.to(self.device).eval()
+
+    def compare(self, prompts: Sequence[Messages], a: Sequence[str], b: Sequence[str]) -> list[Verdict]:
+        """One verdict a pair."""
+        return in_both_orders(self.first_wins, self.template, prompts, a, b, self.settings.tie_margin)
+
+    def first_wins(self, texts: list[str]) -> list[float | None]:
+        """p(A) of each rendered template; None where the model would rather say something else than A or B."""
+        from tqdm import tqdm
+
+        from prefloop.batching import batches_by_length
+
+        encoded = [prompt_ids(self.tokenizer, [{"role": "user", "content": text}]) for text in texts]
+        lengths = [len(ids) for ids in encoded]
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and max(lengths, default=0) > limit:
+            raise InputError(
+                f"{self.folder}: reads {limit} tokens, and {sum(n > limit for n in lengths)} of {len(texts)} questions "
+                f"to the judge are longer (up to {max(lengths)}): drop long prompts or take another judge"
+            )
+        answers: list[float | None] = [None] * len(texts)
+        for batch in tqdm(batches_by_length(lengths, self.batch_size), desc="judge", unit="batch", disable=None):
+            logps = self.label_logps([encoded[i] for i in batch])
+            masses, probabilities = logps.exp().sum(dim=1).tolist(), logps.softmax(dim=1)[:, 0].tolist()
+            for i, mass, probability in zip(batch, masses, probabilities, strict=True):
+                if mass >= self.settings.min_label_mass:  # which NaN is not
+                    answers[i] = probability
+        self.tokens += sum(lengths)
+        return answers
+
+    def label_logps(self, prompts: Sequence[Sequence[int]]):
+        """Log-probabilities of the labels A and B as the next token after each prompt; float64, [prompts, 2]."""
+        import torch
+
+        from prefloop.batching import left_pad, positions_of
+
+        ids, mask = (tensor.to(self.device) for tensor in left_pad(prompts, self.tokenizer.pad_token_id))
+        with torch.no_grad():
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions_of(mask),
+                logits_to_keep=torch.tensor([ids.shape[1] - 1], device=self.device),
+                use_cache=False,
+            ).logits[:, -1]
+        logps = logits.double().log_softmax(dim=1)
+        return torch.stack([logps[:, tokens].logsumexp(dim=1) for tokens in self.labels], dim=1)
+
+
+def label_tokens(tokenizer, label: str, folder: Path) -> list[int]:
+    """The tokens that spell a label, alone and after a space; InputError if there is none.
+
+    Some tokenizers put a space token before a text of their own accord: a spelling's last token is the label's.
+    """
+    spellings = [tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in (label, f" {label}")]
+    tokens = sorted({token for token in spellings if tokenizer.decode([token]).strip() == label})
+    if not tokens:
+        raise InputError(f"{folder}: cannot judge, its tokenizer has no token for {label}")
+    return tokens
+
+
+class ServerJudge:
+    """A language model behind an OpenAI-compatible server as a judge; its answers are kept on disk.
+
+    An answer is a file named by the hash of all that was asked, so a run that failed or was killed goes on where it
+    stopped. A request that fails after all retries has no file and no verdict: `compare` raises InputError once the
+    others are done, or have become pointless. The key goes to the server and nowhere else.
+
+    `asked` requests were sent, `retried` times sent again, `cached` were not needed. `prompt_tokens` and
+    `completion_tokens` are those of all answers used, kept ones too: the same whether or not a run was interrupted.
+    `tokens`, `parameters` and `device` are what the cost meter reads: nothing is computed here.
+    """
+
+    def __init__(self, settings: Judging):
+        for name in ("base_url", "model"):
+            if not getattr(settings, name):
+                raise InputError(f"feedback.judge.{name}: a server judges only if it is given")
+        self.settings, self.template = settings, read_template(settings.template)
+        self.key = read_key(settings.api_key_env)
+        self.tokens, self.parameters, self.device = 0, 0, "server"
+        self.asked = self.cached = self.retried = self.prompt_tokens = self.completion_tokens = 0
+
+    def compare(self, prompts: Sequence[Messages], a: Sequence[str], b: Sequence[str]) -> list[Verdict]:
+        """One verdict a pair; InputError, with all answers kept, if a request fails."""
+        return in_both_orders(self.first_wins, self.template, prompts, a, b)
+
+    def first_wins(self, texts: list[str]) -> list[float | None]:
+        """1, 0 or ½ of each rendered template for the server's A, B or tie; None for any other answer."""
+        kept = {text: self.read_kept(text) for text in texts}
+        missing = [text for text in texts if kept[text] is None]
+        self.cached += len(texts) - len(missing)
+        failures = asyncio.run(self.ask_all(missing, kept)) if missing else []
+        if failures:
+            unsent = sum(kept[text] is None for text in missing) - len(failures)
+            raise InputError(
+                f"judge: {len(failures)} of {len(missing)} requests failed, the first with {failures[0]}"
+                + (f"; {unsent} were not sent, as no request succeeded any more" if unsent else "")
+                + f". Answers are kept in {self.settings.cache}: running again continues with those that are missing"
+            )
+        self.prompt_tokens += sum(kept[text]["prompt_tokens"] for text in texts)
+        self.completion_tokens += sum(kept[text]["completion_tokens"] for text in texts)
+        return [parse_answer(kept[text]["answer"]) for text in texts]
+
+    async def ask_all(self, texts: list[str], kept: dict[str, dict | None]) -> list[str]:
+        """Ask the server about each text and put its answers into `kept`, on disk as well; why requests failed."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
+        from tqdm import tqdm
+
+        quiet_http()
+        hooks = {"request": [self.count_retry], "response": [refuse_broken]}
+        client = AsyncOpenAI(
+            base_url=self.settings.base_url,
+            api_key=self.key or "none",  # the library insists on one
+            timeout=self.settings.timeout,
+            max_retries=self.settings.max_retries,
+            http_client=DefaultAsyncHttpxClient(event_hooks=hooks),
+        )
+        free = asyncio.Semaphore(self.settings.concurrency)
+        hopeless = max(HOPELESS, 2 * self.settings.concurrency)
+        failures, in_a_row = [], 0
+
+        async def ask(text: str) -> None:
+            nonlocal in_a_row
+            async with free:
+                if in_a_row >= hopeless:
+                    return
+                self.asked += 1
+                try:
+                    response = await client.chat.completions.with_raw_response.create(**self.request(text))
+                except OpenAIError as error:
+                    failures.append(self.reason(error))
+                    in_a_row += 1
+                else:
+                    answer = read_completion(response.text)
+                    kept[text] = answer | {"answer": self.redacted(answer["answer"])}
+                    write_json(self.path_of(text), kept[text])
+                    in_a_row = 0
+            progress.update()
+
+        async with client:
+            with tqdm(total=len(texts), desc="judge", unit="request", disable=None) as progress:
+                await asyncio.gather(*map(ask, texts))
+        return failures
+
+    def request(self, text: str) -> dict:
+        """All that decides an answer, but the server."""
+        return {
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": self.settings.max_tokens,
+            "temperature": 0.0,
+        }
+
+    def path_of(self, text: str) -> Path:
+        content = {"base_url": self.settings.base_url.rstrip("/"), **self.request(text)}
+        name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return Path(self.settings.cache) / name[:2] / f"{name}.json"
+
+    def read_kept(self, text: str) -> dict | None:
+        path = self.path_of(text)
+        if not path.is_file():
+            return None
+        kept, types = read_json(path), {"answer": str, "prompt_tokens": int, "completion_tokens": int}
+        if not all(isinstance(kept.get(name), kind) for name, kind in types.items()):
+            raise InputError(f"{path}: not a judge's answer; delete it to ask again")
+        return kept
+
+    async def count_retry(self, request) -> None:
+        self.retried += request.headers.get("x-stainless-retry-count", "0") != "0"
+
+    def reason(self, error: Exception) -> str:
+        """The status and the server's words of a failed request, or what kind of failure kept it from answering."""
+        if not hasattr(error, "status_code"):
+            return type(error).__name__
+        words = error.body.get("message") if isinstance(error.body, dict) else error.body
+        words = f": {words}" if isinstance(words, str) and words else ""
+        return " ".join(self.redacted(f"{error.status_code} {error.response.reason_phrase}{words}").split())[:200]
+
+    def redacted(self, text: str) -> str:
+        return text.replace(self.key, "[key]") if self.key else text
+
+
+def read_key(variable: str) -> str:
+    """The key in an environment variable, empty if there is none."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError(f"environment variable {variable}: not a key, it has spaces or characters no header may have")
+    return key
+
+
+def read_completion(body: str) -> dict:
+    """Answer and token usage of a chat completion; ValueError if the body is none.
+
+    A completion without text (all of it thought, say) is an empty answer.
+    """
+    try:
+        completion = json.loads(body)
+        answer, usage = completion["choices"][0]["message"]["content"], completion.get("usage") or {}
+        counts = {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError("no chat completion") from error
+    if not isinstance(answer, str | None):
+        raise ValueError("no chat completion")
+    return {"answer": answer or "", **counts}
+
+
+async def refuse_broken(response) -> None:
+    """Make a success whose body is no chat completion a bad gateway, which the client tries again."""
+    if response.is_success:
+        await response.aread()
+        try:
+            read_completion(response.text)
+        except ValueError:
+            response.status_code = 502
+            response.extensions["reason_phrase"] = b"no chat completion"
+
+
+def quiet_http() -> None:
+    """No requests, headers or bodies in logs, whatever level others set."""
+    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def report(verdicts: Sequence[Verdict], lengths_a: Sequence[int], lengths_b: Sequence[int]) -> dict:
+    """How a judge judged: outcomes, and how much place and length had to do with them; null where nothing counts.
+
+    `position_flip_rate`: pairs whose orders name different winners, of those with two valid answers.
+    `first_position_share`: single answers for the response shown first, of those for either.
+    `longer_won`: pairs won by the longer response, of those won at all by responses of unequal length.
+    """
+    outcomes = {name: sum(v.outcome == name for v in verdicts) for name in ("A", "B", "tie", "invalid")}
+    flips = [v.flipped for v in verdicts if v.outcome != "invalid"]
+    firsts = []
+    for verdict in verdicts:
+        for shown_first, answer in (("A", verdict.first), ("B", verdict.second)):
+            if answer is not None and (won := winner(answer, verdict.tie_margin)) != "tie":
+                firsts.append(won == shown_first)
+    longer = [
+        (verdict.outcome == "A") == (length_a > length_b)
+        for verdict, length_a, length_b in zip(verdicts, lengths_a, lengths_b, strict=True)
+        if verdict.outcome in ("A", "B") and length_a != length_b
+    ]
+    return {
+        "pairs": len(verdicts),
+        "outcomes": outcomes,
+        "position_flip_rate": share(flips),
+        "first_position_share": share(firsts),
+        "longer_won": share(longer),
+    }
+
+
+def share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

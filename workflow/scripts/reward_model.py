@@ -1,0 +1,126 @@
+"""Train a reward model on preference pairs: a sequence classifier with one logit, by the Bradley–Terry model."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from tyro.conf import arg
+
+from _program import run
+from prefloop.costs import CostMeter
+from prefloop.feedback import encode
+from prefloop.fetch import write_manifest
+from prefloop.models import default_device, parameter_count
+from prefloop.optimisation import Optimisation, start, write_steps
+from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, unique, without_void_pairs
+from prefloop.reward_models import (
+    Encoded,
+    fit,
+    half_of,
+    load_classifier,
+    report,
+    reward_gaps,
+    split_by_conversation,
+    warning,
+)
+from prefloop.rows import InputError, read_json, write_json
+from prefloop.seeds import rng_for, seed_for
+
+
+def main(
+    *,
+    base: Path,
+    source: str,
+    packaged: Path,
+    manifest: Path,
+    report_file: Annotated[Path, arg(name="report")],
+    metrics: Path,
+    speed: Path,
+    cost: Path,
+    columns: Columns,
+    settings: Annotated[Optimisation, arg(name="")],
+    subset: str | None = None,
+    split: str = "train",
+    format: str = "columns",
+    part: Literal["all", "first", "second"] = "all",
+    take: int | None = None,
+    held_out: float = 0.2,
+    max_tokens: int = 512,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train a reward model and report how it does on pairs it has not seen.
+
+    Args:
+        base: Manifest of the encoder or language model to start from.
+        source: Preference pairs: packaged, a .jsonl or .jsonl.gz file, or hub:owner/name.
+        packaged: The packaged set.
+        manifest: Where manifest.json goes, beside the trained model's files; written last.
+        report_file: Where the report goes: held-out accuracy, calibration, and rules about length beside them.
+        metrics: Where training.jsonl goes, one row an optimizer step.
+        speed: Where the seconds and tokens a second of each step go, as CSV.
+        cost: Where the cost goes.
+        columns: Where the data set keeps what, for format columns.
+        settings: How to train.
+        subset: A hub data set's configuration.
+        split: A hub data set's split.
+        format: A published data set by name, or columns.
+        part: Which half of the conversations; two reward models on different halves share none.
+        take: Keep this many pairs, drawn at random; all if not given.
+        held_out: Share of the conversations kept for the report.
+        max_tokens: Conversations are cut from the left to this many tokens.
+        seed: Of the draw, the split, the new head and the order of examples.
+        threads: CPU threads of each process.
+    """
+    device = default_device()
+    accelerator, dtype = start(settings, device, threads, seed_for(seed, "reward_model"))
+    check_settings(format, columns, None)
+    rows, _ = unique(prompt_rows(read_source(source, packaged, subset, split), format, columns, None))
+    rows = half_of([row for row in without_void_pairs(rows)[0] if "chosen" in row and "rejected" in row], part)
+    if take is not None and take > len(rows):
+        raise InputError(f"reward_models: take asks for {take} pairs, {source} has {len(rows)} in part {part}")
+    rows = [rows[i] for i in rng_for(seed, "reward_model", "take").permutation(len(rows))[:take]]
+    training, unseen = split_by_conversation(rows, held_out, rng_for(seed, "reward_model", "split"))
+    model, tokenizer = load_classifier(base, settings, max_tokens, dtype)
+    encoded = [[Encoded(*(encode(tokenizer, r["messages"], r[s]) for s in ("chosen", "rejected"))) for r in part_rows]
+               for part_rows in (training, unseen)]  # fmt: skip
+    meter = CostMeter("reward_model", parameter_count(base), device)
+    steps: list[dict] = []
+    fit(model, tokenizer, encoded[0], settings, seed=seed_for(seed, "reward_model", "order"),
+        accelerator=accelerator, on_step=steps.append)  # fmt: skip
+    if not accelerator.is_main_process:
+        return
+    meter.train(settings.epochs * sum(pair.tokens for pair in encoded[0]))
+    model.eval()
+    gaps = reward_gaps(model, tokenizer, encoded[1], 2 * settings.micro_batch_size)
+    meter.forward(sum(pair.tokens for pair in encoded[1]))
+    longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])
+    found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))
+    save(model, tokenizer, base, manifest)
+    write_steps(metrics, speed, steps)
+    write_json(report_file, found | {"warning": warning(found)})
+    accuracy, low, high = found["accuracy"]
+    print(
+        f"reward_model: {len(training)} pairs trained on, {len(unseen)} held out: accuracy {accuracy:.3f} "
+        f"[{low:.3f}, {high:.3f}], longer wins {found['longer_wins']:.3f}, shorter wins {found['shorter_wins']:.3f}, "
+        f"calibration error {found['calibration_error']:.3f}"
+    )
+    if found_warning := warning(found):
+        print(f"WARNING: {manifest.parent.name}: {found_warning}")
+    meter.write(cost)
+
+
+def save(model, tokenizer, base: Path, manifest: Path) -> None:
+    """Write the trained classifier as a model folder, adapters merged."""
+    for stale in manifest.parent.glob("*"):
+        stale.unlink()
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merged.to(torch.float32).save_pretrained(manifest.parent)
+    tokenizer.save_pretrained(manifest.parent)
+    source = read_json(base)
+    trust = source.get("trust_remote_code", False)
+    write_manifest(f"reward model on {source['source']}", manifest.parent, trust)
+
+
+run(main)
