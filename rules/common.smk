@@ -13,6 +13,7 @@ from prefloop.config import (
     flags,
     load_schema,
     model_name,
+    model_of,
     model_sources,
     of_method,
     registry_words,
@@ -38,6 +39,18 @@ STEPS = range(1, config["steps"] + 1)
 THREADS = 8
 FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
 TABLES = ["results", "costs"]
+FEEDBACKS = [of_method(config, method)["feedback"] for method in METHODS]
+FEEDBACKS += [config["evaluation"]["evaluator"], config["feedback"]]
+# Reward models trained here that somebody asks, and whether a judge says anything.
+TRAINED_HERE = sorted(
+    {
+        f["model"].removeprefix(TRAINED)
+        for f in FEEDBACKS
+        if (model_of(f) or "").startswith(TRAINED)
+    }
+)
+TABLES += ["judges"] if any(f["kind"] == "judge" for f in FEEDBACKS) else []
+TABLES += ["reward_models"] if TRAINED_HERE else []
 NEEDS_BETA = registry_words("metrics.NEEDS_BETA")
 
 
@@ -138,6 +151,29 @@ def steps_before(wildcards):
     return [(r, s) for r in range(1, here[0] + 1) for s in STEPS if (r, s) < here]
 
 
+def looks_at_arms(method):
+    """Whether a method's allocation depends on what the arms have learnt."""
+    return settings_of("bandit", method)["allocation"] not in ("uniform", "all")
+
+
+def arms_seen(wildcards):
+    """arms.json that an allocation goes by: none where it draws at random."""
+    return arms_before(wildcards) if looks_at_arms(wildcards.method) else []
+
+
+def allocation_flags(wildcards):
+    """What the draw of a step's prompts depends on, and nothing else: a random one does not run again with α."""
+    settings = settings_of("bandit", wildcards.method)
+    keys = ["allocation", "budget", "reuse"]
+    if settings["allocation"] == "all":
+        keys = ["allocation"]
+    if looks_at_arms(wildcards.method):
+        keys = [k for k in settings if k not in ("metric", "normalise", "gamma")]
+    sampler = settings_of("generation", wildcards.method)["sampler"]
+    pairs_only = {"pairs_only": True} if sampler == "dataset" else {}
+    return flags({key: settings[key] for key in keys} | pairs_only)
+
+
 def arms_before(wildcards):
     """arms.json of the step before; none in a run's first step."""
     return [
@@ -156,10 +192,12 @@ def prompts_before(wildcards):
 
 def feedback_files(settings):
     """What a feedback depends on: its model and template, and the module of a local function with what that imports."""
-    models = [manifest_of(settings["model"])] if settings["model"] else []
+    model = model_of(settings)
+    models = [manifest_of(model)] if model else []
     if settings["kind"] == "judge":
         models.append(settings["judge"]["template"])
-    name = (settings["function"] or "").split(":")[0].replace(".", "/")
+    function = settings["function"] if settings["kind"] == "function" else ""
+    name = function.split(":")[0].replace(".", "/")
     for place in (f"{name}.py", f"{name}/__init__.py", f"workflow/scripts/{name}.py"):
         if Path(place).is_file():
             return models + code_files(place)
@@ -168,15 +206,22 @@ def feedback_files(settings):
 
 def feedback_flags(name, settings):
     """Flags of a feedback, its model named by manifest."""
-    model = manifest_of(settings["model"]) if settings["model"] else None
+    model = model_of(settings)
     settings = relevant(settings, SCHEMA["$defs"]["feedback"])
-    return flags({name: settings | {"model": model}})
+    return flags({name: settings | {"model": manifest_of(model) if model else None}})
 
 
-def feedback_of(policy):
-    """The feedback that trained a policy, initial or the folder of a round."""
-    method = None if policy == "initial" else policy.split("/")[0]
-    return of_method(config, method)["feedback"]
+def table(name, question):
+    """The files of one table, its CSV in the report."""
+    return {
+        "csv": report(
+            f"<results>/tables/{name}.csv",
+            caption=f"../workflow/report/table_{name}.rst",
+            category=question,
+            labels={"table": name},
+        ),
+        "tex": f"<results>/tables/{name}.tex",
+    }
 
 
 def every_step(file):

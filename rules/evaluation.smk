@@ -45,12 +45,9 @@ rule judge:
         prompts=rules.prompts.output.held_out,
         samples=rules.sample.output.samples,
         opponent="<results>/initial/evaluation/samples.jsonl",
-        feedback=lambda wildcards: [
+        feedback=[
             file
-            for settings in [
-                config["evaluation"]["evaluator"],
-                feedback_of(wildcards.policy),
-            ]
+            for settings in [config["evaluation"]["evaluator"], config["feedback"]]
             for file in feedback_files(settings)
         ],
     output:
@@ -65,9 +62,7 @@ rule judge:
         gpu=1,
     params:
         evaluator=feedback_flags("evaluator", config["evaluation"]["evaluator"]),
-        feedback=lambda wildcards: feedback_flags(
-            "feedback", feedback_of(wildcards.policy)
-        ),
+        feedback=feedback_flags("feedback", config["feedback"]),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --samples {input.samples}"
         " --opponent {input.opponent} {params.evaluator} {params.feedback}"

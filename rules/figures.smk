@@ -9,8 +9,13 @@ VERDICTS = [
         round=ROUNDS,
     ),
 ]
+SHARED_COSTS = [
+    f"{RESULTS}/cluster.cost.json",
+    *([f"{RESULTS}/sft/sft.cost.json"] if config["sft"]["enabled"] else []),
+    *(f"{RESULTS}/reward_models/{name}.cost.json" for name in TRAINED_HERE),
+]
 COSTS = [
-    "<results>/cluster.cost.json",
+    *SHARED_COSTS,
     *collect(
         "<results>/initial/evaluation/{stage}.cost.json", stage=["sample", "judge"]
     ),
@@ -134,13 +139,7 @@ rule table_results:
         prompts=every_step("prompts.jsonl"),
         metrics=rules.figure_training.input.metrics,
     output:
-        csv=report(
-            "<results>/tables/results.csv",
-            caption="../workflow/report/table_results.rst",
-            category="Which method is better at equal cost?",
-            labels={"table": "results"},
-        ),
-        tex="<results>/tables/results.tex",
+        **table("results", "Which method is better at equal cost?"),
     log:
         "<logs>/tables/results.log",
     conda:
@@ -156,18 +155,43 @@ rule table_costs:
         code=code_of("table_costs"),
         costs=COSTS,
     output:
-        csv=report(
-            "<results>/tables/costs.csv",
-            caption="../workflow/report/table_costs.rst",
-            category="What did it cost?",
-            labels={"table": "costs"},
-        ),
-        tex="<results>/tables/costs.tex",
+        **table("costs", "What did it cost?"),
     log:
         "<logs>/tables/costs.log",
     conda:
         "../environment.yml"
     params:
         experiment=EXPERIMENT,
+        shared=flags({"shared": SHARED_COSTS}),
+    shell:
+        "python {input.code[0]} {params.experiment} {params.shared} --table {output.csv} > {log} 2>&1"
+
+
+rule table_judges:
+    input:
+        code=code_of("table_judges"),
+        costs=COSTS,
+    output:
+        **table("judges", "Who judged, and how?"),
+    log:
+        "<logs>/tables/judges.log",
+    conda:
+        "../environment.yml"
+    params:
+        experiment=EXPERIMENT,
     shell:
         "python {input.code[0]} {params.experiment} --table {output.csv} > {log} 2>&1"
+
+
+rule table_reward_models:
+    input:
+        code=code_of("table_reward_models"),
+        reports=collect("<results>/reward_models/{name}.report.json", name=TRAINED_HERE),
+    output:
+        **table("reward_models", "Who judged, and how?"),
+    log:
+        "<logs>/tables/reward_models.log",
+    conda:
+        "../environment.yml"
+    shell:
+        "python {input.code[0]} --reports {input.reports} --table {output.csv} > {log} 2>&1"

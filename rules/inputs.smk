@@ -139,3 +139,4 @@ rule reward_model:
         " {params.flags} --threads {threads} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
+        "; grep ^WARNING {log} >&2 || true"

@@ -6,7 +6,7 @@ rule allocate:
         code=code_of("allocate"),
         prompts=rules.prompts.output.train,
         clusters=rules.cluster.output.clusters,
-        arms=arms_before,
+        arms=arms_seen,
         used=prompts_before,
     output:
         "<results>/{method}/seed-{seed}/round-{round}/step-{step}/prompts.jsonl",
@@ -15,7 +15,7 @@ rule allocate:
     conda:
         "../environment.yml"
     params:
-        flags=flags_of("bandit", without=["metric", "normalise", "gamma"]),
+        flags=allocation_flags,
         before=lambda wildcards, input: flags(
             {"arms": input.arms or None, "used": list(input.used) or None}
         ),

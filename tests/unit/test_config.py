@@ -103,8 +103,13 @@ def test_the_default_config_is_valid_and_changes_what_it_says():
     assert config["compare"] == ["dota", "uniform"]
 
 
-def test_every_preset_can_run():
-    config = checked(merge(VALID, PRESETS | {"generation": {"n": 4}, "compare": list(PRESETS["methods"])}), SCHEMA)
+CHOSEN = {"compare": list(PRESETS["methods"])}
+
+
+def test_every_preset_is_a_valid_method():
+    config = checked(
+        merge(VALID, PRESETS | {"rounds": 100, "prompts": {"take": None}, "generation": {"n": 4}} | CHOSEN), SCHEMA
+    )
     assert len(config["compare"]) == 16
 
 
@@ -133,11 +138,33 @@ IMPOSSIBLE = [
     ),
     ({"train": {"beta_rule": "schedule"}}, "train.beta_schedule.values: beta_rule schedule needs at least one"),
     ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
-    ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta_risk: beta_max is below beta_min"),
+    ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 lies outside"),
+    ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),
+    (
+        {"train": {"beta_rule": "risk", "carry_beta": False, "beta_risk": {"warmup": 2}}},
+        "train.beta_risk.warmup: 2 steps, and the rule sees 2 at most",
+    ),
+    ({"bandit": {"budget": 13}}, "bandit.budget: 13 a step come to 52 prompts in all, and prompts.take leaves 48"),
+    ({"bandit": {"allocation": "exp3", "neighbours": 1}}, "bandit.neighbours: exp3 keeps weights of its own"),
+    (
+        {"pairs": {"metric": "difficulty"}, "reference": {"kind": "previous"}},
+        "pairs.metric: difficulty compares with the reference",
+    ),
+    (
+        {"bandit": {"allocation": "top_k", "metric": "dpo_weight"}, "reference": {"kind": "previous"}},
+        "bandit.metric: dpo_weight compares with the reference",
+    ),
     ({"train": {"loss": "rdpo", "label_smoothing": 0.5}}, "train.label_smoothing: 0.5 is greater than or equal"),
     ({"train": {"micro_batch_size": 8}}, "train.micro_batch_size: larger than train.batch_size"),
-    ({"feedback": {"kind": "judge"}}, "kind judge needs .*feedback.model, or judge.base_url with judge.model"),
-    ({"feedback": {"kind": "judge", "judge": {"base_url": "http://localhost/v1"}}}, "kind judge needs"),
+    ({"feedback": {"kind": "judge"}}, "kind judge needs either .*feedback.model or, for a server"),
+    (
+        {"feedback": {"kind": "judge", "judge": {"base_url": "http://localhost/v1"}}},
+        "feedback.judge.model: the server's name of its model is missing",
+    ),
+    (
+        {"feedback": {"kind": "judge", "model": "x", "judge": {"base_url": "http://localhost/v1", "model": "y"}}},
+        "kind judge needs either",
+    ),
     (
         {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
         "feedback.model: trained:mine, but reward_models has no such name; known: none",
@@ -149,6 +176,15 @@ IMPOSSIBLE = [
 def test_a_method_that_cannot_run_is_refused_with_the_reason(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, {"methods": {"uniform": differences}}), SCHEMA)
+
+
+def test_responses_must_come_from_somewhere():
+    for differences in (
+        {"methods": {"uniform": {"generation": {"sampler": "dataset"}, "feedback": {"kind": "dataset"}}}},
+        {"sft": {"enabled": True}},
+    ):
+        with pytest.raises(InputError, match="prompts.format ultrachat has no"):
+            checked(merge(VALID, differences | {"prompts": {"format": "ultrachat"}}), SCHEMA)
 
 
 def test_an_evaluator_needs_an_opinion_of_new_samples():
@@ -185,7 +221,7 @@ def test_the_library_s_defaults_are_the_schema_s():
     from prefloop.samplers import Sampling
     from prefloop.training import Settings
 
-    config = checked(VALID | {name: {} for name in ("train", "sft", "generation", "bandit")}, SCHEMA)
+    config = checked(VALID | {name: {} for name in ("train", "sft", "generation", "bandit", "prompts")}, SCHEMA)
     config["feedback"] |= {"function": None}
     library = {
         "train": asdict(Settings()),
@@ -211,7 +247,7 @@ def test_numbers_given_as_text_on_the_command_line_are_numbers():
     given = {
         "seeds": ["0", "1"],
         "train": {"learning_rate": "1.0e-3", "epochs": "2"},
-        "prompts": {"take": "null"},
+        "prompts": {"take": "null", "subset": "null"},
         "clusters": {"k": "8"},
     }
     config = checked(merge(VALID, given | {"name": "123", "methods": {"dota": {"pairs": {"top_n": "5"}}}}), SCHEMA)
@@ -219,6 +255,7 @@ def test_numbers_given_as_text_on_the_command_line_are_numbers():
     assert config["train"]["learning_rate"] == 1e-3
     assert config["train"]["epochs"] == 2
     assert config["prompts"]["take"] is None
+    assert config["prompts"]["subset"] is None
     assert config["clusters"]["k"] == 8
     assert config["name"] == "123"
     assert config["methods"]["dota"]["pairs"]["top_n"] == 5

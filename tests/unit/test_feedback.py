@@ -1,19 +1,30 @@
-"""Feedback: functions and reward models, and what happens when they misbehave."""
+"""Feedback: functions and reward models and what happens when they misbehave, judges' verdicts as rows."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 import tiny
-from prefloop.feedback import FEEDBACK, Settings, rewards_of
+from conftest import ROOT
+from judge_server import JudgeServer, Reply
+from prefloop.costs import CostMeter
+from prefloop.feedback import FEEDBACK, Settings, annotate, contest, rewards_of
 from prefloop.fetch import fetch
+from prefloop.judges import Verdict
 from prefloop.lexicons import afinn, vader
-from prefloop.rows import InputError
+from prefloop.rows import InputError, read_json, read_rows, write_rows
 
 PROMPT = [{"role": "user", "content": "why?"}]
 IDS = [("p1", 0), ("p2", 1)]
+KEY = "sk-test-9876543210-secret"
 
 
 def test_lexicons_tell_praise_from_blame():
@@ -115,3 +126,320 @@ def test_a_classifier_with_two_logits_is_no_reward_model(tmp_path):
     fetch(str(tiny.make_reward_model(tmp_path / "rm", labels=2)), tmp_path / "fetched")
     with pytest.raises(InputError, match="one logit, this classifier has 2"):
         FEEDBACK["reward_model"](Settings(kind="reward_model", model=tmp_path / "fetched/manifest.json"), 1)
+
+
+def asks(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+def answer(prompt_id: str, response_id: int, response: str, component: str = "policy", n_tokens: int = 1) -> dict:
+    return {
+        "prompt_id": prompt_id,
+        "response_id": response_id,
+        "response": response,
+        "component": component,
+        "n_tokens": n_tokens,
+    }
+
+
+def test_a_data_set_prefers_what_it_has_chosen():
+    rows = [answer("p", 0, "no", "rejected"), answer("p", 1, "yes", "chosen"), answer("q", 0, "yes", "chosen")]
+    meter = CostMeter("reward")
+    found = annotate(Settings(kind="dataset"), 1, {"p": asks("a"), "q": asks("b")}, rows, meter)
+    assert found == [{"reward": 0.0}, {"reward": 1.0}, {"reward": 1.0}]
+    assert (meter.notes, meter.tokens_in, meter.flops) == ({}, 0, 0)
+
+
+def test_a_function_scores_every_response_with_its_own_prompt(tmp_path, monkeypatch):
+    """The fields are the function's rewards in the order of the rows, wherever prompts and rows stand."""
+    (tmp_path / "own_rewards.py").write_text(
+        "def score(prompts, responses):\n"
+        "    return [int(p[0]['content']) + len(r) for p, r in zip(prompts, responses, strict=True)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(function="own_rewards:score")
+    prompts = {"p": asks("100"), "unanswered": asks("0"), "q": asks("200")}
+    rows = [answer("q", 0, "aaa"), answer("p", 0, "b"), answer("q", 1, "")]
+    assert annotate(settings, 1, prompts, rows, CostMeter("reward")) == [
+        {"reward": 203.0},
+        {"reward": 101.0},
+        {"reward": 200.0},
+    ]
+    (tmp_path / "torn_score.py").write_text(
+        "def score(prompts, responses):\n    return [float('nan')] * len(responses)\n"
+    )
+    with pytest.raises(InputError, match="nan for prompt q, response 0"):
+        annotate(Settings(function="torn_score:score"), 1, prompts, rows, CostMeter("reward"))
+
+
+class StubJudge:
+    """Answers with the verdicts it was given, by (response a, response b); `compared` are the pairs it was asked."""
+
+    asked, cached, retried = 5, 6, 7
+    tokens, parameters, device = 10, 3, "server"
+
+    def __init__(self, verdicts: dict[tuple[str, str], Verdict]):
+        self.verdicts, self.compared = verdicts, []
+
+    def compare(self, prompts, a, b) -> list[Verdict]:
+        self.compared += zip([prompt[0]["content"] for prompt in prompts], a, b, strict=True)
+        return [self.verdicts[pair] for pair in zip(a, b, strict=True)]
+
+
+@pytest.fixture
+def judged_by(monkeypatch):
+    """Put a stub in the place of every judge: judged_by({(a, b): verdict, …})."""
+
+    def use(verdicts: dict[tuple[str, str], Verdict]) -> StubJudge:
+        stub = StubJudge(verdicts)
+        monkeypatch.setitem(FEEDBACK, "judge", lambda settings, threads: stub)
+        return stub
+
+    return use
+
+
+def test_verdicts_become_rewards_by_hand(judged_by):
+    """Prompt p has a win, a tie and an invalid pair, q one uneven win, and r a single response nobody can meet."""
+    stub = judged_by(
+        {
+            ("x", "y"): Verdict(1.0, 1.0),  # x wins
+            ("x", "z"): Verdict(1.0, 0.0),  # each order its own winner: a tie
+            ("y", "z"): Verdict(None, 1.0),  # invalid, whatever the other order says
+            ("u", "v"): Verdict(0.0, 0.25),  # v wins, and u is better with probability (0 + ¼)/2
+        }
+    )
+    rows = [  # prompts mixed, and ids that are no places
+        answer("p", 14, "x", n_tokens=9),
+        answer("q", 3, "u", n_tokens=4),
+        answer("p", 17, "y", n_tokens=2),
+        answer("r", 0, "w"),
+        answer("q", 8, "v", n_tokens=3),
+        answer("p", 11, "z", n_tokens=1),
+    ]
+    prompts = {name: asks(f"about {name}") for name in "pqr"}
+    meter = CostMeter("reward")
+    assert annotate(Settings(kind="judge"), 1, prompts, rows, meter) == [
+        {"reward": 0.75, "beats": [17], "judged": [[17, 1.0, 1.0], [11, 1.0, 0.0]]},
+        {"reward": 0.125, "beats": [], "judged": [[8, 0.0, 0.25]]},
+        {"reward": 0.0, "beats": [], "judged": [[11, None, 1.0]]},
+        {"reward": None, "beats": [], "judged": []},
+        {"reward": 0.875, "beats": [3], "judged": []},
+        {"reward": 0.5, "beats": [], "judged": []},
+    ]
+    assert stub.compared == [
+        ("about p", "x", "y"),
+        ("about p", "x", "z"),
+        ("about p", "y", "z"),
+        ("about q", "u", "v"),
+    ]
+    assert meter.notes["judge"] == {
+        "pairs": 4,
+        "outcomes": {"A": 1, "B": 1, "tie": 1, "invalid": 1},
+        "position_flip_rate": 1 / 3,
+        # Shown first: x won and lost against y, x and z won against each other, u lost and v won, and z lost to y.
+        "first_position_share": 4 / 7,
+        "longer_won": 1 / 2,  # x of 9 tokens beat y of 2, v of 3 beat u of 4
+        "asked": 5,
+        "cached": 6,
+        "retried": 7,
+    }
+    assert (meter.device, meter.tokens_in, meter.flops) == ("server", 10, 2 * 3 * 10)
+
+
+def test_a_response_without_a_valid_verdict_has_no_reward(judged_by):
+    """Neither a zero nor a half: of three responses the one whose every pair is invalid has none."""
+    judged_by(
+        {("x", "y"): Verdict(None, None), ("x", "z"): Verdict(0.0, None), ("y", "z"): Verdict(0.0, 0.0)},
+    )
+    rows = [answer("p", i, response) for i, response in enumerate("xyz")]
+    found = annotate(Settings(kind="judge"), 1, {"p": asks("?")}, rows, CostMeter("reward"))
+    assert [row["reward"] for row in found] == [None, 0.0, 1.0]
+    assert [row["beats"] for row in found] == [[], [], [1]]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (5,), (1, 4, 2), (3, 3)])
+def test_every_two_responses_of_a_prompt_meet_once_and_no_others(judged_by, sizes):
+    responses = [(f"p{p}", i, f"p{p}-{i}") for p, size in enumerate(sizes) for i in range(size)]
+    everyone = [response for _, _, response in responses]
+    stub = judged_by({(a, b): Verdict(0.5, 0.5) for a in everyone for b in everyone})
+    rows = sorted((answer(*row) for row in responses), key=lambda row: row["response_id"])  # prompts take turns
+    prompts = {f"p{p}": asks(f"p{p}") for p in range(len(sizes))}
+    annotate(Settings(kind="judge"), 1, prompts, rows, CostMeter("reward"))
+    for prompt, a, b in stub.compared:
+        assert a.split("-")[0] == b.split("-")[0] == prompt
+    met = Counter(frozenset((a, b)) for _, a, b in stub.compared)
+    assert set(met.values()) <= {1}
+    assert all(len(pair) == 2 for pair in met)
+    assert len(stub.compared) == sum(n * (n - 1) // 2 for n in sizes)
+
+
+def test_contest_by_a_function(tmp_path, monkeypatch):
+    (tmp_path / "own_lengths.py").write_text(
+        "def length(prompts, responses):\n    return [len(r) for r in responses]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    ours = [answer("p", 0, "long"), answer("q", 0, "no"), answer("r", 0, "same")]
+    theirs = [answer("p", 5, "no"), answer("q", 5, "long"), answer("r", 5, "size")]
+    found = contest(Settings(function="own_lengths:length"), 1, [PROMPT] * 3, ours, theirs, CostMeter("judge"))
+    assert found == [
+        {"outcome": "win", "reward": 4.0, "reward_opponent": 2.0},
+        {"outcome": "loss", "reward": 2.0, "reward_opponent": 4.0},
+        {"outcome": "tie", "reward": 4.0, "reward_opponent": 4.0},
+    ]
+
+
+def test_contest_by_a_judge(judged_by):
+    """Rewards are p and 1 − p; an invalid contest has none, on neither side."""
+    stub = judged_by(
+        {
+            ("a", "A"): Verdict(1.0, 0.5),
+            ("b", "B"): Verdict(0.25, 0.0),
+            ("c", "C"): Verdict(0.0, 1.0),
+            ("d", "D"): Verdict(1.0, None),
+        }
+    )
+    ours = [answer(f"p{r}", 0, r, n_tokens=2) for r in "abcd"]
+    theirs = [answer(f"p{r.lower()}", 0, r, n_tokens=1) for r in "ABCD"]
+    meter = CostMeter("judge")
+    found = contest(Settings(kind="judge"), 1, [asks(f"p{r}") for r in "abcd"], ours, theirs, meter)
+    assert found == [
+        {"outcome": "win", "reward": 0.75, "reward_opponent": 0.25},
+        {"outcome": "loss", "reward": 0.125, "reward_opponent": 0.875},
+        {"outcome": "tie", "reward": 0.5, "reward_opponent": 0.5},
+        {"outcome": "invalid", "reward": None, "reward_opponent": None},
+    ]
+    assert stub.compared == [("pa", "a", "A"), ("pb", "b", "B"), ("pc", "c", "C"), ("pd", "d", "D")]
+    assert meter.notes["judge"]["outcomes"] == {"A": 1, "B": 1, "tie": 1, "invalid": 1}
+    assert (meter.notes["judge"]["longer_won"], meter.notes["judge"]["asked"]) == (1 / 2, 5)
+
+
+# The server's judge finds the longer response better, and cannot make sense of a prompt that says so.
+def by_length(question: str) -> str:
+    prompt, first, second = question.split("|")
+    if "nonsense" in prompt:
+        return "Both replies are helpful."
+    return "tie" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
+
+
+def run_program(name: str, folder: Path, *flags: str) -> subprocess.CompletedProcess:
+    """Run a program of the pipeline in `folder`, with the judge's key in its environment."""
+    (folder / "short.txt").write_text("{conversation}|{response_a}|{response_b}\n")
+    environment = os.environ | {"JUDGE_KEY": KEY, "NO_PROXY": "127.0.0.1", "OPENAI_LOG": "debug"}
+    command = [sys.executable, str(ROOT / "workflow/scripts" / name), *flags]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def judge_flags(name: str, server: JudgeServer) -> list[str]:
+    settings = {
+        "kind": "judge",
+        "judge.base-url": server.url,
+        "judge.model": "judge",
+        "judge.template": "short.txt",
+        "judge.api-key-env": "JUDGE_KEY",
+        "judge.cache": "cache",
+        "judge.max-retries": "0",
+    }
+    return [text for key, value in settings.items() for text in (f"--{name}.{key}", value)]
+
+
+def assert_secret(folder: Path, *outputs: subprocess.CompletedProcess) -> None:
+    """The key is in no output, and in no file's name or content."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    texts = [text for done in outputs for text in (done.stdout, done.stderr)]
+    texts += [str(path) for path in files] + [path.read_text(errors="replace") for path in files]
+    assert not any(KEY in text for text in texts)
+
+
+def test_a_failing_server_costs_no_verdict_and_repeats_none(tmp_path):
+    """Three requests in ten fail: the program says so and writes nothing, and run until it ends it has lost nothing."""
+    lengths = dict(enumerate([(2, 3, 4), (4, 3, 2), (3, 3, 2), (2, 4, 4), (3, 5, 2), (3, 3, 3), (5, 2, 4)]))
+    prompts = {p: f"{'nonsense' if p == 4 else 'prompt'} {p}" for p in lengths}
+    rows = [
+        answer(f"p{p}", i, f"{'abc'[i]}{p}".ljust(n, "."), n_tokens=n)
+        for p, sizes in lengths.items()
+        for i, n in enumerate(sizes)
+    ]
+    rows = [{"cluster": 2, **row} for row in rows]
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt_id": f"p{p}", "messages": asks(t)} for p, t in prompts.items()])
+    write_rows(tmp_path / "generations.jsonl", rows)
+    failed, seen = [], set()
+
+    def trouble(question, attempt, headers):
+        seen.add(headers["authorization"])
+        if int(hashlib.sha256(f"{question} {attempt}".encode()).hexdigest(), 16) % 10 >= 3:
+            return None
+        failed.append(question)
+        return Reply(500, json.dumps({"error": {"message": f"no luck with {headers['authorization']}"}}))
+
+    runs, files = [], ["--prompts", "prompts.jsonl", "--generations", "generations.jsonl"]
+    files += ["--output", "rewards.jsonl", "--cost", "cost.json"]
+    with JudgeServer(by_length, trouble) as server:
+        while not runs or (runs[-1].returncode and len(runs) < 12):
+            missing = 42 - sum(server.answered.values())
+            runs.append(run_program("reward.py", tmp_path, *files, *judge_flags("feedback", server)))
+            if runs[-1].returncode:
+                assert f"of {missing} requests failed, the first with 500 Internal Server Error: " in runs[-1].stderr
+                assert "running again continues with those that are missing" in runs[-1].stderr
+                assert "Traceback" not in runs[-1].stderr
+                assert not list(tmp_path.glob("*rewards.jsonl*")) and not list(tmp_path.glob("*cost.json*"))
+    assert runs[-1].returncode == 0, runs[-1].stderr
+    assert len(runs) > 1
+    assert set(server.answered.values()) == {1}
+    assert len(server.answered) == 42
+    assert sum(server.attempts.values()) == 42 + len(failed)
+    assert seen == {f"Bearer {KEY}"}
+    assert_secret(tmp_path, *runs)
+
+    found = read_rows(tmp_path / "rewards.jsonl")
+    fields = ("prompt_id", "cluster", "response_id")
+    assert [[row[f] for f in fields] for row in found] == [[row[f] for f in fields] for row in rows]
+    for row in found:
+        p, i = int(row["prompt_id"][1:]), row["response_id"]
+        own, others = lengths[p][i], [(j, n) for j, n in enumerate(lengths[p]) if j != i]
+        scores = {j: 1.0 if own > n else 0.0 if own < n else 0.5 for j, n in others}
+        if p == 4:
+            assert (row["reward"], row["beats"]) == (None, [])
+            assert row["judged"] == [[j, None, None] for j in range(i + 1, 3)]
+        else:
+            assert row["reward"] == pytest.approx(sum(scores.values()) / 2)
+            assert row["beats"] == [j for j, score in scores.items() if score == 1]
+            assert row["judged"] == [[j, scores[j], scores[j]] for j in range(i + 1, 3)]
+    cost = read_json(tmp_path / "cost.json")
+    counts = cost["judge"]["outcomes"]
+    assert (cost["device"], cost["flops"], cost["judge"]["pairs"]) == ("server", 0, 21)
+    assert (counts["invalid"], counts["tie"], counts["A"] + counts["B"]) == (3, 5, 13)
+    assert cost["judge"]["asked"] == missing
+    assert cost["judge"]["cached"] == 42 - missing
+    assert cost["judge"]["longer_won"] == 1.0
+
+
+def test_a_server_evaluates_against_the_opponent(tmp_path):
+    """The program's verdicts are the judge's, and beside them stands the reward of the training feedback."""
+    texts = {"p": ("longer", "short"), "q": ("a", "bb"), "r": ("even", "size"), "nonsense": ("x", "yy")}
+    (tmp_path / "own_dots.py").write_text(
+        "def vowels(prompts, responses):\n    return [sum(c in 'aeiou' for c in r) for r in responses]\n"
+    )
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt_id": name, "messages": asks(name)} for name in texts])
+    write_rows(tmp_path / "samples.jsonl", [answer(name, 0, ours, n_tokens=3) for name, (ours, _) in texts.items()])
+    opponents = [answer(name, 0, theirs, n_tokens=2) for name, (_, theirs) in reversed(texts.items())]
+    write_rows(tmp_path / "opponent.jsonl", opponents)
+    flags = ["--prompts", "prompts.jsonl", "--samples", "samples.jsonl", "--opponent", "opponent.jsonl"]
+    flags += ["--feedback.function", "own_dots:vowels", "--output", "verdicts.jsonl", "--cost", "cost.json"]
+    with JudgeServer(by_length) as server:
+        done = run_program("judge.py", tmp_path, *flags, *judge_flags("evaluator", server))
+    assert done.returncode == 0, done.stderr
+    assert set(server.attempts.values()) == {1} and len(server.attempts) == 8
+    names = ["prompt_id", "outcome", "reward", "reward_opponent", "feedback", "feedback_opponent"]
+    names += ["n_tokens", "n_tokens_opponent"]
+    assert read_rows(tmp_path / "verdicts.jsonl") == [
+        dict(zip(names, row, strict=True))
+        for row in [
+            ("p", "win", 1.0, 0.0, 2.0, 1.0, 3, 2),
+            ("q", "loss", 0.0, 1.0, 1.0, 0.0, 3, 2),
+            ("r", "tie", 0.5, 0.5, 2.0, 2.0, 3, 2),
+            ("nonsense", "invalid", None, None, 0.0, 0.0, 3, 2),
+        ]
+    ]
+    assert "judge: 4 samples, 1 win, 1 tie, 1 loss, 1 invalid" in done.stdout
+    assert read_json(tmp_path / "cost.json")["judge"]["outcomes"] == {"A": 1, "B": 1, "tie": 1, "invalid": 1}
+    assert_secret(tmp_path, done)

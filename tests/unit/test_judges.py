@@ -316,18 +316,53 @@ def test_a_killed_run_is_continued(judging):
 def test_one_failure_stops_no_other_and_is_no_verdict(judging):
     prompts, a, b = pairs(20)
 
-    def refuse(question, attempt, headers):
-        return Reply(400, '{"error": {"message": "too long"}}') if "prompt 3|" in question else None
+    def stumble(question, attempt, headers):
+        return Reply(501, '{"error": {"message": "not today"}}', SOON) if "prompt 3|" in question else None
 
-    with JudgeServer(judged_by_length, refuse) as server:
-        settings = replace(judging, base_url=server.url)
+    with JudgeServer(judged_by_length, stumble) as server:
+        settings = replace(judging, base_url=server.url, max_retries=0)
         for total in (40, 2):  # the second run asks for nothing but those two
-            with pytest.raises(InputError, match=f"2 of {total} requests failed, the first with 400 .*: too long. Ans"):
+            with pytest.raises(
+                InputError, match=f"2 of {total} requests failed, the first with 501 .*: not today. Ans"
+            ):
                 ServerJudge(settings).compare(prompts, a, b)
         assert (len(server.answered), sum(server.attempts.values())) == (38, 42)
         server.trouble = lambda *request: None
         verdicts = ServerJudge(settings).compare(prompts, a, b)
     assert verdicts == [truth(*pair) for pair in zip(prompts, a, b, strict=True)]
+
+
+def test_a_question_that_the_server_refuses_is_invalid_and_stops_nothing(judging):
+    """The first twelve pairs are too long for the server: it says so once for each question, and judges the rest."""
+    prompts, a, b = pairs(30)
+    long = {f"prompt {i}|" for i in range(12)}
+
+    def refuse(question, attempt, headers):
+        too_long = any(mark in question for mark in long)
+        return Reply(400, '{"error": {"message": "too long"}}') if too_long else None
+
+    with JudgeServer(judged_by_length, refuse) as server:
+        settings = replace(judging, base_url=server.url)
+        for asked in (60, 0):
+            judge = ServerJudge(settings)
+            verdicts = judge.compare(prompts, a, b)
+            assert judge.asked == asked
+            assert [v.outcome for v in verdicts[:12]] == ["invalid"] * 12
+            assert verdicts[12:] == [truth(*pair) for pair in zip(prompts[12:], a[12:], b[12:], strict=True)]
+        assert set(server.attempts.values()) == {1}
+    reasons = [json.loads(path.read_text()).get("refused") for path in judging.cache.rglob("*.json")]
+    asked_in_vain = {question for question in server.attempts if any(mark in question for mark in long)}
+    assert sum("too long" in (reason or "") for reason in reasons) == len(asked_in_vain) > 20
+
+
+def test_a_server_that_refuses_everything_has_judged_nothing(judging):
+    """A wrong setting is refused like a wrong question: with not one answer, it is a failure and not 20 verdicts."""
+    prompts, a, b = pairs(20)
+    refusal = Reply(400, '{"error": {"message": "no such"}}')
+    message = "40 of 40 requests failed, the first with 400 .*: no such"
+    with JudgeServer(judged_by_length, lambda *r: refusal) as server, pytest.raises(InputError, match=message):
+        ServerJudge(replace(judging, base_url=server.url)).compare(prompts, a, b)
+    assert not judging.cache.exists()
 
 
 def test_retries_end(judging):

@@ -91,8 +91,18 @@ def test_best_worst_pair_of_tied_responses_is_none():
 
 def test_keep_top_is_best_first_and_never_keeps_infinities():
     scores = np.array([1.0, -np.inf, 3.0, 1.0])
-    assert keep_top(scores, None).tolist() == [2, 0, 3]
-    assert keep_top(scores, 2).tolist() == [2, 0]
+    kept = keep_top(scores, None, np.random.default_rng(0)).tolist()
+    assert kept[0] == 2
+    assert set(kept) == {0, 2, 3}
+    assert len(keep_top(scores, 2, np.random.default_rng(0))) == 2
+
+
+def test_chance_decides_between_equal_scores():
+    """In round 1 policy and reference are one and all margins 0: the first of the file must not be the chosen ones."""
+    first = [keep_top(np.zeros(100), 10, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert first[0].tolist() == first[1].tolist()
+    assert first[0].tolist() != first[2].tolist()
+    assert max(first[0]) > 50
 
 
 def test_gap_filter_by_value_and_by_quantile():
@@ -134,24 +144,37 @@ def test_a_response_without_log_probabilities_is_named(files):
         read_responses(files / "rewards.jsonl", files / "pfp.jsonl")
 
 
-def judged(*rows: tuple[int, float | None, list[int]]) -> dict[str, list[dict]]:
-    return {"a": [{"prompt_id": "a", "response_id": i, "reward": r, "beats": b} for i, r, b in rows]}
+def judged(*rows: tuple[int, float | None, list[int], list]) -> dict[str, list[dict]]:
+    names = ("response_id", "reward", "beats", "judged")
+    return {"a": [{"prompt_id": "a"} | dict(zip(names, row, strict=True)) for row in rows]}
 
 
 def test_a_judge_s_preferences_are_its_own_verdicts():
     """0 beats 1 and 1 beats 2, but 0 against 2 was invalid: by reward 0 is above 2, and yet they make no pair."""
-    groups = judged((0, 0.9, [1]), (1, 0.5, [2]), (2, 0.1, []))
+    groups = judged((0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]]), (1, 0.35, [2], [[2, 0.7, 0.5]]), (2, 0.4, [], []))
     pairs, undecided = all_pairs(groups)
     assert [(p.chosen["response_id"], p.rejected["response_id"]) for p in pairs] == [(0, 1), (1, 2)]
+    assert [p.chosen["reward"] for p in pairs] == pytest.approx([0.9, 0.6]), "of this pair, and not of all it met"
+    assert [p.rejected["reward"] for p in pairs] == pytest.approx([0.1, 0.4])
     assert undecided == 1
-    assert best_worst_pairs(groups) == ([], 1), "the best never met the worst"
+    groups["a"][1]["reward"], groups["a"][2]["reward"] = 0.5, 0.1
+    assert best_worst_pairs(groups) == ([], 1), "the best never validly met the worst"
+
+
+def test_the_loser_of_a_verdict_may_hold_it():
+    groups = judged((0, 0.1, [], [[1, 0.0, 0.2]]), (1, 0.9, [0], []))
+    (pair,), _ = all_pairs(groups)
+    assert pair.chosen["response_id"] == 1
+    assert pair.chosen["reward"] == pytest.approx(0.9)
 
 
 def test_a_response_without_a_valid_verdict_makes_no_pair():
-    pairs, undecided = all_pairs(judged((0, None, []), (1, 1.0, [2]), (2, 0.0, [])))
+    pairs, undecided = all_pairs(
+        judged((0, None, [], [[1, None, None], [2, None, 0.0]]), (1, 1.0, [2], [[2, 1.0, 1.0]]), (2, 0.0, [], []))
+    )
     assert [(p.chosen["response_id"], p.rejected["response_id"], p.best_worst) for p in pairs] == [(1, 2, True)]
     assert undecided == 2
-    assert all_pairs(judged((0, None, []), (1, None, []))) == ([], 1)
+    assert all_pairs(judged((0, None, [], [[1, None, 1.0]]), (1, None, [], []))) == ([], 1)
 
 
 def test_under_best_worst_only_the_best_meets_the_worst():

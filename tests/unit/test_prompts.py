@@ -15,7 +15,6 @@ from prefloop.prompts import (
     Columns,
     check_settings,
     filled,
-    given_pair,
     parse_template,
     prompt_rows,
     read_source,
@@ -229,12 +228,6 @@ def test_pairs_that_prefer_nothing_are_taken_out_and_their_prompts_kept(pair, re
     rows, dropped = without_void_pairs([sound, void, bare])
     assert rows == [sound, prompt({"prompt": "what?"}), bare]
     assert dropped == {reason: 1}
-
-
-def test_given_pair():
-    assert given_pair(prompt(PAIR), "train.jsonl, line 1") == ("so", "no")
-    with pytest.raises(InputError, match="line 2: .*own pairs, and prompt x has none; choose another prompts.source"):
-        given_pair({"prompt_id": "x", "messages": TURNS, "chosen": "so"}, "train.jsonl, line 2")
 
 
 def test_long_prompts_and_responses_are_dropped_and_counted():

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.bandit import Arms, Bandit, draw, read_arms, scored, take_share
 from prefloop.clusters import read_clusters
-from prefloop.rows import iterate_rows, read_rows, write_rows
+from prefloop.rows import InputError, has_pair, iterate_rows, read_rows, write_rows
 from prefloop.seeds import rng_for
 
 
@@ -28,6 +28,7 @@ def main(
     used: tuple[Path, ...] = (),
     budget: int = 32,
     reuse: bool = False,
+    pairs_only: bool = False,
 ) -> None:
     """Draw the prompts of one step.
 
@@ -44,8 +45,14 @@ def main(
         used: prompts.jsonl of every step before, in this run.
         budget: Prompts to draw; `all` draws its share of everything instead.
         reuse: Draw prompts again once all have been annotated, instead of stopping with an error.
+        pairs_only: Draw only prompts that came with a chosen and a rejected response, for sampler dataset.
     """
     rows = read_rows(prompts, ["prompt_id", "messages"])
+    rows = [row for row in rows if has_pair(row)] if pairs_only else rows
+    if not rows:
+        raise InputError(
+            f"{prompts}: no prompt comes with a pair of responses; choose another prompts.source or sampler"
+        )
     state = read_clusters(clusters)
     cluster_of = dict(zip(state["prompt_ids"], state["labels"].tolist(), strict=True))
     labels = np.array([cluster_of[row["prompt_id"]] for row in rows])

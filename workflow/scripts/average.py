@@ -1,4 +1,4 @@
-"""Move the reference towards the policy: the exponential moving average that `train.reference: ema` asks for."""
+"""Move the reference towards the policy: the exponential moving average that `reference.kind: ema` asks for."""
 
 from pathlib import Path
 

@@ -30,10 +30,13 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
     """
     table = verdicts(experiment)
     rng = rng_for(0, "figure_quality")
-    data = pd.concat([interval_by_round(table, name, rng).assign(measure=name) for name in MEASURES])
+    measured = {name: label for name, label in MEASURES.items() if table[name].notna().any()}  # a judge rewards nothing
+    data = pd.concat([interval_by_round(table, name, rng).assign(measure=name) for name in measured])
     data = data.merge(spent(experiment), on=["method", "round"])
-    picture, panels = plt.subplots(3, 2, figsize=(7, 7), sharex="col", sharey="row", layout="constrained")
-    for row, (measure, label) in enumerate(MEASURES.items()):
+    picture, panels = plt.subplots(
+        len(measured), 2, figsize=(7, 2.4 * len(measured)), sharex="col", sharey="row", layout="constrained"
+    )
+    for row, (measure, label) in enumerate(measured.items()):
         panels[row][0].set_ylabel(label)
         for column, cost in enumerate(COSTS):
             axes = panels[row][column]

@@ -13,9 +13,8 @@ from prefloop.batching import batches_by_length
 from prefloop.chat import eos_ids, load_tokenizer, prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, load_merged, load_policy, parameter_count, reference_for, resolve_dtype
-from prefloop.prompts import given_pair
-from prefloop.rows import read_json, read_rows, write_rows
-from prefloop.samplers import CHOSEN, SAMPLERS, Component, Sampling
+from prefloop.rows import InputError, has_pair, read_json, read_rows, write_rows
+from prefloop.samplers import SAMPLERS, Component, Sampling
 from prefloop.sampling import Decoding, Voice, generate
 from prefloop.seeds import rng_for
 
@@ -66,7 +65,7 @@ def main(
         components = SAMPLERS[sampling.sampler](sampling.n, coins, sampling.mixp)
         wanted += [(i, number, component) for number, component in enumerate(components)]
     if sampling.sampler == "dataset":
-        found = given_responses(model, rows, wanted, prompts, max_new_tokens)
+        found = given_responses(model, rows, wanted, prompts)
     else:
         speakers = Speakers(model, policy, reference, resolve_dtype(dtype, meter.device), meter.device)
 
@@ -152,7 +151,7 @@ def sample(
     for i, number in part:
         numbers.setdefault(i, []).append(number)
     places, encoded = list(numbers), [prompt_ids(tokenizer, rows[i]["messages"]) for i in numbers]
-    batches = batches_by_length(list(map(len, encoded)), max(1, batch_size // len(numbers[places[0]])))
+    batches = batches_by_length(list(map(len, encoded)), max(1, batch_size // max(map(len, numbers.values()))))
     for batch in tqdm(batches, desc=f"generate ({component.name})", unit="batch", disable=None):
         keys = [(places[b], number) for b in batch for number in numbers[places[b]]]
         counts = [len(numbers[places[b]]) for b in batch]
@@ -168,16 +167,18 @@ def sample(
 
 
 def given_responses(
-    model: Path, rows: list[dict], wanted: list[Wanted], prompts: Path, longest: int
+    model: Path, rows: list[dict], wanted: list[Wanted], prompts: Path
 ) -> dict[tuple[int, int], tuple[list[int], str, str]]:
-    """The data set's own responses, as `sample` returns sampled ones; too long a response is cut and has no EOS."""
+    """The data set's own responses, whole and with their EOS, as `sample` returns sampled ones."""
     tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
+    without = [row["prompt_id"] for row in rows if not has_pair(row)]
+    if without:
+        raise InputError(f"{prompts}: prompt {without[0]} has no responses of its own, which sampler dataset needs")
     found = {}
     for i, number, component in wanted:
-        text = given_pair(rows[i], f"{prompts}, line {i + 1}")[component != CHOSEN]
+        text = rows[i][component.name]
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        cut = len(ids) > longest
-        found[i, number] = ids[:longest], text, "length" if cut else "stop"
+        found[i, number] = ids, text, "stop"
     return found
 
 

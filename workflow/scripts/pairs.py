@@ -34,7 +34,7 @@ def main(
         rewards: The steps' rewards.
         pfp: The steps' log-probabilities.
         output: Where the pairs go, best first.
-        seed: The run's seed, for metric random.
+        seed: The run's seed, for metric random and between equal scores.
         round: Round, from 1.
         metric: What ranks the pairs, a word of METRICS.
         top_n: Pairs kept; all if not given.
@@ -56,7 +56,7 @@ def main(
     wide = np.flatnonzero(np.all(list(filters.values()), axis=0))
     columns = choose(columns, wide)
     scores = METRICS[metric](columns, rng_for(seed, "pairs", round))
-    kept = keep_top(scores, top_n)
+    kept = keep_top(scores, top_n, rng_for(seed, "pairs", round, "ties"))
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
     dropped += f", top_n by {metric} dropped {len(wide) - len(kept)}"
     account = f"{undecided} pairs tied, {len(found)} ordered; {dropped}"

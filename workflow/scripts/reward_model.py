@@ -1,5 +1,7 @@
 """Train a reward model on preference pairs: a sequence classifier with one logit, by the Bradley–Terry model."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +12,10 @@ from tyro.conf import arg
 from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import encode
-from prefloop.fetch import write_manifest
+from prefloop.fetch import write_model
 from prefloop.models import default_device, parameter_count
 from prefloop.optimisation import Optimisation, start, write_steps
-from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, unique, without_void_pairs
+from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, without_void_pairs
 from prefloop.reward_models import (
     Encoded,
     fit,
@@ -24,7 +26,7 @@ from prefloop.reward_models import (
     split_by_conversation,
     warning,
 )
-from prefloop.rows import InputError, read_json, write_json
+from prefloop.rows import InputError, write_json
 from prefloop.seeds import rng_for, seed_for
 
 
@@ -76,10 +78,14 @@ def main(
     device = default_device()
     accelerator, dtype = start(settings, device, threads, seed_for(seed, "reward_model"))
     check_settings(format, columns, None)
-    rows, _ = unique(prompt_rows(read_source(source, packaged, subset, split), format, columns, None))
-    rows = half_of([row for row in without_void_pairs(rows)[0] if "chosen" in row and "rejected" in row], part)
+    rows, account = read_pairs(prompt_rows(read_source(source, packaged, subset, split), format, columns, None))
+    rows = half_of(rows, part)
     if take is not None and take > len(rows):
-        raise InputError(f"reward_models: take asks for {take} pairs, {source} has {len(rows)} in part {part}")
+        raise InputError(
+            f"reward_models: take asks for {take} pairs, {source} has {len(rows)} in part {part}; {account}"
+        )
+    if not rows:
+        raise InputError(f"reward_models: {source} has no preference pair in part {part}; {account}")
     rows = [rows[i] for i in rng_for(seed, "reward_model", "take").permutation(len(rows))[:take]]
     training, unseen = split_by_conversation(rows, held_out, rng_for(seed, "reward_model", "split"))
     model, tokenizer = load_classifier(base, settings, max_tokens, dtype)
@@ -97,12 +103,13 @@ def main(
     meter.forward(sum(pair.tokens for pair in encoded[1]))
     longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])
     found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))
-    save(model, tokenizer, base, manifest)
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    write_model(merged.to(torch.float32), tokenizer, manifest, base, "reward model on")
     write_steps(metrics, speed, steps)
     write_json(report_file, found | {"warning": warning(found)})
     accuracy, low, high = found["accuracy"]
     print(
-        f"reward_model: {len(training)} pairs trained on, {len(unseen)} held out: accuracy {accuracy:.3f} "
+        f"reward_model: {account}; {len(training)} pairs trained on, {len(unseen)} held out: accuracy {accuracy:.3f} "
         f"[{low:.3f}, {high:.3f}], longer wins {found['longer_wins']:.3f}, shorter wins {found['shorter_wins']:.3f}, "
         f"calibration error {found['calibration_error']:.3f}"
     )
@@ -111,16 +118,17 @@ def main(
     meter.write(cost)
 
 
-def save(model, tokenizer, base: Path, manifest: Path) -> None:
-    """Write the trained classifier as a model folder, adapters merged."""
-    for stale in manifest.parent.glob("*"):
-        stale.unlink()
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    merged.to(torch.float32).save_pretrained(manifest.parent)
-    tokenizer.save_pretrained(manifest.parent)
-    source = read_json(base)
-    trust = source.get("trust_remote_code", False)
-    write_manifest(f"reward model on {source['source']}", manifest.parent, trust)
+def read_pairs(found: Iterable[tuple[str, dict | str, bool]]) -> tuple[list[dict], str]:
+    """Every preference pair once, whatever number a prompt has, and an account of what was dropped."""
+    rows = [row for _, row, _ in found]
+    usable, void = without_void_pairs([row for row in rows if not isinstance(row, str)])
+    paired = [row for row in usable if "chosen" in row and "rejected" in row]
+    once = {json.dumps([row["messages"], row["chosen"], row["rejected"]]): row for row in paired}
+    dropped = {
+        "repeated": len(paired) - len(once),
+        "without a pair": len(rows) - len(paired) - sum(void.values()),
+    } | void
+    return list(once.values()), f"{len(rows)} rows; dropped {', '.join(f'{n} {why}' for why, n in dropped.items())}"
 
 
 run(main)

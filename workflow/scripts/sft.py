@@ -9,12 +9,11 @@ from tyro.conf import arg
 from _program import run
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
-from prefloop.fetch import write_manifest
+from prefloop.fetch import write_model
 from prefloop.finetuning import Example, finetune
 from prefloop.models import default_device, load_merged, load_trainable, parameter_count, write_policy
 from prefloop.optimisation import Optimisation, start, write_steps
-from prefloop.prompts import given_pair
-from prefloop.rows import read_json, read_rows, sha256_of
+from prefloop.rows import InputError, read_rows, sha256_of
 from prefloop.seeds import seed_for
 
 
@@ -54,9 +53,13 @@ def main(
     accelerator, dtype = start(settings, device, threads, seed_for(seed, "sft"))
     meter = CostMeter("sft", parameter_count(model), device)
     network, tokenizer = load_trainable(model, model, settings.parameters, settings.lora, dtype)
+    rows = read_rows(prompts, ["prompt_id", "messages"])
+    given = [row for row in rows if "chosen" in row]
+    if not given:
+        raise InputError(f"{prompts}: no prompt comes with a chosen response; choose another prompts.source, or no sft")
     examples = []
-    for number, row in enumerate(read_rows(prompts, ["prompt_id", "messages"]), start=1):
-        response = tokenizer(given_pair(row, f"{prompts}, line {number}")[0], add_special_tokens=False)["input_ids"]
+    for row in given:
+        response = tokenizer(row["chosen"], add_special_tokens=False)["input_ids"]
         response = [*response, tokenizer.eos_token_id][:max_response_tokens]
         examples.append(Example(prompt_ids(tokenizer, row["messages"]), response))
     steps: list[dict] = []
@@ -75,14 +78,10 @@ def main(
     write_steps(metrics, speed, steps)
     lora = settings.lora if settings.parameters == "lora" else None
     write_policy(output, model=network, lora=lora, manifest=model, round=0, seed=seed, pairs_sha256=sha256_of(prompts))
-    for stale in manifest.parent.glob("*"):
-        stale.unlink()
-    load_merged(model, output, torch.float32, "cpu")[0].save_pretrained(manifest.parent)
-    tokenizer.save_pretrained(manifest.parent)
-    source = read_json(model)
-    write_manifest(f"{source['source']} fine-tuned", manifest.parent, source.get("trust_remote_code", False))
+    merged, _ = load_merged(model, output, torch.float32, "cpu")
+    write_model(merged, tokenizer, manifest, model, "fine-tuned")
     print(
-        f"sft: {len(examples)} responses, {len(steps)} steps, "
+        f"sft: {len(examples)} responses, {len(rows) - len(given)} prompts without one, {len(steps)} steps, "
         f"loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f} nats a token"
     )
     meter.write(cost)

@@ -11,17 +11,18 @@ from prefloop.results import Experiment, costs
 from prefloop.rows import whole
 from prefloop.tables import to_latex
 
-STAGES = ["cluster", "generate", "reward", "perplexity", "train", "sample", "judge"]
+STAGES = ["cluster", "sft", "reward_model", "generate", "reward", "perplexity", "train", "sample", "judge"]
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], shared: tuple[Path, ...], table: Path) -> None:
     """Write the ledger: sums over rounds and steps, means over seeds.
 
     Args:
         experiment: Which runs.
+        shared: Costs of stages that all methods share.
         table: Where the CSV goes; .tex stands beside it.
     """
-    rows = costs(experiment)
+    rows = costs(experiment, shared)
     amounts = ["tokens_in", "tokens_out", "flops", "seconds"]
     data = (
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()

@@ -25,13 +25,14 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
     rows, rng = verdicts(experiment), rng_for(0, "table_results")
     last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id"])}
     last |= {m: rows[(rows["method"] == m) & (rows["round"] == experiment.rounds)] for m in experiment.methods}
+    measured = [measure for measure in MEASURES if rows[measure].notna().any()]  # a judge gives no reward
     prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
     steps = training(experiment).groupby("method").size() / len(experiment.seeds)
     cost = spent(experiment).set_index(["method", "round"])
     results = []
     for method, part in last.items():
         row = {"method": method, "seeds": 1 if method == "initial" else len(experiment.seeds)}
-        for measure in MEASURES:
+        for measure in measured:
             interval = interval_of(part, measure, rng)
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
         row |= {"invalid": int(part["win"].isna().sum())}
@@ -42,9 +43,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
     with whole(table) as partial:
         data.to_csv(partial, index=False, float_format="%.6g")
     shown = pd.DataFrame({"method": data["method"], "seeds": data["seeds"]})
-    for measure, label in MEASURES.items():
+    for measure in measured:
         bold = best_apart(data, measure) if measure != "n_tokens" else None
-        shown[label] = with_interval(data, measure, bold)
+        shown[MEASURES[measure]] = with_interval(data, measure, bold)
     shown["prompts"] = data["prompts"].map("{:.0f}".format)
     shown["generated tokens"] = data["generated_tokens"].map("{:,.0f}".format)
     shown["PFLOP"] = (data["flops"] / 1e15).map("{:.2f}".format)

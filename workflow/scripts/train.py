@@ -8,6 +8,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
+from prefloop.losses import asks_for
 from prefloop.models import (
     default_device,
     is_trained,
@@ -60,7 +61,10 @@ def main(
     accelerator, dtype = start(settings, device, threads, seed_for(seed, "train", round))
     meter = CostMeter("train", parameter_count(model), device)
     network, tokenizer = load_trainable(model, policy, settings.parameters, settings.lora, dtype)
-    examples = [to_pair(row, tokenizer) for row in read_rows(pairs, ["messages", "logp_ref_chosen", "reward_chosen"])]
+    examples = [
+        to_pair(row, tokenizer, settings.loss)
+        for row in read_rows(pairs, ["messages", "logp_ref_chosen", "reward_chosen"])
+    ]
     steps: list[dict] = []
     beta_state = train(
         network,
@@ -98,7 +102,7 @@ def main(
     meter.write(cost)
 
 
-def to_pair(row: dict, tokenizer) -> Pair:
+def to_pair(row: dict, tokenizer, loss: str) -> Pair:
     return Pair(
         prompt=prompt_ids(tokenizer, row["messages"]),
         chosen=row["token_ids_chosen"],
@@ -107,7 +111,7 @@ def to_pair(row: dict, tokenizer) -> Pair:
         logp_ref_rejected=row["logp_ref_rejected"],
         reward_chosen=row["reward_chosen"],
         reward_rejected=row["reward_rejected"],
-        explored=row.get("token_ids_explored"),
+        explored=row.get("token_ids_explored") if "logp_explored" in asks_for(loss) else None,
     )
 
 

@@ -66,7 +66,8 @@ def update(arms: Arms, clusters: np.ndarray, rewards: np.ndarray, gamma: float, 
     """Add one step's prompts: S ← γS + Σh, n ← γn + m for every arm (γ = 1 forgets nothing), and exp3's weights.
 
     `clusters` [prompts] is each prompt's arm and `rewards` [prompts] its h. Every prompt multiplies its arm's weight
-    by exp(γ'·h/(K·p)), which is unbiased as the arm was drawn with probability p (LEAD, Auer et al. 2002).
+    by exp(γ'·h/(K·p)), unbiased while the arm was drawn with probability p, that is until arms run out of fresh
+    prompts (LEAD, Auer et al. 2002).
     """
     size = len(arms.count)
     drawn = np.bincount(clusters, minlength=size)

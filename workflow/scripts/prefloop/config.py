@@ -20,6 +20,7 @@ from prefloop.rows import InputError
 
 LIBRARY = Path(__file__).parent
 SCRIPTS = LIBRARY.parent
+PROMPTS_ONLY = ("ultrachat", "rlhflow")  # formats without responses
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
@@ -48,6 +49,9 @@ def registry_words(name: str) -> list[str]:
             words = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
             return [ast.literal_eval(word) for word in words]
     raise LookupError(f"{module}.py defines no {variable}")
+
+
+NEEDS_REFERENCE = registry_words("metrics.NEEDS_REFERENCE")
 
 
 def checked(config: dict, schema: dict) -> dict:
@@ -110,6 +114,8 @@ def retyped(value, schema: dict, root: dict):
     if isinstance(value, list):
         return [retyped(item, schema.get("items", {}), root) for item in value]
     wanted = schema.get("type", "number" if "anyOf" in schema else "string")  # words of an enum are text
+    if value == "null" and "null" in wanted:
+        return None
     if isinstance(value, str) and "string" not in wanted:
         try:
             return yaml.safe_load(value)
@@ -139,6 +145,8 @@ def contradictions(config: dict) -> list[str]:
     if evaluator["kind"] == "dataset":
         problems.append("evaluation.evaluator: the data set has no preference between new samples; name another kind")
     problems += [f"{where}: {value} is not a finite number" for where, value in not_finite(config)]
+    if config["sft"]["enabled"] and config["prompts"]["format"] in PROMPTS_ONLY:
+        problems.append(f"sft.enabled: prompts.format {config['prompts']['format']} has no chosen responses")
     if config["prompts"]["messages_template"] and config["prompts"]["format"] != "columns":
         problems.append("prompts.messages_template: only with prompts.format columns; a data set's format has its own")
     for method in config["compare"]:
@@ -147,7 +155,8 @@ def contradictions(config: dict) -> list[str]:
             continue
         settings = of_method(config, method)
         problems += impossible_feedback(f"methods.{method}.feedback", settings["feedback"], config)
-        problems += [f"{problem} (method {method})" for problem in impossible_method(settings)]
+        found = impossible_method(settings) + too_little(settings)
+        problems += [f"{problem} (method {method})" for problem in found]
     if not problems:
         problems += [
             f"model {source}: expected {PACKAGE_FORM}"
@@ -171,6 +180,22 @@ def impossible_method(settings: dict) -> list[str]:
         "the policy before each round; use sampler policy or another reference": (
             settings["reference"]["kind"] == "previous" and (mixes or sampler == "reference")
         ),
+        f"generation.sampler: dataset needs responses, and prompts.format {settings['prompts']['format']} has none": (
+            sampler == "dataset" and settings["prompts"]["format"] in PROMPTS_ONLY
+        ),
+        f"pairs.metric: {settings['pairs']['metric']} compares with the reference, and reference.kind previous is the "
+        "policy that answered: all pairs would be alike": (
+            settings["reference"]["kind"] == "previous" and settings["pairs"]["metric"] in NEEDS_REFERENCE
+        ),
+        f"bandit.metric: {bandit['metric']} compares with the reference, and reference.kind previous is the policy "
+        "that answered: all arms would be alike": (
+            settings["reference"]["kind"] == "previous"
+            and bandit["metric"] in NEEDS_REFERENCE
+            and bandit["allocation"] not in ("uniform", "all")
+        ),
+        "bandit.neighbours: exp3 keeps weights of its own, which no neighbour shares": (
+            bandit["allocation"] == "exp3" and bandit["neighbours"] > 0
+        ),
         "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset": (
             settings["feedback"]["kind"] == "dataset" and sampler != "dataset"
         ),
@@ -186,12 +211,36 @@ def impossible_method(settings: dict) -> list[str]:
         f"train.beta_risk.beta_min: loss {loss} divides by beta, so it must be above 0": (
             rule.startswith("risk") and loss in ("ipo", "ipo_mean", "sppo") and train["beta_risk"]["beta_min"] == 0
         ),
-        "train.beta_risk: beta_max is below beta_min": (
-            rule.startswith("risk") and train["beta_risk"]["beta_max"] < train["beta_risk"]["beta_min"]
+        f"train.beta: {train['beta']} lies outside train.beta_risk.beta_min and beta_max": (
+            rule.startswith("risk")
+            and not train["beta_risk"]["beta_min"] <= train["beta"] <= train["beta_risk"]["beta_max"]
         ),
         "train.micro_batch_size: larger than train.batch_size": train["micro_batch_size"] > train["batch_size"],
     }
     return [problem for problem, holds in found.items() if holds]
+
+
+def too_little(settings: dict) -> list[str]:
+    """What a run is too short for, or its prompts too few, as far as config tells."""
+    bandit, pairs, train, take = settings["bandit"], settings["pairs"], settings["train"], settings["prompts"]["take"]
+    problems = []
+    wanted = bandit["budget"] * settings["steps"] * settings["rounds"]
+    if take is not None and bandit["allocation"] != "all" and not bandit["reuse"]:
+        left = take - min(max(1, round(settings["prompts"]["eval_fraction"] * take)), take - 1)
+        if wanted > left:
+            problems.append(
+                f"bandit.budget: {bandit['budget']} a step come to {wanted} prompts in all, and prompts.take leaves "
+                f"{left} for training; lower it, take more, or set bandit.reuse: true"
+            )
+    if train["beta_rule"].startswith("risk") and pairs["top_n"] is not None:
+        steps = train["epochs"] * math.ceil(pairs["top_n"] / train["batch_size"])
+        steps *= settings["rounds"] if train["carry_beta"] else 1
+        if steps <= train["beta_risk"]["warmup"]:
+            problems.append(
+                f"train.beta_risk.warmup: {train['beta_risk']['warmup']} steps, and the rule sees {steps} at most: "
+                "beta would never move; lower it or train longer"
+            )
+    return problems
 
 
 def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
@@ -202,8 +251,12 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
         problems.append(f"{where}: kind function needs {where}.function")
     if kind == "reward_model" and not model:
         problems.append(f"{where}: kind reward_model needs {where}.model")
-    if kind == "judge" and not model and not (judge["base_url"] and judge["model"]):
-        problems.append(f"{where}: kind judge needs {where}.model, or judge.base_url with judge.model for a server")
+    if kind == "judge" and bool(model) == bool(judge["base_url"]):
+        problems.append(f"{where}: kind judge needs either {where}.model or, for a server, judge.base_url")
+    if kind == "judge" and judge["base_url"] and not judge["model"]:
+        problems.append(f"{where}.judge.model: the server's name of its model is missing")
+    if kind == "judge" and model and model.startswith(TRAINED):
+        problems.append(f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model")
     if model and model.startswith(TRAINED) and model.removeprefix(TRAINED) not in config["reward_models"]:
         known = ", ".join(config["reward_models"]) or "none"
         problems.append(f"{where}.model: {model}, but reward_models has no such name; known: {known}")
@@ -259,13 +312,19 @@ def model_name(source: str) -> str:
 
 def model_sources(config: dict) -> dict[str, str]:
     """Every model the experiment fetches: folder name -> source."""
-    named = [config["evaluation"]["evaluator"]["model"], config["feedback"]["model"]]
-    named += [of_method(config, method)["feedback"]["model"] for method in config["compare"]]
+    feedbacks = [config["evaluation"]["evaluator"], config["feedback"]]
+    feedbacks += [of_method(config, method)["feedback"] for method in config["compare"]]
+    named = [model_of(feedback) for feedback in feedbacks]
     trained = {name.removeprefix(TRAINED) for name in named if name and name.startswith(TRAINED)}
     sources = [config["policy"]["model"], *(config["reward_models"][name]["base"] for name in sorted(trained))]
     sources += [name for name in named if name and not name.startswith(TRAINED)]
     sources += [config["clusters"]["embedding"]] if config["clusters"]["embedding"] != "policy" else []
     return {model_name(source): source for source in sources}
+
+
+def model_of(feedback: dict) -> str | None:
+    """The model that a feedback asks, if it asks one here."""
+    return feedback["model"] if feedback["kind"] in ("reward_model", "judge") else None
 
 
 def relevant(settings: dict, schema: dict) -> dict:

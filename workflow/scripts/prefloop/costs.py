@@ -36,6 +36,8 @@ class CostMeter:
         """Count what a feedback has read; a function without a model costs nothing."""
         self.device = getattr(score, "device", self.device)
         self.forward(getattr(score, "tokens", 0), parameters=getattr(score, "parameters", 0))
+        self.tokens_in += getattr(score, "prompt_tokens", 0)  # of a server, whose parameters nobody tells
+        self.tokens_out += getattr(score, "completion_tokens", 0)
 
     def train(self, tokens: int) -> None:
         """Count tokens trained on, each 6P operations."""

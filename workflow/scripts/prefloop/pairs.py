@@ -11,7 +11,10 @@ from prefloop.rows import InputError, by_prompt, read_rows
 
 
 class Pair(NamedTuple):
-    """Two joined rows (reward, logp, logp_ref, n_tokens) of one prompt, the first preferred to the second."""
+    """Two joined rows (reward, logp, logp_ref, n_tokens) of one prompt, the first preferred to the second.
+
+    Where a judge decided, their rewards are the probabilities that it gave each against the other.
+    """
 
     chosen: dict
     rejected: dict
@@ -63,7 +66,7 @@ def best_worst_pairs(groups: dict[str, list[dict]]) -> tuple[list[Pair], int]:
     for responses in groups.values():
         found = best_worst_of(responses)
         if found is not None:
-            pairs.append(Pair(responses[found[0]], responses[found[1]], True))
+            pairs.append(as_pair(responses, *found, found))
     return pairs, len(groups) - len(pairs)
 
 
@@ -78,11 +81,29 @@ def all_pairs(groups: dict[str, list[dict]]) -> tuple[list[Pair], int]:
         undecided += len(responses) * (len(responses) - 1) // 2 - len(decided)
         only = responses[0].get("sampler") == "best_worst"
         pairs += [
-            Pair(responses[w], responses[l], (w, l) == best_worst)  # noqa: E741
+            as_pair(responses, w, l, best_worst)  # noqa: E741
             for w, l in decided  # noqa: E741
             if (w, l) == best_worst or not only
         ]
     return pairs, undecided
+
+
+def as_pair(responses: list[dict], chosen: int, rejected: int, best_worst: tuple[int, int] | None) -> Pair:
+    winner, loser = responses[chosen], responses[rejected]
+    if "beats" in winner:
+        p = preference(winner, loser)
+        winner, loser = winner | {"reward": p}, loser | {"reward": 1 - p}
+    return Pair(winner, loser, (chosen, rejected) == best_worst)
+
+
+def preference(one: dict, other: dict) -> float:
+    """The probability that a judge gave `one` against `other`, both orders averaged; either row holds their verdict."""
+    for row, against, turned in [(one, other, False), (other, one, True)]:
+        for response_id, first, second in row["judged"]:
+            if response_id == against["response_id"]:
+                p = (first + second) / 2
+                return 1 - p if turned else p
+    raise InputError(f"responses {one['response_id']} and {other['response_id']} of {one['prompt_id']} never met")
 
 
 def to_columns(pairs: Iterable[Pair], beta: float | None = None) -> Pairs:

@@ -199,16 +199,6 @@ def filled(template: list[dict], row: dict, where: str) -> list[dict]:
         raise InputError(f"{where}: prompts.messages_template: {error}") from error
 
 
-def given_pair(row: dict, where: str) -> tuple[str, str]:
-    """The chosen and the rejected response that came with a prompt."""
-    if not all(side in row for side in SIDES):
-        raise InputError(
-            f"{where}: the method trains on the data set's own pairs, and prompt {row['prompt_id']} has none; "
-            "choose another prompts.source or generation.sampler"
-        )
-    return row["chosen"], row["rejected"]
-
-
 def describe(value) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

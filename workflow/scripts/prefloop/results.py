@@ -1,6 +1,6 @@
 """An experiment's rows as tidy tables: what every figure and table starts from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from prefloop.rows import read_json, read_rows
 from prefloop.stats import Interval, bootstrap_mean
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # an invalid verdict is none of these and becomes NaN
+JUDGED = ("method", "seed", "round", "step", "stage")
 
 
 @dataclass
@@ -56,21 +57,32 @@ def verdicts(experiment: Experiment) -> pd.DataFrame:
     return table
 
 
-def costs(experiment: Experiment) -> pd.DataFrame:
-    """One row a stage that ran: method, seed, round, step, stage, tokens_in, tokens_out, flops, seconds.
+def costs(experiment: Experiment, shared: Iterable[Path] = ()) -> pd.DataFrame:
+    """One row a stage that ran: method, seed, round, step, and the fields of its *.cost.json.
 
-    Clustering, which all methods share, has method "shared"; evaluation is its own stages, sample and judge.
+    What all methods share (`shared` and the initial policy's evaluation) has method "shared"; evaluation is its
+    own stages, sample and judge.
     """
-    rows = [{"method": "shared", "seed": -1, "round": 0, "step": 0} | read_json(experiment.root / "cluster.cost.json")]
+    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0}
+    rows = [for_all | read_json(path) for path in shared]
     for name in ("sample", "judge"):
-        cost = read_json(experiment.root / f"initial/evaluation/{name}.cost.json")
-        rows.append({"method": "shared", "seed": -1, "round": 0, "step": 0} | cost | {"stage": name})
+        rows.append(for_all | read_json(experiment.root / f"initial/evaluation/{name}.cost.json") | {"stage": name})
     for where, folder in experiment.step_folders():
         rows += [where | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "perplexity")]
     for where, folder in experiment.folders():
         rows.append(where | {"step": 0} | read_json(folder / "train.cost.json"))
         for name in ("sample", "judge"):
             rows.append(where | {"step": 0} | read_json(folder / f"evaluation/{name}.cost.json") | {"stage": name})
+    return pd.DataFrame(rows)
+
+
+def judges(experiment: Experiment) -> pd.DataFrame:
+    """One row a stage in which a judge compared: method, seed, round, step, stage, and how it judged."""
+    table = costs(experiment)
+    rows = []
+    for where, notes in zip(table[list(JUDGED)].to_dict("records"), table["judge"], strict=True):
+        if isinstance(notes, dict):
+            rows.append(where | {k: v for k, v in notes.items() if k != "outcomes"} | notes["outcomes"])
     return pd.DataFrame(rows)
 
 

@@ -49,11 +49,15 @@ def load_classifier(manifest: Path, settings: Optimisation, max_tokens: int, dty
             f"{folder}: no model that transformers can make a classifier of ({first_line(error)})"
         ) from error
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    tokenizer.truncation_side = "left"  # too long a conversation loses its start, not the response
+    tokenizer.truncation_side = "left"
     positions = getattr(model.config, "max_position_embeddings", None) or max_tokens
     tokenizer.model_max_length = min(max_tokens, tokenizer.model_max_length, positions)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model if full else add_adapter(model, settings.lora, task="SEQ_CLS"), tokenizer
+    model = model if full else add_adapter(model, settings.lora, task="SEQ_CLS")
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # the new head too, which came in the base's dtype
+            parameter.data = parameter.data.float()
+    return model, tokenizer
 
 
 def half_of(rows: list[dict], part: str) -> list[dict]:

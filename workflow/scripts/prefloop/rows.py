@@ -74,6 +74,11 @@ def parse_row(line: str, required: Iterable[str], where: str) -> dict:
     return row
 
 
+def has_pair(prompt: dict) -> bool:
+    """Whether a row of prompts came with a chosen and a rejected response."""
+    return "chosen" in prompt and "rejected" in prompt
+
+
 def write_json(path: Path, value: dict) -> None:
     """Write one JSON document, whole or not at all."""
     with whole(path) as partial:

@@ -75,7 +75,7 @@ def dataset(n: int, coins: list[float], settings: Mixp) -> list[Component]:
     return [CHOSEN, REJECTED]
 
 
-# From config's word to (n, coins, settings) -> n components; `coins` [n/2] are uniform in [0, 1), the prompt's own.
+# From config's word to (n, coins, settings) -> n components; `coins` [n] are uniform in [0, 1), the prompt's own.
 # With best_worst (online GSHF) only the best response against the worst makes a pair; see prefloop.pairs.
 SAMPLERS: dict[str, Callable[[int, list[float], Mixp], list[Component]]] = {
     "policy": policy,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,8 +42,9 @@ class Pair:
 
     @property
     def tokens(self) -> int:
-        """Tokens that pass through the model for this pair; the prompt stands before both responses."""
-        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+        """Tokens that pass through the model for this pair; the prompt stands before every response."""
+        more = self.explored if self.explored not in (None, self.chosen, self.rejected) else []
+        return (3 if more else 2) * len(self.prompt) + len(self.chosen) + len(self.rejected) + len(more)
 
 
 def train(
@@ -69,41 +71,59 @@ def train(
         rule.load_state_dict(beta_state)
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
-        micros = micro_batches(indices, settings.micro_batch_size, accelerator)
+        micros, parts = micro_batches(indices, settings.micro_batch_size, accelerator), []
 
         def terms_of(micro: list[int]) -> dict[str, Tensor]:
-            return forward(model, [pairs[i] for i in micro], settings.loss, pad, accelerator)
+            batch = [pairs[i] for i in micro or indices[:1]]  # an empty one runs along, and counts nothing
+            return forward(model, batch, settings.loss, pad, accelerator)
 
-        held, passes, margins = {}, 1, None
-        if rule.reads_batch:  # one micro-batch keeps its graph for the backward pass; several run once more
-            with torch.set_grad_enabled(len(micros) == 1):
-                found = [terms_of(micro or indices[:1]) for micro in micros]
-            local = [f["margin"][: len(m), None] for f, m in zip(found, micros, strict=True)]
-            margins = gather_rows(torch.cat(local), accelerator)[:, 0].double().numpy()
-            held, passes = ({0: found[0]}, 1) if len(micros) == 1 else ({}, 2)
-        beta, kept = rule.weigh(margins, epoch=epoch, rng=rng_for(seed, "beta", step))
-        weight = dict.fromkeys(indices, 1 / len(indices))
-        if kept is not None:
-            weight = dict.fromkeys(indices, 0.0) | {indices[i]: 1 / len(kept) for i in kept}
-        parts = []
+        ahead = look_ahead(terms_of, micros, accelerator) if rule.reads_batch else Ahead(None, {}, 1)
+        beta, kept = rule.weigh(ahead.margins, epoch=epoch, rng=rng_for(seed, "beta", step))
+        weight = weights_of(indices, kept)
 
         def loss_of(micro: list[int]) -> Tensor:
-            found = held.pop(0, None) or terms_of(micro or indices[:1])  # an empty one runs along, and counts nothing
+            found = ahead.held.pop(tuple(micro), None) or terms_of(micro)
             losses = evaluate(settings.loss, found, beta, settings)
             columns = torch.stack([losses, *(found[name] for name in COLUMNS[1:])], dim=1)
             parts.append(columns[: len(micro)].detach())
-            weights = torch.tensor([weight[i] for i in micro] or [0.0], device=losses.device)
-            return (weights * losses).sum()
+            return (torch.tensor([weight[i] for i in micro] or [0.0], device=losses.device) * losses).sum()
 
         backward(model, micros, loss_of, accelerator)
         values = gather_rows(torch.cat(parts), accelerator)
         check_finite(values, step)
+        loss = (torch.tensor([weight[i] for i in indices]) * values[:, 0]).sum().item()
         rule.observe(values[:, 1].double().numpy())
         tokens = sum(pairs[i].tokens for i in indices)
-        return step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": passes}
+        return {"loss": loss} | step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": ahead.passes}
 
     optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)
     return rule.state_dict()
+
+
+class Ahead(NamedTuple):
+    """What was seen of a batch before its loss: the global batch's margins, and graphs that need no second pass."""
+
+    margins: np.ndarray | None
+    held: dict[tuple[int, ...], dict[str, Tensor]]
+    passes: int
+
+
+def look_ahead(terms_of: Callable[[list[int]], dict[str, Tensor]], micros: list[list[int]], accelerator) -> Ahead:
+    """The margins [pairs] of the global batch. One micro-batch keeps its graph for the loss; of several none could
+    be kept without the memory of all, so they pass once more."""
+    alone = len(micros) == 1
+    with torch.set_grad_enabled(alone):
+        found = [terms_of(micro) for micro in micros]
+    local = [terms["margin"][: len(micro), None] for terms, micro in zip(found, micros, strict=True)]
+    margins = gather_rows(torch.cat(local), accelerator)[:, 0].double().numpy()
+    return Ahead(margins, {tuple(micros[0]): found[0]} if alone else {}, 1 if alone else 2)
+
+
+def weights_of(indices: list[int], kept: np.ndarray | None) -> dict[int, float]:
+    """The weight of each pair in the loss: a mean over the batch, or over those of its pairs that are kept."""
+    if kept is None:
+        return dict.fromkeys(indices, 1 / len(indices))
+    return dict.fromkeys(indices, 0.0) | {indices[i]: 1 / len(kept) for i in kept}
 
 
 def forward(model, batch: Sequence[Pair], loss: str, pad: int, accelerator) -> dict[str, Tensor]:
@@ -150,14 +170,14 @@ def explored_rows(batch: Sequence[Pair], responses: list[list[int]], prompts: li
 
 def step_metrics(values: Tensor, beta: float) -> dict:
     """What training.jsonl says of a step, from the global batch's `COLUMNS` [pairs, 6] and its β."""
-    losses, margins, chosen, rejected, ref_chosen, ref_rejected = values.T
+    _, margins, chosen, rejected, ref_chosen, ref_rejected = values.T
+    positive = (margins > 0).float().mean().item()
     p10, median, p90 = np.quantile(margins.numpy(), [0.1, 0.5, 0.9]).tolist()
     return {
-        "loss": losses.mean().item(),
         "rewards/chosen": (beta * (chosen - ref_chosen)).mean().item(),
         "rewards/rejected": (beta * (rejected - ref_rejected)).mean().item(),
         "rewards/margins": (beta * margins).mean().item(),
-        "rewards/accuracies": (margins > 0).float().mean().item(),
+        "rewards/accuracies": positive,
         "logps/chosen": chosen.mean().item(),
         "logps/rejected": rejected.mean().item(),
         "margins/mean": margins.mean().item(),
@@ -167,6 +187,6 @@ def step_metrics(values: Tensor, beta: float) -> dict:
         "margins/median": median,
         "margins/p90": p90,
         "margins/max": margins.max().item(),
-        "margins/positive": (margins > 0).float().mean().item(),
+        "margins/positive": positive,
         "beta": beta,
     }

@@ -1,0 +1,183 @@
+"""Every published method runs, and so do references, fine-tuning, judges and reward models around them."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from conftest import ROOT
+from prefloop.models import read_policy
+from prefloop.rows import read_rows
+
+PRESETS = list(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["methods"])
+LAPTOP = yaml.safe_load((ROOT / "experiments/laptop/methods.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory, model_folders):
+    """Two rounds of every preset on the tiny model, from the laptop experiment's own file."""
+    from conftest import Workdir
+
+    directory = Workdir(tmp_path_factory.mktemp("presets"), model_folders["llama"])
+    small = {  # what must be smaller for the tiny model, over what the experiment says
+        "prompts": {"take": 40, "eval_fraction": 0.1, "max_prompt_tokens": 160, "max_response_tokens": 90},
+        "bandit": {"budget": 4},
+        "pairs": {"top_n": 6},
+        "methods": {"online_dpo": {"bandit": {"budget": 8}}, "annotate_all": {"pairs": {"top_n": 12}}},
+    }
+    settings = [f"{key}={json.dumps(value)}" for key, value in small.items()]
+    targets = [f"results/laptop_methods/{method}/seed-0/round-2/policy.pt" for method in PRESETS]
+    file = ["--configfile", "experiments/laptop/methods.yaml", "--config", *settings]
+    done = directory.run(*targets, *file)
+    assert done.returncode == 0, done.stdout
+    return directory.path / "results/laptop_methods"
+
+
+def test_the_laptop_experiment_names_every_preset():
+    assert LAPTOP["compare"] == PRESETS
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_preset_trains_for_two_rounds(presets, method):
+    run = presets / method / "seed-0"
+    for number in (1, 2):
+        steps = read_rows(run / f"round-{number}/training.jsonl")
+        assert all(math.isfinite(step["loss"]) for step in steps)
+        assert any(step["grad_norm"] > 0 for step in steps)
+    first, second = (read_policy(run / f"round-{n}/policy.pt")["state_dict"] for n in (1, 2))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def components(presets, method: str, number: int = 2) -> list[list[str]]:
+    """The components of each prompt's responses, in their order."""
+    rows = read_rows(presets / method / f"seed-0/round-{number}/step-1/generations.jsonl")
+    return pd.DataFrame(rows).groupby("prompt_id", sort=False)["component"].agg(list).tolist()
+
+
+def test_each_response_names_where_it_comes_from(presets):
+    assert set(map(tuple, components(presets, "gshf"))) == {("policy", "policy", "reference", "reference")}
+    assert set(map(tuple, components(presets, "online_dpo"))) == {("policy", "policy")}
+    assert set(map(tuple, components(presets, "offline_dpo"))) == {("chosen", "rejected")}
+    halves = {half for row in components(presets, "mixp") for half in (tuple(row[:2]), tuple(row[2:]))}
+    assert halves <= {("policy", "policy"), ("beyond", "between")}
+    assert ("beyond", "between") in halves
+
+
+def test_offline_pairs_are_the_data_set_s_own(presets):
+    given = {row["prompt_id"]: row for row in read_rows(presets / "prompts/train.jsonl")}
+    pairs = read_rows(presets / "offline_dpo/seed-0/round-1/pairs.jsonl")
+    assert len(pairs) == 4
+    for pair in pairs:
+        row = given[pair["prompt_id"]]
+        assert (pair["chosen"], pair["rejected"]) == (row["chosen"], row["rejected"])
+        assert pair["token_ids_chosen"][-1] == 1 and pair["token_ids_chosen"].count(1) == 1, "one EOS, at the end"  # noqa: PT018
+
+
+def test_best_worst_makes_one_pair_a_prompt(presets):
+    pairs = read_rows(presets / "best_worst/seed-0/round-1/pairs.jsonl")
+    assert len({pair["prompt_id"] for pair in pairs}) == len(pairs)
+    rewards = pd.DataFrame(read_rows(presets / "best_worst/seed-0/round-1/step-1/rewards.jsonl")).groupby("prompt_id")
+    for pair in pairs:
+        group = rewards.get_group(pair["prompt_id"])["reward"]
+        assert (pair["reward_chosen"], pair["reward_rejected"]) == (group.max(), group.min())
+
+
+def test_xpo_pairs_carry_a_response_of_the_reference(presets):
+    rows = read_rows(presets / "xpo/seed-0/round-2/step-1/generations.jsonl")
+    sampled = {(r["prompt_id"], tuple(r["token_ids"])) for r in rows if r["component"] == "reference"}
+    for pair in read_rows(presets / "xpo/seed-0/round-2/pairs.jsonl"):
+        assert (pair["prompt_id"], tuple(pair["token_ids_explored"])) in sampled
+
+
+def test_beta_rules_move_beta_and_carry_their_state(presets):
+    states = {m: read_policy(presets / m / "seed-0/round-2/policy.pt")["beta_state"] for m in PRESETS}
+    assert states["uniform"]["rule"] == "constant"
+    assert states["beta_dpo"]["rule"] == "batch"
+    assert states["risk_beta"]["rule"] == "risk"
+    assert states["risk_beta_calibrated"]["rule"] == "risk_calibrated"
+    steps = [step for n in (1, 2) for step in read_rows(presets / f"risk_beta/seed-0/round-{n}/training.jsonl")]
+    assert states["risk_beta"]["steps"] == len(steps), "the second round goes on where the first ended"
+    batch = read_rows(presets / "beta_dpo/seed-0/round-2/training.jsonl")
+    assert len({step["beta"] for step in batch}) == len(batch)
+    assert {"margins/mean", "margins/sd", "margins/p10", "margins/median", "margins/p90", "beta/m0"} <= batch[0].keys()
+
+
+def test_annotate_all_annotates_everything_and_the_others_their_budget(presets):
+    drawn = {m: len(read_rows(presets / m / "seed-0/round-1/step-1/prompts.jsonl")) for m in PRESETS}
+    assert drawn["annotate_all"] == len(read_rows(presets / "prompts/train.jsonl"))
+    assert drawn["online_dpo"] == 8
+    assert {n for m, n in drawn.items() if m not in ("annotate_all", "online_dpo")} == {4}
+
+
+def write_pairs(path) -> None:
+    """Forty questions whose good answer is long and has many vowels."""
+    rows = [
+        {
+            "prompt": f"question {i} of many?",
+            "chosen": "a reason to agree" + " and one more" * (i % 3),
+            "rejected": "no" + "!" * (i % 2),
+        }
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, model_folders):
+    """Three methods start from a fine-tuned policy; a tiny language model judges, a trained classifier evaluates."""
+    write_pairs(workdir.path / "pairs.jsonl")
+    (workdir.path / "judge.txt").write_text("{conversation} A: {response_a} B: {response_b} Best?")
+    judge = {"template": "judge.txt", "min_label_mass": 0.0}
+    workdir.configure(
+        compare=["follows", "averages", "judged"],
+        rounds=3,
+        steps=1,
+        prompts={"source": "pairs.jsonl", "take": None, "eval_fraction": 0.1},
+        sft={"enabled": True, "lora": {"r": 4}, "batch_size": 8, "learning_rate": 5e-3, "dtype": "float32"},
+        reward_models={
+            "mine": {
+                "base": str(model_folders["llama"]),
+                "source": "pairs.jsonl",
+                "learning_rate": 1e-3,
+                "dtype": "float32",
+            }
+        },
+        methods={
+            "follows": {"reference": {"kind": "previous"}},
+            "averages": {"reference": {"kind": "ema", "decay": 0.25}, "generation": {"sampler": "mixp", "n": 2}},
+            "judged": {"feedback": {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge}},
+        },
+        evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}},
+    )
+    results = workdir.path / "results/tiny"
+    tables = [f"results/tiny/tables/{name}.csv" for name in ("results", "costs", "judges", "reward_models")]
+    done = workdir.run(*tables, "results/tiny/figures/quality.pdf")
+    assert done.returncode == 0, done.stdout
+
+    losses = [row["loss"] for row in read_rows(results / "sft/training.jsonl")]
+    assert losses[-1] < losses[0]
+    base = json.loads((results / "sft/model/manifest.json").read_text())["sha256"]
+    assert read_policy(results / "judged/seed-0/round-1/policy.pt")["base_model"] == base
+
+    def gaps(method: str, number: int) -> list[float]:
+        rows = read_rows(results / method / f"seed-0/round-{number}/step-1/pfp.jsonl")
+        return [row["logp"] - row["logp_ref"] for row in rows]
+
+    assert set(gaps("follows", 3)) == {0.0}, "the policy before the round is its own reference"
+    assert set(gaps("judged", 1)) == {0.0}, "the fine-tuned policy is the first reference, and not the model before it"
+    assert any(gaps("judged", 3))
+    assert any(gaps("averages", 3))
+    assert read_policy(results / "averages/seed-0/round-3/reference.pt")["adapter"]["r"] == 8
+
+    rows = read_rows(results / "judged/seed-0/round-1/step-1/rewards.jsonl")
+    judged = [(row["prompt_id"], row["response_id"], other[0]) for row in rows for other in row["judged"]]
+    assert len(judged) == len(set(judged)) == 4 * 3, "three responses meet in three pairs"
+    table = pd.read_csv(results / "tables/judges.csv")
+    assert (table[["A", "B", "tie", "invalid"]].sum(axis=1) == table["pairs"]).all()
+    assert set(table["method"]) == {"judged"}
+    models = pd.read_csv(results / "tables/reward_models.csv").iloc[0]
+    assert models["longer_wins"] == 1.0
+    assert "WARNING: mine: the reward model" in done.stdout, "no model beats a rule that is always right: it says so"
+    assert "sft" in set(pd.read_csv(results / "tables/costs.csv")["stage"])
