@@ -13,7 +13,7 @@ TEMPLATE = (
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 ARCHITECTURES = {
     "llama": lambda **ids: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**SIZES, num_key_value_heads=2, max_position_embeddings=256, **ids)
+        transformers.LlamaConfig(**SIZES, num_key_value_heads=2, max_position_embeddings=512, **ids)
     ),
     "qwen": lambda **ids: transformers.Qwen3ForCausalLM(
         transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8, max_position_embeddings=256, **ids)

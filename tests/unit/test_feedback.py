@@ -407,6 +407,7 @@ def test_a_failing_server_costs_no_verdict_and_repeats_none(tmp_path):
     cost = read_json(tmp_path / "cost.json")
     counts = cost["judge"]["outcomes"]
     assert (cost["device"], cost["flops"], cost["judge"]["pairs"]) == ("server", 0, 21)
+    assert (cost["tokens_in"], cost["tokens_out"]) == (42 * 100, 42 * 2), "those of every run together"
     assert (counts["invalid"], counts["tie"], counts["A"] + counts["B"]) == (3, 5, 13)
     assert cost["judge"]["asked"] == missing
     assert cost["judge"]["cached"] == 42 - missing

@@ -126,9 +126,12 @@ def command(folder: Path, model: Path, rows: list[dict], *flags: str) -> list[st
     return [str(ROOT / "workflow/scripts/sft.py"), "--model", str(model), *names, *settings]
 
 
+def asks(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
 def given(number: int, prompt: str, chosen: str) -> dict:
-    messages = [{"role": "user", "content": prompt}]
-    return {"prompt_id": f"p{number}", "messages": messages, "chosen": chosen, "rejected": "no"}
+    return {"prompt_id": f"p{number}", "messages": asks(prompt), "chosen": chosen, "rejected": "no"}
 
 
 @pytest.mark.parametrize(("architecture", "parameters"), [("llama", "lora"), ("gpt_neox", "full")])
@@ -139,6 +142,7 @@ def test_the_program_learns_what_was_chosen_and_leaves_a_model_to_go_on_from(
     (tmp_path / "model").mkdir()
     (tmp_path / "model/stale.safetensors").write_text("of a run before")
     rows = [given(number, *pair) for number, pair in enumerate(PROMPTS)]
+    rows.insert(1, {"prompt_id": "p9", "messages": asks("nobody has answered")})
     flags = ["--parameters", parameters, "--learning-rate", "1e-2", "--epochs", "6"]
     words, environment = [sys.executable, *command(tmp_path, base, rows, *flags)], os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
@@ -158,7 +162,8 @@ def test_the_program_learns_what_was_chosen_and_leaves_a_model_to_go_on_from(
     assert {step["tokens"] for step in steps} == {sum(example.tokens for example in examples)}
     assert steps[0]["loss"] == pytest.approx(own_loss(base, examples)[0].item(), abs=1e-5)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
-    assert f"sft: 4 responses, 6 steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f} nats" in done.stdout
+    assert "sft: 4 responses, 1 prompts without one, 6 steps, loss " in done.stdout
+    assert f" {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f} nats a token" in done.stdout
     cost = read_json(tmp_path / "cost.json")
     assert cost["flops"] == 6 * read_json(base)["parameters"] * sum(step["tokens"] for step in steps)
 
@@ -174,7 +179,7 @@ def test_the_program_learns_what_was_chosen_and_leaves_a_model_to_go_on_from(
     assert own_loss(folder / "manifest.json", examples)[0].item() < steps[-1]["loss"] + 0.05
 
     manifest, saved = read_json(folder / "manifest.json"), read_policy(tmp_path / "policy.pt")
-    assert manifest["source"] == f"{read_json(base)['source']} fine-tuned"
+    assert manifest["source"] == f"fine-tuned {read_json(base)['source']}"
     assert manifest["architecture"] == read_json(base)["architecture"]
     assert manifest["parameters"] == count_parameters(folder / "model.safetensors") == read_json(base)["parameters"]
     assert manifest["files"] == {p.name: sha256_of(p) for p in folder.iterdir() if p.name != "manifest.json"}
@@ -186,12 +191,11 @@ def test_the_program_learns_what_was_chosen_and_leaves_a_model_to_go_on_from(
     assert again("why? it is")["input_ids"] == words("why? it is")["input_ids"]
 
 
-def test_a_prompt_without_a_chosen_response_is_refused(manifests, tmp_path, monkeypatch):
-    rows = [given(number, *pair) for number, pair in enumerate(PROMPTS)]
-    del rows[2]["chosen"], rows[2]["rejected"]
+def test_prompts_without_a_chosen_response_are_refused(manifests, tmp_path, monkeypatch):
+    rows = [{"prompt_id": f"p{number}", "messages": asks(prompt)} for number, (prompt, _) in enumerate(PROMPTS)]
     monkeypatch.chdir(tmp_path)
     words = command(tmp_path, manifests["llama"], rows)
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit, match="error: prompts.jsonl, line 3: .*prompt p2 has none"):
+    with pytest.raises(SystemExit, match="error: prompts.jsonl: no prompt comes with a chosen response"):
         runpy.run_path(words[0])
     assert {path.name for path in tmp_path.iterdir()} == {"prompts.jsonl"}

@@ -184,7 +184,7 @@ def test_two_conversations_can_always_be_split():
 # (log-odds, right, chosen is so much longer); a gap of log(p / (1 − p)) is a confidence of p.
 EIGHT = [
     (math.log(11 / 9), 1, 5),  # .55
-    (-math.log(11 / 9), 0, -3),
+    (-math.log(5 / 3), 0, -3),  # .625
     (0.0, 0.5, 2),  # .5, half right
     (math.log(3), 1, 0),  # .75, and length is half right
     (math.log(19), 1, -4),  # .95
@@ -205,12 +205,13 @@ def test_report_by_hand():
         mean, low, high = found[name]
         assert low < mean < high
     assert found["calibration"] == [
-        pytest.approx({"pairs": 3, "confidence": 1.6 / 3, "accuracy": 0.5}),
+        pytest.approx({"pairs": 2, "confidence": 0.525, "accuracy": 0.75}),
+        pytest.approx({"pairs": 1, "confidence": 0.625, "accuracy": 0.0}),
         pytest.approx({"pairs": 1, "confidence": 0.75, "accuracy": 1.0}),
         pytest.approx({"pairs": 4, "confidence": 0.95, "accuracy": 0.75}),
     ]
-    assert found["calibration_error"] == pytest.approx((3 * (1.6 / 3 - 0.5) + 1 * 0.25 + 4 * 0.2) / 8)
-    given = [0.55, 0.45, 0.5, 0.75, 0.95, 0.95, 0.05, 0.95]  # to what was preferred
+    assert found["calibration_error"] == pytest.approx((2 * 0.225 + 1 * 0.625 + 1 * 0.25 + 4 * 0.2) / 8)
+    given = [0.55, 0.375, 0.5, 0.75, 0.95, 0.95, 0.05, 0.95]  # to what was preferred
     assert found["log_loss"] == pytest.approx(-sum(map(math.log, given)) / 8)
 
 
@@ -351,14 +352,18 @@ def test_bfloat16_learns_too(bases):
     assert np.mean(gaps > 0) > steps[0]["accuracy"]
 
 
-def test_long_conversations_lose_their_start(bases):
-    """Cut to the tokens asked for, or to what the model takes: the response stays."""
-    conversation = asks("a" * 300)
-    for base, asked, kept in [("llama", 40, 40), ("llama", 10_000, 256), ("bert", 10_000, 128)]:
-        _, tokenizer = load(bases[base], Optimisation(parameters="full"), max_tokens=asked)
-        ids = encode(tokenizer, conversation, "zzz")["input_ids"]
+@pytest.mark.parametrize("asked", [60, 10_000])
+@pytest.mark.parametrize("base", ["llama", "bert"])
+def test_long_conversations_lose_their_start(bases, base, asked):
+    """Cut to the tokens asked for, or to what the model takes: the response stays, were it most of them."""
+    model, tokenizer = load(bases[base], Optimisation(parameters="full"), max_tokens=asked)
+    kept = min(asked, model.config.max_position_embeddings)
+    for response in ("zyx", "zyx" * (kept // 4)):
+        ids = encode(tokenizer, asks("a" * 2 * kept), response)["input_ids"]
         assert len(ids) == kept
-        assert tokenizer.decode(ids).replace(" ", "").endswith("zzz</s>")
+        assert tokenizer.decode(ids).replace(" ", "").endswith(f"{response}</s>")
+    for conversation in (asks("a"), asks("a" * 2 * kept)):
+        assert len(encode(tokenizer, conversation, "zyx" * kept)["input_ids"]) == kept
 
 
 def test_a_base_that_is_no_model_is_refused(tmp_path):
@@ -452,20 +457,27 @@ def test_the_saved_model_gives_the_rewards_it_was_reported_with(bases, tmp_path)
     held_out = cost["tokens_in"] - training
     assert cost["flops"] == 6 * of_base * training + 2 * of_base * held_out
     assert 18 * 2 * 10 < held_out <= 18 * 2 * 60
-    assert f"reward_model: 42 pairs trained on, 18 held out: accuracy {found['accuracy'][0]:.3f}" in done.stdout
+    assert f"42 pairs trained on, 18 held out: accuracy {found['accuracy'][0]:.3f} " in done.stdout
     assert (found["warning"] is None) == ("WARNING" not in done.stdout)
 
 
 def test_pairs_that_length_decides_are_warned_of(bases, tmp_path):
-    """Longer is always better there, so no model can beat counting. The other half of the conversations is unused."""
+    """Longer is always better there, so no model can beat counting. The other half of the conversations is unused.
+
+    A prompt may have several pairs; one that occurs again, or prefers nothing, is dropped and counted.
+    """
     rng = np.random.default_rng(0)
     rows = [row | {"rejected": "b" * n, "chosen": "b" * (n + 5)}
             for row, n in zip(planted(60), rng.integers(3, 12, 60), strict=True)]  # fmt: skip
+    rows += [row | {"chosen": "c" * 20} for row in rows[:5]]
+    dropped = [rows[3], rows[4] | {"chosen": "no", "rejected": "no"}, rows[5] | {"rejected": " "}]
     (tmp_path / "out").mkdir()
     (tmp_path / "out/stale.safetensors").write_text("of a run before")
-    done = run_program(tmp_path, bases["llama"], rows, "--part", "first", "--parameters", "full")
+    done = run_program(tmp_path, bases["llama"], rows + dropped, "--part", "first", "--parameters", "full")
     assert done.returncode == 0, done.stderr
     found, first = read_json(tmp_path / "report.json"), half_of(rows, "first")
+    for account in ("68 rows", "1 repeated", "0 without a pair", "1 with equal responses", "1 with an empty response"):
+        assert account in done.stdout
     assert (found["longer_wins"], found["shorter_wins"]) == (1.0, 0.0)
     assert found["trained_pairs"] + found["held_out_pairs"] == len(first) < 45
     gaps = scored(tmp_path / "out/manifest.json", held_out_of(first, 0.2))

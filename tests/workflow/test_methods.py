@@ -23,10 +23,16 @@ def presets(tmp_path_factory, model_folders):
 
     directory = Workdir(tmp_path_factory.mktemp("presets"), model_folders["llama"])
     small = {  # what must be smaller for the tiny model, over what the experiment says
-        "prompts": {"take": 40, "eval_fraction": 0.1, "max_prompt_tokens": 160, "max_response_tokens": 90},
+        "prompts": {"take": 40, "eval_fraction": 0.1, "max_prompt_tokens": 160, "max_response_tokens": 300},
         "bandit": {"budget": 4},
-        "pairs": {"top_n": 6},
-        "methods": {"online_dpo": {"bandit": {"budget": 8}}, "annotate_all": {"pairs": {"top_n": 12}}},
+        "generation": {"n": 4},
+        "pairs": {"top_n": 8},
+        "methods": {
+            "online_dpo": {"bandit": {"budget": 8}},
+            "annotate_all": {"pairs": {"top_n": 12}},
+            "risk_beta": {"train": {"beta_risk": {"warmup": 2}}},
+            "risk_beta_calibrated": {"train": {"beta_risk": {"warmup": 2}}},
+        },
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in small.items()]
     targets = [f"results/laptop_methods/{method}/seed-0/round-2/policy.pt" for method in PRESETS]
