@@ -6,17 +6,15 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
+from prefloop.checks import checked, load_schema, registry_words
 from prefloop.config import (
     TRAINED,
-    checked,
     code_files,
     flags,
-    load_schema,
     model_name,
     model_of,
     model_sources,
     of_method,
-    registry_words,
     relevant,
 )
 from prefloop.rows import InputError

@@ -9,17 +9,8 @@ import yaml
 from conftest import ROOT, TINY, merge
 from prefloop.bandit import ALLOCATIONS, Bandit
 from prefloop.betas import BETAS
-from prefloop.config import (
-    checked,
-    code_files,
-    flags,
-    load_schema,
-    model_name,
-    model_sources,
-    of_method,
-    registry_words,
-    relevant,
-)
+from prefloop.checks import checked, load_schema, registry_words
+from prefloop.config import code_files, flags, model_name, model_sources, of_method, relevant
 from prefloop.feedback import FEEDBACK
 from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prefloop.config import registry_words
+from prefloop.checks import registry_words
 from prefloop.formats import FILTERS, FORMATS, without_html
 from prefloop.prompts import Columns, prompt_rows, unique
 from prefloop.rows import InputError

@@ -65,6 +65,7 @@ def planted(count: int, seed: int = 0) -> list[dict]:
 def make_encoder(folder: Path) -> Path:
     """Write a randomly initialised BERT to `folder`; without chat template, it reads prompt and response as a pair."""
     words = tiny.tokenizer(chat=False)
+    words.cls_token, words.sep_token = "<s>", "</s>"
     words.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )

@@ -1,5 +1,6 @@
 """Draw which clusters each step drew its prompts from, and what the arms' scores were."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ from tyro.conf import arg
 from _program import run
 from prefloop.figures import save
 from prefloop.results import Experiment, arms
+
+ACROSS = 6  # methods beside each other; more go below
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
@@ -22,17 +25,22 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
     table["share"] = table["drawn"] / table.groupby(["method", "seed", "round", "step"])["drawn"].transform("sum")
     data = table.groupby(["method", "round", "step", "cluster"], sort=False)[["share", "score"]].mean().reset_index()
     data["time"] = data["round"].astype(str) + "." + data["step"].astype(str)
-    columns = len(experiment.methods)
-    size = (1.6 + 2.1 * columns, 1.2 + 0.36 * data["cluster"].nunique())
+    columns = min(ACROSS, len(experiment.methods))
+    blocks = math.ceil(len(experiment.methods) / columns)
+    size = (1.6 + 2.1 * columns, blocks * (1.2 + 0.36 * data["cluster"].nunique()))
     picture, panels = plt.subplots(
-        2, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+        2 * blocks, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for row, (value, label) in enumerate([("share", "share of the\nstep's prompts"), ("score", "arm score (UCB)")]):
-        for column, method in enumerate(experiment.methods):
+        limits = {"vmin": 0 if value == "share" else data[value].min(), "vmax": data[value].max()}
+        for place in range(blocks * columns):
+            axes = panels[2 * (place // columns) + row][place % columns]
+            if place >= len(experiment.methods):
+                axes.set_visible(False)
+                continue
+            method = experiment.methods[place]
             part = data[data["method"] == method]
             grid = part.pivot(index="cluster", columns="time", values=value)[part["time"].unique()]
-            axes = panels[row][column]
-            limits = {"vmin": 0 if value == "share" else data[value].min(), "vmax": data[value].max()}
             image = axes.imshow(grid, aspect="auto", cmap="cividis", **limits)
             axes.grid(False)
             axes.set_yticks(range(len(grid)), grid.index, fontsize=6 if len(grid) > 20 else 7)
@@ -41,8 +49,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
                 axes.set_title(method)
             else:
                 axes.set_xlabel("round.step")
-        panels[row][0].set_ylabel("cluster")
-        picture.colorbar(image, ax=panels[row].tolist(), label=label, pad=0.02)
+            if place % columns == 0:
+                axes.set_ylabel("cluster")
+        picture.colorbar(image, ax=panels[row::2].ravel().tolist(), label=label, pad=0.02)
     save(picture, figure, data.drop(columns="time"))
     print(f"figure_arms: {data['cluster'].nunique()} clusters")
 

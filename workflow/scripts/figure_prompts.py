@@ -1,5 +1,6 @@
 """Draw a map of the training prompts: where the clusters lie, and which prompts each method annotated."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +31,21 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
             for method in experiment.methods
         ]
     ).fillna({"pulls": 0})
-    k, columns = prompts["cluster"].max() + 1, len(experiment.methods)
+    k, columns = prompts["cluster"].max() + 1, min(4, len(experiment.methods))
+    rows = math.ceil(len(experiment.methods) / columns)
     colours = plt.get_cmap("turbo", k)
     picture, panels = plt.subplots(
-        1, columns, figsize=(3.4 * columns, 3.4), sharex=True, sharey=True, squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(3.4 * columns, 3.4 * rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for axes, method in zip(panels[0], experiment.methods, strict=True):
+    for axes in panels.flat[len(experiment.methods) :]:
+        axes.set_visible(False)
+    for axes, method in zip(panels.flat, experiment.methods, strict=False):
         part = data[data["method"] == method]
         drawn = part[part["pulls"] > 0]
         axes.scatter(part["x"], part["y"], s=3, color="0.75", linewidths=0)
@@ -46,8 +56,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colours(cluster), "alpha": 0.85}
             axes.text(centre["x"], centre["y"], str(cluster), ha="center", va="center", fontsize=7, bbox=box)
         axes.set_title(f"{method}: {len(drawn)} of {len(part)} prompts")
-        axes.set_xlabel("first principal component")
-    panels[0][0].set_ylabel("second principal component")
+    picture.supxlabel("first principal component", fontsize=9)
+    picture.supylabel("second principal component", fontsize=9)
     save(picture, figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]])
     print(f"figure_prompts: {len(prompts)} prompts in {k} clusters")
 

@@ -177,7 +177,8 @@ def given_responses(
     found = {}
     for i, number, component in wanted:
         text = rows[i][component.name]
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ids.append(tokenizer.eos_token_id)  # the only one: what stands in the text is text
         found[i, number] = ids, text, "stop"
     return found
 

@@ -40,6 +40,9 @@ def main(
     missing = [row["prompt_id"] for row in ours if row["prompt_id"] not in theirs]
     if missing:
         raise InputError(f"{opponent}: no sample for prompt {missing[0]}, which {samples} has")
+    missing = [row["prompt_id"] for row in ours if row["prompt_id"] not in messages]
+    if missing:
+        raise InputError(f"{prompts}: no prompt {missing[0]}, which {samples} answers")
     against = [theirs[row["prompt_id"]] for row in ours]
     asked = [messages[row["prompt_id"]] for row in ours]
     trained = [{"reward": None, "reward_opponent": None}] * len(ours)

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.costs import CostMeter
-from prefloop.feedback import encode
+from prefloop.feedback import RewardModel, Settings, encode
 from prefloop.fetch import write_model
 from prefloop.models import default_device, parameter_count
 from prefloop.optimisation import Optimisation, start, write_steps
@@ -58,7 +58,7 @@ def main(
         base: Manifest of the encoder or language model to start from.
         source: Preference pairs: packaged, a .jsonl or .jsonl.gz file, or hub:owner/name.
         packaged: The packaged set.
-        manifest: Where manifest.json goes, beside the trained model's files; written last.
+        manifest: Where manifest.json goes, beside the trained model's files.
         report_file: Where the report goes: held-out accuracy, calibration, and rules about length beside them.
         metrics: Where training.jsonl goes, one row an optimizer step.
         speed: Where the seconds and tokens a second of each step go, as CSV.
@@ -98,13 +98,13 @@ def main(
     if not accelerator.is_main_process:
         return
     meter.train(settings.epochs * sum(pair.tokens for pair in encoded[0]))
-    model.eval()
-    gaps = reward_gaps(model, tokenizer, encoded[1], 2 * settings.micro_batch_size)
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    write_model(merged.to(torch.float32), tokenizer, manifest, base, "reward model on")
+    saved = RewardModel(Settings(kind="reward_model", model=manifest), threads)  # as whoever asks it will read it
+    gaps = reward_gaps(saved.model, saved.tokenizer, encoded[1], 2 * settings.micro_batch_size)
     meter.forward(sum(pair.tokens for pair in encoded[1]))
     longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])
     found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    write_model(merged.to(torch.float32), tokenizer, manifest, base, "reward model on")
     write_steps(metrics, speed, steps)
     write_json(report_file, found | {"warning": warning(found)})
     accuracy, low, high = found["accuracy"]

@@ -59,7 +59,7 @@ def main(
         raise InputError(f"{prompts}: no prompt comes with a chosen response; choose another prompts.source, or no sft")
     examples = []
     for row in given:
-        response = tokenizer(row["chosen"], add_special_tokens=False)["input_ids"]
+        response = tokenizer(row["chosen"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
         response = [*response, tokenizer.eos_token_id][:max_response_tokens]
         examples.append(Example(prompt_ids(tokenizer, row["messages"]), response))
     steps: list[dict] = []

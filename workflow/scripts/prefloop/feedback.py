@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from prefloop.chat import first_line, quiet_transformers
+from prefloop.chat import PLAIN_TEMPLATE, first_line, quiet_transformers
 from prefloop.judges import Judging, LocalJudge, ServerJudge, Verdict, report
 from prefloop.rows import InputError, by_prompt, read_json
 
@@ -55,7 +55,7 @@ def load_function(settings: Settings, threads: int) -> Callable:
 class RewardModel:
     """A one-logit sequence classifier as a function of (prompts, responses), batched by length.
 
-    Reads each conversation through the model's own chat template, or as a text pair where it has none.
+    Reads each conversation as `encode` says.
     `tokens`, `parameters` and `device` are what the cost meter reads.
     """
 
@@ -110,15 +110,18 @@ class RewardModel:
 
 
 def encode(tokenizer, messages: Messages, response: str) -> dict:
-    """A conversation and a response to it as a reward model reads them: its chat template, or else a text pair.
+    """A conversation and a response to it as a reward model reads them.
 
-    Too long a conversation loses its start, and the response nothing unless it is too long by itself.
+    In its chat template; an encoder without one as a text pair, a decoder without one in the plain template. Too
+    long a conversation loses its start, and the response nothing unless it is too long by itself.
     """
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None and tokenizer.cls_token is not None:
         question = "\n".join(message["content"] for message in messages)
         fits = len(tokenizer("", response)["input_ids"]) < tokenizer.model_max_length
         return tokenizer(question, response, truncation="only_first" if fits else True)
-    text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
+    conversation = [*messages, {"role": "assistant", "content": response}]
+    template = tokenizer.chat_template or PLAIN_TEMPLATE
+    text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
     return tokenizer(text, add_special_tokens=False, truncation=True)
 
 
@@ -151,6 +154,9 @@ def annotate(settings: Settings, threads: int, prompts: dict[str, Messages], row
     is the mean of these probabilities, null for a response without a valid verdict.
     """
     feedback = FEEDBACK[settings.kind](settings, threads)
+    unknown = [row["prompt_id"] for row in rows if row["prompt_id"] not in prompts]
+    if unknown:
+        raise InputError(f"no prompt {unknown[0]} among the prompts, which a response answers")
     messages = [prompts[row["prompt_id"]] for row in rows]
     if settings.kind == "dataset":
         return [{"reward": float(row["component"] == "chosen")} for row in rows]

@@ -72,7 +72,7 @@ def half_of(rows: list[dict], part: str) -> list[dict]:
 def split_by_conversation(rows: list[dict], held_out: float, rng: np.random.Generator) -> tuple[list[dict], list[dict]]:
     """(training, held-out) rows, conversations that begin alike on one side; InputError if a side would be empty."""
     openings = list(dict.fromkeys(map(opening, rows)))
-    count = max(1, round(held_out * len(openings)))
+    count = min(max(1, round(held_out * len(openings))), max(1, len(openings) - 1))
     kept_apart = {openings[i] for i in rng.permutation(len(openings))[:count]}
     sides = [row for row in rows if opening(row) not in kept_apart], [row for row in rows if opening(row) in kept_apart]
     if not sides[0]:

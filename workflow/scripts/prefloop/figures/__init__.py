@@ -34,11 +34,12 @@ plt.rcParams.update(
 
 
 def look(index: int) -> dict:
-    """Colour, line style and marker of the method at this place."""
+    """Colour, line style and marker of the method at this place; colours come again with other lines and markers."""
+    turn = index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "linestyle": LINES[index % len(LINES)],
-        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[(index + turn) % len(LINES)],
+        "marker": MARKERS[(index + 3 * turn) % len(MARKERS)],
     }
 
 
