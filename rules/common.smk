@@ -9,6 +9,7 @@ sys.path.insert(0, str(WORKFLOW / "scripts"))
 from prefloop.checks import checked, load_schema, registry_words
 from prefloop.config import (
     TRAINED,
+    asks_judge,
     code_files,
     flags,
     model_name,
@@ -16,6 +17,7 @@ from prefloop.config import (
     model_sources,
     of_method,
     relevant,
+    trained_here,
 )
 from prefloop.rows import InputError
 from prefloop.samplers import Mixp, Sampling, models_of
@@ -37,18 +39,9 @@ STEPS = range(1, config["steps"] + 1)
 THREADS = 8
 FIGURES = ["quality", "arms", "prompts", "training", "pfp"]
 TABLES = ["results", "costs"]
-FEEDBACKS = [of_method(config, method)["feedback"] for method in METHODS]
-FEEDBACKS += [config["evaluation"]["evaluator"], config["feedback"]]
-# Reward models trained here that somebody asks, and whether a judge says anything.
-TRAINED_HERE = sorted(
-    {
-        f["model"].removeprefix(TRAINED)
-        for f in FEEDBACKS
-        if (model_of(f) or "").startswith(TRAINED)
-    }
-)
-TABLES += ["judges"] if any(f["kind"] == "judge" for f in FEEDBACKS) else []
-TABLES += ["reward_models"] if TRAINED_HERE else []
+REWARD_MODELS = trained_here(config)
+TABLES += ["judges"] if asks_judge(config) else []
+TABLES += ["reward_models"] if REWARD_MODELS else []
 NEEDS_BETA = registry_words("metrics.NEEDS_BETA")
 
 
@@ -122,10 +115,8 @@ def policy_before(wildcards):
 
 def reference_of(wildcards, before=0):
     """The reference of a round, or of so many rounds before it."""
-    kind, number = (
-        settings_of("reference", wildcards.method)["kind"],
-        int(wildcards.round) - before,
-    )
+    kind = settings_of("reference", wildcards.method)["kind"]
+    number = int(wildcards.round) - before
     if kind == "previous":
         return policy_before(wildcards)
     if kind == "initial" or number == 1:

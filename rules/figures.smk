@@ -12,7 +12,7 @@ VERDICTS = [
 SHARED_COSTS = [
     f"{RESULTS}/cluster.cost.json",
     *([f"{RESULTS}/sft/sft.cost.json"] if config["sft"]["enabled"] else []),
-    *(f"{RESULTS}/reward_models/{name}.cost.json" for name in TRAINED_HERE),
+    *(f"{RESULTS}/reward_models/{name}.cost.json" for name in REWARD_MODELS),
 ]
 COSTS = [
     *SHARED_COSTS,
@@ -186,7 +186,9 @@ rule table_judges:
 rule table_reward_models:
     input:
         code=code_of("table_reward_models"),
-        reports=collect("<results>/reward_models/{name}.report.json", name=TRAINED_HERE),
+        reports=collect(
+            "<results>/reward_models/{name}.report.json", name=REWARD_MODELS
+        ),
     output:
         **table("reward_models", "Who judged, and how?"),
     log:

@@ -378,3 +378,15 @@ def test_an_incomplete_state_is_refused():
     del state["sigma"]
     with pytest.raises(InputError, match="saved by β rule batch, missing sigma, to be read by .* batch"):
         rule_of("batch").load_state_dict(state)
+
+
+def test_batch_starts_from_the_first_batch_that_tells_pairs_apart():
+    """A policy that equals its reference has margins of 0; the batch after it sets M0 and σ, not a tenth of it."""
+    rule = BETAS["batch"](Betas(beta_rule="batch"), 1)
+    rng, later = np.random.default_rng(0), np.array([1.0, 2.0, 3.0, 6.0])
+    rule.weigh(np.zeros(4), epoch=0, rng=rng)
+    rule.weigh(later, epoch=0, rng=rng)
+    assert rule.log()["beta/m0"] == 3.0
+    assert rule.log()["beta/sigma"] == pytest.approx(later.std(ddof=1))
+    rule.weigh(np.full(4, 5.0), epoch=0, rng=rng)
+    assert rule.log()["beta/m0"] == pytest.approx(3.2)

@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
-    Runs as one process, or as several under `accelerate launch`, to the same weights.
+    Runs as one process, or as several under torchrun or `accelerate launch`, to the same weights.
 
     Args:
         model: Manifest of the base model.

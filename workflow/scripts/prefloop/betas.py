@@ -235,7 +235,8 @@ class Scheduled(Rule):
 class BatchGuided(Rule):
     """β-DPO (arXiv 2407.08639): β follows the batch's mean margin, and outlying pairs tend to be left out.
 
-    M0 ← m·M0 + (1−m)·mean M and σ ← m·σ + (1−m)·std M come first, then the draw, then β.
+    M0 ← m·M0 + (1−m)·mean M and σ ← m·σ + (1−m)·std M come first, then the draw, then β. With `first_batch` both
+    start from the first batch whose margins differ: before training all of them are 0.
     """
 
     rule = "batch"
@@ -254,7 +255,8 @@ class BatchGuided(Rule):
         self, margins: np.ndarray | None, *, epoch: int, rng: np.random.Generator
     ) -> tuple[float, np.ndarray | None]:
         margins = np.asarray(margins, dtype=float)
-        past = 0.0 if self.batches == 0 and self.batch.start == "first_batch" else self.batch.momentum
+        first = self.batches == 0 or (self.sigma == 0 and len(margins) > 1)
+        past = 0.0 if first and self.batch.start == "first_batch" else self.batch.momentum
         self.m0 = past * self.m0 + (1 - past) * float(margins.mean())
         self.sigma = past * self.sigma + (1 - past) * sample_std(margins)
         self.batches += 1

@@ -51,13 +51,27 @@ def model_name(source: str) -> str:
     return f"{readable}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
+def asked(config: dict) -> list[dict]:
+    """Every feedback that the experiment asks: the methods', the evaluator, and the one shown beside it."""
+    methods = [of_method(config, method)["feedback"] for method in config["compare"]]
+    return [*methods, config["evaluation"]["evaluator"], config["feedback"]]
+
+
+def asks_judge(config: dict) -> bool:
+    """Whether a judge compares anything; the config's own feedback shows rewards only, which a judge has none of."""
+    return any(feedback["kind"] == "judge" for feedback in asked(config)[:-1])
+
+
+def trained_here(config: dict) -> list[str]:
+    """Names of the reward models that the experiment trains because somebody asks them."""
+    named = [model_of(feedback) or "" for feedback in asked(config)]
+    return sorted({name.removeprefix(TRAINED) for name in named if name.startswith(TRAINED)})
+
+
 def model_sources(config: dict) -> dict[str, str]:
     """Every model the experiment fetches: folder name -> source."""
-    feedbacks = [config["evaluation"]["evaluator"], config["feedback"]]
-    feedbacks += [of_method(config, method)["feedback"] for method in config["compare"]]
-    named = [model_of(feedback) for feedback in feedbacks]
-    trained = {name.removeprefix(TRAINED) for name in named if name and name.startswith(TRAINED)}
-    sources = [config["policy"]["model"], *(config["reward_models"][name]["base"] for name in sorted(trained))]
+    named = [model_of(feedback) for feedback in asked(config)]
+    sources = [config["policy"]["model"], *(config["reward_models"][name]["base"] for name in trained_here(config))]
     sources += [name for name in named if name and not name.startswith(TRAINED)]
     sources += [config["clusters"]["embedding"]] if config["clusters"]["embedding"] != "policy" else []
     return {model_name(source): source for source in sources}
