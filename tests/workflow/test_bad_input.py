@@ -63,9 +63,9 @@ PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
     [
         ({"clusters": {"k": 500}}, "clusters.pkl", "clusters.k is 500, but there are only 48 training prompts"),
         (
-            {"bandit": {"budget": 49}},
+            {"bandit": {"budget": 1000}, "prompts": {"take": None}},
             f"{STEP}/prompts.jsonl",
-            "bandit.budget asks for 49 prompts, but 48 of 48 are left",
+            "bandit.budget asks for 1000 prompts, but ",
         ),
         ({"feedback": {"function": "rewards:broken"}}, f"{STEP}/rewards.jsonl", "returned nan for prompt"),
         ({"feedback": {"function": "rewards:short"}}, f"{STEP}/rewards.jsonl", "1 rewards for 12 responses"),
