@@ -51,7 +51,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
                 axes.set_xlabel("round.step")
             if place % columns == 0:
                 axes.set_ylabel("cluster")
-        picture.colorbar(image, ax=panels[row::2].ravel().tolist(), label=label, pad=0.02)
+        for line in panels[row::2]:
+            picture.colorbar(image, ax=line.tolist(), label=label, pad=0.02)
     save(picture, figure, data.drop(columns="time"))
     print(f"figure_arms: {data['cluster'].nunique()} clusters")
 
