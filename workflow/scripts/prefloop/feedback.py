@@ -117,7 +117,7 @@ def encode(tokenizer, messages: Messages, response: str) -> dict:
     """
     if tokenizer.chat_template is None and tokenizer.cls_token is not None:
         question = "\n".join(message["content"] for message in messages)
-        fits = len(tokenizer("", response)["input_ids"]) < tokenizer.model_max_length
+        fits = len(tokenizer("", response, verbose=False)["input_ids"]) < tokenizer.model_max_length
         return tokenizer(question, response, truncation="only_first" if fits else True)
     conversation = [*messages, {"role": "assistant", "content": response}]
     template = tokenizer.chat_template or PLAIN_TEMPLATE
