@@ -1,4 +1,4 @@
-"""Who answers a prompt: a sampler is a list of components, one a response. Imports nothing: Snakemake reads it too."""
+"""Who answers a prompt: a sampler is a list of components, one a response. Nothing heavy: Snakemake reads it too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
