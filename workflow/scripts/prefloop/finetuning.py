@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from prefloop.optimisation import Optimisation, backward, check_finite, gather_rows, micro_batches, optimise
+from prefloop.optimisation import Optimisation, global_step, optimise
 from prefloop.scoring import response_logps
 
 
@@ -34,18 +33,15 @@ def finetune(
     """Train `model` in place; a step's loss is −Σ log π over Σ tokens of the global batch's responses, in nats."""
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
-        predicted, parts = sum(len(examples[i].response) for i in indices), []
-
-        def loss_of(micro: list[int]) -> Tensor:
-            batch = [examples[i] for i in micro or indices[:1]]
+        def losses_of(some: list[int]) -> Tensor:
+            batch = [examples[i] for i in some]
             with accelerator.autocast():
                 logps = response_logps(model, [e.prompt for e in batch], [e.response for e in batch], pad)
-            parts.append(logps[: len(micro), None].detach())
-            return -logps[: len(micro)].sum() / predicted if micro else 0 * logps.sum()
+            return -logps[:, None]
 
-        backward(model, micro_batches(indices, settings.micro_batch_size, accelerator), loss_of, accelerator)
-        logps = gather_rows(torch.cat(parts), accelerator)
-        check_finite(logps, step)
-        return {"loss": -logps.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
+        predicted = sum(len(examples[i].response) for i in indices)
+        weight, size = dict.fromkeys(indices, 1 / predicted), settings.micro_batch_size
+        losses = global_step(model, indices, weight, losses_of, size, step, accelerator)
+        return {"loss": losses.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
 
     optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)

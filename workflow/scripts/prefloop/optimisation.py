@@ -117,6 +117,33 @@ def gather_rows(rows: Tensor, accelerator) -> Tensor:
     return torch.tensor(gather_object(local.tolist())).reshape(-1, rows.shape[1])
 
 
+def global_step(
+    model,
+    indices: list[int],
+    weight: dict[int, float],
+    columns_of: Callable[[list[int]], Tensor],
+    size: int,
+    step: int,
+    accelerator,
+) -> Tensor:
+    """Add the gradient of Σ weight·loss over a global batch; return its values [examples, columns] in order.
+
+    `columns_of` runs examples forward: [examples, columns], the first of them the loss. `size` is the micro-batches'.
+    Raises InputError if a value is not finite.
+    """
+    parts = []
+
+    def loss_of(micro: list[int]) -> Tensor:
+        columns = columns_of(micro or indices[:1])  # an empty one runs along, and counts nothing
+        parts.append(columns[: len(micro)].detach())
+        return (torch.tensor([weight[i] for i in micro] or [0.0], device=columns.device) * columns[:, 0]).sum()
+
+    backward(model, micro_batches(indices, size, accelerator), loss_of, accelerator)
+    values = gather_rows(torch.cat(parts), accelerator)
+    check_finite(values, step)
+    return values
+
+
 def optimise(
     model,
     examples: int,

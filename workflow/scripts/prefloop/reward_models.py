@@ -12,7 +12,7 @@ from torch import Tensor
 from prefloop.batching import batches_by_length
 from prefloop.chat import first_line, quiet_transformers
 from prefloop.models import add_adapter
-from prefloop.optimisation import Optimisation, backward, check_finite, gather_rows, micro_batches, optimise
+from prefloop.optimisation import Optimisation, global_step, optimise
 from prefloop.prompts import identity
 from prefloop.rows import InputError, read_json
 from prefloop.seeds import seed_for
@@ -111,19 +111,15 @@ def fit(
     """Train `model` in place; a step's loss is the mean of `bradley_terry` over its global batch."""
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
-        parts = []
-
-        def loss_of(micro: list[int]) -> Tensor:
-            batch = [pairs[i] for i in micro or indices[:1]]
+        def columns_of(some: list[int]) -> Tensor:
+            batch = [pairs[i] for i in some]
             with accelerator.autocast():
                 both = rewards(model, tokenizer, [p.chosen for p in batch] + [p.rejected for p in batch])
-            losses = bradley_terry(both[: len(batch)], both[len(batch) :])
-            parts.append(torch.stack([losses, both[: len(batch)] - both[len(batch) :]], dim=1)[: len(micro)].detach())
-            return losses[: len(micro)].sum() / len(indices) if micro else 0 * losses.sum()
+            chosen, rejected = both.split(len(batch))
+            return torch.stack([bradley_terry(chosen, rejected), chosen - rejected], dim=1)
 
-        backward(model, micro_batches(indices, settings.micro_batch_size, accelerator), loss_of, accelerator)
-        values = gather_rows(torch.cat(parts), accelerator)
-        check_finite(values, step)
+        weight, size = dict.fromkeys(indices, 1 / len(indices)), settings.micro_batch_size
+        values = global_step(model, indices, weight, columns_of, size, step, accelerator)
         return {
             "loss": values[:, 0].mean().item(),
             "accuracy": (values[:, 1] > 0).float().mean().item(),

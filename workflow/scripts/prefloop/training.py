@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prefloop.betas import BETAS, Betas
 from prefloop.losses import LossOptions, asks_for, evaluate, terms
-from prefloop.optimisation import Optimisation, backward, check_finite, gather_rows, micro_batches, optimise
+from prefloop.optimisation import Optimisation, gather_rows, global_step, micro_batches, optimise
 from prefloop.scoring import response_logps
 from prefloop.seeds import rng_for
 
@@ -71,26 +71,21 @@ def train(
         rule.load_state_dict(beta_state)
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
-        micros, parts = micro_batches(indices, settings.micro_batch_size, accelerator), []
+        size = settings.micro_batch_size
 
-        def terms_of(micro: list[int]) -> dict[str, Tensor]:
-            batch = [pairs[i] for i in micro or indices[:1]]  # an empty one runs along, and counts nothing
-            return forward(model, batch, settings.loss, pad, accelerator)
+        def terms_of(some: list[int]) -> dict[str, Tensor]:
+            return forward(model, [pairs[i] for i in some], settings.loss, pad, accelerator)
 
-        ahead = look_ahead(terms_of, micros, accelerator) if rule.reads_batch else Ahead(None, {}, 1)
+        ahead = look_ahead(terms_of, indices, size, accelerator) if rule.reads_batch else Ahead(None, {}, 1)
         beta, kept = rule.weigh(ahead.margins, epoch=epoch, rng=rng_for(seed, "beta", step))
         weight = weights_of(indices, kept)
 
-        def loss_of(micro: list[int]) -> Tensor:
-            found = ahead.held.pop(tuple(micro), None) or terms_of(micro)
+        def columns_of(some: list[int]) -> Tensor:
+            found = ahead.held.pop(tuple(some), None) or terms_of(some)
             losses = evaluate(settings.loss, found, beta, settings)
-            columns = torch.stack([losses, *(found[name] for name in COLUMNS[1:])], dim=1)
-            parts.append(columns[: len(micro)].detach())
-            return (torch.tensor([weight[i] for i in micro] or [0.0], device=losses.device) * losses).sum()
+            return torch.stack([losses, *(found[name] for name in COLUMNS[1:])], dim=1)
 
-        backward(model, micros, loss_of, accelerator)
-        values = gather_rows(torch.cat(parts), accelerator)
-        check_finite(values, step)
+        values = global_step(model, indices, weight, columns_of, size, step, accelerator)
         loss = (torch.tensor([weight[i] for i in indices]) * values[:, 0]).sum().item()
         rule.observe(values[:, 1].double().numpy())
         tokens = sum(pairs[i].tokens for i in indices)
@@ -108,15 +103,16 @@ class Ahead(NamedTuple):
     passes: int
 
 
-def look_ahead(terms_of: Callable[[list[int]], dict[str, Tensor]], micros: list[list[int]], accelerator) -> Ahead:
+def look_ahead(terms_of: Callable[[list[int]], dict[str, Tensor]], indices: list[int], size: int, accelerator) -> Ahead:
     """The margins [pairs] of the global batch. One micro-batch keeps its graph for the loss; of several none could
     be kept without the memory of all, so they pass once more."""
+    micros = micro_batches(indices, size, accelerator)
     alone = len(micros) == 1
     with torch.set_grad_enabled(alone):
-        found = [terms_of(micro) for micro in micros]
+        found = [terms_of(micro or indices[:1]) for micro in micros]
     local = [terms["margin"][: len(micro), None] for terms, micro in zip(found, micros, strict=True)]
     margins = gather_rows(torch.cat(local), accelerator)[:, 0].double().numpy()
-    return Ahead(margins, {tuple(micros[0]): found[0]} if alone else {}, 1 if alone else 2)
+    return Ahead(margins, {tuple(micros[0] or indices[:1]): found[0]} if alone else {}, 1 if alone else 2)
 
 
 def weights_of(indices: list[int], kept: np.ndarray | None) -> dict[int, float]:
