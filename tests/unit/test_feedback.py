@@ -18,9 +18,9 @@ from judge_server import JudgeServer, Reply
 from prefloop.costs import CostMeter
 from prefloop.feedback import FEEDBACK, Settings, annotate, contest, rewards_of
 from prefloop.fetch import fetch
-from prefloop.judges import Verdict
 from prefloop.lexicons import afinn, vader
 from prefloop.rows import InputError, read_json, read_rows, write_rows
+from prefloop.verdicts import Verdict
 
 PROMPT = [{"role": "user", "content": "why?"}]
 IDS = [("p1", 0), ("p2", 1)]

@@ -17,17 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from judge_server import SOON, JudgeServer, Reply
-from prefloop.judges import (
-    Judging,
-    LocalJudge,
-    ServerJudge,
-    Verdict,
-    parse_answer,
-    read_template,
-    render,
-    report,
-)
+from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.rows import InputError
+from prefloop.verdicts import Verdict, parse_answer, read_template, render, report
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = sorted((ROOT / "workflow/prompts/judge").glob("*.txt"))

@@ -13,10 +13,9 @@ from itertools import combinations
 from pathlib import Path
 
 from prefloop.chat import PLAIN_TEMPLATE, first_line, quiet_transformers
-from prefloop.judges import Judging, LocalJudge, ServerJudge, Verdict, report
+from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.rows import InputError, by_prompt, read_json
-
-Messages = list[dict]
+from prefloop.verdicts import Messages, Verdict, report
 
 
 @dataclass
