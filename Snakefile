@@ -20,6 +20,13 @@ pathvars:
 
 include: "rules/inputs.smk"
 include: "rules/rounds.smk"
+
+
+if config["shards"] > 1:
+
+    include: "rules/shards.smk"
+
+
 include: "rules/evaluation.smk"
 include: "rules/theory.smk"
 include: "rules/figures.smk"

@@ -67,6 +67,7 @@ wildcard_constraints:
     seed=r"\d+",
     round=r"\d+",
     step=r"\d+",
+    shard=r"\d+",
     model="[^/]+",
     name="[A-Za-z0-9_]+",
 
@@ -189,6 +190,11 @@ def speakers(wildcards):
     return {name: files[name](wildcards) for name in models_of(sampling)}
 
 
+def speaker_flags(wildcards, input):
+    """The policies that the sampler asks, as flags."""
+    return flags(dict(zip(speakers(wildcards), input.speakers)))
+
+
 def steps_before(wildcards):
     """Every (round, step) of the run before this one, oldest first."""
     here = int(wildcards.round), int(wildcards.step)
@@ -253,6 +259,11 @@ def feedback_flags(name, settings):
     model = model_of(settings)
     settings = relevant(settings, SCHEMA["$defs"]["feedback"])
     return flags({name: settings | {"model": manifest_of(model) if model else None}})
+
+
+def reward_flags(wildcards):
+    """Flags of the feedback that trains a method."""
+    return feedback_flags("feedback", of_method(config, wildcards.method)["feedback"])
 
 
 def experiment_flags(**more):

@@ -44,14 +44,13 @@ rule generate:
         gpu=1,
     params:
         flags=flags_of("generation"),
-        speakers=lambda wildcards, input: flags(
-            dict(zip(speakers(wildcards), input.speakers))
-        ),
+        speakers=speaker_flags,
         stream="round-{round}/step-{step}",
+        shard="",
     shell:
         "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
         " {params.speakers} {params.flags} --seed {wildcards.seed}"
-        " --stream {params.stream} --threads {threads}"
+        " --stream {params.stream} {params.shard} --threads {threads}"
         " --output {output.generations} --cost {output.cost} > {log} 2>&1"
 
 
@@ -74,12 +73,11 @@ rule reward:
     resources:
         gpu=1,
     params:
-        flags=lambda wildcards: feedback_flags(
-            "feedback", of_method(config, wildcards.method)["feedback"]
-        ),
+        flags=reward_flags,
+        shard="",
     shell:
         "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
-        " {params.flags} --threads {threads}"
+        " {params.flags} {params.shard} --threads {threads}"
         " --output {output.rewards} --cost {output.cost} > {log} 2>&1"
 
 
@@ -103,10 +101,12 @@ rule perplexity:
         gpu=1,
     params:
         flags=flags_of("scoring"),
+        shard="",
     shell:
         "python {input.code[0]} --prompts {input.prompts} --generations {input.generations}"
         " --model {input.model} --policy {input.policy} --reference {input.reference}"
-        " {params.flags} --threads {threads} --output {output.pfp} --cost {output.cost} > {log} 2>&1"
+        " {params.flags} {params.shard} --threads {threads}"
+        " --output {output.pfp} --cost {output.cost} > {log} 2>&1"
 
 
 rule arms:

@@ -137,13 +137,17 @@ class Workdir:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `.stdout`."""
+        return subprocess.run(
+            **self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+    def command(self, *arguments: str) -> dict:
+        """How Snakemake is run here, as arguments of subprocess.run and Popen."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         threads = [f"{rule}=1" for rule in MODEL_STAGES]
         arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        return subprocess.run(
-            command, cwd=self.path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return {"args": command, "cwd": self.path, "env": environment}
 
     def jobs(self, *arguments: str) -> set[str]:
         """Names of the rules that a dry-run lists."""

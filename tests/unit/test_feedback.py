@@ -135,6 +135,7 @@ def asks(text: str) -> list[dict]:
 def answer(prompt_id: str, response_id: int, response: str, component: str = "policy", n_tokens: int = 1) -> dict:
     return {
         "prompt_id": prompt_id,
+        "cluster": 0,
         "response_id": response_id,
         "response": response,
         "component": component,
@@ -142,11 +143,17 @@ def answer(prompt_id: str, response_id: int, response: str, component: str = "po
     }
 
 
+def said(rows: list[dict]) -> list[dict]:
+    """What annotate says of responses, without which response each row is of."""
+    return [{k: v for k, v in row.items() if k not in ("prompt_id", "cluster", "response_id")} for row in rows]
+
+
 def test_a_data_set_prefers_what_it_has_chosen():
     rows = [answer("p", 0, "no", "rejected"), answer("p", 1, "yes", "chosen"), answer("q", 0, "yes", "chosen")]
     meter = CostMeter("reward")
     found = annotate(Settings(kind="dataset"), 1, {"p": asks("a"), "q": asks("b")}, rows, meter)
-    assert found == [{"reward": 0.0}, {"reward": 1.0}, {"reward": 1.0}]
+    assert said(found) == [{"reward": 0.0}, {"reward": 1.0}, {"reward": 1.0}]
+    assert [(row["prompt_id"], row["response_id"]) for row in found] == [("p", 0), ("p", 1), ("q", 0)]
     assert (meter.notes, meter.tokens_in, meter.flops) == ({}, 0, 0)
 
 
@@ -160,7 +167,7 @@ def test_a_function_scores_every_response_with_its_own_prompt(tmp_path, monkeypa
     settings = Settings(function="own_rewards:score")
     prompts = {"p": asks("100"), "unanswered": asks("0"), "q": asks("200")}
     rows = [answer("q", 0, "aaa"), answer("p", 0, "b"), answer("q", 1, "")]
-    assert annotate(settings, 1, prompts, rows, CostMeter("reward")) == [
+    assert said(annotate(settings, 1, prompts, rows, CostMeter("reward"))) == [
         {"reward": 203.0},
         {"reward": 101.0},
         {"reward": 200.0},
@@ -218,7 +225,7 @@ def test_verdicts_become_rewards_by_hand(judged_by):
     ]
     prompts = {name: asks(f"about {name}") for name in "pqr"}
     meter = CostMeter("reward")
-    assert annotate(Settings(kind="judge"), 1, prompts, rows, meter) == [
+    assert said(annotate(Settings(kind="judge"), 1, prompts, rows, meter)) == [
         {"reward": 0.75, "beats": [17], "judged": [[17, 1.0, 1.0], [11, 1.0, 0.0]]},
         {"reward": 0.125, "beats": [], "judged": [[8, 0.0, 0.25]]},
         {"reward": 0.0, "beats": [], "judged": [[11, None, 1.0]]},
@@ -235,10 +242,10 @@ def test_verdicts_become_rewards_by_hand(judged_by):
     assert meter.notes["judge"] == {
         "pairs": 4,
         "outcomes": {"A": 1, "B": 1, "tie": 1, "invalid": 1},
-        "position_flip_rate": 1 / 3,
+        "position_flip_rate": [1, 3],
         # Shown first: x won and lost against y, x and z won against each other, u lost and v won, and z lost to y.
-        "first_position_share": 4 / 7,
-        "longer_won": 1 / 2,  # x of 9 tokens beat y of 2, v of 3 beat u of 4
+        "first_position_share": [4, 7],
+        "longer_won": [1, 2],  # x of 9 tokens beat y of 2, v of 3 beat u of 4
         "asked": 5,
         "cached": 6,
         "retried": 7,
@@ -310,7 +317,7 @@ def test_contest_by_a_judge(judged_by):
     ]
     assert stub.compared == [("pa", "a", "A"), ("pb", "b", "B"), ("pc", "c", "C"), ("pd", "d", "D")]
     assert meter.notes["judge"]["outcomes"] == {"A": 1, "B": 1, "tie": 1, "invalid": 1}
-    assert (meter.notes["judge"]["longer_won"], meter.notes["judge"]["asked"]) == (1 / 2, 5)
+    assert (meter.notes["judge"]["longer_won"], meter.notes["judge"]["asked"]) == ([1, 2], 5)
 
 
 # The server's judge finds the longer response better, and cannot make sense of a prompt that says so.
@@ -411,7 +418,7 @@ def test_a_failing_server_costs_no_verdict_and_repeats_none(tmp_path):
     assert (counts["invalid"], counts["tie"], counts["A"] + counts["B"]) == (3, 5, 13)
     assert cost["judge"]["asked"] == missing
     assert cost["judge"]["cached"] == 42 - missing
-    assert cost["judge"]["longer_won"] == 1.0
+    assert cost["judge"]["longer_won"] == [13, 13]
 
 
 def test_chosen_responses_are_an_opponent(tmp_path, manifests):

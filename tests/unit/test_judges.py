@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from judge_server import SOON, JudgeServer, Reply
 from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.rows import InputError
-from prefloop.verdicts import Verdict, parse_answer, read_template, render, report
+from prefloop.verdicts import Verdict, parse_answer, rates, read_template, render, report
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = sorted((ROOT / "workflow/prompts/judge").glob("*.txt"))
@@ -147,13 +147,19 @@ def test_report_by_hand():
     assert report(verdicts, [9, 9, 1, 1, 5, 1], [1, 1, 2, 2, 5, 2]) == {
         "pairs": 6,
         "outcomes": {"A": 2, "B": 1, "tie": 2, "invalid": 1},
-        "position_flip_rate": 1 / 5,
-        "first_position_share": 5 / 8,
-        "longer_won": 1 / 2,
+        "position_flip_rate": [1, 5],
+        "first_position_share": [5, 8],
+        "longer_won": [1, 2],
     }
-    nothing = {"position_flip_rate": None, "first_position_share": None, "longer_won": None}
+    nothing = {"position_flip_rate": [0, 0], "first_position_share": [0, 0], "longer_won": [0, 0]}
     assert report([], [], []) == {"pairs": 0, "outcomes": dict.fromkeys(["A", "B", "tie", "invalid"], 0)} | nothing
     assert report([Verdict(None, None)], [1], [2]).items() >= nothing.items()
+
+
+def test_counts_become_shares_and_nothing_of_nothing_none():
+    outcomes = {"A": 2, "B": 1, "tie": 2, "invalid": 1}
+    told = {"pairs": 6, "outcomes": outcomes, "position_flip_rate": [1, 5], "longer_won": [0, 0], "asked": 7}
+    assert rates(told) == {"pairs": 6, "position_flip_rate": 0.2, "longer_won": None, "asked": 7} | outcomes
 
 
 def test_a_server_is_asked_in_both_orders_and_once(judging):

@@ -1,11 +1,15 @@
 """How every program here starts: flags from the signature of `main`, bad input as one line, no traceback."""
 
+import errno
 import sys
 from collections.abc import Callable
 
 import tyro
 
 from prefloop.rows import InputError
+
+# Not a mistake of the program's, and nothing that a traceback would explain.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 def run(main: Callable) -> None:
@@ -17,3 +21,7 @@ def run(main: Callable) -> None:
         tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}; nothing half-written is kept")

@@ -17,6 +17,7 @@ from prefloop.rows import InputError, has_pair, read_json, read_rows, write_rows
 from prefloop.samplers import SAMPLERS, Component, Sampling
 from prefloop.sampling import Decoding, Voice, generate
 from prefloop.seeds import rng_for
+from prefloop.shards import Shard
 
 Wanted = tuple[int, int, Component]  # prompt's place, response's number, what the response comes from
 
@@ -31,6 +32,7 @@ def main(
     stream: str,
     sampling: Annotated[Sampling, arg(name="")],
     decoding: Annotated[Decoding, arg(name="")],
+    shard: Shard,
     policy: Path | None = None,
     reference: Path | None = None,
     max_new_tokens: int = 128,
@@ -49,6 +51,7 @@ def main(
         stream: Name of this use of the seed, e.g. round-1/step-2; each has random numbers of its own.
         sampling: Who answers.
         decoding: How one token follows another.
+        shard: Which of the batches to answer, and leave the others to other jobs.
         policy: The policy: a policy.pt, or the base model's manifest; where the sampler asks for it.
         reference: The reference, likewise.
         max_new_tokens: Tokens after which a response is cut.
@@ -65,7 +68,8 @@ def main(
         components = SAMPLERS[sampling.sampler](sampling.n, coins, sampling.mixp)
         wanted += [(i, number, component) for number, component in enumerate(components)]
     if sampling.sampler == "dataset":
-        found = given_responses(model, rows, wanted, prompts)
+        mine = set(shard.take(range(len(rows))))
+        found = given_responses(model, rows, [one for one in wanted if one[0] in mine], prompts)
     else:
         speakers = Speakers(model, policy, reference, resolve_dtype(dtype, meter.device), meter.device)
 
@@ -76,7 +80,7 @@ def main(
         found = {}
         for component in dict.fromkeys(component for _, _, component in wanted):
             part = [(i, number) for i, number, c in wanted if c == component]
-            found |= sample(speakers, component, rows, part, uniforms_of, decoding, batch_size, meter)
+            found |= sample(speakers, component, rows, part, uniforms_of, decoding, batch_size, shard, meter)
     write_rows(
         output,
         (
@@ -92,10 +96,11 @@ def main(
                 "n_tokens": len(found[i, number][0]),
             }
             for i, number, component in wanted
+            if (i, number) in found
         ),
     )
-    mean = sum(len(ids) for ids, _, _ in found.values()) / len(found)
-    print(f"generate: {len(rows)} prompts, {len(found)} responses by {sampling.sampler}, {mean:.1f} tokens each")
+    tokens = sum(len(ids) for ids, _, _ in found.values())
+    print(f"generate: {len(rows)} prompts, {len(found)} responses by {sampling.sampler}, {tokens:,} tokens")
     meter.write(cost)
 
 
@@ -141,9 +146,13 @@ def sample(
     uniforms_of: Callable[[int, int], torch.Tensor],
     decoding: Decoding,
     batch_size: int,
+    shard: Shard,
     meter: CostMeter,
 ) -> dict[tuple[int, int], tuple[list[int], str, str]]:
-    """(token ids, text, finish reason) of the responses `part`, (prompt's place, response's number), of a component."""
+    """(token ids, text, finish reason) of the responses `part`, (prompt's place, response's number), of a component.
+
+    Those of this shard's batches, that is.
+    """
     voices = speakers.voices(component)
     tokenizer, found = speakers.tokenizer, {}
     eos = eos_ids(tokenizer, voices[0].model)
@@ -152,7 +161,7 @@ def sample(
         numbers.setdefault(i, []).append(number)
     places, encoded = list(numbers), [prompt_ids(tokenizer, rows[i]["messages"]) for i in numbers]
     batches = batches_by_length(list(map(len, encoded)), max(1, batch_size // max(map(len, numbers.values()))))
-    for batch in tqdm(batches, desc=f"generate ({component.name})", unit="batch", disable=None):
+    for batch in tqdm(shard.take(batches), desc=f"generate ({component.name})", unit="batch", disable=None):
         keys = [(places[b], number) for b in batch for number in numbers[places[b]]]
         counts = [len(numbers[places[b]]) for b in batch]
         uniforms = torch.stack([uniforms_of(*key) for key in keys])

@@ -12,6 +12,7 @@ from prefloop.costs import CostMeter
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
 from prefloop.rows import InputError, by_prompt, read_rows, write_rows
 from prefloop.scoring import response_logps
+from prefloop.shards import Shard
 
 
 def main(
@@ -23,6 +24,7 @@ def main(
     generations: Path,
     output: Path,
     cost: Path,
+    shard: Shard,
     batch_size: int = 64,
     dtype: str = "auto",
     threads: int = 1,
@@ -37,6 +39,7 @@ def main(
         generations: The responses.
         output: Where n_tokens, logp and logp_ref of each response go.
         cost: Where the cost goes.
+        shard: Which of the batches to score, and leave the others to other jobs.
         batch_size: Responses in a batch; the responses of a prompt stay together.
         dtype: auto, bfloat16 or float32.
         threads: CPU threads.
@@ -51,7 +54,8 @@ def main(
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]]) for group in groups]
     lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
     scored = {}
-    for batch in tqdm(batches_by_length(lengths, max(1, batch_size // len(groups[0]))), desc="score", disable=None):
+    batches = shard.take(batches_by_length(lengths, max(1, batch_size // len(groups[0]))))
+    for batch in tqdm(batches, desc="score", disable=None):
         prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
         responses = [row["token_ids"] for i in batch for row in groups[i]]
         tokens = sum(map(len, prompt_tokens)) + sum(map(len, responses))
@@ -79,6 +83,7 @@ def main(
             }
             for group in groups
             for row in group
+            if (row["prompt_id"], row["response_id"]) in scored
         ),
     )
     print(f"perplexity: {len(scored)} responses")

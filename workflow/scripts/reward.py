@@ -6,9 +6,19 @@ from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, annotate
 from prefloop.rows import read_rows, write_rows
+from prefloop.shards import Shard
 
 
-def main(*, prompts: Path, generations: Path, output: Path, cost: Path, feedback: Settings, threads: int = 1) -> None:
+def main(
+    *,
+    prompts: Path,
+    generations: Path,
+    output: Path,
+    cost: Path,
+    feedback: Settings,
+    shard: Shard,
+    threads: int = 1,
+) -> None:
     """Score every response.
 
     Args:
@@ -17,18 +27,18 @@ def main(*, prompts: Path, generations: Path, output: Path, cost: Path, feedback
         output: Where the rewards go, one row a response.
         cost: Where the cost goes.
         feedback: Who scores.
+        shard: Which of the batches to score, and leave the others to other jobs.
         threads: CPU threads, for a model that scores or judges.
     """
     meter = CostMeter("reward")
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
     rows = read_rows(generations, required)
-    found = annotate(feedback, threads, messages, rows, meter)
-    fields = ("prompt_id", "cluster", "response_id")
-    write_rows(output, ({f: row[f] for f in fields} | given for row, given in zip(rows, found, strict=True)))
-    rewards = [given["reward"] for given in found if given["reward"] is not None]
+    scored = annotate(feedback, threads, messages, rows, meter, shard)
+    write_rows(output, scored)
+    rewards = [row["reward"] for row in scored if row["reward"] is not None]
     mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "none of them decided"
-    print(f"reward: {len(rows)} responses, {mean}")
+    print(f"reward: {len(scored)} responses, {mean}")
     if "judge" in meter.notes:
         print(f"reward: judge {meter.notes['judge']}")
     meter.write(cost)

@@ -15,6 +15,7 @@ from pathlib import Path
 from prefloop.chat import PLAIN_TEMPLATE, first_line, quiet_transformers
 from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.rows import InputError, by_prompt, read_json
+from prefloop.shards import Shard, add
 from prefloop.verdicts import Messages, Verdict, report
 
 
@@ -145,8 +146,10 @@ FEEDBACK: dict[str, Callable[[Settings, int], object]] = {
 }
 
 
-def annotate(settings: Settings, threads: int, prompts: dict[str, Messages], rows: list[dict], meter) -> list[dict]:
-    """What rewards.jsonl says of each response, in the order of `rows`; the meter counts what it took.
+def annotate(
+    settings: Settings, threads: int, prompts: dict[str, Messages], rows: list[dict], meter, shard: Shard | None = None
+) -> list[dict]:
+    """What rewards.jsonl says of each response of the shard, in the order of `rows`; the meter counts what it took.
 
     `reward`, and of a judge also `beats` (responses to the same prompt that it wins against) and `judged`, each as
     [the other's response_id, probability that this one is better asked first, and asked second]. A judge's reward
@@ -156,16 +159,48 @@ def annotate(settings: Settings, threads: int, prompts: dict[str, Messages], row
     unknown = [row["prompt_id"] for row in rows if row["prompt_id"] not in prompts]
     if unknown:
         raise InputError(f"no prompt {unknown[0]} among the prompts, which a response answers")
-    messages = [prompts[row["prompt_id"]] for row in rows]
-    if settings.kind == "dataset":
-        return [{"reward": float(row["component"] == "chosen")} for row in rows]
-    if settings.kind == "judge":
-        fields = compared(feedback, messages, rows, meter)
-    else:
-        ids = [(row["prompt_id"], row["response_id"]) for row in rows]
-        fields = [{"reward": r} for r in rewards_of(feedback, messages, [row["response"] for row in rows], ids)]
+    found: dict[tuple[str, int], dict] = {}
+    for batch in dealt(rows, prompts, getattr(feedback, "batch_size", None), shard or Shard()):
+        messages, ids = [prompts[row["prompt_id"]] for row in batch], [key_of(row) for row in batch]
+        if settings.kind == "dataset":
+            fields = [{"reward": float(row["component"] == "chosen")} for row in batch]
+        elif settings.kind == "judge":
+            fields = compared(feedback, messages, batch, meter)
+        else:
+            rewards = rewards_of(feedback, messages, [row["response"] for row in batch], ids)
+            fields = [{"reward": reward} for reward in rewards]
+        found |= dict(zip(ids, fields, strict=True))
     meter.feedback(feedback)
-    return fields
+    return [
+        {name: row[name] for name in ("prompt_id", "cluster", "response_id")} | found[key_of(row)]
+        for row in rows
+        if key_of(row) in found
+    ]
+
+
+def key_of(row: dict) -> tuple[str, int]:
+    return row["prompt_id"], row["response_id"]
+
+
+def dealt(rows: list[dict], prompts: dict[str, Messages], batch_size: int | None, shard: Shard) -> list[list[dict]]:
+    """The rows of a shard as batches that are asked about together, all responses to a prompt in one.
+
+    For a model here (`batch_size` responses) prompts of like length stand together, and the batches are the same in
+    every number of shards. Functions and servers get all of a shard at once.
+    """
+    groups = list(by_prompt(rows).values())
+    if batch_size is None:
+        mine = [row for group in shard.take(groups) for row in group]
+        return [mine] if mine else []
+    from prefloop.batching import batches_by_length
+
+    def characters(group: list[dict]) -> int:
+        asked = sum(len(message["content"]) for message in prompts[group[0]["prompt_id"]])
+        return asked + max(len(row["response"]) for row in group)
+
+    size = max(1, batch_size // max(map(len, groups)))
+    batches = shard.take(batches_by_length(list(map(characters, groups)), size))
+    return [[row for i in batch for row in groups[i]] for batch in batches]
 
 
 def compared(judge: LocalJudge | ServerJudge, messages: list[Messages], rows: list[dict], meter) -> list[dict]:
@@ -221,7 +256,9 @@ def ask(
     """Verdicts on responses a against b; how the judge judged goes to the meter's file."""
     verdicts = judge.compare(messages, [row["response"] for row in a], [row["response"] for row in b])
     counts = {name: getattr(judge, name) for name in ("asked", "cached", "retried") if hasattr(judge, name)}
-    meter.notes["judge"] = report(verdicts, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b]) | counts
+    told = report(verdicts, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b]) | counts
+    before = meter.notes.get("judge")
+    meter.notes["judge"] = add([before, told]) if before else told
     return verdicts
 
 

@@ -227,9 +227,15 @@ def write_policy(
 
 
 def save_policy(path: Path, saved: dict) -> None:
-    """Write the content of a policy.pt, whole or not at all."""
-    with whole(path) as partial:
-        torch.save(saved, partial)
+    """Write the content of a policy.pt, whole or not at all; OSError if the disk takes no more.
+
+    Into an open file: an archive saved by name carries the name, which for a temporary file is another every time.
+    """
+    with whole(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(saved, file)
+        except RuntimeError as error:  # torch's, while it closes an archive that could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_policy(path: Path) -> dict:

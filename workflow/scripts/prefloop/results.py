@@ -8,6 +8,7 @@ import pandas as pd
 from prefloop.experiment import Contest, Experiment
 from prefloop.intervals import mean_interval
 from prefloop.rows import read_json, read_rows
+from prefloop.verdicts import rates
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # an invalid verdict is none of these and becomes NaN
 JUDGED = ("method", "seed", "round", "step", "stage")
@@ -77,7 +78,7 @@ def judges(experiment: Experiment) -> pd.DataFrame:
     rows = []
     for where, notes in zip(table[list(JUDGED)].to_dict("records"), table["judge"], strict=True):
         if isinstance(notes, dict):
-            rows.append(where | {k: v for k, v in notes.items() if k != "outcomes"} | notes["outcomes"])
+            rows.append(where | rates(notes))
     return pd.DataFrame(rows)
 
 

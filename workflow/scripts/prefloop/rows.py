@@ -45,8 +45,8 @@ def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
     return list(iterate_rows(path, required))
 
 
-def iterate_rows(path: Path, required: Iterable[str] = ()) -> Iterator[dict]:
-    """As `read_rows`, one row at a time."""
+def iterate_rows(path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False) -> Iterator[dict]:
+    """As `read_rows`, one row at a time; an empty file is an error unless it `may_be_empty`."""
     path, required, number = Path(path), tuple(required), 0
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -56,7 +56,7 @@ def iterate_rows(path: Path, required: Iterable[str] = ()) -> Iterator[dict]:
                 yield parse_row(line, required, f"{path}, line {number}")
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}, after line {number}: unreadable ({error})") from error
-    if number == 0:
+    if number == 0 and not may_be_empty:
         raise InputError(f"{path}: empty file, expected one JSON object a line")
 
 

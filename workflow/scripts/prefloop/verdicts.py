@@ -118,8 +118,9 @@ def in_both_orders(
 
 
 def report(verdicts: Sequence[Verdict], lengths_a: Sequence[int], lengths_b: Sequence[int]) -> dict:
-    """How a judge judged: outcomes, and how much place and length had to do with them; null where nothing counts.
+    """How a judge judged: outcomes, and how much place and length had to do with them, each as [how many, of how many].
 
+    Counts and not shares, so that those of several shards add up; `rates` makes shares of them.
     `position_flip_rate`: pairs whose orders name different winners, of those with two valid answers.
     `first_position_share`: single answers for the response shown first, of those for either.
     `longer_won`: pairs won by the longer response, of those won at all by responses of unequal length.
@@ -139,11 +140,13 @@ def report(verdicts: Sequence[Verdict], lengths_a: Sequence[int], lengths_b: Seq
     return {
         "pairs": len(verdicts),
         "outcomes": outcomes,
-        "position_flip_rate": share(flips),
-        "first_position_share": share(firsts),
-        "longer_won": share(longer),
+        "position_flip_rate": [sum(flips), len(flips)],
+        "first_position_share": [sum(firsts), len(firsts)],
+        "longer_won": [sum(longer), len(longer)],
     }
 
 
-def share(flags: Sequence[bool]) -> float | None:
-    return sum(flags) / len(flags) if flags else None
+def rates(report: dict) -> dict:
+    """A report with each [how many, of how many] as a share, None of nothing, and the outcomes beside the rest."""
+    shares = {name: pair[0] / pair[1] if pair[1] else None for name, pair in report.items() if isinstance(pair, list)}
+    return {name: value for name, value in report.items() if name != "outcomes"} | shares | report["outcomes"]

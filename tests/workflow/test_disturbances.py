@@ -1,0 +1,147 @@
+"""What happens to experiments on real machines: full disks, torn files, a second Snakemake, clocks set back, moves.
+
+Killed processes are tests/chaos.py's.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Workdir
+
+RUN = "results/tiny/dota/seed-0"
+# All that leads to the first policy of one method.
+POLICY = f"{RUN}/round-1/policy.pt"
+
+
+def contents(directory: Workdir) -> dict[str, bytes]:
+    """Every row and trained weight of the run, by path; no hidden file may lie beside them."""
+    root = directory.path / RUN
+    assert [path for path in root.rglob(".*")] == []
+    wanted = [path for path in root.rglob("*") if path.suffix in (".jsonl", ".pt") or path.name == "arms.json"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in wanted}
+
+
+def same_as(directory: Workdir, whole: Workdir) -> bool:
+    """Whether all that was made has the bytes it has in the undisturbed experiment."""
+    expected, found = contents(whole), contents(directory)
+    return bool(found) and all(expected[path] == content for path, content in found.items())
+
+
+@pytest.fixture
+def small_disk():
+    """Mount a disk of so many KiB at a folder; it is taken away after the test."""
+    mounted = []
+
+    def mount(folder: Path, size: int) -> None:
+        folder.mkdir(exist_ok=True)
+        options = f"{'remount,' * (folder in mounted)}size={size}k"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"a small disk takes root's rights to mount: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in set(mounted):
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(workdir, finished, small_disk):
+    full = 0
+    for size in (256, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384):
+        small_disk(workdir.path / "results", size)
+        done = workdir.run(POLICY)
+        if done.returncode == 0:
+            break
+        full += 1
+    assert done.returncode == 0, done.stdout
+    assert full >= 2, "the disk was never full"
+    assert same_as(workdir, finished)
+
+
+@pytest.mark.parametrize("name", ["rows", "policy"])
+def test_a_full_disk_is_told_in_one_line(tmp_path, small_disk, name):
+    small_disk(tmp_path / "disk", 64)
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from _program import run\n"
+        "from prefloop.models import save_policy\n"
+        "from prefloop.rows import write_rows\n"
+        "def rows(*, output: Path) -> None:\n"
+        "    write_rows(output, ({'a': 'b' * 1000} for _ in range(100)))\n"
+        "def policy(*, output: Path) -> None:\n"
+        "    save_policy(output, {'state_dict': torch.zeros(100, 1000)})\n"
+        f"run({name})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
+    command = [sys.executable, script, "--output", tmp_path / "disk/output"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_a_torn_file_is_named_and_made_again(finished, copy_of):
+    directory = copy_of(finished)
+    torn = directory.path / RUN / "round-1/step-1/generations.jsonl"
+    content = torn.read_bytes()
+    torn.write_bytes(content[: len(content) - 40])
+    done = directory.run(POLICY)
+    assert done.returncode != 0
+    lines = content.count(b"\n")
+    assert f"step-1/generations.jsonl, line {lines}: not JSON" in done.stdout
+    assert "the file may be torn" in done.stdout
+    torn.unlink()
+    done = directory.run(POLICY)
+    assert done.returncode == 0, done.stdout
+    assert torn.read_bytes() == content
+    assert same_as(directory, finished)
+
+
+def test_a_second_snakemake_is_refused_and_harms_nothing(workdir, finished):
+    target = f"{RUN}/round-1/step-1/rewards.jsonl"
+    first = subprocess.Popen(**workdir.command(target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((workdir.path / ".snakemake/locks").glob("*")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = workdir.run(target)
+    assert second.returncode != 0
+    assert "cannot be locked" in second.stdout
+    assert first.wait() == 0
+    assert same_as(workdir, finished)
+
+
+def test_a_clock_that_was_set_back_makes_nothing_wrong(workdir, finished):
+    """What was made before the change lies in the future, and what is made after it seems older than its inputs."""
+    done = workdir.run(f"{RUN}/round-1/pairs.jsonl")
+    assert done.returncode == 0, done.stdout
+    ahead = time.time() + 3600
+    for path in (workdir.path / "results").rglob("*"):
+        os.utime(path, (ahead, ahead))
+    done = workdir.run(POLICY)
+    assert done.returncode == 0, done.stdout
+    assert same_as(workdir, finished)
+
+
+def test_results_may_move(finished, copy_of, tmp_path):
+    """To another disk with a link in its place, or all of the folder: nothing is made again, and the rest goes on."""
+    directory = copy_of(finished)
+    shutil.move(directory.path / "results", tmp_path / "elsewhere")
+    (directory.path / "results").symlink_to(tmp_path / "elsewhere")
+    assert directory.jobs() == set()
+    directory.path = directory.path.rename(tmp_path / "moved")
+    assert directory.jobs() == set()
+    Path(directory.path, POLICY).unlink()
+    done = directory.run(POLICY)
+    assert done.returncode == 0, done.stdout
+    assert same_as(directory, finished)

@@ -1,0 +1,26 @@
+"""Put the shards of a stage together."""
+
+from pathlib import Path
+
+from _program import run
+from prefloop.rows import read_json, read_rows, write_json, write_rows
+from prefloop.shards import gathered, total_cost
+
+
+def main(*, prompts: Path, shards: tuple[Path, ...], costs: tuple[Path, ...], output: Path, cost: Path) -> None:
+    """Write what one shard would have written.
+
+    Args:
+        prompts: The step's prompts, whose order the rows take.
+        shards: The rows of every shard.
+        costs: The cost of every shard.
+        output: Where all rows go.
+        cost: Where the cost of all goes.
+    """
+    rows = gathered(shards, [row["prompt_id"] for row in read_rows(prompts, ["prompt_id"])])
+    write_rows(output, rows)
+    write_json(cost, total_cost([read_json(path) for path in costs]))
+    print(f"gather: {len(rows)} rows from {len(shards)} shards")
+
+
+run(main)
