@@ -10,7 +10,7 @@ from conftest import ROOT, TINY, merge
 from prefloop.bandit import ALLOCATIONS, Bandit
 from prefloop.betas import BETAS
 from prefloop.checks import checked, load_schema, registry_words
-from prefloop.config import code_files, flags, model_name, model_sources, of_method, relevant
+from prefloop.config import flags, model_name, model_sources, of_method, relevant
 from prefloop.feedback import FEEDBACK
 from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS
@@ -18,6 +18,7 @@ from prefloop.losses import LOSSES
 from prefloop.metrics import METRICS, NEEDS_BETA
 from prefloop.rows import InputError
 from prefloop.samplers import SAMPLERS
+from prefloop.sources import code_files
 from prefloop.tabular import SAMPLERS as TABULAR_SAMPLERS
 
 SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
@@ -245,14 +246,15 @@ def test_the_library_s_defaults_are_the_schema_s():
     from dataclasses import asdict
 
     from prefloop.optimisation import Optimisation
+    from prefloop.processes import Running
     from prefloop.samplers import Sampling
     from prefloop.training import Settings
 
     config = checked(VALID | {name: {} for name in ("train", "sft", "generation", "bandit", "prompts")}, SCHEMA)
     config["feedback"] |= {"function": None}
     library = {
-        "train": asdict(Settings()),
-        "sft": asdict(Optimisation()),
+        "train": asdict(Settings()) | asdict(Running()),
+        "sft": asdict(Optimisation()) | asdict(Running()),
         "bandit": asdict(Bandit()),
         "generation": asdict(Sampling()) | {"n": 4},
         "feedback": asdict(FeedbackSettings()),

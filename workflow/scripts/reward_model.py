@@ -15,6 +15,8 @@ from prefloop.feedback import RewardModel, Settings, encode
 from prefloop.fetch import write_model
 from prefloop.models import default_device, parameter_count
 from prefloop.optimisation import Optimisation, start, write_steps
+from prefloop.partial import Partial, work_of
+from prefloop.processes import Running, checkpoint_activations, together
 from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, without_void_pairs
 from prefloop.reward_models import (
     Encoded,
@@ -26,8 +28,9 @@ from prefloop.reward_models import (
     split_by_conversation,
     warning,
 )
-from prefloop.rows import InputError, write_json
+from prefloop.rows import InputError, sha256_of, write_json
 from prefloop.seeds import rng_for, seed_for
+from prefloop.tracking import Tracking, start_trackers
 
 
 def main(
@@ -42,6 +45,8 @@ def main(
     cost: Path,
     columns: Columns,
     settings: Annotated[Optimisation, arg(name="")],
+    running: Annotated[Running, arg(name="")],
+    tracking: Tracking,
     subset: str | None = None,
     split: str = "train",
     format: str = "columns",
@@ -54,6 +59,8 @@ def main(
 ) -> None:
     """Train a reward model and report how it does on pairs it has not seen.
 
+    Killed and started again it goes on from `manifest`'s folder with .partial after its name, as train does.
+
     Args:
         base: Manifest of the encoder or language model to start from.
         source: Preference pairs: packaged, a .jsonl or .jsonl.gz file, or hub:owner/name.
@@ -65,6 +72,8 @@ def main(
         cost: Where the cost goes.
         columns: Where the data set keeps what, for format columns.
         settings: How to train.
+        running: How to go about it: nothing of it counts for the weights.
+        tracking: Where to send the metrics besides.
         subset: A hub data set's configuration.
         split: A hub data set's split.
         format: A published data set by name, or columns.
@@ -76,7 +85,8 @@ def main(
         threads: CPU threads of each process.
     """
     device = default_device()
-    accelerator, dtype = start(settings, device, threads, seed_for(seed, "reward_model"))
+    accelerator, dtype = start(settings, device, threads, seed_for(seed, "reward_model"), tracking)
+    meter = CostMeter("reward_model", parameter_count(base), device)
     check_settings(format, columns, None)
     rows, account = read_pairs(prompt_rows(read_source(source, packaged, subset, split), format, columns, None))
     rows = half_of(rows, part)
@@ -91,13 +101,23 @@ def main(
     model, tokenizer = load_classifier(base, settings, max_tokens, dtype)
     encoded = [[Encoded(*(encode(tokenizer, r["messages"], r[s]) for s in ("chosen", "rejected"))) for r in part_rows]
                for part_rows in (training, unseen)]  # fmt: skip
-    meter = CostMeter("reward_model", parameter_count(base), device)
-    steps: list[dict] = []
+    work = work_of(__file__, settings, inputs=[sha256_of(base), training], run=[seed, max_tokens])
+    folder = manifest.parent.with_name(f"{manifest.parent.name}.partial")
+    partial = Partial(folder, work, running.save_every, accelerator)
+    meter.resume(partial.earlier_seconds, partial.resumed)
+    start_trackers(tracking, accelerator, partial.steps)
+    if running.gradient_checkpointing:
+        checkpoint_activations(model)
     fit(model, tokenizer, encoded[0], settings, seed=seed_for(seed, "reward_model", "order"),
-        accelerator=accelerator, on_step=steps.append)  # fmt: skip
+        accelerator=accelerator, on_step=lambda metrics: accelerator.log(metrics, step=metrics["step"]),
+        sharding=running.sharding, partial=partial)  # fmt: skip
+    weights = {name: together(tensor) for name, tensor in model.state_dict().items()}
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return
     meter.train(settings.epochs * sum(pair.tokens for pair in encoded[0]))
+    model, _ = load_classifier(base, settings, max_tokens, dtype)  # whole again, if it was trained in shards
+    model.load_state_dict(weights)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     write_model(merged.to(torch.float32), tokenizer, manifest, base, "reward model on")
     saved = RewardModel(Settings(kind="reward_model", model=manifest), threads)  # as whoever asks it will read it
@@ -105,7 +125,7 @@ def main(
     meter.forward(sum(pair.tokens for pair in encoded[1]))
     longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])
     found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))
-    write_steps(metrics, speed, steps)
+    write_steps(metrics, speed, partial.steps)
     write_json(report_file, found | {"warning": warning(found)})
     accuracy, low, high = found["accuracy"]
     print(
@@ -116,6 +136,7 @@ def main(
     if found_warning := warning(found):
         print(f"WARNING: {manifest.parent.name}: {found_warning}")
     meter.write(cost)
+    partial.remove()
 
 
 def read_pairs(found: Iterable[tuple[str, dict | str, bool]]) -> tuple[list[dict], str]:

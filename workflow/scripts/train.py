@@ -1,6 +1,7 @@
 """Train the policy on one round's pairs."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -15,13 +16,18 @@ from prefloop.models import (
     is_trained,
     load_trainable,
     parameter_count,
+    policy_content,
     read_policy,
     replace_adapter,
-    write_policy,
+    save_policy,
+    trained_weights,
 )
 from prefloop.optimisation import start, write_steps
-from prefloop.rows import InputError, read_rows, sha256_of
+from prefloop.partial import Partial, work_of
+from prefloop.processes import Running, checkpoint_activations
+from prefloop.rows import InputError, read_rows, sha256_of, whole
 from prefloop.seeds import seed_for
+from prefloop.tracking import Tracking, start_trackers
 from prefloop.training import Pair, Settings, train
 
 
@@ -37,13 +43,16 @@ def main(
     seed: int,
     round: int,
     settings: Annotated[Settings, arg(name="")],
+    running: Annotated[Running, arg(name="")],
+    tracking: Tracking,
     carry_beta: bool = True,
     checkpoints: tuple[int, ...] = (),
     threads: int = 1,
 ) -> None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
-    Runs as one process, or as several under torchrun or `accelerate launch`, to the same weights.
+    Runs as one process, or as several under torchrun or `accelerate launch`, to the same weights. Until it has
+    ended, policy.partial/ beside policy.pt holds its state; killed and started again it goes on from there.
 
     Args:
         model: Manifest of the base model.
@@ -56,29 +65,44 @@ def main(
         seed: The run's seed.
         round: Round, from 1.
         settings: How to train.
+        running: How to go about it: nothing of it counts for the weights.
+        tracking: Where to send the metrics besides.
         carry_beta: Go on with the β rule's state of the round before, instead of starting it anew.
         checkpoints: Optimizer steps after which the policy is kept too, as checkpoint-<step>/policy.pt beside output.
         threads: CPU threads of each process.
     """
     device = default_device()
-    accelerator, dtype = start(settings, device, threads, seed_for(seed, "train", round))
+    accelerator, dtype = start(settings, device, threads, seed_for(seed, "train", round), tracking)
     meter = CostMeter("train", parameter_count(model), device)
+    inputs = [sha256_of(file) for file in (model, policy, pairs)]
+    work = work_of(__file__, settings, inputs=inputs, run=[seed, round, carry_beta, checkpoints])
+    partial = Partial(output.parent / "policy.partial", work, running.save_every, accelerator)
+    meter.resume(partial.earlier_seconds, partial.resumed)
     network, tokenizer = load_trainable(model, policy, settings.parameters, settings.lora, dtype)
+    if running.gradient_checkpointing:
+        checkpoint_activations(network)
     examples = [
         to_pair(row, tokenizer, settings.loss)
         for row in read_rows(pairs, ["messages", "logp_ref_chosen", "reward_chosen"])
     ]
-    steps: list[dict] = []
     lora = settings.lora if settings.parameters == "lora" else None
     whence = {"lora": lora, "manifest": model, "round": round, "seed": seed, "pairs_sha256": sha256_of(pairs)}
     total = settings.epochs * math.ceil(len(examples) / settings.batch_size)
     if max(checkpoints, default=0) > total:
         raise InputError(f"evaluation.by_checkpoint.steps: {max(checkpoints)}, but this round trains {total} steps")
+    start_trackers(tracking, accelerator, partial.steps)
+
+    def keep(path: Path, beta_state: dict | None = None) -> dict:
+        """Write the policy as it is now and return its weights; every process takes part, the first one writes."""
+        weights = trained_weights(network, lora)
+        if accelerator.is_main_process:
+            save_policy(path, policy_content(model=network, weights=weights, beta_state=beta_state, **whence))
+        return weights
 
     def on_step(metrics: dict) -> None:
-        steps.append(metrics)
-        if accelerator.is_main_process and len(steps) in checkpoints:
-            write_policy(output.parent / f"checkpoint-{len(steps)}/policy.pt", model=network, **whence)
+        accelerator.log(metrics, step=metrics["step"])
+        if metrics["step"] + 1 in checkpoints:
+            keep(partial.folder / f"checkpoint-{metrics['step'] + 1}.pt")
 
     beta_state = train(
         network,
@@ -90,20 +114,28 @@ def main(
         accelerator=accelerator,
         on_step=on_step,
         beta_state=read_policy(policy)["beta_state"] if carry_beta and is_trained(policy) else None,
+        sharding=running.sharding,
+        partial=partial,
     )
+    weights = keep(output, beta_state)
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return
+    steps = partial.steps
     meter.train(settings.epochs * sum(pair.tokens for pair in examples))
     meter.forward(sum((step["passes"] - 1) * step["tokens"] for step in steps))
-    replace_adapter(output.parent / "adapter", network if lora is not None else None)
+    replace_adapter(output.parent / "adapter", network, weights if lora is not None else None)
     write_steps(metrics, speed, steps, round=round)
-    write_policy(output, model=network, beta_state=beta_state, **whence)
+    for step in checkpoints:  # only now: Snakemake deletes what a job that failed had written
+        with whole(output.parent / f"checkpoint-{step}/policy.pt") as file:
+            shutil.copyfile(partial.folder / f"checkpoint-{step}.pt", file)
     first, last = steps[0], steps[-1]
     print(
         f"train: {len(examples)} pairs, {len(steps)} steps, loss {first['loss']:.4f} -> {last['loss']:.4f}, "
         f"accuracy {first['rewards/accuracies']:.2f} -> {last['rewards/accuracies']:.2f}"
     )
     meter.write(cost)
+    partial.remove()
 
 
 def to_pair(row: dict, tokenizer, loss: str) -> Pair:

@@ -3,12 +3,9 @@
 Snakemake reads this at every start, so nothing heavy is imported here.
 """
 
-import ast
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable
-from pathlib import Path
 
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
@@ -108,27 +105,3 @@ def relevant(settings: dict, schema: dict) -> dict:
         return all(settings[key] in words for key, words in conditions.items())
 
     return {name: value for name, value in settings.items() if counts(name)}
-
-
-def code_files(script: Path) -> list[str]:
-    """A program and every module of this folder that it imports, directly or through others; paths as given."""
-    script = Path(script)
-    found, queue = [str(script)], [script]
-    while queue:
-        for name in local_imports(queue.pop(0)):
-            place = script.parent / name.replace(".", "/")
-            for path in (place.with_suffix(".py"), place / "__init__.py"):
-                if path.is_file() and str(path) not in found:
-                    found.append(str(path))
-                    queue.append(path)
-    return found
-
-
-def local_imports(path: Path) -> Iterable[str]:
-    """Dotted names that a file imports, at its top or within functions."""
-    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)

@@ -24,6 +24,7 @@ class CostMeter:
         self.stage, self.parameters, self.device = stage, parameters, device
         self.tokens_in = self.tokens_out = self.flops = 0
         self.notes: dict = {}
+        self.earlier = 0.0  # seconds of a part that was interrupted
         self.start = time.perf_counter()
 
     def forward(self, tokens_in: int, tokens_out: int = 0, parameters: int | None = None) -> None:
@@ -44,9 +45,14 @@ class CostMeter:
         self.tokens_in += tokens
         self.flops += 6 * self.parameters * tokens
 
+    def resume(self, seconds: float, times: int) -> None:
+        """Count what the parts of a stage took that was interrupted so many times; of none nothing is noted."""
+        self.earlier = seconds
+        self.notes |= {"resumed": times} if times else {}
+
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.start
+        return self.earlier + time.perf_counter() - self.start
 
     def write(self, path: Path) -> None:
         write_json(

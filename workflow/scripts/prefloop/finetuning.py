@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from prefloop.optimisation import Optimisation, global_step, optimise
+from prefloop.partial import Partial
 from prefloop.scoring import response_logps
 
 
@@ -29,6 +30,8 @@ def finetune(
     seed: int,
     accelerator,
     on_step: Callable[[dict], None],
+    sharding: str = "none",
+    partial: Partial | None = None,
 ) -> None:
     """Train `model` in place; a step's loss is −Σ log π over Σ tokens of the global batch's responses, in nats."""
 
@@ -44,4 +47,5 @@ def finetune(
         losses = global_step(model, indices, weight, losses_of, size, step, accelerator)
         return {"loss": losses.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
 
-    optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)
+    optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
+             sharding=sharding, partial=partial)  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from prefloop.chat import first_line, load_tokenizer, quiet_transformers
+from prefloop.processes import together
 from prefloop.rows import InputError, read_json, whole
 
 FORMAT = "prefloop-policy-1"
@@ -134,13 +135,16 @@ def load_trainable(manifest: Path, policy: Path, parameters: str, lora: Lora, dt
     return network, tokenizer
 
 
-def replace_adapter(folder: Path, network) -> None:
-    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained."""
+def replace_adapter(folder: Path, network, state: dict | None) -> None:
+    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained.
+
+    `state` are the adapter's weights as `trained_weights` gathered them.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     for stale in (folder, partial):
         shutil.rmtree(stale, ignore_errors=True)
-    if network is not None:
-        network.save_pretrained(partial)
+    if state is not None:
+        network.save_pretrained(partial, state_dict=state)
         partial.rename(folder)
 
 
@@ -195,35 +199,43 @@ def average(reference: dict | None, policy: dict, decay: float, initial: dict | 
     return policy | {"state_dict": mixed, "adapter": shape | {"r": rank, "alpha": shape["alpha"] * rank / shape["r"]}}
 
 
-def write_policy(
-    path: Path,
+def trained_weights(model, lora: Lora | None) -> dict:
+    """A model's weights (the adapters' alone with LoRA) by name, whole and on the CPU; every process has to ask."""
+    state = model.state_dict()
+    return {name: together(tensor) for name, tensor in state.items() if lora is None or "lora_" in name}
+
+
+def policy_content(
     *,
     model,
+    weights: dict,
     lora: Lora | None,
     manifest: Path,
     round: int,
     seed: int,
     beta_state: dict | None = None,
     pairs_sha256: str,
-) -> None:
-    """Write policy.pt: the trained weights (the adapter's alone with LoRA) and where they come from."""
-    if lora is None:
-        state = model.state_dict()
-    else:
+) -> dict:
+    """The content of a policy.pt: `trained_weights`, and where they come from."""
+    if lora is not None:
         from peft import get_peft_model_state_dict
 
-        state = get_peft_model_state_dict(model)
-    saved = {
+        weights = get_peft_model_state_dict(model, state_dict=weights)
+    return {
         "format": FORMAT,
         "base_model": read_json(manifest)["sha256"],
         "adapter": None if lora is None else dataclasses.asdict(lora),
-        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+        "state_dict": weights,
         "round": round,
         "seed": seed,
         "beta_state": beta_state,
         "pairs_sha256": pairs_sha256,
     }
-    save_policy(path, saved)
+
+
+def write_policy(path: Path, *, model, lora: Lora | None, **whence) -> None:
+    """Write the policy that `model` is now, in one process, as policy.pt; `whence` is as for `policy_content`."""
+    save_policy(path, policy_content(model=model, weights=trained_weights(model, lora), lora=lora, **whence))
 
 
 def save_policy(path: Path, saved: dict) -> None:

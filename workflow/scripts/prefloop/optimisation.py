@@ -13,8 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prefloop.models import Lora, resolve_dtype
+from prefloop.partial import Partial
+from prefloop.processes import spread, together
 from prefloop.rows import InputError, whole, write_rows
-from prefloop.seeds import rng_for
+from prefloop.seeds import rng_for, seed_for
+from prefloop.tracking import Tracking, check_trackers
 
 
 @dataclass
@@ -153,46 +156,58 @@ def optimise(
     seed: int,
     accelerator,
     on_step: Callable[[dict], None],
+    sharding: str = "none",
+    partial: Partial | None = None,
+    carried=None,
 ) -> None:
     """Train `model` in place: for every batch `take_step(model, step, epoch, indices)`, then an optimizer step.
 
     `take_step` runs forward and backward over the global batch and returns its metrics, `tokens` (those of the
     whole batch) among them; `on_step` gets these with step, epoch, grad_norm, learning_rate and seconds.
+    `partial` is where an interrupted training goes on from; `carried`, with state_dict and load_state_dict, is what
+    `take_step` changes from step to step besides the model.
     """
     batches = list(batch_order(examples, settings, seed))
+    called = spread(model, sharding, accelerator)
     optimizer = build_optimizer(model, settings)
-    model, optimizer = accelerator.prepare(model, optimizer)
     schedule = build_schedule(optimizer, settings, len(batches))
-    train_mode(model)
-    silent = None if accelerator.is_main_process else True
-    for step, (epoch, indices) in enumerate(tqdm(batches, desc="train", unit="step", disable=silent)):
+    if partial is not None:
+        partial.restore(model, optimizer, schedule, carried)
+    done = 0 if partial is None else len(partial.steps)
+    train_mode(called)
+    silent = None if accelerator.is_main_process else True  # None: unless this is a terminal
+    bar = tqdm(desc="train", unit="step", total=len(batches), initial=done, disable=silent)
+    for step, (epoch, indices) in list(enumerate(batches))[done:]:
         started = time.perf_counter()
-        metrics = take_step(model, step, epoch, indices)
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        torch.manual_seed(seed_for(seed, "dropout", step, accelerator.process_index))
+        metrics = take_step(called, step, epoch, indices)
+        grad_norm = together(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)).item()
         learning_rate = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        on_step(
-            {"step": step, "epoch": epoch}
-            | metrics
-            | {
-                "grad_norm": float(grad_norm),
-                "learning_rate": learning_rate,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        seconds = time.perf_counter() - started
+        metrics |= {"grad_norm": grad_norm, "learning_rate": learning_rate, "seconds": seconds}
+        on_step(metrics := {"step": step, "epoch": epoch} | metrics)
+        bar.update()
+        if partial is not None:
+            partial.steps.append(metrics)
+            partial.after_step(model, optimizer, schedule, carried)
+    if partial is not None:
+        partial.ended()
 
 
-def start(settings: Optimisation, device: str, threads: int, seed: int):
+def start(settings: Optimisation, device: str, threads: int, seed: int, tracking: Tracking):
     """An Accelerator for this process, and the dtype of its arithmetic; seeds torch alike in every process."""
     from accelerate import Accelerator
 
+    check_trackers(tracking.trackers)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     dtype = resolve_dtype(settings.dtype, device)
     mixed = {torch.bfloat16: "bf16", torch.float32: "no"}[dtype]
-    return Accelerator(mixed_precision=mixed, cpu=device == "cpu"), dtype
+    log = {"log_with": list(tracking.trackers), "project_dir": tracking.folder / tracking.run}
+    return Accelerator(mixed_precision=mixed, cpu=device == "cpu", **(log if tracking.trackers else {})), dtype
 
 
 def write_steps(metrics: Path, speed: Path, steps: list[dict], **where: int) -> None:

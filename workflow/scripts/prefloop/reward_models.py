@@ -13,6 +13,7 @@ from prefloop.batching import batches_by_length
 from prefloop.chat import first_line, quiet_transformers
 from prefloop.models import add_adapter
 from prefloop.optimisation import Optimisation, global_step, optimise
+from prefloop.partial import Partial
 from prefloop.prompts import identity
 from prefloop.rows import InputError, read_json
 from prefloop.seeds import seed_for
@@ -107,6 +108,8 @@ def fit(
     seed: int,
     accelerator,
     on_step: Callable[[dict], None],
+    sharding: str = "none",
+    partial: Partial | None = None,
 ) -> None:
     """Train `model` in place; a step's loss is the mean of `bradley_terry` over its global batch."""
 
@@ -126,7 +129,8 @@ def fit(
             "tokens": sum(pairs[i].tokens for i in indices),
         }
 
-    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)
+    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
+             sharding=sharding, partial=partial)  # fmt: skip
 
 
 @torch.no_grad()

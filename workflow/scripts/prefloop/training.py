@@ -11,6 +11,7 @@ from torch import Tensor
 from prefloop.betas import BETAS, Betas
 from prefloop.losses import LossOptions, asks_for, evaluate, terms
 from prefloop.optimisation import Optimisation, gather_rows, global_step, micro_batches, optimise
+from prefloop.partial import Partial
 from prefloop.scoring import response_logps
 from prefloop.seeds import rng_for
 
@@ -58,11 +59,14 @@ def train(
     accelerator,
     on_step: Callable[[dict], None],
     beta_state: dict | None = None,
+    sharding: str = "none",
+    partial: Partial | None = None,
 ) -> dict:
     """Train `model` in place on `pairs`, call `on_step` with the metrics of each step, return the β rule's state.
 
     The loss of a step is the mean over its global batch, or over the pairs that the β rule keeps, however the
-    batch is cut into processes and micro-batches. `beta_state` is the state that a round before returned.
+    batch is cut into processes and micro-batches. `beta_state` is the state that a round before returned;
+    `sharding` and `partial` are as for `optimise`.
     Reference log-probabilities come with the pairs, so no reference model is held.
     Raises InputError if the loss stops being finite.
     """
@@ -91,7 +95,8 @@ def train(
         tokens = sum(pairs[i].tokens for i in indices)
         return {"loss": loss} | step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": ahead.passes}
 
-    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step)
+    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
+             sharding=sharding, partial=partial, carried=rule)  # fmt: skip
     return rule.state_dict()
 
 
