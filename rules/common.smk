@@ -11,7 +11,6 @@ from prefloop.checks import checked, load_schema, registry_words
 from prefloop.config import (
     TRAINED,
     asks_judge,
-    code_files,
     flags,
     model_name,
     model_of,
@@ -21,8 +20,10 @@ from prefloop.config import (
     trained_here,
 )
 from prefloop.experiment import CHOSEN, experiment_of
+from prefloop.launching import launch
 from prefloop.rows import InputError
 from prefloop.samplers import Mixp, Sampling, models_of
+from prefloop.sources import code_files
 
 SCHEMA = load_schema(WORKFLOW / "schemas/config.schema.yaml")
 try:
@@ -60,6 +61,9 @@ GRADIENTS = (
     else []
 )
 NEEDS_BETA = registry_words("metrics.NEEDS_BETA")
+# How a training runs. What comes out is the same, so that changing one of these runs nothing again: they reach the
+# program by a params function of threads and resources, which Snakemake does not compare with the last run's.
+RUNNING = ["processes", "sharding", "gradient_checkpointing", "save_every"]
 
 
 wildcard_constraints:
@@ -94,6 +98,50 @@ def flags_of(section, *keys, without=()):
         return flags({key: settings.get(key) for key in wanted})
 
     return of_wildcards
+
+
+def training_of(section, wildcards):
+    """The settings of a training: of a section, or of one of the reward models."""
+    if section == "reward_models":
+        return config[section][wildcards.name]
+    return settings_of(section, wildcards.get("method"))
+
+
+def processes_of(section, wildcards, resources):
+    """How many processes train: as many as config says, or one a GPU."""
+    return training_of(section, wildcards)["processes"] or max(
+        1, int(resources.get("gpu", 1))
+    )
+
+
+def launch_of(section):
+    """How a training starts, by the processes and nodes that it has."""
+
+    def of_job(wildcards, resources):
+        processes = processes_of(section, wildcards, resources)
+        return launch(processes, int(resources.get("nodes", 1)))
+
+    return of_job
+
+
+def running_of(section, run):
+    """How a training runs, as flags: each process's threads, shards, saved states, and trackers told of `run`."""
+
+    def of_job(wildcards, threads, resources):
+        settings = training_of(section, wildcards)
+        processes = processes_of(section, wildcards, resources)
+        nodes = int(resources.get("nodes", 1))
+        tracking = config["tracking"] | {
+            "run": f"{config['name']}/{run}".format(**dict(wildcards.items())),
+            "folder": f"{RESULTS}/tracking",
+        }
+        return flags(
+            {key: settings[key] for key in RUNNING if key != "processes"}
+            | {"threads": max(1, threads * nodes // processes)}
+            | {"tracking": tracking if tracking["trackers"] else {}}
+        )
+
+    return of_job
 
 
 def beta_for(section):

@@ -102,10 +102,12 @@ rule sft:
     resources:
         gpu=1,
     params:
-        flags=flags_of("sft", without=["enabled"]),
+        flags=flags_of("sft", without=["enabled", *RUNNING]),
+        launch=launch_of("sft"),
+        running=running_of("sft", "sft"),
     shell:
-        "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
-        " {params.flags} --threads {threads} --output {output.policy}"
+        "{params.launch} {input.code[0]} --prompts {input.prompts} --model {input.model}"
+        " {params.flags} {params.running} --output {output.policy}"
         " --manifest {output.manifest} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
 
@@ -141,11 +143,13 @@ rule reward_model:
                 config["reward_models"][wildcards.name],
                 SCHEMA["$defs"]["reward_model"],
             )
-            | {"base": None}
+            | dict.fromkeys(["base", *RUNNING])
         ),
+        launch=launch_of("reward_models"),
+        running=running_of("reward_models", "reward_models/{name}"),
     shell:
-        "python {input.code[0]} --packaged {input.packaged} --base {input.base}"
-        " {params.flags} --threads {threads} --manifest {output.manifest}"
+        "{params.launch} {input.code[0]} --packaged {input.packaged} --base {input.base}"
+        " {params.flags} {params.running} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
         "; grep ^WARNING {log} >&2 || true"

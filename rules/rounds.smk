@@ -200,12 +200,14 @@ rule train:
     resources:
         gpu=1,
     params:
-        flags=flags_of("train"),
+        flags=flags_of("train", without=RUNNING),
         checkpoints="",
+        launch=launch_of("train"),
+        running=running_of("train", "{method}/seed-{seed}/round-{round}"),
     shell:
-        "python {input.code[0]} --pairs {input.pairs} --model {input.model}"
+        "{params.launch} {input.code[0]} --pairs {input.pairs} --model {input.model}"
         " --policy {input.policy} {params.flags} {params.checkpoints} --seed {wildcards.seed}"
-        " --round {wildcards.round} --threads {threads} --output {output.policy}"
+        " --round {wildcards.round} {params.running} --output {output.policy}"
         " --metrics {output.metrics} --speed {output.speed} --cost {output.cost} > {log} 2>&1"
 
 
@@ -225,7 +227,9 @@ if EXPERIMENT.by_checkpoint.steps:
         wildcard_constraints:
             method="|".join(EXPERIMENT.by_checkpoint.methods),
         params:
-            flags=flags_of("train"),
+            flags=flags_of("train", without=RUNNING),
             checkpoints=flags({"checkpoints": EXPERIMENT.by_checkpoint.steps}),
+            launch=launch_of("train"),
+            running=running_of("train", "{method}/seed-{seed}/round-{round}"),
 
     ruleorder: train_with_checkpoints > train
