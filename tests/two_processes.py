@@ -1,4 +1,5 @@
-"""Train the tiny policy under every β rule, in as many processes as this runs in; the first writes what came out.
+"""Train the tiny policy under every β rule, whole and sharded, in as many processes as this runs in; the first writes
+what came out.
 
 `python -m torch.distributed.run --standalone --nproc-per-node 2 tests/two_processes.py MANIFEST OUT.pt`
 """
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
 
 from prefloop.betas import BETAS, Risk, Schedule  # noqa: E402
 from prefloop.models import Lora, add_adapter, load_base  # noqa: E402
+from prefloop.processes import checkpoint_activations, together  # noqa: E402
 from prefloop.training import Pair, Settings, train  # noqa: E402
 
 # Seven pairs in batches of four: of the second batch's three, two processes get two and one; in micro-batches of one
@@ -42,16 +44,22 @@ def settings_of(rule: str, parameters: str, micro_batch_size: int) -> Settings:
 def outcomes(manifest: Path) -> dict:
     """By rule, parameters and micro-batch size: the trained weights, the log and the rule's state."""
     found = {}
-    cases = [(rule, "lora", size) for rule in BETAS for size in (1, 2)] + [("batch", "full", 2)]
-    for rule, parameters, size in cases:
+    cases = [(rule, "lora", size, "none") for rule in BETAS for size in (1, 2)] + [("batch", "full", 2, "none")]
+    cases += [("batch", "full", 1, "fsdp2"), ("risk", "lora", 2, "fsdp2"), ("constant", "full", 2, "fsdp2")]
+    for rule, parameters, size, sharding in cases:
         torch.manual_seed(0)
         model, _ = load_base(manifest, torch.float32)
         model = model if parameters == "full" else add_adapter(model, Lora(r=4))
+        if sharding == "fsdp2":  # both at once: layers are computed again while others' shards are on their way
+            checkpoint_activations(model)
         steps: list[dict] = []
-        settings = settings_of(rule, parameters, size)
-        state = train(model, PAIRS, settings, pad=2, seed=1, accelerator=Accelerator(cpu=True), on_step=steps.append)
-        weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        found[f"{rule} {parameters} {size}"] = {"weights": weights, "steps": steps, "state": state}
+        settings, accelerator = settings_of(rule, parameters, size), Accelerator(cpu=True)
+        state = train(model, PAIRS, settings, pad=2, seed=1, accelerator=accelerator, on_step=steps.append,
+                      sharding=sharding)  # fmt: skip
+        weights = {name: together(p).clone() for name, p in model.named_parameters() if p.requires_grad}
+        name = f"{rule} {parameters} {size}" + (" fsdp2" if sharding == "fsdp2" else "")
+        sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+        found[name] = {"weights": weights, "steps": steps, "state": state, "sharded": sharded}
     return found
 
 

@@ -25,10 +25,12 @@ from prefloop.models import (
     write_policy,
 )
 from prefloop.optimisation import batch_order, build_schedule
+from prefloop.processes import checkpoint_activations, layers_of
 from prefloop.rows import InputError
 from prefloop.scoring import response_logps
 from prefloop.training import Pair, Settings, train
 
+ATTENTION = {"llama": "self_attn", "qwen": "self_attn", "gpt2": "attn", "gpt_neox": "attention"}
 TOKENS = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [12, 1], [50, 51, 1], [61, 20]]
 
 
@@ -87,6 +89,31 @@ def test_adapters_keep_their_dropout(manifests):
 def test_a_diverged_run_says_so(manifests):
     with pytest.raises(InputError, match="the loss is not finite at step [1-9].*lower the learning rate"):
         run(manifests["llama"], Settings(parameters="full", learning_rate=1e18, epochs=6, batch_size=3))
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
+def test_layers_computed_again_give_the_same_gradients(manifests, architecture, parameters):
+    """Bit by bit, the adapters' dropout included; gpt2's own stays off, as it is without."""
+    settings = Settings(parameters=parameters, lora=Lora(r=4, dropout=0.3), learning_rate=5e-3, epochs=3, batch_size=3)
+    found, calls = [], []  # of the first layer 1, of the attention in it 0
+    for again in (False, True):
+        torch.manual_seed(0)
+        model, _ = load_base(manifests[architecture], torch.float32)
+        model = model if parameters == "full" else add_adapter(model, settings.lora)
+        if again:
+            checkpoint_activations(model)
+            layers_of(model)[0].register_forward_hook(lambda *_: calls.append(1))
+            attention = layers_of(model)[0].get_submodule(ATTENTION[architecture])
+            attention.register_forward_hook(lambda *_: calls.append(0))
+        accelerator, steps = Accelerator(cpu=True), []
+        train(model, examples(manifests[architecture]), settings, pad=2, seed=1, accelerator=accelerator,
+              on_step=steps.append)  # fmt: skip
+        found.append(([step["grad_norm"] for step in steps], [p.detach().clone() for p in model.parameters()]))
+        if again:
+            assert calls.count(0) == 2 * calls.count(1), "once forward, once in the backward pass"
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
 def test_rmsprop_trains_too(manifests):
@@ -185,7 +212,8 @@ def test_policy_files_that_are_none_are_refused(manifests, tmp_path):
 
 
 def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
-    """Every β rule, adapters and all parameters: the same weights, log and β state, to float tolerance."""
+    """Every β rule, adapters and all parameters, whole and in shards: the same weights, log and β state, to float
+    tolerance."""
     outcome = tmp_path / "two.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(ROOT / "tests/two_processes.py"), str(manifests["llama"]), str(outcome)]
@@ -194,6 +222,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     two, one = torch.load(outcome, weights_only=True), two_processes.outcomes(manifests["llama"])
     assert {name.split()[0] for name in one} == set(BETAS)
+    assert {name for name in two if two[name]["sharded"]} == {name for name in two if "fsdp2" in name}
     for name, expected in one.items():
         states = [{k: v for k, v in found[name]["state"].items() if k != "collected"} for found in (one, two)]
         assert states[1] == pytest.approx(states[0], abs=1e-4), name
