@@ -213,3 +213,13 @@ def test_two_nodes(manifests, tmp_path):
     for name, weight in one.weights().items():
         assert training.weights()[name].numpy() == pytest.approx(weight.numpy(), abs=1e-5)
     assert read_state(training.folder / "policy.partial/state.pt", "") == (None, "")
+
+
+def test_how_a_training_runs_is_no_reason_to_run_it_again(finished, copy_of):
+    """Shards, saved states and trackers change nothing that comes out; what does is a reason."""
+    workdir = copy_of(finished)
+    how = {"processes": 2, "sharding": "fsdp2", "gradient_checkpointing": True, "save_every": 7}
+    workdir.configure(train=how, tracking={"trackers": ["tensorboard"]})
+    assert workdir.jobs() == set()
+    workdir.configure(train={"epochs": 2})
+    assert "train" in workdir.jobs()
