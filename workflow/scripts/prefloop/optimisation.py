@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -202,6 +203,9 @@ def start(settings: Optimisation, device: str, threads: int, seed: int, tracking
     from accelerate import Accelerator
 
     check_trackers(tracking.trackers)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the launcher's word for this machine's processes
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise InputError(f"processes: {here} on a machine whose job has {torch.cuda.device_count()} GPU(s)")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     dtype = resolve_dtype(settings.dtype, device)
