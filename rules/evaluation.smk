@@ -21,18 +21,19 @@ rule sample:
     log:
         "<logs>/{policy}/evaluation/temperature-{temperature}/sample.log",
     conda:
-        "../environment.yml"
+        engine_environment
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=engine_gpus,
     params:
         flags=flags_of(
             "evaluation", "top_p", "top_k", "max_new_tokens", "batch_size", "dtype"
         ),
+        engine=flags_of("generation", "engine", "vllm"),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --model {input.model}"
         " --policy {input.policy} --temperature {wildcards.temperature} {params.flags}"
-        " --seed 0 --stream evaluation --threads {threads}"
+        " {params.engine} --seed 0 --stream evaluation --threads {threads}"
         " --output {output.samples} --cost {output.cost} > {log} 2>&1"
 
 

@@ -38,12 +38,12 @@ rule generate:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/generate.log",
     conda:
-        "../environment.yml"
+        engine_environment
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=engine_gpus,
     params:
-        flags=flags_of("generation"),
+        flags=generation_flags,
         speakers=speaker_flags,
         stream="round-{round}/step-{step}",
         shard="",

@@ -13,7 +13,7 @@ use rule generate as generate_shard with:
     log:
         f"{STEP_LOG}/generate-{{shard}}.log",
     params:
-        flags=flags_of("generation"),
+        flags=generation_flags,
         speakers=speaker_flags,
         stream="round-{round}/step-{step}",
         shard=SHARD_FLAGS,

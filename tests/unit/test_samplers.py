@@ -62,7 +62,7 @@ def pair(request, manifests, trained):
 
 def sample(voices, tokenizer, counts, uniforms):
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in TEXTS]
-    eos = eos_ids(tokenizer, voices[0].model)
+    eos = eos_ids(tokenizer, voices[0].model.generation_config)
     return generate(voices, prompts, counts, uniforms, Decoding(0.7), eos, tokenizer.pad_token_id)
 
 
@@ -89,7 +89,7 @@ def test_a_mixture_equals_a_naive_loop_over_two_models(pair, weights):
     network, other, context, tokenizer = pair
     voices = [Voice(network, weights[0]), Voice(other, weights[1], context)]
     fast = sample(voices, tokenizer, COUNTS, UNIFORMS)
-    eos, expected = eos_ids(tokenizer, network), []
+    eos, expected = eos_ids(tokenizer, network.generation_config), []
     rows = [text for text, count in zip(TEXTS, COUNTS, strict=True) for _ in range(count)]
     for text, uniforms in zip(rows, UNIFORMS, strict=True):
         ids, response = prompt_ids(tokenizer, [{"role": "user", "content": text}]), []

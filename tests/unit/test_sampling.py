@@ -50,7 +50,7 @@ def test_invert_never_returns_a_weightless_index():
 def sampler(request, manifests):
     manifest = manifests[request.param]
     model, tokenizer = load_merged(manifest, manifest, torch.float32, "cpu")
-    eos = eos_ids(tokenizer, model)
+    eos = eos_ids(tokenizer, model.generation_config)
 
     def sample(texts, uniforms, decoding=None):
         prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]

@@ -61,7 +61,7 @@ def main(
     other, as_reference = reference_for(network, policy, reference, model, resolve_dtype(dtype, device), device)
     rows = read_rows(prompts, ["prompt_id", "messages"])
     encoded = [prompt_ids(tokenizer, row["messages"]) for row in rows]
-    eos, pad = eos_ids(tokenizer, network), tokenizer.pad_token_id
+    eos, pad = eos_ids(tokenizer, network.generation_config), tokenizer.pad_token_id
 
     def uniforms_of(i: int, number: int) -> torch.Tensor:
         numbers = rng_for(seed, "divergence", stream, rows[i]["prompt_id"], number)

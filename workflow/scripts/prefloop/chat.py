@@ -50,9 +50,9 @@ def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
     return ids
 
 
-def eos_ids(tokenizer, model) -> list[int]:
+def eos_ids(tokenizer, generation_config) -> list[int]:
     """Every token id that ends a response: the tokenizer's EOS and those of the model's generation config."""
-    configured = model.generation_config.eos_token_id
+    configured = generation_config.eos_token_id
     configured = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [tokenizer.eos_token_id, *configured] if token is not None})
 

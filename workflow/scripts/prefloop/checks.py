@@ -16,6 +16,7 @@ from prefloop.config import TRAINED, model_sources, of_method
 from prefloop.experiment import CHOSEN
 from prefloop.fetch import PACKAGE, PACKAGE_FORM
 from prefloop.rows import InputError
+from prefloop.samplers import Mixp, Sampling, mixes_logits
 
 LIBRARY = Path(__file__).parent
 PROMPTS_ONLY = ("ultrachat", "rlhflow")  # formats without responses
@@ -225,6 +226,10 @@ def impossible_method(settings: dict) -> list[str]:
     found = {
         "generation.temperature: 0 makes all responses of a prompt equal": (
             generation["temperature"] == 0 and sampler != "dataset"
+        ),
+        f"generation.engine: vllm cannot mix two models' logits, as sampler {sampler} does; use auto or transformers": (
+            generation["engine"] == "vllm"
+            and mixes_logits(Sampling(sampler, generation["n"], Mixp(**generation["mixp"])))
         ),
         f"generation.n: sampler {sampler} answers two at a time, so n must be even": mixes and generation["n"] % 2,
         f"generation.sampler: {sampler} needs a reference other than the policy, and reference.kind previous is "

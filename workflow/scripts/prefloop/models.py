@@ -57,6 +57,16 @@ def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
     return model, load_tokenizer(folder, remote)
 
 
+def generation_config(manifest: Path):
+    """The generation config of the model whose folder holds `manifest`, without its weights."""
+    from transformers import AutoConfig, GenerationConfig
+
+    folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=remote))
+
+
 def load_policy(manifest: Path, policy: Path, dtype: torch.dtype, device: str):
     """A policy for scoring, and its tokenizer.
 
@@ -92,9 +102,7 @@ def is_trained(policy: Path) -> bool:
 
 def add_trained(model, saved: dict, manifest: Path, policy: Path, name: str = "default"):
     """Put a policy.pt's weights onto its base model: an adapter called `name`, or all parameters."""
-    base = read_json(manifest)["sha256"]
-    if saved["base_model"] != base:
-        raise InputError(f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}")
+    check_base(saved, manifest, policy)
     if saved["adapter"] is None:
         model.load_state_dict(saved["state_dict"])
         return model
@@ -103,6 +111,13 @@ def add_trained(model, saved: dict, manifest: Path, policy: Path, name: str = "d
     model = add_adapter(model, Lora(**saved["adapter"]), name)
     set_peft_model_state_dict(model, saved["state_dict"], adapter_name=name)
     return model
+
+
+def check_base(saved: dict, manifest: Path, policy: Path) -> None:
+    """Raise InputError if a policy.pt's content was trained on another base model than the manifest's."""
+    base = read_json(manifest)["sha256"]
+    if saved["base_model"] != base:
+        raise InputError(f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}")
 
 
 def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM"):

@@ -89,6 +89,15 @@ SAMPLERS: dict[str, Callable[[int, list[float], Mixp], list[Component]]] = {
 
 def models_of(settings: Sampling) -> list[str]:
     """Which models a sampler needs: policy, reference, both or none."""
+    return [name for name in ("policy", "reference") if any(getattr(c, name) for c in possible(settings))]
+
+
+def mixes_logits(settings: Sampling) -> bool:
+    """Whether a response may come from both models' logits at once."""
+    return any(component.policy and component.reference for component in possible(settings))
+
+
+def possible(settings: Sampling) -> list[Component]:
+    """Every component that a sampler may ask for, whatever the coins."""
     extremes = ([0.0] * settings.n, [1 - 2**-53] * settings.n)
-    components = [c for coins in extremes for c in SAMPLERS[settings.sampler](settings.n, coins, settings.mixp)]
-    return [name for name in ("policy", "reference") if any(getattr(c, name) for c in components)]
+    return [c for coins in extremes for c in SAMPLERS[settings.sampler](settings.n, coins, settings.mixp)]
