@@ -148,6 +148,7 @@ def test_a_preset_can_be_changed_in_one_key():
 
 
 IMPOSSIBLE = [
+    ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
     ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: sampler mixp answers two at a time"),
     ({"generation": {"sampler": "policy_reference", "n": 5}}, "generation.n: sampler policy_reference"),
     (

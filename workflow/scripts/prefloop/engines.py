@@ -155,6 +155,7 @@ class Vllm:
         longest: int,
     ):
         """`longest` is the number of tokens of the longest prompt with its response."""
+        check_length(model, longest)
         set_environment()
         from vllm.platforms import current_platform
 
@@ -264,6 +265,20 @@ class Vllm:
         self.llm = None
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def check_length(manifest: Path, longest: int) -> None:
+    """Raise InputError if a prompt with its response has more tokens than the model has positions."""
+    from transformers import AutoConfig
+
+    remote = read_json(manifest).get("trust_remote_code", False)
+    config = AutoConfig.from_pretrained(Path(manifest).parent, trust_remote_code=remote).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"{manifest}: the longest prompt and its response may have {longest} tokens, and the model has {limit} "
+            "positions; lower prompts.max_prompt_tokens or max_new_tokens"
+        )
 
 
 def write_adapter(folder: Path, saved: dict) -> None:
