@@ -95,8 +95,9 @@ def main(
         found = {}
         for component in dict.fromkeys(component for _, _, component in wanted):
             part = [(i, number) for i, number, c in wanted if c == component]
-            asked = component, encoded, part, seed_of
-            ids = sample(responder, *asked, decoding, max_new_tokens, batch_size, shard, meter)
+            ids = sample(
+                responder, component, encoded, part, seed_of, decoding, max_new_tokens, batch_size, shard, meter
+            )
             for key, response in ids.items():
                 text = tokenizer.decode(response, skip_special_tokens=True)
                 found[key] = response, text, "stop" if response[-1] in eos else "length"
