@@ -1,6 +1,6 @@
 """vLLM for real: SmolLM2 on a CPU, through the rules and with an adapter that they trained.
 
-Slow: `pytest -m slow tests/workflow/test_vllm.py` builds vLLM's environment (2 GB) unless PREFLOOP_VLLM_VENV names one.
+Slow: `pytest -m slow tests/workflow/test_vllm.py` builds the environment (3.5 GB) unless PREFLOOP_VLLM_VENV names one.
 """
 
 import json

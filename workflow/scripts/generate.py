@@ -1,7 +1,6 @@
 """Sample responses to prompts from the policy, the reference, or mixtures of both."""
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,8 +83,8 @@ def main(
         files = {"policy": policy, "reference": reference}
         chosen = meter.notes["engine"] = engine_for(engine, sampling)
         if chosen == "vllm":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit removes temporary folders
             responder = Vllm(model, files, eos, place, vllm, max(map(len, encoded)) + max_new_tokens)
+            signal.signal(signal.SIGTERM, responder.end)
         else:
             responder = Transformers(model, files, eos, tokenizer.pad_token_id, place, meter.device)
 

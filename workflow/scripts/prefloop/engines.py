@@ -8,6 +8,8 @@ j-th response comes from seeds[j] alone.
 import gc
 import importlib.util
 import os
+import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -162,7 +164,7 @@ class Vllm:
         self.model, self.files, self.eos, self.dtype = model, files, eos, dtype
         self.settings, self.longest, self.on_cpu = settings, longest, current_platform.is_cpu()
         self.llm, self.weights = None, None
-        self.scratch = tempfile.TemporaryDirectory(prefix="prefloop-adapters-")
+        self.scratch = tempfile.TemporaryDirectory(prefix="prefloop-")
         self.adapters = {} if self.on_cpu else self.write_adapters()
 
     def write_adapters(self) -> dict[Path, tuple[int, Path]]:
@@ -227,9 +229,10 @@ class Vllm:
         if trained is None:
             self.start(self.model.parent)
         else:
-            with tempfile.TemporaryDirectory(prefix="prefloop-merged-") as folder:
-                load_merged(self.model, trained, self.dtype, "cpu")[0].save_pretrained(folder)
-                self.start(Path(folder))
+            folder = Path(self.scratch.name, "merged")
+            load_merged(self.model, trained, self.dtype, "cpu")[0].save_pretrained(folder)
+            self.start(folder)
+            shutil.rmtree(folder)
         self.weights = trained
 
     def start(self, folder: Path) -> None:
@@ -254,6 +257,15 @@ class Vllm:
             enable_lora=bool(lora),
             **lora,
         )
+
+    def end(self, *_) -> None:
+        """On SIGTERM: remove the temporary folder and end as SIGTERM ends a program.
+
+        Not by raising SystemExit, which is lost where the signal arrives while Python deletes an object.
+        """
+        self.scratch.cleanup()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def free(self) -> None:
         """Give the memory of the engine's weights and cache back before another takes it."""
