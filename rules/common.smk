@@ -302,6 +302,18 @@ def arms_before(wildcards):
     ]
 
 
+def draws(wildcards):
+    """One cluster job for draws that nothing heavy stands between: a run's, or that of a step with the arms before it."""
+    if not looks_at_arms(wildcards.method):
+        return f"draws_{wildcards.method}_seed_{wildcards.seed}"
+    return after_step(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
+
+
+def after_step(wildcards, round, step):
+    """The cluster job after a step: its arms, and the draw of the step after it."""
+    return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round}_step_{step}"
+
+
 def prompts_before(wildcards):
     """The prompts of every step before, which are not fresh any more."""
     return [

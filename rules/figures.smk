@@ -52,6 +52,8 @@ rule figure_quality:
         **picture("quality", QUALITY),
     log:
         "<logs>/figures/quality.log",
+    group:
+        "figures"
     conda:
         "../environment.yml"
     params:
@@ -234,6 +236,8 @@ rule table_results:
         **table("results", QUALITY),
     log:
         "<logs>/tables/results.log",
+    group:
+        "figures"
     conda:
         "../environment.yml"
     params:
@@ -326,6 +330,8 @@ rule table_reward_models:
         **table("reward_models", "Who judged, and how?"),
     log:
         "<logs>/tables/reward_models.log",
+    group:
+        "figures"
     conda:
         "../environment.yml"
     shell:

@@ -12,6 +12,8 @@ rule allocate:
         "<results>/{method}/seed-{seed}/round-{round}/step-{step}/prompts.jsonl",
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/allocate.log",
+    group:
+        draws
     conda:
         "../environment.yml"
     params:
@@ -120,6 +122,8 @@ rule arms:
         "<results>/{method}/seed-{seed}/round-{round}/step-{step}/arms.json",
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/arms.log",
+    group:
+        lambda wildcards: after_step(wildcards, wildcards.round, wildcards.step)
     conda:
         "../environment.yml"
     params:
