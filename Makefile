@@ -5,15 +5,18 @@ export PATH := $(BIN):$(PATH)
 
 PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 
-.PHONY: demo test check clean
+.PHONY: demo test slurm check clean
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all
 	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
 
-test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package)
-	pytest -q -m "not slow" --durations=10
+test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package) and SLURM's
+	pytest -q -m "not slow and not slurm" --durations=10
+
+slurm: .venv/tools ## the tests that start a SLURM of their own; skipped, saying why, where that cannot be
+	pytest -q -m slurm -rs
 
 check: .venv/tools ## linters, and a dry-run of the default
 	ruff check . && ruff format --check .
