@@ -310,7 +310,7 @@ def draws(wildcards):
 
 
 def after_step(wildcards, round, step):
-    """The cluster job after a step: its arms, and the draw of the step after it."""
+    """The cluster job after a step: its shards' rows gathered, its arms, and the draw of the step after it."""
     return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round}_step_{step}"
 
 

@@ -106,7 +106,7 @@ rule sft:
         launch=launch_of("sft"),
         running=running_of("sft", "sft"),
     shell:
-        "{params.launch} {input.code[0]} --prompts {input.prompts} --model {input.model}"
+        "exec {params.launch} {input.code[0]} --prompts {input.prompts} --model {input.model}"
         " {params.flags} {params.running} --output {output.policy}"
         " --manifest {output.manifest} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1"

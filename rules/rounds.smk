@@ -209,7 +209,8 @@ rule train:
         launch=launch_of("train"),
         running=running_of("train", "{method}/seed-{seed}/round-{round}"),
     shell:
-        "{params.launch} {input.code[0]} --pairs {input.pairs} --model {input.model}"
+        # exec: a shell between would die of SIGTERM at once, and what waits for it would end the training as it saves.
+        "exec {params.launch} {input.code[0]} --pairs {input.pairs} --model {input.model}"
         " --policy {input.policy} {params.flags} {params.checkpoints} --seed {wildcards.seed}"
         " --round {wildcards.round} {params.running} --output {output.policy}"
         " --metrics {output.metrics} --speed {output.speed} --cost {output.cost} > {log} 2>&1"

@@ -70,6 +70,8 @@ use rule gather_generations as gather_rewards with:
         cost=f"{STEP}/reward.cost.json",
     log:
         f"{STEP_LOG}/reward.log",
+    group:
+        lambda wildcards: after_step(wildcards, wildcards.round, wildcards.step)
 
 
 use rule gather_generations as gather_perplexity with:
@@ -83,6 +85,8 @@ use rule gather_generations as gather_perplexity with:
         cost=f"{STEP}/perplexity.cost.json",
     log:
         f"{STEP_LOG}/perplexity.log",
+    group:
+        lambda wildcards: after_step(wildcards, wildcards.round, wildcards.step)
 
 
 ruleorder: gather_generations > generate

@@ -155,7 +155,7 @@ def memory(job: dict) -> float:
 
 
 def test_a_cluster_makes_the_bytes_of_this_machine(runs):
-    """Rows, weights, figures and tables, through a failed and a timed-out job; what tells times is left out."""
+    """Rows, weights, figures and tables, through a failed and a timed-out job; what tells the time is left out."""
     here, cluster, _ = runs
     timed = re.compile(r"\.(cost\.json|log)$|training_speed")
     files = [p.relative_to(here) for p in here.glob("results/tiny/**/*") if p.is_file() and not timed.search(p.name)]

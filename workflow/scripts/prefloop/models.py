@@ -159,6 +159,8 @@ def replace_adapter(folder: Path, network, state: dict | None) -> None:
     for stale in (folder, partial):
         shutil.rmtree(stale, ignore_errors=True)
     if state is not None:
+        settings = network.peft_config["default"]
+        settings.target_modules = sorted(settings.target_modules)  # a set, written in another order each time
         network.save_pretrained(partial, state_dict=state)
         partial.rename(folder)
 
