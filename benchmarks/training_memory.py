@@ -32,8 +32,12 @@ SHAPE |= {"num_key_value_heads": 3, "vocab_size": 49152, "max_position_embedding
 PAIRS, LENGTH = 4, 64  # a prompt and a response each have this many tokens
 CASES = [
     (parameters, processes, sharding, again)
-    for parameters in ("full", "lora")
-    for processes, sharding in ((1, "none"), (2, "none"), (2, "fsdp2"))
+    for parameters, processes, sharding in (
+        ("full", 1, "none"),
+        ("full", 2, "none"),
+        ("full", 2, "fsdp2"),
+        ("lora", 1, "none"),
+    )
     for again in ("False", "True")
 ]
 
