@@ -30,6 +30,7 @@ if config["shards"] > 1:
 include: "rules/evaluation.smk"
 include: "rules/theory.smk"
 include: "rules/figures.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from _program import run
 from prefloop.rows import whole
+from prefloop.tables import in_markdown
 
 COLOURS = 128  # of a picture's palette: a quarter of the bytes, and no difference to see
 
@@ -44,26 +45,6 @@ def opening(config: Path) -> str:
     return "".join(
         f"\n```\n{line.strip()}\n```\n" if line.startswith("   ") else line.lstrip() for line in lines
     ).strip()
-
-
-def in_markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; columns x, x_low and x_high become one cell "x [low, high]"."""
-    shown = pd.DataFrame(index=table.index)
-    for name in table.columns:
-        if name.removesuffix("_low") in table.columns and name.endswith("_low"):
-            continue
-        if name.removesuffix("_high") in table.columns and name.endswith("_high"):
-            continue
-        shown[name] = table[name].map(cell)
-        if f"{name}_low" in table.columns:
-            ends = zip(table[f"{name}_low"].map(cell), table[f"{name}_high"].map(cell), strict=True)
-            shown[name] += [f" [{low}, {high}]" for low, high in ends]
-    lines = [shown.columns, ["---"] * len(shown.columns), *shown.to_numpy()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def cell(value) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from prefloop.config import TRAINED, model_sources, of_method
+from prefloop.config import HUB_ID, TRAINED, exports_of, model_sources, of_method, repository_of
 from prefloop.experiment import CHOSEN
 from prefloop.fetch import PACKAGE, PACKAGE_FORM
 from prefloop.rows import InputError
@@ -148,6 +148,7 @@ def contradictions(config: dict) -> list[str]:
     if config["prompts"]["messages_template"] and config["prompts"]["format"] != "columns":
         problems.append("prompts.messages_template: only with prompts.format columns; a data set's format has its own")
     problems += impossible_evaluation(config)
+    problems += impossible_export(config)
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
@@ -316,6 +317,26 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     if model and model.startswith(TRAINED) and model.removeprefix(TRAINED) not in config["reward_models"]:
         known = ", ".join(config["reward_models"]) or "none"
         problems.append(f"{where}.model: {model}, but reward_models has no such name; known: {known}")
+    return problems
+
+
+def impossible_export(config: dict) -> list[str]:
+    """Exports of runs that there are not, and repositories that are none or would be overwritten by another export."""
+    export = config["export"]
+    known = {"methods": config["compare"], "seeds": config["seeds"], "rounds": range(1, config["rounds"] + 1)}
+    problems = [
+        f"export.{key}: {name} is none of {', '.join(map(str, names))}"
+        for key, names in known.items()
+        for name in export[key] or []
+        if name not in names
+    ]
+    wanted = [repository_of(export["hub_id"], where) for where in exports_of(config)] if export["hub_id"] else []
+    problems += [f"export.hub_id: {name!r} is not owner/name" for name in wanted if not HUB_ID.fullmatch(name)]
+    if len(set(wanted)) < len(wanted):
+        problems.append(
+            f"export.hub_id: {len(wanted)} exports would overwrite each other in {wanted[0]}; "
+            "tell them apart by {method}, {seed} and {round}"
+        )
     return problems
 
 

@@ -4,9 +4,12 @@ Snakemake reads this at every start, so nothing heavy is imported here.
 """
 
 import hashlib
+import itertools
 import json
+import re
 import shlex
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)  # owner/name
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
@@ -93,8 +96,30 @@ def in_words(feedback: dict) -> str:
     if kind == "dataset":
         return "the data set's own preference"
     judge = feedback["judge"]
-    model = (feedback["model"] or judge["model"]).split("#")[0]
-    return f"the reward model {model}" if kind == "reward_model" else f"the judge {model} with {judge['template']}"
+    model = shown((feedback["model"] or judge["model"]).split("#")[0])
+    if kind == "reward_model":
+        return f"the reward model {model}"
+    return f"the judge {model} with {shown(judge['template'])}"
+
+
+def exports_of(config: dict) -> list[dict]:
+    """{method, seed, round} of every policy to export: each method's last round with the first seed if not said."""
+    wanted = config["export"]
+    methods, seeds = wanted["methods"] or config["compare"], wanted["seeds"] or config["seeds"][:1]
+    runs = itertools.product(methods, seeds, wanted["rounds"] or [config["rounds"]])
+    return [{"method": method, "seed": seed, "round": number} for method, seed, number in runs]
+
+
+def repository_of(hub_id: str, where: dict) -> str:
+    """The hub's id for one export: {method}, {seed} and {round} in config's word filled in."""
+    for key in ("method", "seed", "round"):
+        hub_id = hub_id.replace(f"{{{key}}}", str(where[key]))
+    return hub_id
+
+
+def shown(source: str) -> str:
+    """A model or file as captions and cards name it: of a path from the root or home only the last part is public."""
+    return Path(source).name if source.startswith(("/", "~")) else source
 
 
 def relevant(settings: dict, schema: dict) -> dict:

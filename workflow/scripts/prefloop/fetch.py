@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from prefloop.chat import first_line, quiet_transformers
+from prefloop.config import shown
 from prefloop.rows import InputError, read_json, sha256_of, write_json
 
 PACKAGE = re.compile(
@@ -94,8 +95,10 @@ def from_gguf(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+    )
     settings = loaded.config.to_dict()
     del settings["quantization_config"]
     model = type(loaded)(type(loaded.config).from_dict(settings))
@@ -175,7 +178,7 @@ def write_model(model, tokenizer, manifest: Path, base: Path, what: str) -> None
     model.save_pretrained(manifest.parent)
     tokenizer.save_pretrained(manifest.parent)
     source = read_json(base)
-    write_manifest(f"{what} {source['source']}", manifest.parent, source.get("trust_remote_code", False))
+    write_manifest(f"{what} {shown(source['source'])}", manifest.parent, source.get("trust_remote_code", False))
 
 
 def count_parameters(path: Path) -> int:

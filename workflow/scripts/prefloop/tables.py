@@ -1,4 +1,4 @@
-"""How tables look in LaTeX: booktabs, means with their intervals, bold only where the interval allows it."""
+"""How tables look: booktabs or Markdown, means with their intervals, bold only where the interval allows it."""
 
 from collections.abc import Container
 from pathlib import Path
@@ -46,3 +46,23 @@ def to_latex(table: pd.DataFrame, path: Path) -> None:
         partial.write_text(
             escaped.to_latex(index=False, escape=False, column_format="l" + "r" * (len(table.columns) - 1))
         )
+
+
+def in_markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown; columns x, x_low and x_high become one cell "x [low, high]"."""
+    shown = pd.DataFrame(index=table.index)
+    for name in table.columns:
+        if name.removesuffix("_low") in table.columns and name.endswith("_low"):
+            continue
+        if name.removesuffix("_high") in table.columns and name.endswith("_high"):
+            continue
+        shown[name] = table[name].map(cell)
+        if f"{name}_low" in table.columns:
+            ends = zip(table[f"{name}_low"].map(cell), table[f"{name}_high"].map(cell), strict=True)
+            shown[name] += [f" [{low}, {high}]" for low, high in ends]
+    lines = [shown.columns, ["---"] * len(shown.columns), *shown.to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(value) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
