@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 
 PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 
-.PHONY: demo test slurm check clean
+.PHONY: demo test slurm check constraints clean
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all
@@ -25,16 +25,19 @@ check: .venv/tools ## linters, and a dry-run of the default
 	snakemake --dry-run --quiet --cores 1
 
 # torch first and alone, so that no other package chooses another build of it.
-.venv/installed: environment.yml
+.venv/installed: environment.yml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefloop needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	pip install --quiet $(filter torch==%,$(PINS))
-	pip install --quiet $(filter-out torch==%,$(PINS))
+	pip install --quiet -c constraints.txt $(filter torch==%,$(PINS))
+	pip install --quiet -c constraints.txt $(filter-out torch==%,$(PINS))
 	touch $@
 
 .venv/tools: .venv/installed tests/requirements.txt
-	pip install --quiet -r tests/requirements.txt
+	pip install --quiet -c constraints.txt -r tests/requirements.txt
 	touch $@
+
+constraints: .venv/tools ## after a change of pins: the versions that .venv has now
+	python tests/constraints.py > constraints.txt
 
 clean: ## everything made but the environment and the models
 	find results -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +

@@ -350,7 +350,10 @@ def reward_flags(wildcards):
 
 def experiment_flags(**more):
     """What a program needs that reads a whole experiment, and flags of its own."""
-    return flags(asdict(EXPERIMENT) | more)
+    text = flags(asdict(EXPERIMENT) | more)
+    return (
+        lambda wildcards: text
+    )  # Snakemake takes braces in a plain text for wildcards
 
 
 def verdicts_of(contests):

@@ -65,8 +65,10 @@ rule judge:
             if input.opponent
             else {"tokenizer": input.tokenizer}
         ),
-        evaluator=feedback_flags("evaluator", config["evaluation"]["evaluator"]),
-        feedback=feedback_flags("feedback", config["feedback"]),
+        evaluator=lambda wildcards: feedback_flags(
+            "evaluator", config["evaluation"]["evaluator"]
+        ),
+        feedback=lambda wildcards: feedback_flags("feedback", config["feedback"]),
     shell:
         "python {input.code[0]} --prompts {input.prompts} --samples {input.samples}"
         " {params.opponent} {params.evaluator} {params.feedback}"

@@ -94,7 +94,7 @@ rule model_card:
         settings=lambda wildcards: flags(
             {"settings": json.dumps(settings_for_card(wildcards))}
         ),
-        licence=flags({"licence": config["export"]["licence"]}),
+        licence=lambda wildcards: flags({"licence": config["export"]["licence"]}),
         tables=lambda wildcards, input: flags({"tables": list(input.tables) or None}),
     shell:
         "python {input.code[0]} --title {params.title} --method {wildcards.method}"

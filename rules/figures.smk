@@ -353,5 +353,5 @@ rule gallery:
     conda:
         "../environment.yml"
     shell:
-        "python {input.code[0]} --config {input.config} --figures {input.figures}"
+        "python {input.code[0]} --config {input.config:q} --figures {input.figures}"
         " --tables {input.tables} --page {output} > {log} 2>&1"

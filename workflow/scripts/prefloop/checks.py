@@ -7,6 +7,8 @@ module's source.
 import ast
 import difflib
 import math
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from prefloop.rows import InputError
 from prefloop.samplers import Mixp, Sampling, mixes_logits
 
 LIBRARY = Path(__file__).parent
+FILES = ("source", "model", "base", "embedding", "template")  # keys that may name a file or folder
 PROMPTS_ONLY = ("ultrachat", "rlhflow")  # formats without responses
 
 
@@ -88,6 +91,8 @@ def explain(error) -> str:
         return f"{where}: {found!r} is none of {', '.join(map(str, error.validator_value))}{hint}"
     if error.validator == "type" and isinstance(found, str) and is_number(found):
         return f"{where}: {found!r} is text, not a number; YAML reads 5e-7 as text: write 5.0e-7"
+    if error.validator == "pattern" and where.endswith("api_key_env"):  # what was found may be the key
+        return f"{where}: not the name of an environment variable; a key itself must not stand in config"
     if error.validator == "required":
         return f"{where + ': ' if where else ''}{error.message}"
     description = error.schema.get("description") if isinstance(error.schema, dict) else None
@@ -143,6 +148,7 @@ def contradictions(config: dict) -> list[str]:
     if evaluator["kind"] == "dataset":
         problems.append("evaluation.evaluator: the data set has no preference between new samples; name another kind")
     problems += [f"{where}: {value} is not a finite number" for where, value in not_finite(config)]
+    problems += [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
     if config["sft"]["enabled"] and config["prompts"]["format"] in PROMPTS_ONLY:
         problems.append(f"sft.enabled: prompts.format {config['prompts']['format']} has no chosen responses")
     if config["prompts"]["messages_template"] and config["prompts"]["format"] != "columns":
@@ -338,6 +344,36 @@ def impossible_export(config: dict) -> list[str]:
             "tell them apart by {method}, {seed} and {round}"
         )
     return problems
+
+
+def unusable(where: str, text: str) -> list[str]:
+    """Why a text of config can be no part of a workflow: what no file or command can hold, and secrets.
+
+    All other texts are safe, as they reach programs quoted for the shell.
+    """
+    problems, key = [], where.split(".")[-1]
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in text):
+        problems.append("holds a control character")
+    if set(text) & set("{}<>") and key in FILES and not where.endswith("judge.model"):
+        problems.append(f"{text!r}: Snakemake reads {{…}} and <…> in file names as patterns; rename the file or folder")
+    if re.search(r"://[^/\s]*@", text):
+        problems.append(
+            "an address with a user name or password in it, which would stand in command lines and logs; "
+            "put a key into an environment variable"
+        )
+    return problems
+
+
+def texts(value, where: str = "") -> Iterable[tuple[str, str]]:
+    """Key and value of every text."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, where)
+    elif isinstance(value, str):
+        yield where, value
 
 
 def not_finite(value, where: str = "") -> Iterable[tuple[str, float]]:

@@ -9,14 +9,7 @@ import numpy as np
 from prefloop.rows import InputError, whole
 
 MINI_BATCH_ABOVE = 20_000  # prompts; Lloyd's algorithm below
-SAFE_CLASSES = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-}
+NUMBERS = ("i4", "i8", "f4", "f8")  # numpy's words for what arrays in the pickle may hold
 
 
 def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: int = 512) -> tuple[np.ndarray, int]:
@@ -85,13 +78,48 @@ def plane(embeddings: np.ndarray, seed: int) -> np.ndarray:
     return PCA(2, random_state=seed).fit_transform(embeddings.astype(np.float64))
 
 
+class StoredType:
+    """A pickled numpy dtype, which may be one of NUMBERS."""
+
+    def __init__(self, word: str, align: bool = False, copy: bool = True):
+        if word not in NUMBERS:
+            raise pickle.UnpicklingError(f"refused an array of {word!r}")
+        self.word = word
+
+    def __setstate__(self, state: tuple):
+        self.numpy = np.dtype({"<": "<", ">": ">"}[state[1]] + self.word)
+
+
+class StoredArray:
+    """A pickled numpy array, made again from its bytes.
+
+    numpy's own way back believes what a file says of an array's insides: a bad file could write anywhere in memory.
+    """
+
+    def __init__(self, *arguments):
+        self.values = np.empty(0)
+
+    def __setstate__(self, state: tuple):
+        _, shape, kind, fortran, data = state
+        self.values = np.frombuffer(data, kind.numpy).reshape(shape, order="F" if fortran else "C").copy()
+
+
+# What stands for the only names that a pickle of arrays and builtins has.
+STORED = {
+    ("numpy", "ndarray"): StoredArray,
+    ("numpy", "dtype"): StoredType,
+    ("numpy._core.multiarray", "_reconstruct"): StoredArray,
+    ("numpy.core.multiarray", "_reconstruct"): StoredArray,
+}
+
+
 class ArraysOnly(pickle.Unpickler):
-    """An unpickler for numpy arrays and builtin containers; any other class is refused before it can run."""
+    """An unpickler for arrays of numbers and builtin containers; any other class is refused before it can run."""
 
     def find_class(self, module: str, name: str):
-        if (module, name) not in SAFE_CLASSES:
+        if (module, name) not in STORED:
             raise pickle.UnpicklingError(f"refused {module}.{name}")
-        return super().find_class(module, name)
+        return STORED[module, name]
 
 
 def write_clusters(path: Path, value: dict) -> None:
@@ -105,8 +133,8 @@ def read_clusters(path: Path) -> dict:
     try:
         with Path(path).open("rb") as file:
             value = ArraysOnly(file).load()
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: not a readable clusters file ({error})") from error
+    except Exception as error:  # pickle raises whatever a bad file's bytes run into
+        raise InputError(f"{path}: not a readable clusters file ({type(error).__name__}: {error})") from error
     if not isinstance(value, dict) or not {"prompt_ids", "labels", "k"} <= value.keys():
         raise InputError(f"{path}: not a clusters file: expected prompt_ids, labels and k")
-    return value
+    return {name: item.values if isinstance(item, StoredArray) else item for name, item in value.items()}

@@ -40,8 +40,10 @@ def flags(settings: dict, prefix: str = "") -> str:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             words.append(f"--{name} {shlex.quote(json.dumps(value, ensure_ascii=False))}")
         elif value is not None and value != []:
-            values = value if isinstance(value, list) else [value]
-            words.append(" ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)]))
+            values = [shlex.quote(str(item)) for item in (value if isinstance(value, list) else [value])]
+            # A word that begins with a dash would be taken for a flag; a number that does is not.
+            joint = "=" if isinstance(value, str) and value.startswith("-") else " "
+            words.append(f"--{name}{joint}{' '.join(values)}")
     return " ".join(word for word in words if word)
 
 

