@@ -1,54 +1,7 @@
 # Trained policies as models that transformers and vLLM load, each with its card; on the hub if config says so.
 # Not part of the default target: snakemake export
 
-import json
-
-from prefloop.config import exports_of, repository_of
-
-METHOD_SECTIONS = SCHEMA["$defs"]["method"]["properties"]
-EXPORTED = exports_of(config)
 MERGED = "<results>/{method}/seed-{seed}/round-{round}/model"
-
-
-def rounds_until(wildcards, file):
-    """A file of every round up to the wildcards' own."""
-    return [
-        f"{run_of(wildcards)}/round-{r}/{file}"
-        for r in range(1, int(wildcards.round) + 1)
-    ]
-
-
-def costs_until(wildcards):
-    """Costs of all that led to a policy, evaluation not counted."""
-    feedback = model_of(of_method(config, wildcards.method)["feedback"]) or ""
-    asked = [feedback.removeprefix(TRAINED)] if feedback.startswith(TRAINED) else []
-    return [
-        f"{cluster_folder(wildcards.method)}/cluster.cost.json",
-        *(["<results>/sft/sft.cost.json"] if config["sft"]["enabled"] else []),
-        *(f"<results>/reward_models/{name}.cost.json" for name in asked),
-        *(
-            cost
-            for s in STEPS
-            for stage in ["generate", "reward", "perplexity"]
-            for cost in rounds_until(wildcards, f"step-{s}/{stage}.cost.json")
-        ),
-        *rounds_until(wildcards, "train.cost.json"),
-    ]
-
-
-def tables_of(wildcards):
-    """The tables that speak of a policy, which they do after the last round."""
-    wanted = [name for name in ("results", "differences") if name in TABLES]
-    last = int(wildcards.round) == ROUNDS[-1]
-    return [f"<results>/tables/{name}.csv" for name in wanted] if last else []
-
-
-def settings_for_card(wildcards):
-    """The config as a method has it, without what does not count under its words."""
-    shared = ["policy", "prompts", "rounds", "steps"]
-    shared += ["sft"] if config["sft"]["enabled"] else []
-    own = {name: settings_of(name, wildcards.method) for name in METHOD_SECTIONS}
-    return {key: config[key] for key in shared} | own
 
 
 rule merge:
@@ -91,9 +44,7 @@ rule model_card:
         "../environment.yml"
     params:
         title=f"{config['name']}-{{method}}-seed-{{seed}}-round-{{round}}",
-        settings=lambda wildcards: flags(
-            {"settings": json.dumps(settings_for_card(wildcards))}
-        ),
+        settings=lambda wildcards: flags({"settings": settings_of_run(wildcards)}),
         licence=lambda wildcards: flags({"licence": config["export"]["licence"]}),
         tables=lambda wildcards, input: flags({"tables": list(input.tables) or None}),
     shell:
@@ -131,7 +82,7 @@ rule export:
     input:
         [
             f"{RESULTS}/{where['method']}/seed-{where['seed']}/round-{where['round']}/{file}"
-            for where in EXPORTED
+            for where in exports_of(config)
             for file in [
                 "model/README.md",
                 *["push.json"] * bool(config["export"]["hub_id"]),
