@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shlex
+from pathlib import Path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)  # owner/name
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
