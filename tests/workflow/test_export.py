@@ -1,0 +1,30 @@
+"""snakemake export: what it makes, when, and what it is not part of."""
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from prefloop.rows import read_json
+
+
+def test_export_makes_a_model_and_a_card_of_each_methods_end(finished, copy_of):
+    directory = copy_of(finished)
+    assert directory.jobs() == set(), "export is no part of the default target"
+    done = directory.run("export")
+    assert done.returncode == 0, done.stdout
+    models = sorted(directory.path.glob("results/tiny/*/seed-*/round-*/model"))
+    assert [str(path.relative_to(directory.path / "results/tiny")) for path in models] == [
+        "dota/seed-0/round-2/model",
+        "uniform/seed-0/round-2/model",
+    ]
+    for folder in models:
+        assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == len(
+            AutoTokenizer.from_pretrained(folder)
+        )
+        card = (folder / "README.md").read_text()
+        assert f"# tiny-{folder.parents[2].name}-seed-0-round-2" in card
+        assert "3. round 2: policy.pt" in card and "## Results" in card and "| initial | 1 |" in card
+        assert str(directory.path) not in card and "/tmp" not in card
+        assert read_json(folder / "manifest.json")["source"] == "merged policy of llama"
+    assert directory.jobs("export") == set()
+    hub = ["--config", "export={hub_id: 'me/x-{method}-{round}', rounds: [1, 2]}"]
+    assert directory.jobs("export", *hub) == {"merge", "model_card", "push", "export"}
+    assert directory.jobs(*hub) == set()
