@@ -55,8 +55,8 @@ def small_disk():
 
 def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(workdir, finished, small_disk):
     full = 0
-    for size in (256, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384):
-        small_disk(workdir.path / "results", size)
+    for doublings in range(10):
+        small_disk(workdir.path / "results", 64 * 2**doublings)
         done = workdir.run(POLICY)
         if done.returncode == 0:
             break
@@ -102,7 +102,7 @@ def test_a_torn_file_is_named_and_made_again(finished, copy_of):
     assert f"step-1/generations.jsonl, line {lines}: not JSON" in done.stdout
     assert "the file may be torn" in done.stdout
     torn.unlink()
-    done = directory.run(POLICY)
+    done = directory.run(POLICY, str(torn.relative_to(directory.path)))
     assert done.returncode == 0, done.stdout
     assert torn.read_bytes() == content
     assert same_as(directory, finished)
@@ -121,15 +121,23 @@ def test_a_second_snakemake_is_refused_and_harms_nothing(workdir, finished):
     assert same_as(workdir, finished)
 
 
-def test_a_clock_that_was_set_back_makes_nothing_wrong(workdir, finished):
-    """What was made before the change lies in the future, and what is made after it seems older than its inputs."""
-    done = workdir.run(f"{RUN}/round-1/pairs.jsonl")
+def test_a_clock_that_was_set_back_is_told_and_mended_by_touch(workdir, finished):
+    """What was made before the change lies in the future: what is made from it seems older, which Snakemake refuses."""
+    rewards, pairs = f"{RUN}/round-1/step-1/rewards.jsonl", f"{RUN}/round-1/pairs.jsonl"
+    done = workdir.run(rewards)
     assert done.returncode == 0, done.stdout
     ahead = time.time() + 3600
     for path in (workdir.path / "results").rglob("*"):
         os.utime(path, (ahead, ahead))
-    done = workdir.run(POLICY)
+    done = workdir.run(pairs)
+    assert done.returncode != 0
+    assert "older modification time" in done.stdout
+    assert not (workdir.path / pairs).exists()
+    done = workdir.run("--touch", "--forceall", rewards)
     assert done.returncode == 0, done.stdout
+    done = workdir.run(pairs)
+    assert done.returncode == 0, done.stdout
+    assert "generate      2" not in done.stdout, "what had been made is kept"
     assert same_as(workdir, finished)
 
 
