@@ -16,7 +16,7 @@ test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default mo
 	pytest -q -m "not slow and not slurm" --durations=10
 
 slurm: .venv/tools ## the tests that start a SLURM of their own; skipped, saying why, where that cannot be
-	pytest -q -m slurm -rs
+	pytest -q -rs tests/workflow/test_slurm.py
 
 check: .venv/tools ## linters, and a dry-run of the default
 	ruff check . && ruff format --check .
