@@ -24,13 +24,14 @@ pytestmark = pytest.mark.slurm
 SCRIPTS = ROOT / "tests/slurm"
 MODEL_STAGES = {"generate", "reward", "perplexity", "train", "sample", "judge", "cluster"}
 POLICY = "results/tiny/dota/seed-0/round-1/policy.pt"
-# A reward that fails once and writes down the GPUs that it was given.
+# A reward that fails once, in rule reward and not in the evaluation, and writes down the GPUs that it was given.
 ONCE = """
 import os
+import sys
 from pathlib import Path
 
 def once(prompts, responses):
-    if not Path("has_failed").exists():
+    if Path(sys.argv[0]).name == "reward.py" and not Path("has_failed").exists():
         Path("has_failed").touch()
         raise MemoryError("as if the node's memory were full")
     Path("gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
