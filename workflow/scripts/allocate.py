@@ -10,7 +10,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.bandit import Arms, Bandit, draw, read_arms, scored, take_share
 from prefloop.clusters import read_clusters
-from prefloop.rows import InputError, has_pair, iterate_rows, read_rows, write_rows
+from prefloop.rows import InputError, has_pair, iterate_placed, iterate_rows, row_at, write_rows
 from prefloop.seeds import rng_for
 
 
@@ -47,25 +47,29 @@ def main(
         reuse: Draw prompts again once all have been annotated, instead of stopping with an error.
         pairs_only: Draw only prompts that came with a chosen and a rejected response, for sampler dataset.
     """
-    rows = read_rows(prompts, ["prompt_id", "messages"])
-    rows = [row for row in rows if has_pair(row)] if pairs_only else rows
-    if not rows:
+    places, ids = [], []
+    for place, row in iterate_placed(prompts, ["prompt_id", "messages"]):
+        if has_pair(row) or not pairs_only:
+            places.append(place)
+            ids.append(row["prompt_id"])
+    if not ids:
         raise InputError(
             f"{prompts}: no prompt comes with a pair of responses; choose another prompts.source or sampler"
         )
     state = read_clusters(clusters)
     cluster_of = dict(zip(state["prompt_ids"], state["labels"].tolist(), strict=True))
-    labels = np.array([cluster_of[row["prompt_id"]] for row in rows])
+    labels = np.array([cluster_of[prompt_id] for prompt_id in ids])
     if bandit.allocation == "all":
-        chosen = take_share(len(rows), step, steps, rng_for(seed, "allocate", round))
+        chosen = take_share(len(ids), step, steps, rng_for(seed, "allocate", round))
     else:
         drawn = Counter(row["prompt_id"] for path in used for row in iterate_rows(path, ["prompt_id"]))
-        times = np.array([drawn[row["prompt_id"]] for row in rows])
+        times = np.array([drawn[prompt_id] for prompt_id in ids])
         before = scored(read_arms(arms) if arms else Arms.fresh(state["k"]), state["centroids"], bandit)
         chosen = draw(before, labels, times, budget, rng_for(seed, "allocate", round, step), bandit, reuse=reuse)
-    write_rows(output, (rows[i] | {"cluster": int(labels[i])} for i in chosen))
+    with prompts.open("rb") as file:
+        write_rows(output, (row_at(file, places[i]) | {"cluster": int(labels[i])} for i in chosen))
     clusters_drawn = len(set(labels[chosen]))
-    print(f"allocate: {len(chosen)} of {len(rows)} prompts by {bandit.allocation}, {clusters_drawn} clusters")
+    print(f"allocate: {len(chosen)} of {len(ids)} prompts by {bandit.allocation}, {clusters_drawn} clusters")
 
 
 run(main)

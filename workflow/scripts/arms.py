@@ -10,7 +10,7 @@ from _program import run
 from prefloop.bandit import Arms, Bandit, read_arms, scored, update, write_arms
 from prefloop.clusters import read_clusters
 from prefloop.metrics import METRICS
-from prefloop.pairs import best_worst_pairs, read_responses, to_columns
+from prefloop.pairs import best_worst_pairs, in_batches, iterate_responses, stacked, to_columns
 from prefloop.seeds import rng_for
 from prefloop.stats import rank_normalise
 
@@ -52,18 +52,20 @@ def main(
     """
     state = read_clusters(clusters)
     before = read_arms(arms) if arms else Arms.fresh(state["k"])
-    groups = read_responses(rewards, pfp)
-    pairs, tied = best_worst_pairs(groups)
-    worth = np.full(len(groups), -np.inf)
-    if pairs:
-        values = METRICS[metric](to_columns(pairs, beta), rng_for(seed, "arms", round, step))
-        place = {prompt_id: i for i, prompt_id in enumerate(groups)}
-        worth[[place[pair.chosen["prompt_id"]] for pair in pairs]] = values
-    drawn_from = np.array([group[0]["cluster"] for group in groups.values()])
-    after = update(before, drawn_from, normalised(worth, normalise), gamma, bandit.exploration)
+    columns, paired, drawn_from = [], [], []
+    for groups in in_batches(iterate_responses(rewards, pfp)):
+        pairs, _ = best_worst_pairs(groups)
+        columns.append(to_columns(pairs))
+        with_pair = {pair.chosen["prompt_id"] for pair in pairs}
+        paired += [prompt_id in with_pair for prompt_id in groups]
+        drawn_from += [group[0]["cluster"] for group in groups.values()]
+    worth = np.full(len(paired), -np.inf)
+    if any(paired):
+        worth[np.array(paired)] = METRICS[metric](stacked(columns, beta), rng_for(seed, "arms", round, step))
+    after = update(before, np.array(drawn_from), normalised(worth, normalise), gamma, bandit.exploration)
     after.score = scored(after, state["centroids"], bandit).score
     write_arms(output, after, round=round, step=step)
-    print(f"arms: {len(groups)} prompts by {metric}, {tied} of them without a best and a worst response")
+    print(f"arms: {len(paired)} prompts by {metric}, {paired.count(False)} of them without a best and a worst response")
 
 
 def normalised(worth: np.ndarray, how: str) -> np.ndarray:

@@ -150,8 +150,11 @@ def exp3_probabilities(log_weight: np.ndarray, exploration: float) -> np.ndarray
 def thompson(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -> np.ndarray:
     """For every prompt the arm whose mean is largest in a draw from Beta(1 + S, 1 + n − S); rewards lie in [0, 1]."""
     lost = np.maximum(arms.count - arms.reward_sum, 0)
-    draws = rng.beta(1 + arms.reward_sum, 1 + lost, size=(budget, len(lost)))
-    return np.bincount(draws.argmax(axis=1), minlength=len(lost))
+    won = np.zeros(len(lost), dtype=int)
+    for done in range(0, budget, 1000):  # a matrix of the whole budget may not fit in memory
+        draws = rng.beta(1 + arms.reward_sum, 1 + lost, size=(min(1000, budget - done), len(lost)))
+        won += np.bincount(draws.argmax(axis=1), minlength=len(lost))
+    return won
 
 
 # From config's word to (arms, budget, rng, settings) -> prompts wanted of each arm [arms]. `uniform` and `all`

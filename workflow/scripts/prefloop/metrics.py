@@ -25,7 +25,7 @@ def ordered_pairs(rewards: Iterable[float]) -> tuple[list[tuple[int, int]], int]
 def best_worst_pair(rewards: Iterable[float]) -> tuple[int, int] | None:
     """The first best response against the first worst, or None if all are tied."""
     rewards = list(rewards)
-    best, worst = int(np.argmax(rewards)), int(np.argmin(rewards))
+    best, worst = rewards.index(max(rewards)), rewards.index(min(rewards))
     return (best, worst) if rewards[best] > rewards[worst] else None
 
 

@@ -1,13 +1,17 @@
 """From scored responses to preference pairs: join, pair up, filter, keep the best by one metric."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from prefloop.metrics import Pairs, best_worst_pair, ordered_pairs
-from prefloop.rows import InputError, by_prompt, read_rows
+from prefloop.rows import InputError, iterate_placed, row_at
+
+BATCH = 10  # prompts: with more, the token ids of so many responses no longer fit the processor's cache
 
 
 class Pair(NamedTuple):
@@ -26,18 +30,70 @@ def read_responses(rewards: Path, pfp: Path, generations: Path | None = None) ->
 
     Raises InputError if a response is missing from one of the files.
     """
-    rows = read_rows(rewards, ["prompt_id", "cluster", "response_id", "reward"])
-    others = {pfp: ["prompt_id", "response_id", "n_tokens", "logp", "logp_ref"]}
+    return dict(iterate_responses(rewards, pfp, generations))
+
+
+def iterate_responses(rewards: Path, pfp: Path, generations: Path | None = None) -> Iterator[tuple[str, list[dict]]]:
+    """As `read_responses`, one prompt at a time; a prompt's rewards must stand together, or InputError is raised."""
+    seen: set[str] = set()
+    for prompt_id, responses in groupby(joined(rewards, pfp, generations), itemgetter("prompt_id")):
+        if prompt_id in seen:
+            raise InputError(f"{rewards}: the rows of prompt {prompt_id} do not stand together; sort them by prompt")
+        seen.add(prompt_id)
+        yield prompt_id, list(responses)
+
+
+def joined(rewards: Path, pfp: Path, generations: Path | None) -> Iterator[dict]:
+    """Each response as one row, in the order of `rewards`, with the places of its rows in the files as `places`."""
+    others = [Finder(pfp, ["n_tokens", "logp", "logp_ref"])]
     if generations is not None:
-        others[generations] = ["prompt_id", "response_id", "response", "token_ids", "sampler", "component"]
-    for path, required in others.items():
-        found = {(row["prompt_id"], row["response_id"]): row for row in read_rows(path, required)}
-        for i, row in enumerate(rows):
-            key = row["prompt_id"], row["response_id"]
-            if key not in found:
-                raise InputError(f"{path}: no row for prompt {key[0]}, response {key[1]}, which {rewards} has")
-            rows[i] = found[key] | row
-    return by_prompt(rows)
+        others.append(Finder(generations, ["response", "token_ids", "sampler", "component"]))
+    for place, row in iterate_placed(rewards, ["prompt_id", "cluster", "response_id", "reward"]):
+        key, places = (row["prompt_id"], row["response_id"]), [place]
+        for other in others:
+            found = other.find(key)
+            if found is None:
+                raise InputError(f"{other.path}: no row for prompt {key[0]}, response {key[1]}, which {rewards} has")
+            places.append(found[0])
+            row = found[1] | row
+        yield row | {"places": tuple(places)}
+
+
+class Finder:
+    """Finds a file's rows by prompt and response id, each once.
+
+    It reads only as far as it must, and what comes before it is asked for waits in memory: nothing where the
+    questions come in the file's own order, as they do here.
+    """
+
+    def __init__(self, path: Path, required: list[str]):
+        self.path = path
+        self.rows = iterate_placed(path, ["prompt_id", "response_id", *required])
+        self.waiting: dict[tuple, tuple[int, dict]] = {}
+
+    def find(self, key: tuple) -> tuple[int, dict] | None:
+        """(place, row) of the key; None if the file has no such row left."""
+        while key not in self.waiting:
+            place, row = next(self.rows, (0, None))
+            if row is None:
+                return None
+            self.waiting[row["prompt_id"], row["response_id"]] = place, row
+        return self.waiting.pop(key)
+
+
+def read_again(files: Iterable[BinaryIO], places: Iterable[int]) -> dict:
+    """The response whose rows lie at `places` of the files that `joined` read, opened in the same order."""
+    response: dict = {}
+    for file, place in zip(files, places, strict=True):
+        response = row_at(file, place) | response
+    return response
+
+
+def in_batches(responses: Iterable[tuple[str, list[dict]]]) -> Iterator[dict[str, list[dict]]]:
+    """Prompts with their responses, `BATCH` prompts at a time."""
+    responses = iter(responses)
+    while groups := dict(islice(responses, BATCH)):
+        yield groups
 
 
 def preferences(responses: list[dict]) -> list[tuple[int, int]]:
@@ -118,6 +174,12 @@ def to_columns(pairs: Iterable[Pair], beta: float | None = None) -> Pairs:
         for name, field in fields.items():
             columns[f"{name}_{side}"] = np.array([row[field] for row in rows], dtype=float)
     return columns
+
+
+def stacked(parts: list[Pairs], beta: float) -> Pairs:
+    """The columns of several parts as one, with β. The parts are emptied, so that no number is in memory twice."""
+    names = list(parts[0])
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in names} | {"beta": np.array(beta)}
 
 
 def choose(columns: Pairs, which: np.ndarray) -> Pairs:

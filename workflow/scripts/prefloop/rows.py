@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 class InputError(ValueError):
@@ -47,17 +48,31 @@ def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
 
 def iterate_rows(path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False) -> Iterator[dict]:
     """As `read_rows`, one row at a time; an empty file is an error unless it `may_be_empty`."""
-    path, required, number = Path(path), tuple(required), 0
+    return (row for _, row in iterate_placed(path, required, may_be_empty=may_be_empty))
+
+
+def iterate_placed(
+    path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False
+) -> Iterator[tuple[int, dict]]:
+    """As `iterate_rows`, each row with the byte at which its line starts; `row_at` reads it again from there."""
+    path, required, number, place = Path(path), tuple(required), 0, 0
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, line in enumerate(file, start=1):
-                yield parse_row(line, required, f"{path}, line {number}")
+                yield place, parse_row(line.decode(), required, f"{path}, line {number}")
+                place += len(line)
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}, after line {number}: unreadable ({error})") from error
     if number == 0 and not may_be_empty:
         raise InputError(f"{path}: empty file, expected one JSON object a line")
+
+
+def row_at(file: BinaryIO, place: int) -> dict:
+    """The row whose line starts at a byte of a plain JSON-lines file that was read, and so checked, before."""
+    file.seek(place)
+    return json.loads(file.readline())
 
 
 def parse_row(line: str, required: Iterable[str], where: str) -> dict:
