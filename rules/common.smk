@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -84,6 +85,7 @@ def code_of(script):
     return code_files(f"workflow/scripts/{script}.py")
 
 
+@cache
 def settings_of(section, method=None):
     """A config section as a method has it, without what does not count under its words."""
     settings = of_method(config, method)[section]

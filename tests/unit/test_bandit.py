@@ -174,6 +174,14 @@ def test_thompson_draws_each_arm_as_often_as_it_may_be_the_best():
     assert got[0] / 4000 == pytest.approx(0.989, abs=0.005)
 
 
+def test_thompson_s_draws_are_the_same_a_part_at_a_time():
+    """A budget of 2,500 over 3 arms in one matrix of draws, and as the allocation takes them."""
+    arms = arms_of([4, 9, 2], [3.0, 4.0, 1.0])
+    draws = np.random.default_rng(5).beta([4.0, 5.0, 2.0], [2.0, 6.0, 2.0], size=(2500, 3))
+    whole = np.bincount(draws.argmax(axis=1), minlength=3)
+    assert thompson(arms, 2500, np.random.default_rng(5), Bandit()).tolist() == whole.tolist()
+
+
 @pytest.mark.parametrize("allocation", [name for name, function in ALLOCATIONS.items() if function])
 def test_settled_allocations_are_possible_and_exact(allocation):
     rng = np.random.default_rng(1)

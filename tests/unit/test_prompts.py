@@ -13,6 +13,7 @@ import tiny
 from conftest import ROOT, SHARED_DATA
 from prefloop.prompts import (
     Columns,
+    Known,
     check_settings,
     filled,
     parse_template,
@@ -176,6 +177,22 @@ def test_the_same_text_under_two_ids_is_one_prompt():
         ("line 2", {"prompt_id": "y", "messages": TURNS}, True),
     ]
     assert [row["prompt_id"] for row in unique(rows)[0]] == ["x"]
+
+
+def test_a_source_in_parts_is_the_source_as_a_whole():
+    """What an earlier part had is known in a later one: repeated prompts, and ids given twice."""
+    texts = [("x", "a"), ("y", "b"), ("z", "a"), ("v", "c"), ("w", "b")]
+    rows = [
+        (f"line {i}", {"prompt_id": name, "messages": [{"role": "user", "content": text}]}, True)
+        for i, (name, text) in enumerate(texts)
+    ]
+    known = Known({}, set())
+    parts = [unique(rows[:2], known), unique(rows[2:], known)]
+    kept, dropped = unique(rows)
+    assert [row for part, _ in parts for row in part] == kept
+    assert [counts["repeated"] for _, counts in parts] == [0, dropped["repeated"]] == [0, 2]
+    with pytest.raises(InputError, match="line 0: duplicate prompt_id x, first in line 0"):
+        unique(rows[:1], known)
 
 
 def test_one_id_for_two_prompts_is_refused_even_in_a_published_data_set():

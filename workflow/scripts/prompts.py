@@ -1,11 +1,19 @@
-"""Read prompts from their source, drop long ones, and split them into train and held-out."""
+"""Read prompts from their source, drop long ones, and split them into train and held-out.
 
+Of rows that were read, only their ids, identities and places stay in memory.
+"""
+
+import json
+from array import array
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from _program import run
 from prefloop.chat import load_tokenizer
 from prefloop.prompts import (
     Columns,
+    Known,
     check_settings,
     parse_template,
     prompt_rows,
@@ -15,8 +23,10 @@ from prefloop.prompts import (
     unique,
     without_void_pairs,
 )
-from prefloop.rows import InputError, read_json, write_rows
+from prefloop.rows import InputError, read_json, row_at, write_rows
 from prefloop.seeds import rng_for
+
+PART = 1000  # rows in memory at once
 
 
 def main(
@@ -59,20 +69,38 @@ def main(
     """
     template = parse_template(messages_template) if messages_template is not None else None
     check_settings(format, columns, template)
-    raw = read_source(source, packaged, subset, split)
-    rows, dropped = unique(prompt_rows(raw, format, columns, template))
-    total = len(rows) + sum(dropped.values())
-    rows, void = without_void_pairs(rows)
     tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
-    rows, long = short_enough(rows, tokenizer, max_prompt_tokens, max_response_tokens)
-    account = f"{total} rows of {source}; dropped {listed(dropped | long)}"
-    account += f"; pairs left out of prompts that stay: {listed(void)}" if void else ""
-    if not rows:
-        raise InputError(f"no prompt is left: {account}; see prompts.format, max_prompt_tokens, max_response_tokens")
-    training, evaluation = split_rows(rows, take, eval_fraction, rng_for(seed, "prompts"))
-    write_rows(train, training)
-    write_rows(held_out, evaluation)
+    raw = prompt_rows(read_source(source, packaged, subset, split), format, columns, template)
+    train.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=train.parent) as usable:  # in a source's order; the split is not, and needs them all
+        places, known, total = array("q"), Known({}, set()), 0
+        dropped, void, long = {}, {}, {}
+        while part := list(islice(raw, PART)):
+            total += len(part)
+            rows, counts = unique(part, known)
+            add(dropped, counts)
+            rows, counts = without_void_pairs(rows)
+            add(void, counts)
+            rows, counts = short_enough(rows, tokenizer, max_prompt_tokens, max_response_tokens)
+            add(long, counts)
+            for row in rows:
+                places.append(usable.tell())
+                usable.write(json.dumps(row).encode() + b"\n")
+        account = f"{total} rows of {source}; dropped {listed(dropped | long)}"
+        account += f"; pairs left out of prompts that stay: {listed(void)}" if void else ""
+        if not places:
+            raise InputError(
+                f"no prompt is left: {account}; see prompts.format, max_prompt_tokens, max_response_tokens"
+            )
+        training, evaluation = split_rows(places, take, eval_fraction, rng_for(seed, "prompts"))
+        write_rows(train, (row_at(usable, place) for place in training))
+        write_rows(held_out, (row_at(usable, place) for place in evaluation))
     print(f"prompts: {account}; {len(training)} for training, {len(evaluation)} held out")
+
+
+def add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
 
 
 def listed(counts: dict[str, int]) -> str:

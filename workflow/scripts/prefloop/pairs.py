@@ -113,6 +113,8 @@ def best_worst_of(responses: list[dict]) -> tuple[int, int] | None:
     judged = [i for i, row in enumerate(responses) if row["reward"] is not None]
     found = best_worst_pair(responses[i]["reward"] for i in judged) if judged else None
     pair = (judged[found[0]], judged[found[1]]) if found else None
+    if "beats" not in responses[0]:
+        return pair
     return pair if pair in preferences(responses) else None
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,14 +210,25 @@ def identity(messages: list[dict]) -> str:
     return "p" + hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
-def unique(rows: Iterable[tuple[str, dict | str, bool]]) -> tuple[list[dict], dict[str, int]]:
+class Known(NamedTuple):
+    """What `unique` remembers of rows that it has let go."""
+
+    first: dict[str, str]
+    """By prompt_id where it stood first."""
+    contents: set[str]
+    """Of every prompt that was kept, its identity."""
+
+
+def unique(
+    rows: Iterable[tuple[str, dict | str, bool]], known: Known | None = None
+) -> tuple[list[dict], dict[str, int]]:
     """Usable rows without repeated prompts, and how many were dropped for which reason.
 
     Items are those of `prompt_rows`. A prompt that occurs again, under whatever id, is dropped, so that none is
     both trained on and held out. An id that was given twice raises InputError, as does one id for two prompts.
+    `known` are the rows before these, where a source comes in parts; it is added to.
     """
-    first: dict[str, str] = {}
-    seen: set[str] = set()
+    first, seen = known or Known({}, set())
     kept, dropped = [], {"repeated": 0}
     for where, row, given in rows:
         if isinstance(row, str):
@@ -274,10 +286,8 @@ def longest_response(row: dict, tokenizer) -> int:
     return max(map(len, responses), default=0)
 
 
-def split_rows(
-    rows: list[dict], take: int | None, eval_fraction: float, rng: np.random.Generator
-) -> tuple[list[dict], list[dict]]:
-    """Shuffle, keep `take` (all if None), and split into train and held-out rows, at least one of each.
+def split_rows(rows: Sequence, take: int | None, eval_fraction: float, rng: np.random.Generator) -> tuple[list, list]:
+    """Shuffle rows or their places, keep `take` (all if None), split into train and held-out, at least one of each.
 
     Raises InputError if there are fewer than two prompts, or fewer than `take`.
     """

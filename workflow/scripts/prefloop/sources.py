@@ -1,12 +1,16 @@
 """Which files a program consists of, read from its imports without running it."""
 
 import ast
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def code_files(script: Path) -> list[str]:
-    """A program and every module of this folder that it imports, directly or through others; paths as given."""
+    """A program and every module of this folder that it imports, directly or through others; paths as given.
+
+    Rules ask for the same programs thousands of times a start, so each is read once.
+    """
     script = Path(script)
     found, queue = [str(script)], [script]
     while queue:
@@ -19,11 +23,13 @@ def code_files(script: Path) -> list[str]:
     return found
 
 
-def local_imports(path: Path) -> Iterable[str]:
+@cache
+def local_imports(path: Path) -> list[str]:
     """Dotted names that a file imports, at its top or within functions."""
+    names = []
     for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
+    return names

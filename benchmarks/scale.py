@@ -1,0 +1,276 @@
+"""How much memory and time the stages that hold no model take on large inputs, and how long a large plan takes.
+
+    OMP_NUM_THREADS=2 python benchmarks/scale.py [--only pairs] [--folder /a/large/disk]
+
+Rows are made up, but of a real size: responses of 64 to 192 token ids and a text of three quarters as many words.
+Every stage is the program that the pipeline runs, as a process of its own: its seconds include its start, its memory is
+the largest resident set that the system counted. Medians of three (least–most) are printed as a Markdown table, one
+run where the first takes longer than `LONG`. The files take 4 GB in a temporary folder, which `--folder` places.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "workflow/scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from prefloop.bandit import Arms, update, write_arms  # noqa: E402
+from prefloop.clusters import write_clusters  # noqa: E402
+from prefloop.rows import write_rows  # noqa: E402
+
+PROMPTS, RESPONSES, CLUSTERS, WIDTH = 250_000, 4, 1_000, 384
+POOL = 200_000  # prompts to draw from, and embeddings
+REPEATS, LONG = 3, 30  # runs of one that takes less than so many seconds
+METHODS = ["dota", "dota_as_released", "uniform", "quad", "online_dpo", "xpo", "gshf", "mixp"]
+METHODS += ["less_is_more", "difficulty"]
+CLUSTER = f"""
+import sys, numpy as np
+sys.path.insert(0, {str(SCRIPTS)!r})
+from prefloop.clusters import cluster, plane
+embeddings = np.load(sys.argv[1])
+labels, centroids, inertia = cluster(embeddings, {CLUSTERS}, seed=0)
+plane(embeddings, seed=0)
+print(f"inertia {{inertia:.0f}}, {{len(np.unique(labels))}} clusters")
+"""
+
+
+def texts(rng: np.random.Generator, count: int) -> list[tuple[list[int], str]]:
+    """(token ids, text) of `count` made-up responses."""
+    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 9))) for _ in range(5000)]
+    sizes = rng.integers(64, 193, count)
+    return [
+        (rng.integers(0, 49152, n).tolist(), " ".join(words[i] for i in rng.integers(0, 5000, 3 * n // 4)))
+        for n in sizes
+    ]
+
+
+def prompt_rows(pool: list, count: int) -> Iterator[dict]:
+    for i in range(count):
+        content = f"{i}: {pool[i % len(pool)][1][:300]}"
+        yield {
+            "prompt_id": f"p{i:012x}",
+            "messages": [{"role": "user", "content": content}],
+            "cluster": i % CLUSTERS,
+        }
+
+
+def response_rows(pool: list, rng: np.random.Generator, prompts: int, responses: int) -> Iterator[tuple[dict, ...]]:
+    """A row of rewards, log-probabilities and generations for every response to every prompt."""
+    for i in range(prompts):
+        drawn = rng.integers(len(pool), size=responses)
+        rewards, logps = rng.normal(size=responses).tolist(), (-rng.gamma(20, 10, responses)).tolist()
+        for number, (choice, reward, logp) in enumerate(zip(drawn, rewards, logps, strict=True)):
+            ids, text = pool[choice]
+            where = {"prompt_id": f"p{i:012x}", "cluster": i % CLUSTERS, "response_id": number}
+            said = {"response": text, "token_ids": ids, "sampler": "policy", "component": "policy"}
+            yield (
+                where | {"reward": reward},
+                where | {"n_tokens": len(ids), "logp": logp, "logp_ref": logp + 1},
+                where | said | {"finish_reason": "stop", "n_tokens": len(ids)},
+            )
+
+
+def write_responses(files: list[Path], rows: Iterator[tuple[dict, ...]]) -> None:
+    """Each of the tuples' rows to its file; files that are not named are left out."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(file.open("w")) for file in files]
+        for row in rows:
+            for file, part in zip(opened, row, strict=False):
+                file.write(json.dumps(part) + "\n")
+
+
+def write_round(folder: Path, rng: np.random.Generator) -> None:
+    """The files of a round with a million responses."""
+    pool = texts(rng, 2000)
+    write_rows(folder / "prompts.jsonl", prompt_rows(pool, PROMPTS))
+    files = [folder / f"{name}.jsonl" for name in ("rewards", "pfp", "generations")]
+    write_responses(files, response_rows(pool, rng, PROMPTS, RESPONSES))
+
+
+def write_steps(folder: Path, rng: np.random.Generator) -> None:
+    """What arms reads of a step of a usual size, and of one that annotated the whole pool."""
+    pool = texts(rng, 2000)
+    for size, prompts in {"small": 10_000, "large": POOL}.items():
+        files = [folder / f"{name}_{size}.jsonl" for name in ("rewards", "pfp")]
+        write_responses(files, response_rows(pool, rng, prompts, 2))
+
+
+def write_pool(folder: Path, rng: np.random.Generator) -> None:
+    """All training prompts, and those that a step before has annotated."""
+    pool = texts(rng, 2000)
+    write_rows(folder / "train.jsonl", prompt_rows(pool, POOL))
+    write_rows(folder / "used.jsonl", prompt_rows(pool, 10_000))
+
+
+def write_bandit(folder: Path, rng: np.random.Generator) -> None:
+    """clusters.pkl of the pool, and arms.json of a step before."""
+    labels = np.arange(POOL) % CLUSTERS
+    centroids = rng.standard_normal((CLUSTERS, WIDTH)).astype(np.float32)
+    ids = [f"p{i:012x}" for i in range(POOL)]
+    state = {"prompt_ids": ids, "labels": labels, "centroids": centroids, "k": CLUSTERS, "inertia": 0.0, "inertias": {}}
+    write_clusters(folder / "clusters.pkl", state)
+    arms = update(Arms.fresh(CLUSTERS), labels[:10_000], rng.random(10_000), 1.0)
+    write_arms(folder / "arms.json", arms, round=1, step=1)
+
+
+def write_source(folder: Path, rng: np.random.Generator) -> None:
+    """A packed file of a million prompts, and a tokenizer of single bytes to count them with."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pool = texts(rng, 2000)
+    with gzip.open(folder / "source.jsonl.gz", "wt", compresslevel=1) as file:
+        for row in prompt_rows(pool, 1_000_000):
+            file.write(json.dumps({"prompt": row["messages"][0]["content"]}) + "\n")
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=letters | {"<end>": 256}, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder / "model")
+    (folder / "model/manifest.json").write_text("{}")
+
+
+def write_embeddings(folder: Path, rng: np.random.Generator) -> None:
+    """Directions around 3,000 topics of uneven size, as embeddings of prompts are."""
+    centres = rng.standard_normal((3000, WIDTH), dtype=np.float32)
+    topics = rng.choice(3000, POOL, p=rng.dirichlet(np.full(3000, 0.5)))
+    found = centres[topics]
+    found += 0.8 * rng.standard_normal(found.shape, dtype=np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    np.save(folder / "embeddings.npy", found)
+
+
+def write_plan(folder: Path, rng: np.random.Generator) -> None:
+    """A working directory with an experiment of 10 methods, 5 seeds, 3 rounds and 8 steps, of which nothing is made."""
+    for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]:
+        (folder / name).symlink_to(ROOT / name)
+    config = (ROOT / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config)
+    large = {"name": "large", "seeds": list(range(5)), "rounds": 3, "steps": 8, "compare": METHODS}
+    (folder / "large.yaml").write_text(json.dumps(large | {"bandit": {"reuse": True}}))
+
+
+def program(name: str, flags: str) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{name}.py"), *flags.split()]
+
+
+SEED = "--seed 0 --round 1"
+STEP = f"{SEED} --step 2 --clusters clusters.pkl --arms arms.json"
+ROUND = f"--prompts prompts.jsonl --generations generations.jsonl --rewards rewards.jsonl --pfp pfp.jsonl {SEED}"
+ALLOCATE = f"{STEP} --steps 8 --prompts train.jsonl --used used.jsonl --budget 10000"
+READ = "--packaged none --model model/manifest.json --train t.jsonl --held-out e.jsonl"
+PLAN = ["--dry-run", "--quiet", "all", "--cores", "2", "--configfile", "large.yaml"]
+# By name: (who writes its files, what it reads and does, its command, seconds and GB that it may take).
+WORK = {
+    "pairs": (
+        [write_round],
+        "1,000,000 responses, the 100,000 best of 1,500,000 pairs by PFP",
+        program("pairs", f"{ROUND} --metric pfp --top-n 100000 --output pairs.jsonl"),
+        (60, 1),
+    ),
+    "allocate": (
+        [write_bandit, write_pool],
+        "10,000 of 200,000 prompts, 1,000 clusters, proportional",
+        program("allocate", f"{ALLOCATE} --allocation proportional --output drawn.jsonl"),
+        (5, None),
+    ),
+    "allocate thompson": (
+        [write_bandit, write_pool],
+        "the same by Thompson sampling",
+        program("allocate", f"{ALLOCATE} --allocation thompson --output drawn.jsonl"),
+        (5, None),
+    ),
+    "arms": (
+        [write_bandit, write_steps],
+        "a step of 10,000 prompts with 2 responses each, 1,000 clusters",
+        program("arms", f"{STEP} --rewards rewards_small.jsonl --pfp pfp_small.jsonl --output arms_2.json"),
+        (5, None),
+    ),
+    "arms all": (
+        [write_bandit, write_steps],
+        "a step of all 200,000 prompts with 2 responses each",
+        program("arms", f"{STEP} --rewards rewards_large.jsonl --pfp pfp_large.jsonl --output arms_2.json"),
+        (5, None),
+    ),
+    "prompts": (
+        [write_source],
+        "1,000,000 rows of a .jsonl.gz file",
+        program("prompts", f"--source source.jsonl.gz --max-prompt-tokens 10000 {READ}"),
+        (None, None),
+    ),
+    "cluster": (
+        [write_embeddings],
+        "k-means of 200,000 × 384 embeddings, k = 1,000, and their map",
+        [sys.executable, "-c", CLUSTER, "embeddings.npy"],
+        (120, 2),
+    ),
+    "dry-run": (
+        [write_plan],
+        "10 methods × 5 seeds × 3 rounds × 8 steps",
+        [sys.executable, "-m", "snakemake", *PLAN],
+        (30, None),
+    ),
+}
+
+
+def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
+    """Seconds, GB (10⁹ bytes) of memory at most, and the last line printed, of a command that must succeed."""
+    with (folder / "printed").open("w+") as printed:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        lines = printed.read().strip().splitlines()
+    if child.returncode:
+        raise SystemExit("\n".join(lines[-20:]))
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, lines[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=list(WORK), default=list(WORK))
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    chosen = parser.parse_args()
+    versions = ", ".join(f"{name} {version(name)}" for name in ["numpy", "scikit-learn", "transformers", "snakemake"])
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; "
+        f"Python {platform.python_version()}, {versions}\n"
+    )
+    print("| stage | input | seconds | allowed | GB | allowed |\n|---|---|---:|---:|---:|---:|")
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
+        written, said = set(), []
+        for name in chosen.only:
+            writers, what, command, (seconds_allowed, memory_allowed) = WORK[name]
+            for write in [write for write in writers if write not in written]:
+                write(Path(temporary), rng)
+                written.add(write)
+            runs = [measure(command, Path(temporary))]
+            while len(runs) < REPEATS and runs[0][0] < LONG:
+                runs.append(measure(command, Path(temporary)))
+            times, memory = sorted(run[0] for run in runs), max(run[1] for run in runs)
+            spread = f" ({times[0]:.1f}–{times[-1]:.1f})" if len(times) > 1 else ""
+            cells = [name, what, f"{statistics.median(times):.1f}{spread}", seconds_allowed, f"{memory:.2f}"]
+            print("| " + " | ".join(str(cell or "") for cell in [*cells, memory_allowed]) + " |", flush=True)
+            said.append(f"{name}: {runs[0][2]}")
+    print("\n" + "\n".join(said))
+
+
+if __name__ == "__main__":
+    main()
