@@ -1,6 +1,9 @@
 """Clusters: planted groups are found, and the pickle cannot run code."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from transformers import AutoModel, BertConfig, BertModel
 
 import tiny
+from conftest import ROOT
 from prefloop.chat import load_tokenizer
 from prefloop.clusters import assign, cluster, elbow, embed, plane, read_clusters, write_clusters
 from prefloop.rows import InputError
@@ -71,10 +75,24 @@ def test_embeddings_do_not_see_padding(kind, model_folders, encoder):
     assert together[0] == pytest.approx((hidden / hidden.norm()).numpy(), abs=1e-5)
 
 
-def test_many_prompts_are_clustered_in_mini_batches(monkeypatch):
-    monkeypatch.setattr("prefloop.clusters.MINI_BATCH_ABOVE", 50)
+def test_many_prompts_are_clustered_from_one_start(monkeypatch):
+    monkeypatch.setattr("prefloop.clusters.ONE_START_ABOVE", 50)
     labels, _, _ = cluster(planted(), 4, seed=0)
     assert all(len(set(group)) == 1 for group in labels.reshape(4, 25))
+
+
+def test_many_threads_give_the_same_bytes():
+    """scikit-learn's own k-means with four threads does not: here two of five such runs differed."""
+    program = (
+        "import sys, hashlib, numpy as np\n"
+        "from prefloop.clusters import cluster\n"
+        "points = np.random.default_rng(0).standard_normal((5000, 64), dtype=np.float32)\n"
+        "for _ in range(5): print(hashlib.sha256(cluster(points, 20, seed=0)[1].tobytes()).hexdigest())\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "4", "PYTHONPATH": str(ROOT / "workflow/scripts")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.split()) == 5
+    assert len(set(done.stdout.split())) == 1
 
 
 def test_plane_has_two_coordinates():
