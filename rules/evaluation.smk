@@ -1,3 +1,6 @@
+include: "functions/evaluation.smk"
+
+
 # What a policy is worth: one sample a held-out prompt and temperature, against an opponent's; and how far it has gone from the
 # initial policy. All policies sample with the same random numbers, prompt by prompt: equal policies give equal samples, and
 # what differs between two policies' scores is less the luck of the draw. Bootstrapping over prompts resamples that luck too.

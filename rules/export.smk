@@ -1,6 +1,10 @@
 # Trained policies as models that transformers and vLLM load, each with its card; on the hub if config says so.
 # Not part of the default target: snakemake export
 
+
+include: "functions/export.smk"
+
+
 MERGED = "<results>/{method}/seed-{seed}/round-{round}/model"
 
 

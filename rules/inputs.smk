@@ -1,3 +1,6 @@
+include: "functions/training.smk"
+
+
 rule fetch_model:
     input:
         code=code_of("fetch_model"),

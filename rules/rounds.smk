@@ -1,3 +1,6 @@
+include: "functions/rounds.smk"
+
+
 # One round of one run: the steps draw, answer and score prompts and teach the arms; then pairs are formed and trained on.
 
 

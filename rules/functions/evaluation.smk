@@ -1,0 +1,89 @@
+# What evaluation, figures and tables read and write.
+from dataclasses import asdict
+
+from prefloop.experiment import CHOSEN
+
+
+def model_under(wildcards):
+    """What an evaluated policy is a change of: the fetched model or, once fine-tuned, that."""
+    return FETCHED if wildcards.policy == "base" else BASE
+
+
+def policy_evaluated(wildcards):
+    """An evaluated policy: what training wrote, or a model that no preference was trained into."""
+    if wildcards.policy in ("base", "initial"):
+        return model_under(wildcards)
+    return f"<results>/{wildcards.policy}/policy.pt"
+
+
+def opponent_samples(wildcards):
+    """Whom a policy is compared with: the initial policy, or a method at the same seed and round."""
+    if wildcards.opponent == CHOSEN:
+        return []
+    _, _, run = wildcards.policy.partition("/")
+    opponent = f"{wildcards.opponent}/{run}" if run else wildcards.opponent
+    opponent = "initial" if wildcards.opponent == "initial" else opponent
+    return f"<results>/{opponent}/evaluation/temperature-{wildcards.temperature}/samples.jsonl"
+
+
+def experiment_flags(**more):
+    """What a program needs that reads a whole experiment, and flags of its own."""
+    text = flags(asdict(EXPERIMENT) | more)
+    # A function, as Snakemake would take braces in a plain text for wildcards.
+    return lambda wildcards: text
+
+
+def verdicts_of(contests):
+    """The verdict files of contests."""
+    return [f"{RESULTS}/{contest.verdicts}" for contest in contests]
+
+
+def table(name, question):
+    """The files of one table, its CSV in the report with the caption that its program writes from the rows."""
+    return {
+        "csv": report(
+            f"<results>/tables/{name}.csv",
+            caption=Path(RESULTS, f"tables/{name}.rst").absolute(),
+            category=question,
+            labels={"table": name},
+        ),
+        "tex": f"<results>/tables/{name}.tex",
+        "caption": f"<results>/tables/{name}.rst",
+    }
+
+
+def every_round(file):
+    """A file of every round of every run."""
+    return collect(
+        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/{file}",
+        method=METHODS,
+        seed=SEEDS,
+        round=ROUNDS,
+    )
+
+
+def every_step(file):
+    """A file of every step of every run."""
+    return collect(
+        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
+        method=METHODS,
+        seed=SEEDS,
+        round=ROUNDS,
+        step=STEPS,
+    )
+
+
+def picture(name, question):
+    """The files of one figure, its PNG in the report with the caption that its program writes from the rows."""
+    return {
+        "pdf": f"<results>/figures/{name}.pdf",
+        "svg": f"<results>/figures/{name}.svg",
+        "csv": f"<results>/figures/{name}.csv",
+        "caption": f"<results>/figures/{name}.rst",
+        "png": report(
+            f"<results>/figures/{name}.png",
+            caption=Path(RESULTS, f"figures/{name}.rst").absolute(),
+            category=question,
+            labels={"figure": name},
+        ),
+    }
