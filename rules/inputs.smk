@@ -151,8 +151,8 @@ rule reward_model:
         launch=launch_of("reward_models"),
         running=running_of("reward_models", "reward_models/{name}"),
     shell:
-        "{params.launch} {input.code[0]} --packaged {input.packaged} --base {input.base}"
+        # exec, as for train; warnings go to the terminal too.
+        "exec {params.launch} {input.code[0]} --packaged {input.packaged} --base {input.base}"
         " {params.flags} {params.running} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
-        " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
-        "; grep ^WARNING {log} >&2 || true"
+        " --speed {output.speed} --cost {output.cost} > >(tee {log} | grep ^WARNING >&2) 2>&1"
