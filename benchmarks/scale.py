@@ -47,6 +47,12 @@ labels, centroids, inertia = cluster(embeddings, {CLUSTERS}, seed=0)
 plane(embeddings, seed=0)
 print(f"inertia {{inertia:.0f}}, {{len(np.unique(labels))}} clusters")
 """
+PEER = f"""
+import sys, numpy as np
+from sklearn.cluster import KMeans
+fitted = KMeans({CLUSTERS}, random_state=0, n_init=1).fit(np.load(sys.argv[1]))
+print(f"inertia {{fitted.inertia_:.0f}}, {{fitted.n_iter_}} iterations")
+"""
 
 
 def texts(rng: np.random.Generator, count: int) -> list[tuple[list[int], str]]:
@@ -218,6 +224,12 @@ WORK = {
         [sys.executable, "-c", CLUSTER, "embeddings.npy"],
         (120, 2),
     ),
+    "KMeans": (
+        [write_embeddings],
+        "the same without the map, by scikit-learn's own defaults and one start",
+        [sys.executable, "-c", PEER, "embeddings.npy"],
+        (None, None),
+    ),
     "dry-run": (
         [write_plan],
         "10 methods × 5 seeds × 3 rounds × 8 steps",
@@ -244,7 +256,8 @@ def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=list(WORK), default=list(WORK))
+    usual = [name for name in WORK if name != "KMeans"]
+    parser.add_argument("--only", nargs="+", choices=list(WORK), default=usual, help="all but KMeans, if not given")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     chosen = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ["numpy", "scikit-learn", "transformers", "snakemake"])
