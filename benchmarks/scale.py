@@ -266,13 +266,12 @@ def main() -> None:
         f"Python {platform.python_version()}, {versions}\n"
     )
     print("| stage | input | seconds | allowed | GB | allowed |\n|---|---|---:|---:|---:|---:|")
-    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
         written, said = set(), []
         for name in chosen.only:
             writers, what, command, (seconds_allowed, memory_allowed) = WORK[name]
             for write in [write for write in writers if write not in written]:
-                write(Path(temporary), rng)
+                write(Path(temporary), np.random.default_rng(0))
                 written.add(write)
             runs = [measure(command, Path(temporary))]
             while len(runs) < REPEATS and runs[0][0] < LONG:

@@ -52,8 +52,6 @@ rule figure_quality:
         **picture("quality", QUALITY),
     log:
         "<logs>/figures/quality.log",
-    group:
-        "figures"
     conda:
         "../environment.yml"
     params:
@@ -236,8 +234,6 @@ rule table_results:
         **table("results", QUALITY),
     log:
         "<logs>/tables/results.log",
-    group:
-        "figures"
     conda:
         "../environment.yml"
     params:
@@ -330,8 +326,6 @@ rule table_reward_models:
         **table("reward_models", "Who judged, and how?"),
     log:
         "<logs>/tables/reward_models.log",
-    group:
-        "figures"
     conda:
         "../environment.yml"
     shell:

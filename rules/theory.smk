@@ -27,8 +27,6 @@ rule figure_tabular:
         **picture("tabular", "How fast do samplers converge?"),
     log:
         "<logs>/figures/tabular.log",
-    group:
-        "figures"
     conda:
         "../environment.yml"
     params:
