@@ -179,7 +179,7 @@ def test_the_program_learns_what_was_chosen_and_leaves_a_model_to_go_on_from(
     assert own_loss(folder / "manifest.json", examples)[0].item() < steps[-1]["loss"] + 0.05
 
     manifest, saved = read_json(folder / "manifest.json"), read_policy(tmp_path / "policy.pt")
-    assert manifest["source"] == f"fine-tuned {read_json(base)['source']}"
+    assert manifest["source"] == f"fine-tuned {Path(read_json(base)['source']).name}"
     assert manifest["architecture"] == read_json(base)["architecture"]
     assert manifest["parameters"] == count_parameters(folder / "model.safetensors") == read_json(base)["parameters"]
     assert manifest["files"] == {p.name: sha256_of(p) for p in folder.iterdir() if p.name != "manifest.json"}

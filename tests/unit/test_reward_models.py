@@ -443,7 +443,7 @@ def test_the_saved_model_gives_the_rewards_it_was_reported_with(bases, tmp_path)
     assert mean == pytest.approx(confidence.mean(), abs=1e-5)
     assert scored(tmp_path / "out/manifest.json", unseen, batch_size=1) == pytest.approx(gaps, abs=1e-5)
 
-    assert manifest["source"] == f"reward model on {read_json(base)['source']}"
+    assert manifest["source"] == f"reward model on {Path(read_json(base)['source']).name}"
     assert manifest["architecture"] == "LlamaForSequenceClassification"
     assert manifest["parameters"] == count_parameters(tmp_path / "out/model.safetensors")
     assert manifest["files"] == {

@@ -127,7 +127,7 @@ def test_a_clock_that_was_set_back_is_told_and_mended_by_touch(workdir, finished
     done = workdir.run(rewards)
     assert done.returncode == 0, done.stdout
     ahead = time.time() + 3600
-    for path in (workdir.path / "results").rglob("*"):
+    for path in (workdir.path / "results/tiny").rglob("*"):  # the model's files are links to what other tests read
         os.utime(path, (ahead, ahead))
     done = workdir.run(pairs)
     assert done.returncode != 0
