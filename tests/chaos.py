@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="processes to kill")
     parser.add_argument("--seed", type=int, default=0, help="of victims, moments and signals")
-    parser.add_argument("--pause", type=float, default=10.0, help="mean seconds between kills")
+    parser.add_argument("--pause", type=float, default=15.0, help="mean seconds between kills")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = tiny.make_model(Path(folder, "model"), "llama")
@@ -99,9 +99,9 @@ def strike(snakemake: int, chance: random.Random) -> list[str]:
     try:
         parent = psutil.Process(snakemake)
         stages = [child for child in parent.children(recursive=True) if stage_of(child)]
-        victims = [[parent], *([stage] for stage in stages), [parent, *stages]]
+        one = chance.sample(stages, min(1, len(stages)))
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
-        for victim in chance.choice(victims):
+        for victim in chance.choice([[parent], one, one, one, [parent, *stages]]):
             name = "snakemake" if victim.pid == snakemake else stage_of(victim)
             victim.send_signal(number)
             struck.append(f"{number.name} {name}")
