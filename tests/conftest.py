@@ -117,6 +117,7 @@ def merge(base: dict, differences: dict) -> dict:
 
 
 MODEL_STAGES = ["cluster", "sft", "reward_model", "generate", "reward", "perplexity", "train", "sample", "judge"]
+MODEL_STAGES += ["generate_shard", "reward_shard", "perplexity_shard"]
 
 
 class Workdir:

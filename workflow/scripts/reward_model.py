@@ -99,8 +99,10 @@ def main(
     rows = [rows[i] for i in rng_for(seed, "reward_model", "take").permutation(len(rows))[:take]]
     training, unseen = split_by_conversation(rows, held_out, rng_for(seed, "reward_model", "split"))
     model, tokenizer = load_classifier(base, settings, max_tokens, dtype)
-    encoded = [[Encoded(*(encode(tokenizer, r["messages"], r[s]) for s in ("chosen", "rejected"))) for r in part_rows]
-               for part_rows in (training, unseen)]  # fmt: skip
+    encoded = [
+        [Encoded(*(encode(tokenizer, r["messages"], r[s]) for s in ("chosen", "rejected"))) for r in part_rows]
+        for part_rows in (training, unseen)
+    ]
     work = work_of(__file__, settings, inputs=[sha256_of(base), training], run=[seed, max_tokens])
     folder = manifest.parent.with_name(f"{manifest.parent.name}.partial")
     partial = Partial(folder, work, running.save_every, accelerator)
@@ -108,9 +110,17 @@ def main(
     start_trackers(tracking, accelerator, partial.steps)
     if running.gradient_checkpointing:
         checkpoint_activations(model)
-    fit(model, tokenizer, encoded[0], settings, seed=seed_for(seed, "reward_model", "order"),
-        accelerator=accelerator, on_step=lambda metrics: accelerator.log(metrics, step=metrics["step"]),
-        sharding=running.sharding, partial=partial)  # fmt: skip
+    fit(
+        model,
+        tokenizer,
+        encoded[0],
+        settings,
+        seed=seed_for(seed, "reward_model", "order"),
+        accelerator=accelerator,
+        on_step=lambda metrics: accelerator.log(metrics, step=metrics["step"]),
+        sharding=running.sharding,
+        partial=partial,
+    )
     weights = {name: together(tensor) for name, tensor in model.state_dict().items()}
     accelerator.end_training()
     if not accelerator.is_main_process:

@@ -47,5 +47,14 @@ def finetune(
         losses = global_step(model, indices, weight, losses_of, size, step, accelerator)
         return {"loss": losses.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
 
-    optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
-             sharding=sharding, partial=partial)  # fmt: skip
+    optimise(
+        model,
+        len(examples),
+        settings,
+        take_step,
+        seed=seed,
+        accelerator=accelerator,
+        on_step=on_step,
+        sharding=sharding,
+        partial=partial,
+    )

@@ -129,8 +129,17 @@ def fit(
             "tokens": sum(pairs[i].tokens for i in indices),
         }
 
-    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
-             sharding=sharding, partial=partial)  # fmt: skip
+    optimise(
+        model,
+        len(pairs),
+        settings,
+        take_step,
+        seed=seed,
+        accelerator=accelerator,
+        on_step=on_step,
+        sharding=sharding,
+        partial=partial,
+    )
 
 
 @torch.no_grad()

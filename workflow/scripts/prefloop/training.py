@@ -95,8 +95,18 @@ def train(
         tokens = sum(pairs[i].tokens for i in indices)
         return {"loss": loss} | step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": ahead.passes}
 
-    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, on_step=on_step,
-             sharding=sharding, partial=partial, carried=rule)  # fmt: skip
+    optimise(
+        model,
+        len(pairs),
+        settings,
+        take_step,
+        seed=seed,
+        accelerator=accelerator,
+        on_step=on_step,
+        sharding=sharding,
+        partial=partial,
+        carried=rule,
+    )
     return rule.state_dict()
 
 
