@@ -1,5 +1,6 @@
 """Every experiment that comes with the project is accepted and has a plan, at a laptop's scale and at the papers'."""
 
+import re
 import subprocess
 import sys
 
@@ -41,3 +42,12 @@ def test_every_published_comparison_is_there_at_both_scales():
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
 def test_a_header_gives_the_command(path):
     assert f"--configfile {path}\n" in (ROOT / path).read_text()
+
+
+def test_on_a_cluster_every_figure_and_table_shares_one_job():
+    """The profile names them one by one, so a new rule must not be forgotten there."""
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    text = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
+    drawn = re.findall(r"^(?:use rule \w+ as |rule )((?:figure|table)_\w+)", text, re.MULTILINE)
+    assert len(drawn) > 20
+    assert {rule for rule, group in profile["groups"].items() if group == "figures"} == set(drawn)
