@@ -111,8 +111,11 @@ def strike(snakemake: int, chance: random.Random) -> list[str]:
 
 
 def stage_of(process: psutil.Process) -> str | None:
-    """The stage that a process is; None for the shell around it, and for any other."""
-    words = process.cmdline()
+    """The stage that a process is; None for the shell around it, for any other, and for one that has ended."""
+    try:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:  # zombies, too
+        return None
     is_python = bool(words) and Path(words[0]).name.startswith("python")
     return next((Path(word).stem for word in words if is_python and word.startswith("workflow/scripts/")), None)
 
