@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prefloop.models import average, load_base, load_policy, read_policy, reference_for, save_policy
+from prefloop.models import average, load_base, load_policy, read_policy, reference_for
+from prefloop.rows import write_tensors
 from prefloop.scoring import response_logps
 
 PROMPTS, RESPONSES = [[0, 5, 6], [0, 9]], [[7, 8, 1], [9, 30, 31]]
@@ -51,7 +52,7 @@ def test_average_is_that_of_the_weights_over_three_rounds(manifests, trained, tm
         old = read_policy(reference) if reference != manifest else None
         initial = load_base(manifest, torch.float32)[0].state_dict() if parameters == "full" else None
         reference = tmp_path / f"reference-{seed}.pt"
-        save_policy(reference, average(old, read_policy(policy), decay, initial))
+        write_tensors(reference, average(old, read_policy(policy), decay, initial))
     found = weights(manifest, reference)
     for name, tensor in expected.items():
         assert found[name].numpy() == pytest.approx(tensor.numpy(), abs=1e-6), name

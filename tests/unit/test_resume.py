@@ -7,7 +7,6 @@ import torch
 from accelerate import Accelerator
 
 import two_processes
-from prefloop import partial as partial_module
 from prefloop.betas import Batch, Risk
 from prefloop.finetuning import Example, finetune
 from prefloop.models import Lora, add_adapter, load_base
@@ -96,11 +95,11 @@ def test_a_save_that_is_killed_leaves_the_one_before(manifests, tmp_path, monkey
     def torn(state, file):
         saved.append(file)
         if len(saved) == 3:
-            file.write_bytes(b"half of it")
+            file.write(b"half of it")
             raise Killed
         return original(state, file)
 
-    monkeypatch.setattr(partial_module.torch, "save", torn)
+    monkeypatch.setattr(torch, "save", torn)
     monkeypatch.setattr(type(tmp_path), "unlink", lambda *_, **__: None)  # after SIGKILL nobody cleans up
     with pytest.raises(Killed):
         attempt(manifests["llama"], settings, tmp_path / "killed", None)

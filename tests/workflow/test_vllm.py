@@ -59,8 +59,8 @@ class VllmWorkdir(Workdir):
         done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def generate(self, name: str, *flags: str, engine: str) -> subprocess.CompletedProcess:
-        """Run generate.py by hand on the second round's prompts with the first round's policy."""
+    def generate(self, name: str, *flags: str, engine: str, **files: Path) -> subprocess.CompletedProcess:
+        """Run generate.py by hand on the second round's prompts with the first round's policy, or with `files`."""
         given = {
             "--model": self.manifest,
             "--policy": RUN / "round-1/policy.pt",
@@ -68,7 +68,7 @@ class VllmWorkdir(Workdir):
             "--prompts": SECOND / "prompts.jsonl",
             "--output": f"{name}.jsonl",
             "--cost": f"{name}.json",
-        }
+        } | {f"--{flag}": file for flag, file in files.items()}
         words = [str(word) for pair in given.items() for word in pair]
         words += ["--seed", "0", "--stream", "by-hand", "--max-new-tokens", "24", "--dtype", "float32", *flags]
         python = self.python if engine == "vllm" else sys.executable
@@ -144,6 +144,19 @@ def test_greedy_responses_are_those_of_transformers(directory):
     same = sum(a == b for one, other in zip(*found, strict=True) for a, b in zip(one, other, strict=False))
     print(f"{same} of {sum(map(len, found[1]))} greedy tokens equal")
     assert same >= 0.9 * sum(map(len, found[1]))
+
+
+def test_an_exported_model_answers_as_the_policy_it_was_merged_from(directory):
+    """A plain folder to vLLM, with nothing to merge; greedy in float32."""
+    exported = RUN / "round-1/model/manifest.json"
+    directory.make(exported)
+    assert directory.generate("policy", "--temperature", "0", engine="vllm").returncode == 0
+    done = directory.generate("exported", "--temperature", "0", engine="vllm", model=exported, policy=exported)
+    assert done.returncode == 0, done.stderr
+    found = [[row["token_ids"] for row in read_rows(directory.path / f"{e}.jsonl")] for e in ("policy", "exported")]
+    same = sum(a == b for one, other in zip(*found, strict=True) for a, b in zip(one, other, strict=False))
+    print(f"{same} of {sum(map(len, found[0]))} greedy tokens equal")
+    assert same >= 0.9 * sum(map(len, found[0]))
 
 
 # What a GPU's engine does with adapters, on a CPU, where it is only slower: policy and base model from one engine.

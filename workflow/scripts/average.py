@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from _program import run
-from prefloop.models import average, is_trained, load_base, read_policy, save_policy
+from prefloop.models import average, is_trained, load_base, read_policy
+from prefloop.rows import write_tensors
 
 
 def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: float) -> None:
@@ -23,7 +24,7 @@ def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: flo
         old = read_policy(reference)
     elif saved["adapter"] is None:
         initial = load_base(model, torch.float32)[0].state_dict()
-    save_policy(output, average(old, saved, decay, initial))
+    write_tensors(output, average(old, saved, decay, initial))
     print(f"average: {decay:g} of the old reference, {1 - decay:g} of {policy}")
 
 

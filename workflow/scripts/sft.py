@@ -17,13 +17,12 @@ from prefloop.models import (
     load_trainable,
     parameter_count,
     policy_content,
-    save_policy,
     trained_weights,
 )
 from prefloop.optimisation import Optimisation, start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations
-from prefloop.rows import InputError, read_rows, sha256_of
+from prefloop.rows import InputError, read_rows, sha256_of, write_tensors
 from prefloop.seeds import seed_for
 from prefloop.tracking import Tracking, start_trackers
 
@@ -104,7 +103,7 @@ def main(
     steps = partial.steps
     write_steps(metrics, speed, steps)
     whence = {"lora": lora, "manifest": model, "round": 0, "seed": seed, "pairs_sha256": sha256_of(prompts)}
-    save_policy(output, policy_content(model=network, weights=weights, **whence))
+    write_tensors(output, policy_content(model=network, weights=weights, **whence))
     merged, _ = load_merged(model, output, torch.float32, "cpu")
     write_model(merged, tokenizer, manifest, model, "fine-tuned")
     print(

@@ -19,13 +19,12 @@ from prefloop.models import (
     policy_content,
     read_policy,
     replace_adapter,
-    save_policy,
     trained_weights,
 )
 from prefloop.optimisation import start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations
-from prefloop.rows import InputError, read_rows, sha256_of, whole
+from prefloop.rows import InputError, read_rows, sha256_of, whole, write_tensors
 from prefloop.seeds import seed_for
 from prefloop.tracking import Tracking, start_trackers
 from prefloop.training import Pair, Settings, train
@@ -96,7 +95,7 @@ def main(
         """Write the policy as it is now and return its weights; every process takes part, the first one writes."""
         weights = trained_weights(network, lora)
         if accelerator.is_main_process:
-            save_policy(path, policy_content(model=network, weights=weights, beta_state=beta_state, **whence))
+            write_tensors(path, policy_content(model=network, weights=weights, beta_state=beta_state, **whence))
         return weights
 
     def on_step(metrics: dict) -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from prefloop.rows import InputError
+from prefloop.rows import InputError, first_line
 
 # For base models whose tokenizer has no chat template: the format of HH-RLHF's transcripts.
 PLAIN_TEMPLATE = (
@@ -55,10 +55,6 @@ def eos_ids(tokenizer, generation_config) -> list[int]:
     configured = generation_config.eos_token_id
     configured = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [tokenizer.eos_token_id, *configured] if token is not None})
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def quiet_transformers() -> None:

@@ -40,7 +40,7 @@ def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.n
     """k-means of L2-normalised embeddings [prompts, width]: labels [prompts], centroids [k, width], inertia.
 
     Lloyd's algorithm. With many prompts it goes 20 times over all of them from one start, which k-means++ finds in a
-    sample of 50 prompts a cluster; mini-batches would be faster, and leave a fifth more inertia with 1,000 clusters.
+    sample of 50 prompts a cluster.
     Raises InputError if k is larger than the number of prompts.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus

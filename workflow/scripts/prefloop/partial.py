@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from prefloop.chat import first_line
 from prefloop.processes import anywhere, apart, together
-from prefloop.rows import whole
+from prefloop.rows import InputError, read_tensors, write_tensors
 from prefloop.sources import code_files
 
 FORMAT = "prefloop-partial-1"
@@ -111,8 +110,7 @@ class Partial:
             "resumed": self.resumed,
         }
         if self.accelerator.is_main_process:
-            with whole(self.folder / "state.pt") as file:
-                torch.save(state, file)
+            write_tensors(self.folder / "state.pt", state)
 
     def remove(self) -> None:
         """Delete the folder once everything it was kept for is written."""
@@ -132,9 +130,9 @@ def read_state(path: Path, work: str) -> tuple[dict | None, str]:
     if not path.exists():
         return None, ""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
-        return None, f"is not readable ({first_line(error)})"
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        state = read_tensors(path)
+    except InputError:
+        return None, "is not readable"
+    if state.get("format") != FORMAT:
         return None, f"is not of format {FORMAT}"
     return (state, "") if state["work"] == work else (None, "is of other pairs, settings, code or another start")

@@ -1,6 +1,6 @@
 """Training a reward model on preference pairs, and what it is worth on pairs it has not seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.batching import batches_by_length
-from prefloop.chat import first_line, quiet_transformers
+from prefloop.chat import quiet_transformers
 from prefloop.models import add_adapter
 from prefloop.optimisation import Optimisation, global_step, optimise
-from prefloop.partial import Partial
 from prefloop.prompts import identity
-from prefloop.rows import InputError, read_json
+from prefloop.rows import InputError, first_line, read_json
 from prefloop.seeds import seed_for
 from prefloop.stats import bootstrap_mean
 
@@ -107,11 +106,12 @@ def fit(
     *,
     seed: int,
     accelerator,
-    on_step: Callable[[dict], None],
-    sharding: str = "none",
-    partial: Partial | None = None,
+    **loop,
 ) -> None:
-    """Train `model` in place; a step's loss is the mean of `bradley_terry` over its global batch."""
+    """Train `model` in place; a step's loss is the mean of `bradley_terry` over its global batch.
+
+    `loop` is what else `optimise` takes.
+    """
 
     def take_step(model, step: int, epoch: int, indices: list[int]) -> dict:
         def columns_of(some: list[int]) -> Tensor:
@@ -129,17 +129,7 @@ def fit(
             "tokens": sum(pairs[i].tokens for i in indices),
         }
 
-    optimise(
-        model,
-        len(pairs),
-        settings,
-        take_step,
-        seed=seed,
-        accelerator=accelerator,
-        on_step=on_step,
-        sharding=sharding,
-        partial=partial,
-    )
+    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, **loop)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The files between stages: JSON lines that are whole or absent, and errors that name file and line."""
+"""The files between stages, JSON lines and tensors: whole or absent, and errors that name file and line."""
 
 import contextlib
 import gzip
@@ -13,6 +13,11 @@ from typing import BinaryIO
 
 class InputError(ValueError):
     """Input that a person must mend; the message says where it is, what was found and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what a library adds below."""
+    return str(error).strip().split("\n")[0]
 
 
 @contextlib.contextmanager
@@ -110,6 +115,33 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_tensors(path: Path, value: dict) -> None:
+    """Write tensors and builtins as torch.save does, whole or not at all; OSError if the disk takes no more.
+
+    Into an open file: an archive saved by name carries the name, which for a temporary file is another every time.
+    """
+    import torch
+
+    with whole(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:  # torch's, while it closes an archive that could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def read_tensors(path: Path) -> dict:
+    """Read what `write_tensors` wrote without executing anything in it; InputError if it is something else."""
+    import torch
+
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
+        raise InputError(f"{path}: not a readable {Path(path).name} ({first_line(error)})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
     return value
 
 

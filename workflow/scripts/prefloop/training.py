@@ -11,7 +11,6 @@ from torch import Tensor
 from prefloop.betas import BETAS, Betas
 from prefloop.losses import LossOptions, asks_for, evaluate, terms
 from prefloop.optimisation import Optimisation, gather_rows, global_step, micro_batches, optimise
-from prefloop.partial import Partial
 from prefloop.scoring import response_logps
 from prefloop.seeds import rng_for
 
@@ -57,16 +56,13 @@ def train(
     pad: int,
     seed: int,
     accelerator,
-    on_step: Callable[[dict], None],
     beta_state: dict | None = None,
-    sharding: str = "none",
-    partial: Partial | None = None,
+    **loop,
 ) -> dict:
-    """Train `model` in place on `pairs`, call `on_step` with the metrics of each step, return the β rule's state.
+    """Train `model` in place on `pairs` and return the β rule's state; `loop` is what else `optimise` takes.
 
     The loss of a step is the mean over its global batch, or over the pairs that the β rule keeps, however the
-    batch is cut into processes and micro-batches. `beta_state` is the state that a round before returned;
-    `sharding` and `partial` are as for `optimise`.
+    batch is cut into processes and micro-batches. `beta_state` is the state that a round before returned.
     Reference log-probabilities come with the pairs, so no reference model is held.
     Raises InputError if the loss stops being finite.
     """
@@ -95,18 +91,7 @@ def train(
         tokens = sum(pairs[i].tokens for i in indices)
         return {"loss": loss} | step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": ahead.passes}
 
-    optimise(
-        model,
-        len(pairs),
-        settings,
-        take_step,
-        seed=seed,
-        accelerator=accelerator,
-        on_step=on_step,
-        sharding=sharding,
-        partial=partial,
-        carried=rule,
-    )
+    optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, carried=rule, **loop)
     return rule.state_dict()
 
 
