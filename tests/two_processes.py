@@ -65,6 +65,7 @@ def outcomes(manifest: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = outcomes(Path(sys.argv[1]))
-    if Accelerator(cpu=True).is_main_process:
+    result, accelerator = outcomes(Path(sys.argv[1])), Accelerator(cpu=True)
+    if accelerator.is_main_process:
         torch.save(result, sys.argv[2])
+    accelerator.end_training()  # a gloo thread that still runs when Python ends can abort the process
