@@ -105,18 +105,18 @@ def test_logits_are_those_that_scoring_sees(manifests, architecture):
     network, _ = load_policy(manifests[architecture], manifests[architecture], torch.float32, "cpu")
     with torch.no_grad():
         logits, logps = (f(network, PROMPTS, RESPONSES, PAD) for f in (response_logits, response_logps))
-    for row, response, logp in zip(logits, RESPONSES, logps, strict=True):
+    for row, response, logp in zip(logits.split(list(map(len, RESPONSES))), RESPONSES, logps, strict=True):
         found = torch.log_softmax(row, dim=1)[range(len(response)), response].sum()
         assert found.item() == pytest.approx(logp.item(), abs=1e-5)
 
 
 def test_known_logits():
-    """KL((.5, .5) ‖ (.25, .75)) = ½ ln 2 + ½ ln ⅔; the row's second position is padding, where the models differ."""
-    logits = torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]).log()
-    logits_ref = torch.tensor([[[0.25, 0.75], [0.1, 0.9]]]).log()
-    kl, log_ratio = divergences(logits, logits_ref, [[1]])
-    assert kl.tolist() == pytest.approx([0.143841], abs=1e-6)
-    assert log_ratio.tolist() == pytest.approx([-0.405465], abs=1e-6)
+    """KL((.5, .5) ‖ (.25, .75)) = ½ ln 2 + ½ ln ⅔, once for the first response and twice for the second."""
+    logits = torch.tensor([[0.5, 0.5]] * 3).log()
+    logits_ref = torch.tensor([[0.25, 0.75]] * 3).log()
+    kl, log_ratio = divergences(logits, logits_ref, [[1], [1, 0]])
+    assert kl.tolist() == pytest.approx([0.143841, 0.287682], abs=1e-6)
+    assert log_ratio.tolist() == pytest.approx([-0.405465, 0.287682], abs=1e-6)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_program_finds_no_divergence_of_a_policy_from_itself(program, trained):
 
 
 def test_program_counts_sampling_once_and_scoring_by_both(program, trained, manifests):
-    """Prompts run once to sample two responses, and before each response when it is scored."""
+    """Prompts run once to sample two responses and once to score them; no response's last token is read."""
     manifest = manifests["llama"]
     tokenizer = load_tokenizer(manifest.parent)
     read = sum(len(prompt_ids(tokenizer, [{"role": "user", "content": text}])) for text in TEXTS)
@@ -170,5 +170,5 @@ def test_program_counts_sampling_once_and_scoring_by_both(program, trained, mani
         written = sum(row["n_tokens"] for row in rows)
         assert cost["stage"] == "divergence"
         assert cost["tokens_out"] == written
-        assert cost["tokens_in"] == read + models * (2 * read + written)
+        assert cost["tokens_in"] == read + models * (read + written - len(rows))
         assert cost["flops"] == 2 * parameters * (cost["tokens_in"] + cost["tokens_out"])

@@ -43,8 +43,8 @@ def run(manifest: Path, settings: Optimisation) -> tuple[list[dict], torch.nn.Mo
 def own_loss(manifest: Path, examples: list[Example]) -> tuple[torch.Tensor, torch.nn.Module]:
     """What transformers makes of one batch, padded on the right, with all but the responses masked; and its model."""
     model = AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=torch.float32).eval()
-    width = max(example.tokens for example in examples)
     rows = [example.prompt + example.response for example in examples]
+    width = max(map(len, rows))
     labels = [[-100] * len(example.prompt) + example.response for example in examples]
     ids = torch.tensor([row + [2] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -64,7 +64,7 @@ def test_the_loss_is_transformers_own_and_falls(manifests, architecture, paramet
     assert steps[0]["loss"] == pytest.approx(expected.item(), abs=1e-5)
     each = [own_loss(manifests[architecture], [example])[0].item() for example in EXAMPLES]
     assert sum(each) / len(each) != pytest.approx(expected.item(), abs=1e-2), "a mean over responses is another number"
-    assert steps[0]["tokens"] == sum(len(prompt) + len(response) for prompt, response in EXAMPLES)
+    assert steps[0]["tokens"] == sum(len(prompt) + len(response) - 1 for prompt, response in EXAMPLES)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.05
     if parameters == "full":
         expected.backward()

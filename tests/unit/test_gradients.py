@@ -197,7 +197,7 @@ def test_program_measures_every_decided_pair_of_all_steps(program, round_files, 
     tokenizer, tokens = load_tokenizer(manifests["llama"].parent), 0
     for row in rows:
         prompt = prompt_ids(tokenizer, [{"role": "user", "content": QUESTIONS[row["prompt_id"]]}])
-        tokens += 2 * len(prompt) + row["n_chosen"] + row["n_rejected"]
+        tokens += len(prompt) + row["n_chosen"] - 1 + row["n_rejected"] - 1
         assert (row["n_chosen"], row["n_rejected"]) == (len(ANSWERS[row["chosen"]]), len(ANSWERS[row["rejected"]]))
         w, l = (scored[row["prompt_id"], row[side]] for side in ("chosen", "rejected"))  # noqa: E741
         assert row["reward_gap"] > 0

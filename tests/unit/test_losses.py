@@ -149,9 +149,10 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
 
 
 def test_the_explored_response_is_scored_once(manifests):
-    """xpo reads logp(y_ref) off the pair's own row where y_ref is one of the pair, and adds a row where it is not."""
+    """xpo takes logp(y_ref) from the pair where y_ref is one of it, and reads one more response where it is not."""
     from accelerate import Accelerator
 
+    from prefloop.heads import is_plain
     from prefloop.scoring import response_logps
 
     model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
@@ -159,13 +160,14 @@ def test_the_explored_response_is_scored_once(manifests):
         Pair([0, 5], [7, 8, 1], [9, 1], 0.0, 0.0, explored=[9, 1]),
         Pair([0, 6], [7, 1], [9, 9], 0.0, 0.0, explored=[10, 11, 12, 1]),
     ]
-    rows = []
+    is_plain(model)  # tries the model out once, which is no pass to count
+    shapes = []
     handle = model.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     with torch.no_grad():
         found = forward(model, pairs, "xpo", 2, Accelerator(cpu=True))
         handle.remove()
         alone = [response_logps(model, [p.prompt], [p.explored], 2).item() for p in pairs]
-    assert rows == [5]
+    assert shapes == [(2, 2 + 1 + 1 + 3)], "a row a prompt; of the second one's three responses all but the last tokens"
     assert found["logp_explored"].tolist() == pytest.approx(alone, abs=1e-4)

@@ -11,6 +11,7 @@ from prefloop.clusters import assign, cluster, elbow, embed, plane, write_cluste
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, parameter_count
 from prefloop.rows import read_json, read_rows, whole
+from prefloop.startup import import_transformers
 
 
 def main(
@@ -44,14 +45,14 @@ def main(
         batch_size: Prompts embedded at once.
         threads: CPU threads.
     """
-    from transformers import AutoModel
-
     torch.set_num_threads(threads)
     meter = CostMeter("cluster", parameter_count(model), default_device())
     remote = read_json(model).get("trust_remote_code", False)
     rows, evaluated = (read_rows(path, ["prompt_id", "messages"]) for path in (prompts, held_out))
     tokenizer = load_tokenizer(model.parent, remote)
-    network = AutoModel.from_pretrained(model.parent, dtype=torch.float32, trust_remote_code=remote)
+    network = import_transformers().AutoModel.from_pretrained(
+        model.parent, dtype=torch.float32, trust_remote_code=remote
+    )
     network.to(default_device()).eval()
     embeddings, tokens = embed(network, tokenizer, texts_of(rows), batch_size)
     others, more_tokens = embed(network, tokenizer, texts_of(evaluated), batch_size)

@@ -14,7 +14,7 @@ from prefloop.divergence import divergences
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.sampling import Decoding, Voice, generate
-from prefloop.scoring import response_logits
+from prefloop.scoring import response_logits, tokens_read
 from prefloop.seeds import rng_for
 
 
@@ -82,7 +82,7 @@ def main(
                 with as_reference():
                     logits_ref = response_logits(other, answered, responses, pad)
             kl, log_ratio = divergences(logits, logits_ref, responses)
-        tokens = sum(map(len, answered)) + sum(map(len, responses))
+        tokens = tokens_read(network, answered, responses)
         meter.forward(tokens if policy == reference else 2 * tokens)
         if not (kl.isfinite().all() and log_ratio.isfinite().all()):
             raise InputError(f"{policy}: its divergence from {reference} is not finite; the policy has diverged")

@@ -14,7 +14,7 @@ from prefloop.metrics import METRICS
 from prefloop.models import Lora, default_device, load_trainable, parameter_count, resolve_dtype
 from prefloop.pairs import all_pairs, read_responses, to_columns
 from prefloop.rows import InputError, read_rows, write_rows
-from prefloop.scoring import response_logps
+from prefloop.scoring import response_logps, tokens_read
 from prefloop.seeds import rng_for, seed_for
 from prefloop.stats import spearman
 
@@ -88,7 +88,7 @@ def main(
             logps = response_logps(network, [prompt, prompt], responses, tokenizer.pad_token_id)
         references = [response["logp_ref"] for response in pair[:2]]
         found.append(pair_gradient(*logps, *references, beta, trained))
-        meter.train(2 * len(prompt) + sum(map(len, responses)))
+        meter.train(tokens_read(network, [prompt, prompt], responses))
         if not np.isfinite(found[-1]).all():
             raise InputError(f"{policy}: prompt {pair.chosen['prompt_id']} has a gradient that is not finite")
     columns = to_columns(drawn, beta)

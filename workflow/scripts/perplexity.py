@@ -11,7 +11,7 @@ from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
 from prefloop.rows import InputError, by_prompt, read_rows, write_rows
-from prefloop.scoring import response_logps
+from prefloop.scoring import response_logps, tokens_read
 from prefloop.shards import Shard
 
 
@@ -58,7 +58,7 @@ def main(
     for batch in tqdm(batches, desc="score", disable=None):
         prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
         responses = [row["token_ids"] for i in batch for row in groups[i]]
-        tokens = sum(map(len, prompt_tokens)) + sum(map(len, responses))
+        tokens = tokens_read(network, prompt_tokens, responses)
         with torch.no_grad():
             logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
             meter.forward(tokens)

@@ -121,7 +121,7 @@ def main(
     if not accelerator.is_main_process:
         return
     steps = partial.steps
-    meter.train(settings.epochs * sum(pair.tokens for pair in examples))
+    meter.train(sum(step["tokens"] for step in steps))
     meter.forward(sum((step["passes"] - 1) * step["tokens"] for step in steps))
     replace_adapter(output.parent / "adapter", network, weights if lora is not None else None)
     write_steps(metrics, speed, steps, round=round)

@@ -1,9 +1,9 @@
 """From messages to token ids, the same way wherever a prompt is read: generation, scoring and training."""
 
-import sys
 from pathlib import Path
 
 from prefloop.rows import InputError, first_line
+from prefloop.startup import import_transformers
 
 # For base models whose tokenizer has no chat template: the format of HH-RLHF's transcripts.
 PLAIN_TEMPLATE = (
@@ -16,10 +16,9 @@ PLAIN_TEMPLATE = (
 
 def load_tokenizer(model: Path, trust_remote_code: bool = False):
     """The tokenizer of a model folder, with a chat template and a padding token whatever it came with."""
-    from transformers import AutoTokenizer
-
+    transformers = import_transformers()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{model}: no tokenizer that transformers can load ({first_line(error)})") from error
     if tokenizer.chat_template is None:
@@ -55,11 +54,3 @@ def eos_ids(tokenizer, generation_config) -> list[int]:
     configured = generation_config.eos_token_id
     configured = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [tokenizer.eos_token_id, *configured] if token is not None})
-
-
-def quiet_transformers() -> None:
-    """No loading bars of transformers' own where stderr is a log file."""
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()

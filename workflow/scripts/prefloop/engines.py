@@ -23,6 +23,7 @@ from prefloop.models import check_base, is_trained, load_merged, load_policy, re
 from prefloop.rows import InputError, read_json
 from prefloop.samplers import Component, Sampling, mixes_logits
 from prefloop.sampling import Decoding, Voice, generate
+from prefloop.startup import import_transformers
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, for which vLLM has kernels
 # Read by vLLM when it is imported. What a person has set stays.
@@ -281,10 +282,12 @@ class Vllm:
 
 def check_length(manifest: Path, longest: int) -> None:
     """Raise InputError if a prompt with its response has more tokens than the model has positions."""
-    from transformers import AutoConfig
-
     remote = read_json(manifest).get("trust_remote_code", False)
-    config = AutoConfig.from_pretrained(Path(manifest).parent, trust_remote_code=remote).get_text_config()
+    config = (
+        import_transformers()
+        .AutoConfig.from_pretrained(Path(manifest).parent, trust_remote_code=remote)
+        .get_text_config()
+    )
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
         raise InputError(

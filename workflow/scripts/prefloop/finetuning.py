@@ -16,7 +16,8 @@ class Example(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        return len(self.prompt) + len(self.response)
+        """Tokens that pass through the model: the last one predicts none."""
+        return len(self.prompt) + len(self.response) - 1
 
 
 def finetune(

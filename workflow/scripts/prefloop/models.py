@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from prefloop.chat import load_tokenizer, quiet_transformers
+from prefloop.chat import load_tokenizer
 from prefloop.processes import together
 from prefloop.rows import InputError, first_line, read_json, read_tensors, write_tensors
+from prefloop.startup import import_transformers
 
 FORMAT = "prefloop-policy-1"
 
@@ -44,12 +45,10 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
 
 def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
     """The model whose folder holds `manifest`, and its tokenizer; `attention` is transformers' implementation."""
-    from transformers import AutoModelForCausalLM
-
-    quiet_transformers()
+    transformers = import_transformers()
     folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, trust_remote_code=remote
         )
     except (OSError, ValueError) as error:
@@ -59,12 +58,12 @@ def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
 
 def generation_config(manifest: Path):
     """The generation config of the model whose folder holds `manifest`, without its weights."""
-    from transformers import AutoConfig, GenerationConfig
-
+    transformers = import_transformers()
     folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
     if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=remote))
+        return transformers.GenerationConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    return transformers.GenerationConfig.from_model_config(config)
 
 
 def load_policy(manifest: Path, policy: Path, dtype: torch.dtype, device: str):

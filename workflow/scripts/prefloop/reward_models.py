@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.batching import batches_by_length
-from prefloop.chat import quiet_transformers
 from prefloop.models import add_adapter
 from prefloop.optimisation import Optimisation, global_step, optimise
 from prefloop.prompts import identity
 from prefloop.rows import InputError, first_line, read_json
 from prefloop.seeds import seed_for
+from prefloop.startup import import_transformers
 from prefloop.stats import bootstrap_mean
 
 BINS = 5  # of the calibration table, by confidence from ½ to 1
@@ -34,14 +34,12 @@ class Encoded(NamedTuple):
 
 def load_classifier(manifest: Path, settings: Optimisation, max_tokens: int, dtype: torch.dtype):
     """The base model with a new head of one logit, in float32 where it is trained, and its tokenizer."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    quiet_transformers()
+    transformers = import_transformers()
     folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
     full = settings.parameters == "full"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=1, trust_remote_code=remote, dtype=torch.float32 if full else dtype
         )
     except (OSError, ValueError) as error:

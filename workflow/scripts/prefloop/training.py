@@ -11,7 +11,7 @@ from torch import Tensor
 from prefloop.betas import BETAS, Betas
 from prefloop.losses import LossOptions, asks_for, evaluate, terms
 from prefloop.optimisation import Optimisation, gather_rows, global_step, micro_batches, optimise
-from prefloop.scoring import response_logps
+from prefloop.scoring import response_logps, tokens_read
 from prefloop.seeds import rng_for
 
 COLUMNS = ("loss", "margin", "logp_chosen", "logp_rejected", "logp_ref_chosen", "logp_ref_rejected")
@@ -41,10 +41,10 @@ class Pair:
     """A response to the prompt that the reference sampled, for xpo."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens that pass through the model for this pair; the prompt stands before every response."""
-        more = self.explored if self.explored not in (None, self.chosen, self.rejected) else []
-        return (3 if more else 2) * len(self.prompt) + len(self.chosen) + len(self.rejected) + len(more)
+    def responses(self) -> list[list[int]]:
+        """What a pass reads behind the prompt."""
+        more = [] if self.explored in (None, self.chosen, self.rejected) else [self.explored]
+        return [self.chosen, self.rejected, *more]
 
 
 def train(
@@ -88,7 +88,8 @@ def train(
         values = global_step(model, indices, weight, columns_of, size, step, accelerator)
         loss = (torch.tensor([weight[i] for i in indices]) * values[:, 0]).sum().item()
         rule.observe(values[:, 1].double().numpy())
-        tokens = sum(pairs[i].tokens for i in indices)
+        read = [(pairs[i].prompt, pairs[i].responses) for i in indices]
+        tokens = sum(tokens_read(model, [prompt] * len(responses), responses) for prompt, responses in read)
         return {"loss": loss} | step_metrics(values, beta) | rule.log() | {"tokens": tokens, "passes": ahead.passes}
 
     optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, carried=rule, **loop)

@@ -1,0 +1,175 @@
+"""Pairs a second of DPO with adapters: ours, TRL's DPOTrainer at its defaults and at its best settings.
+
+    OMP_NUM_THREADS=2 python benchmarks/training.py [--dtype bfloat16]
+
+Needs TRL beside the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random weights,
+rank-16 adapters on all linear layers, four pairs a step in the lengths of HH-RLHF's. TRL's defaults compute layers
+again in the backward pass and ask the reference in every step; its best settings do neither and have the reference's
+log-probabilities computed beforehand, as ours come from scoring. What either takes for those is in the last columns.
+Five rounds of four steps each in turn, after one that is not timed; the first step of each round is left out. Memory is
+that of a process which does nothing else, above what it held with the model loaded.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from measuring import conversations, machine, multiplication_rate, new_model, ratios, spread
+from peers import dpo_trainer, reference_logps
+from scoring import operations
+from scoring import ours as score
+
+from prefloop.models import Lora, add_adapter
+from prefloop.optimisation import start
+from prefloop.tracking import Tracking
+from prefloop.training import Pair, Settings, train
+
+BATCH, STEPS, ROUNDS = 4, 4, 5
+WAYS = ("prefloop", "TRL", "TRL best")
+
+
+class Way:
+    """One way to train; `steps()` trains a round and gives each step's seconds, `losses` what it last came to."""
+
+    def __init__(self, name: str, asked, dtype: torch.dtype, rate: float = 1e-4, epochs: int = 1):
+        self.name, self.dtype, self.rate, self.epochs = name, dtype, rate, epochs
+        torch.manual_seed(0)
+        self.model = add_adapter(new_model(dtype), Lora(r=16))
+        self.losses: list[float] = []
+        self.beforehand = 0.0
+        began = time.perf_counter()
+        if name == "prefloop":
+            logps = score(self.model, asked).tolist()  # the adapters add nothing yet
+            self.pairs = [Pair(a.prompt, *a.responses, *logp) for a, logp in zip(asked, logps, strict=True)]
+            self.beforehand = time.perf_counter() - began
+            return
+        rows = [{"prompt_ids": a.prompt, "chosen_ids": a.responses[0], "rejected_ids": a.responses[1]} for a in asked]
+        best = name == "TRL best"
+        self.trainer = dpo_trainer(
+            self.model,
+            rows,
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=epochs,
+            learning_rate=rate,
+            lr_scheduler_type="constant",
+            gradient_checkpointing=not best,
+            precompute_ref_log_probs=best,
+            **({"bf16": True} if dtype == torch.bfloat16 else {}),
+        )
+        self.clock = clock_of(self)
+        self.trainer.add_callback(self.clock)
+        if best:
+            began = time.perf_counter()
+            chosen, rejected = reference_logps(self.trainer, rows).T.tolist()
+            self.beforehand = time.perf_counter() - began
+            data = self.trainer.train_dataset.add_column("ref_chosen_logps", chosen)
+            self.trainer.train_dataset = data.add_column("ref_rejected_logps", rejected)
+
+    def steps(self) -> list[float]:
+        self.losses, taken = [], []
+        if self.name != "prefloop":
+            self.clock.taken = taken
+            self.trainer.train()
+            return taken
+        settings = Settings(
+            learning_rate=self.rate,
+            schedule="constant",
+            warmup_ratio=0.0,
+            epochs=self.epochs,
+            batch_size=BATCH,
+            micro_batch_size=BATCH,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+        accelerator, _ = start(settings, self.model.device.type, torch.get_num_threads(), 0, Tracking())
+
+        def on_step(metrics: dict) -> None:
+            taken.append(metrics["seconds"])
+            self.losses.append(metrics["loss"])
+
+        train(self.model, self.pairs, settings, pad=2, seed=0, accelerator=accelerator, on_step=on_step)
+        return taken
+
+
+def clock_of(way: Way):
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Seconds from the start of a step's forward pass to the end of the optimizer's step."""
+
+        def on_step_begin(self, *_, **__):
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_, **__):
+            self.taken.append(time.perf_counter() - self.began)
+
+        def on_log(self, args, state, control, logs=None, **_):
+            way.losses += [logs["loss"]] if "loss" in (logs or {}) else []
+
+    return Clock()
+
+
+def agree(dtype: torch.dtype) -> float:
+    """The largest difference of the losses of four steps on one batch, from the same adapters."""
+    found = []
+    for name in WAYS:
+        way = Way(name, conversations(BATCH), dtype, rate=1e-3, epochs=STEPS)
+        if name != "prefloop":
+            way.trainer.args.logging_strategy, way.trainer.args.logging_steps = "steps", 1
+        way.steps()
+        found.append(way.losses)
+    return max(abs(a - b) for losses in found[1:] for a, b in zip(found[0], losses, strict=True))
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(name: str, dtype: str) -> float:
+    """MiB of a process of its own, at its most in one round above what it was with the model loaded."""
+    command = [sys.executable, __file__, "--dtype", dtype, "--memory-of", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--memory-of", choices=WAYS)
+    given = parser.parse_args()
+    dtype = getattr(torch, given.dtype)
+    if given.memory_of:
+        way = Way(given.memory_of, conversations(BATCH * STEPS), dtype)
+        before = resident()
+        way.steps()
+        print(resident() - before)
+        return
+    rate = multiplication_rate(1024, dtype)
+    print(f"{machine()}\n{given.dtype}; matrix product {rate / 1e9:.0f} GFLOP/s")
+    print(f"losses of {STEPS} steps on one batch are apart by at most {agree(dtype):.1g}")
+    print("MiB above the model: " + ", ".join(f"{name} {memory(name, given.dtype):.0f}" for name in WAYS) + "\n")
+    print("| prompt | response | prefloop, pairs/s | TRL / prefloop | TRL best / prefloop | of the limit "
+          "| reference beforehand, prefloop | TRL best |\n|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+    for stretch_prompt in (1, 4, 0.1):
+        asked = conversations(BATCH * STEPS, 2, stretch_prompt)
+        ways = [Way(name, asked, dtype) for name in WAYS]
+        for way in ways:
+            way.steps()
+        taken = {name: [] for name in WAYS}
+        for _ in range(ROUNDS):
+            for way in ways:
+                taken[way.name].append(statistics.mean(way.steps()[1:]))
+        limit = 2 * operations(way.model, asked) / STEPS / rate  # forward, and backward to the layers' inputs
+        cells = [f"{statistics.mean(len(a.prompt) for a in asked):.0f}"]
+        cells.append(f"{statistics.mean(len(r) for a in asked for r in a.responses):.0f}")
+        cells.append(spread([BATCH / seconds for seconds in taken["prefloop"]]))
+        cells += [spread(ratios(taken["prefloop"], taken[name])) for name in WAYS[1:]]
+        cells.append(f"{limit / statistics.median(taken['prefloop']):.0%}")
+        cells += [f"{way.beforehand:.1f} s" for way in ways if way.name != "TRL"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
