@@ -1,6 +1,6 @@
 """Log-probabilities of n responses a prompt: ours, TRL's reference computation, a plain padded forward pass.
 
-    OMP_NUM_THREADS=2 python benchmarks/scoring.py [--dtype bfloat16] [--pairs 32]
+    OMP_NUM_THREADS=2 python benchmarks/scoring.py [--dtype bfloat16] [--pairs 16]
 
 Needs TRL beside the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random weights
 scores random tokens in the lengths of HH-RLHF's pairs. Each way runs five times in turn after an untimed run; the table
@@ -75,7 +75,7 @@ def operations(model, asked) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--pairs", type=int, default=32, help="responses of each n, in pairs")
+    parser.add_argument("--pairs", type=int, default=16, help="responses of each n, in pairs")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     dtype, device = getattr(torch, given.dtype), "cuda" if torch.cuda.is_available() else "cpu"

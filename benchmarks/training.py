@@ -6,7 +6,7 @@ Needs TRL beside the pipeline's packages (tests/requirements.txt). A model of Sm
 rank-16 adapters on all linear layers, four pairs a step in the lengths of HH-RLHF's. TRL's defaults compute layers
 again in the backward pass and ask the reference in every step; its best settings do neither and have the reference's
 log-probabilities computed beforehand, as ours come from scoring. What either takes for those is in the last columns.
-Five rounds of four steps each in turn, after one that is not timed; the first step of each round is left out. Memory is
+Five rounds of three steps each in turn, after one that is not timed; the first step of each round is left out. Memory is
 that of a process which does nothing else, above what it held with the model loaded.
 """
 
@@ -28,7 +28,7 @@ from prefloop.optimisation import start
 from prefloop.tracking import Tracking
 from prefloop.training import Pair, Settings, train
 
-BATCH, STEPS, ROUNDS = 4, 4, 5
+BATCH, STEPS, ROUNDS = 4, 3, 5
 WAYS = ("prefloop", "TRL", "TRL best")
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     print("MiB above the model: " + ", ".join(f"{name} {memory(name, given.dtype):.0f}" for name in WAYS) + "\n")
     print("| prompt | response | prefloop, pairs/s | TRL / prefloop | TRL best / prefloop | of the limit "
           "| reference beforehand, prefloop | TRL best |\n|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
-    for stretch_prompt in (1, 4, 0.1):
+    for stretch_prompt in (1, 3, 0.1):
         asked = conversations(BATCH * STEPS, 2, stretch_prompt)
         ways = [Way(name, asked, dtype) for name in WAYS]
         for way in ways:

@@ -5,9 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig
 
 from prefloop import heads
+from prefloop.attention import reads_packed
 from prefloop.chat import prompt_ids
 from prefloop.models import Lora, add_adapter, load_policy
-from prefloop.scoring import response_logits, response_logps, rows_of, shares_prompts, tokens_read
+from prefloop.scoring import response_logits, response_logps, rows_of, tokens_read
 from tiny import ARCHITECTURES
 
 QUESTIONS = ["what is good?", "a", "why is the reply to that longer question so bad, and the answer good?"]
@@ -58,7 +59,7 @@ def other(request):
 
 def test_logp_is_transformers_own_loss_times_the_token_count(known):
     model, prompts = known
-    assert shares_prompts(model) and heads.is_plain(model)
+    assert reads_packed(model) and heads.is_plain(model)
     found = response_logps(model, prompts, RESPONSES, PAD)
     assert found.dtype == torch.float32
     assert found.tolist() == pytest.approx(by_hand(model, prompts, RESPONSES), abs=1e-4)
@@ -66,7 +67,7 @@ def test_logp_is_transformers_own_loss_times_the_token_count(known):
 
 def test_so_it_is_where_responses_cannot_share_a_sequence(other):
     model, prompts = other
-    assert not shares_prompts(model)
+    assert not reads_packed(model)
     assert heads.is_plain(model) == (model.config.model_type != "gemma2")
     found = response_logps(model, prompts, RESPONSES, PAD).tolist()
     assert found == pytest.approx(by_hand(model, prompts, RESPONSES), abs=1e-4)
