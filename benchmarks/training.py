@@ -6,8 +6,8 @@ Needs TRL beside the pipeline's packages (tests/requirements.txt). A model of Sm
 rank-16 adapters on all linear layers, four pairs a step in the lengths of HH-RLHF's. TRL's defaults compute layers
 again in the backward pass and ask the reference in every step; its best settings do neither and have the reference's
 log-probabilities computed beforehand, as ours come from scoring. What either takes for those is in the last columns.
-Five rounds of three steps each in turn, after one that is not timed; the first step of each round is left out. Memory is
-that of a process which does nothing else, above what it held with the model loaded.
+Five rounds of three steps each in turn, after one that is not timed; the first step of each round is left out. Memory
+is that of a process which does nothing else, above what it held with the model loaded.
 """
 
 import argparse

@@ -169,5 +169,5 @@ def test_the_explored_response_is_scored_once(manifests):
         found = forward(model, pairs, "xpo", 2, Accelerator(cpu=True))
         handle.remove()
         alone = [response_logps(model, [p.prompt], [p.explored], 2).item() for p in pairs]
-    assert shapes == [(2, 2 + 1 + 1 + 3)], "a row a prompt; of the second one's three responses all but the last tokens"
+    assert shapes == [(1, 2 + 2 + 1 + 2 + 1 + 1 + 3)], "each prompt once, and all but the last token of each response"
     assert found["logp_explored"].tolist() == pytest.approx(alone, abs=1e-4)
