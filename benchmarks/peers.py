@@ -22,6 +22,7 @@ def dpo_trainer(model, pairs: list[dict], **settings):
     is left to `with_reference`: TRL would find the one of the run before on the disk.
     """
     import datasets
+    from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     datasets.disable_progress_bars()
@@ -32,6 +33,7 @@ def dpo_trainer(model, pairs: list[dict], **settings):
         train_dataset=datasets.Dataset.from_list([{"prompt": "a", "chosen": "a", "rejected": "b"}]),
         processing_class=tokenizer(),
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train_dataset = datasets.Dataset.from_list(pairs)
     return trainer
 

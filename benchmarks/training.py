@@ -11,11 +11,11 @@ is that of a process which does nothing else, above what it held with the model 
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from measuring import conversations, machine, multiplication_rate, new_model, ratios, spread
@@ -124,8 +124,10 @@ def agree(dtype: torch.dtype) -> float:
     return max(abs(a - b) for losses in found[1:] for a, b in zip(found[0], losses, strict=True))
 
 
-def resident() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(what: str) -> float:
+    """MiB of this process: VmRSS now, VmHWM at its most since Linux was told to forget (clear_refs)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
 
 
 def memory(name: str, dtype: str) -> float:
@@ -138,13 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--memory-of", choices=WAYS)
+    parser.add_argument("--stretch", type=float, nargs="*", default=[1, 3, 0.1], help="of prompts, one a row")
     given = parser.parse_args()
     dtype = getattr(torch, given.dtype)
     if given.memory_of:
         way = Way(given.memory_of, conversations(BATCH * STEPS), dtype)
-        before = resident()
+        Path("/proc/self/clear_refs").write_text("5")
+        before = resident("VmRSS")
         way.steps()
-        print(resident() - before)
+        print(resident("VmHWM") - before)
         return
     rate = multiplication_rate(1024, dtype)
     print(f"{machine()}\n{given.dtype}; matrix product {rate / 1e9:.0f} GFLOP/s")
@@ -152,7 +156,7 @@ def main() -> None:
     print("MiB above the model: " + ", ".join(f"{name} {memory(name, given.dtype):.0f}" for name in WAYS) + "\n")
     print("| prompt | response | prefloop, pairs/s | TRL / prefloop | TRL best / prefloop | of the limit "
           "| reference beforehand, prefloop | TRL best |\n|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
-    for stretch_prompt in (1, 3, 0.1):
+    for stretch_prompt in given.stretch:
         asked = conversations(BATCH * STEPS, 2, stretch_prompt)
         ways = [Way(name, asked, dtype) for name in WAYS]
         for way in ways:

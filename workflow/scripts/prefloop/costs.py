@@ -2,7 +2,8 @@
 
 Operations follow the usual count for a transformer of P parameters: 2P for a token that passes forward
 (generated, scored or rewarded), 6P for a token trained on (forward and backward). Prompt tokens pass
-forward too and are counted. LoRA's backward pass skips the weight gradients, so 6P overstates it.
+forward too and are counted, once where several responses are read behind one prompt. LoRA's backward
+pass skips the weight gradients, so 6P overstates it.
 """
 
 import os

@@ -1,0 +1,147 @@
+"""One online round, from prompts to a trained policy: `snakemake` against TRL's experimental OnlineDPOTrainer.
+
+    OMP_NUM_THREADS=2 python benchmarks/round.py MODEL/manifest.json [--pairs 64]
+
+MODEL is a fetched model. Both answer the same number of the packaged prompts twice with up to 40 tokens, score the
+responses by VADER, and train rank-16 adapters on one pair a prompt, eight a step. Ours runs as its users would run it,
+all stages of a round from allocation to policy.pt; prompts are embedded and clustered before, once and not timed. TRL
+runs at its defaults and, as `best`, without computing its layers again in the backward pass. Each is a process of its
+own, start-up included, five times in turn. Ours leaves out pairs that VADER cannot tell apart; TRL trains on them too.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENS, BATCH, RATE = 40, 8, 1e-4
+
+
+def config(pairs: int, model: Path) -> dict:
+    return {
+        "name": "round",
+        "seeds": [0],
+        "rounds": 1,
+        "steps": 1,
+        "compare": ["uniform"],
+        "methods": {"uniform": {"bandit": {"allocation": "uniform"}, "pairs": {"metric": "random"}}},
+        "policy": {"model": str(model.parent)},
+        "prompts": {"eval_fraction": 0.1},
+        "bandit": {"budget": pairs},
+        "generation": {"n": 2, "max_new_tokens": TOKENS},
+        "pairs": {"min_gap_quantile": 0.0, "top_n": pairs},
+        "train": {"batch_size": BATCH, "micro_batch_size": BATCH, "learning_rate": RATE},
+    }
+
+
+def ours(folder: Path) -> int:
+    """Run the round anew; the number of pairs trained on."""
+    shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
+    policy = "results/round/uniform/seed-0/round-1/policy.pt"
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", policy]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return sum(1 for _ in (folder / policy).with_name("pairs.jsonl").open())
+
+
+def trl(manifest: Path, pairs: int, best: bool) -> int:
+    """The same by TRL, in this process."""
+    sys.path.insert(0, str(ROOT / "workflow/scripts"))
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+    from prefloop.lexicons import vader
+    from prefloop.models import resolve_dtype
+
+    torch.manual_seed(0)
+    half = resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
+    texts = [json.loads(line)["prompt"] for line in (ROOT / "workflow/prompts/instructions.jsonl").open()][:pairs]
+    trainer = OnlineDPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=torch.bfloat16 if half else torch.float32),
+        reward_funcs=lambda prompts, completions, **_: vader(prompts, [text_of(one) for one in completions]),
+        args=OnlineDPOConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=1,
+            learning_rate=RATE,
+            max_new_tokens=TOKENS,
+            temperature=0.9,
+            bf16=half,
+            use_cpu=not torch.cuda.is_available(),
+            report_to=[],
+            save_strategy="no",
+            **({"gradient_checkpointing": False} if best else {}),
+        ),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in texts]),
+        processing_class=AutoTokenizer.from_pretrained(manifest.parent, padding_side="left"),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    return len(texts)
+
+
+def text_of(completion) -> str:
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--trl", choices=["default", "best"], help="one run of TRL in this process")
+    given = parser.parse_args()
+    if given.trl:
+        trl(given.manifest, given.pairs, given.trl == "best")
+        return
+    from measuring import machine, ratios, spread
+    from overhead import workdir
+
+    folder = workdir(Path(tempfile.mkdtemp()))
+    (folder / "config.yaml").unlink()
+    defaults = yaml.safe_load((ROOT / "config.yaml").read_text())
+    sections = config(given.pairs, given.manifest.resolve())
+    merged = {
+        k: v | sections[k] if isinstance(v, dict) and k in sections else sections.get(k, v) for k, v in defaults.items()
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(merged))
+    trained = ours(folder)  # clusters too, which stay
+    command = [sys.executable, __file__, str(given.manifest), "--pairs", str(given.pairs), "--trl"]
+    works = {
+        "prefloop": lambda: ours(folder),
+        "TRL": lambda: subprocess.run([*command, "default"], check=True, capture_output=True),
+        "TRL best": lambda: subprocess.run([*command, "best"], check=True, capture_output=True),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(given.repeats):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - start)
+    print(f"{machine()}\n\n| way | prompts | pairs trained | seconds a round | times ours | a pair |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, runs in taken.items():
+        count = trained if name == "prefloop" else given.pairs
+        a_pair = ratios([s / trained for s in taken["prefloop"]], [s / count for s in runs])
+        cells = [
+            name,
+            str(given.pairs),
+            str(count),
+            spread(runs, 1),
+            spread(ratios(taken["prefloop"], runs)),
+            spread(a_pair),
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
