@@ -1,63 +1,36 @@
 """Attention over sequences that lie end to end, without padding between them; all else in a layer sees tokens only."""
 
+from collections.abc import Sequence as Listed
+
 import torch
 from torch import Tensor
 
 from prefloop.heads import once_a_model
 
 NAME = "prefloop"  # of this attention among those of transformers
+Sequences = Listed[tuple[int, Tensor | None]]  # the length of each, and what each of its tokens sees; None: all before
 
 
-class Pad(torch.autograd.Function):
-    """Tokens [tokens, …] put into their cells of [rows·width, …], zeros between them; its gradient is `Unpad`."""
+def attend(
+    module, query: Tensor, key: Tensor, value: Tensor, attention_mask, sequences: Sequences | None = None, **options
+):
+    """transformers' scaled dot-product attention, and where `sequences` are given one of each after the other.
 
-    @staticmethod
-    def forward(ctx, tokens: Tensor, cells: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(cells)
-        padded = tokens.new_zeros(size, *tokens.shape[1:])
-        padded[cells] = tokens
-        return padded
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        (cells,) = ctx.saved_tensors
-        return grad[cells], None, None
-
-
-class Unpad(torch.autograd.Function):
-    """The cells [tokens] of [rows·width, …]; each is taken once, so that the gradient is put back and not added."""
-
-    @staticmethod
-    def forward(ctx, padded: Tensor, cells: Tensor) -> Tensor:
-        ctx.save_for_backward(cells)
-        ctx.size = len(padded)
-        return padded[cells]
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        (cells,) = ctx.saved_tensors
-        padded = grad.new_zeros(ctx.size, *grad.shape[1:])
-        padded[cells] = grad
-        return padded, None
-
-
-def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, cells=None, **options):
-    """transformers' scaled dot-product attention, and where `cells` is given that of sequences end to end.
-
-    Then query, key and value are [1, heads, tokens, size], `attention_mask` is bool [rows, 1, width, width] and
-    token i lies in cell cells[i] of its rows·width; what comes out is [1, tokens, heads, size].
+    Then query, key and value are [1, heads, tokens, size], what comes out is [1, tokens, heads, size], and a mask is
+    bool [1, 1, length, length]. Splitting takes no copy, and no sequence pays for the longest one's square.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if cells is None:
+    if sequences is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    rows, width = attention_mask.shape[0], attention_mask.shape[-1]
-
-    def apart(states: Tensor) -> Tensor:
-        return Pad.apply(states[0].transpose(0, 1), cells, rows * width).unflatten(0, (rows, width)).transpose(1, 2)
-
-    found, _ = sdpa_attention_forward(module, apart(query), apart(key), apart(value), attention_mask, **options)
-    return Unpad.apply(found.flatten(0, 1), cells)[None], None
+    parts = zip(
+        *(states.split([length for length, _ in sequences], dim=2) for states in (query, key, value)), strict=True
+    )
+    found = [
+        sdpa_attention_forward(module, *states, mask, **options)[0]
+        for states, (_, mask) in zip(parts, sequences, strict=True)
+    ]
+    return torch.cat(found, dim=1), None
 
 
 @once_a_model

@@ -1,5 +1,6 @@
 """How probable the policy finds a response: each prompt read once for all its responses, the head at their tokens."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,21 +14,17 @@ from prefloop.heads import head_logps, is_plain, logit_logps, output_head, repla
 LONGEST = 2048  # tokens of a sequence up to which another response may be put behind its prompt
 
 
-class Packed(NamedTuple):
-    """Prompts with their responses, several of them behind one prompt: sequences end to end, without padding."""
+class Shared(NamedTuple):
+    """A prompt and responses to it as one sequence of tokens, without each response's last, which predicts none."""
 
-    ids: Tensor
-    """Token ids [tokens]."""
-    positions: Tensor
-    """Each token's place in the conversation [tokens]: every response goes on where its prompt ends."""
-    cells: Tensor
-    """Each token's place in `owners`, flattened [tokens]."""
-    owners: Tensor
-    """Sequences in rows, padded on the right [rows, width]: 0 the prompt's tokens, 1, 2, … its responses', −1 none."""
-    states: Tensor
-    """For each response token, response by response, the token that predicts it: [scored]."""
-    targets: Tensor
-    """The response tokens themselves [scored]."""
+    ids: list[int]
+    """Token ids."""
+    positions: list[int]
+    """Each token's place in the conversation: every response goes on where the prompt ends."""
+    owners: list[int]
+    """0 for the prompt's tokens, 1, 2, … for its responses'."""
+    predicting: list[list[int]]
+    """For each response the tokens that predict its own: the prompt's last one, and all of it that are here."""
 
 
 def response_logps(model, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Tensor:
@@ -37,71 +34,66 @@ def response_logps(model, prompts: Sequence[Sequence[int]], responses: Sequence[
     count. `prompts` are one a response; equal ones are read once, where `reads_packed` says that the model can.
     Gradients flow unless the caller forbids them.
     """
-    packed = pack(prompts, responses, rows_of(model, prompts, responses))
+    head = output_head(model)
+    tokens = torch.tensor([token for response in responses for token in response], device=head.weight.device)
     if is_plain(model):
-        head = output_head(model)
-        found = read(model, packed, lambda _, states, tokens: head_logps(head, states, tokens)[:, None], pad)[:, 0]
+        found = read(model, prompts, responses, pad, lambda _, states: head_logps(head, states, tokens)[:, None])[:, 0]
     else:
-        logits = read(model, packed, lambda own, states, _: own(states), pad)
-        found = logit_logps(logits, packed.targets.to(logits.device))
+        found = logit_logps(response_logits(model, prompts, responses, pad), tokens)
     return torch.stack([part.sum() for part in found.split(list(map(len, responses)))])
 
 
 def response_logits(model, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Tensor:
     """The logits that predict response tokens, and no others: [tokens, vocabulary], one response after the other."""
-    packed = pack(prompts, responses, rows_of(model, prompts, responses))
-    return read(model, packed, lambda own, states, _: own(states), pad)
+    return read(model, prompts, responses, pad, lambda own, states: own(states))
 
 
-def read(model, packed: Packed, compute: Callable[[Callable, Tensor, Tensor], Tensor], pad: int) -> Tensor:
-    """One forward pass: compute(head, states [scored, hidden], targets [scored]) at the tokens that predict targets."""
-    device = next(model.parameters()).device
-    packed = Packed(*(tensor.to(device) for tensor in packed))
+def read(
+    model,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    pad: int,
+    compute: Callable[[Callable, Tensor], Tensor],
+) -> Tensor:
+    """One forward pass: compute(head, states [scored, hidden]) at the tokens that predict those of the responses."""
+    device, rows = next(model.parameters()).device, rows_of(model, prompts, responses)
+    shared = [share(prompts[row[0]], [responses[i] for i in row]) for row in rows]
     if reads_packed(model):
-        inputs = {"input_ids": packed.ids[None], "position_ids": packed.positions[None], "cells": packed.cells}
-        inputs["attention_mask"], places = attention_of(packed.owners), packed.states
-    else:  # causal attention shows padding on the right to none, so that no mask is needed
-        ids = torch.full_like(packed.owners, pad)
-        inputs, places = {"input_ids": ids}, packed.cells[packed.states]
-        ids.view(-1)[packed.cells] = packed.ids
-
-    def at_places(own: Callable, states: Tensor) -> Tensor:
-        return compute(own, states.flatten(0, 1)[places], packed.targets)[None]
-
-    with replaced(output_head(model), at_places):
+        starts = list(itertools.accumulate((len(one.ids) for one in shared), initial=0))
+        inputs = {"input_ids": torch.tensor([[token for one in shared for token in one.ids]], device=device)}
+        inputs["position_ids"] = torch.tensor([[place for one in shared for place in one.positions]], device=device)
+        inputs["attention_mask"] = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)  # or one would be made
+        inputs["sequences"] = [(len(one.ids), attention_of(one.owners, device)) for one in shared]
+    else:  # each response in a row: causal attention shows padding on the right to none, and needs no mask
+        inputs = {"input_ids": right_pad([one.ids for one in shared], pad)[0].to(device)}
+        starts = range(0, inputs["input_ids"].numel(), inputs["input_ids"].shape[1])
+    place_of = {}
+    for row, one, start in zip(rows, shared, starts, strict=False):
+        place_of |= {i: [start + place for place in places] for i, places in zip(row, one.predicting, strict=True)}
+    places = torch.tensor([place for i in range(len(responses)) for place in place_of[i]], device=device)
+    with replaced(output_head(model), lambda own, states: compute(own, states.flatten(0, 1)[places])[None]):
         return model(**inputs, use_cache=False).logits[0]
 
 
-def attention_of(owners: Tensor) -> Tensor:
-    """What each token sees: its prompt and what is before it of its own response; bool [rows, 1, width, width]."""
-    own = owners[:, :, None] == owners[:, None, :]
-    return ((own | (owners[:, None, :] == 0)).tril())[:, None]
+def share(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Shared:
+    """Put responses behind their prompt."""
+    found = Shared(list(prompt), list(range(len(prompt))), [0] * len(prompt), [])
+    for number, response in enumerate(responses, start=1):
+        start, length = len(found.ids), len(response) - 1
+        found.ids.extend(response[:-1])
+        found.positions.extend(range(len(prompt), len(prompt) + length))
+        found.owners.extend([number] * length)
+        found.predicting.append([len(prompt) - 1, *range(start, start + length)])
+    return found
 
 
-def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> Packed:
-    """Put the responses `rows[r]`, which share a prompt, into sequence r. A response's last token predicts nothing
-    and is left out."""
-    ids, positions, owners, states = [], [], [], {}
-    for members in rows:
-        prompt, start = prompts[members[0]], len(ids)
-        ids += prompt
-        positions += range(len(prompt))
-        owners.append([0] * len(prompt))
-        for number, i in enumerate(members, start=1):
-            body = responses[i][:-1]
-            states[i] = [start + len(prompt) - 1, *range(len(ids), len(ids) + len(body))]
-            ids += body
-            positions += range(len(prompt), len(prompt) + len(body))
-            owners[-1] += [number] * len(body)
-    padded = right_pad(owners, -1)[0]
-    return Packed(
-        ids=torch.tensor(ids),
-        positions=torch.tensor(positions),
-        cells=(padded.flatten() >= 0).nonzero()[:, 0],
-        owners=padded,
-        states=torch.tensor([place for i in range(len(responses)) for place in states[i]]),
-        targets=torch.tensor([token for response in responses for token in response]),
-    )
+def attention_of(owners: list[int], device: torch.device) -> Tensor | None:
+    """What each token of a sequence sees, its prompt and what is before it of its own response: bool [1, 1, length,
+    length]; None where that is all before it."""
+    if max(owners) < 2:
+        return None
+    whose = torch.tensor(owners, device=device)
+    return ((whose[:, None] == whose) | (whose == 0)).tril()[None, None]
 
 
 def rows_of(model, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[list[int]]:
