@@ -46,6 +46,20 @@ def test_invert_never_returns_a_weightless_index():
         assert invert(weights, torch.tensor([uniform], dtype=torch.float64)).item() == index
 
 
+@pytest.mark.parametrize("size", [3, 255, 256, 257, 1000])
+def test_invert_is_a_search_in_the_running_sum(size):
+    """Whatever the vocabulary's size, and where most of it has all but no weight."""
+    generator = torch.Generator().manual_seed(size)
+    for sharpness in (1, 10, 60):
+        weights = torch.softmax(sharpness * torch.randn(64, size, generator=generator), dim=1)
+        uniforms = torch.rand(64, dtype=torch.float64, generator=generator)
+        uniforms[:2] = torch.tensor([0.0, 1 - 2**-53])
+        ends, found = weights.double().cumsum(dim=1), invert(weights, uniforms)
+        expected = torch.searchsorted(ends, uniforms[:, None] * ends[:, -1:], right=True).squeeze(1)
+        assert torch.equal(found[2:], expected[2:])
+        assert (weights.gather(1, found[:, None]) > 0).all()
+
+
 @pytest.fixture(params=["llama", "qwen", "gpt_neox"])
 def sampler(request, manifests):
     manifest = manifests[request.param]
