@@ -76,7 +76,9 @@ def by_transformers(manifest: Path, prompts, tokenizer, longest: int, dtype, dev
     from prefloop.batching import left_pad
     from prefloop.chat import eos_ids
 
-    model = AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=dtype).to(device).eval()
+    model = (
+        AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=dtype, trust_remote_code=False).to(device).eval()
+    )
     eos = eos_ids(tokenizer, model.generation_config)
 
     def work() -> list[list[int]]:

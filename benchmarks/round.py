@@ -63,10 +63,10 @@ def trl(manifest: Path, pairs: int, best: bool) -> int:
     from prefloop.models import resolve_dtype
 
     torch.manual_seed(0)
-    half = resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
+    dtype = resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
     texts = [json.loads(line)["prompt"] for line in (ROOT / "workflow/prompts/instructions.jsonl").open()][:pairs]
     trainer = OnlineDPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=torch.bfloat16 if half else torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=dtype, trust_remote_code=False),
         reward_funcs=lambda prompts, completions, **_: vader(prompts, [text_of(one) for one in completions]),
         args=OnlineDPOConfig(
             output_dir=tempfile.mkdtemp(),
@@ -75,14 +75,14 @@ def trl(manifest: Path, pairs: int, best: bool) -> int:
             learning_rate=RATE,
             max_new_tokens=TOKENS,
             temperature=0.9,
-            bf16=half,
+            bf16=dtype == torch.bfloat16,
             use_cpu=not torch.cuda.is_available(),
             report_to=[],
             save_strategy="no",
             **({"gradient_checkpointing": False} if best else {}),
         ),
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in texts]),
-        processing_class=AutoTokenizer.from_pretrained(manifest.parent, padding_side="left"),
+        processing_class=AutoTokenizer.from_pretrained(manifest.parent, trust_remote_code=False, padding_side="left"),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     trainer.train()

@@ -152,6 +152,7 @@ def test_the_explored_response_is_scored_once(manifests):
     """xpo takes logp(y_ref) from the pair where y_ref is one of it, and reads one more response where it is not."""
     from accelerate import Accelerator
 
+    from prefloop.attention import reads_packed
     from prefloop.heads import is_plain
     from prefloop.scoring import response_logps
 
@@ -160,7 +161,7 @@ def test_the_explored_response_is_scored_once(manifests):
         Pair([0, 5], [7, 8, 1], [9, 1], 0.0, 0.0, explored=[9, 1]),
         Pair([0, 6], [7, 1], [9, 9], 0.0, 0.0, explored=[10, 11, 12, 1]),
     ]
-    is_plain(model)  # tries the model out once, which is no pass to count
+    is_plain(model), reads_packed(model)  # try the model out once, which is no pass to count
     shapes = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 import two_processes
 from conftest import ROOT
+from prefloop.attention import reads_packed
 from prefloop.betas import BETAS, Risk, Schedule
 from prefloop.heads import is_plain
 from prefloop.losses import LOSSES
@@ -104,7 +105,7 @@ def test_layers_computed_again_give_the_same_gradients(manifests, architecture, 
         model = model if parameters == "full" else add_adapter(model, settings.lora)
         if again:
             checkpoint_activations(model)
-            is_plain(model)  # tries the model out once, which is no pass to count
+            is_plain(model), reads_packed(model)  # try the model out once, which is no pass to count
             layers_of(model)[0].register_forward_hook(lambda *_: calls.append(1))
             attention = layers_of(model)[0].get_submodule(ATTENTION[architecture])
             attention.register_forward_hook(lambda *_: calls.append(0))

@@ -67,7 +67,7 @@ def test_every_model_and_tokenizer_is_told_whether_to_trust_code():
     The Auto classes can run a repository's code, and no others.
     """
     loaders = [call for path in SOURCES for call in calls(path) if call[0].endswith(".from_pretrained")]
-    found = [(words, where) for name, words, where in loaders if name != "GenerationConfig.from_pretrained"]
+    found = [(words, where) for name, words, where in loaders if "GenerationConfig" not in name]
     assert len(found) > 6
     said = [where for words, where in found if "trust_remote_code" in words]
     assert said == [where for _, where in found]

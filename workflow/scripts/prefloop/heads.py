@@ -108,9 +108,15 @@ def is_plain(model) -> bool:
         return False
     known = torch.tensor([-96.0, 0.5, 96.0], device=head.weight.device)  # whole in any dtype
     token = torch.zeros((1, 1), dtype=torch.long, device=head.weight.device)
-    unchanged = torch.random.fork_rng()  # dropout would take random numbers from whoever counts on them
-    with unchanged, torch.no_grad(), replaced(head, lambda _, states: known.to(states.dtype)[None, None]):
+    with trial(), replaced(head, lambda _, states: known.to(states.dtype)[None, None]):
         return torch.equal(model(input_ids=token, use_cache=False).logits[0, 0].float(), known)
+
+
+@contextlib.contextmanager
+def trial():
+    """Within the context a model can be tried out: no gradients, and no random number is taken from those who train."""
+    with torch.random.fork_rng(), torch.no_grad():
+        yield
 
 
 def output_head(model) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prefloop.attention import reads_packed
+from prefloop.attention import packed_inputs, reads_packed
 from prefloop.batching import right_pad
 from prefloop.heads import head_logps, is_plain, logit_logps, output_head, replaced
 
@@ -60,19 +60,19 @@ def read(
     shared = [share(prompts[row[0]], [responses[i] for i in row]) for row in rows]
     if reads_packed(model):
         starts = list(itertools.accumulate((len(one.ids) for one in shared), initial=0))
-        inputs = {"input_ids": torch.tensor([[token for one in shared for token in one.ids]], device=device)}
-        inputs["position_ids"] = torch.tensor([[place for one in shared for place in one.positions]], device=device)
-        inputs["attention_mask"] = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device)  # or one would be made
-        inputs["sequences"] = [(len(one.ids), attention_of(one.owners, device)) for one in shared]
+        ids = [token for one in shared for token in one.ids]
+        positions = [place for one in shared for place in one.positions]
+        sequences = [(len(one.ids), attention_of(one.owners, device)) for one in shared]
+        inputs = packed_inputs(ids, positions, sequences, device)
     else:  # each response in a row: causal attention shows padding on the right to none, and needs no mask
-        inputs = {"input_ids": right_pad([one.ids for one in shared], pad)[0].to(device)}
+        inputs = {"input_ids": right_pad([one.ids for one in shared], pad)[0].to(device), "use_cache": False}
         starts = range(0, inputs["input_ids"].numel(), inputs["input_ids"].shape[1])
     place_of = {}
     for row, one, start in zip(rows, shared, starts, strict=False):
         place_of |= {i: [start + place for place in places] for i, places in zip(row, one.predicting, strict=True)}
     places = torch.tensor([place for i in range(len(responses)) for place in place_of[i]], device=device)
     with replaced(output_head(model), lambda own, states: compute(own, states.flatten(0, 1)[places])[None]):
-        return model(**inputs, use_cache=False).logits[0]
+        return model(**inputs).logits[0]
 
 
 def share(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Shared:
