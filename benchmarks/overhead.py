@@ -53,9 +53,14 @@ def workdir(path: Path) -> Path:
 
 
 def jobs_of(path: Path) -> list[tuple[str, float, float]]:
-    """(rule, start, end) of every job that Snakemake has a record of; it has one for each output."""
-    records = [json.loads(file.read_text()) for file in (path / ".snakemake/metadata").iterdir()]
-    return sorted({(record["rule"], record["starttime"], record["endtime"]) for record in records})
+    """(rule, start, end) of every job that Snakemake has a record of: one for each output, of which a job has a log."""
+    jobs: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    for file in (path / ".snakemake/metadata").iterdir():
+        record = json.loads(file.read_text())
+        jobs[record["rule"], *record["log"]].append((record["starttime"], record["endtime"]))
+    return [
+        (rule, min(start for start, _ in times), max(end for _, end in times)) for (rule, *_), times in jobs.items()
+    ]
 
 
 def covered(intervals: list[tuple[float, float]]) -> float:
@@ -71,7 +76,11 @@ def run(path: Path, start_up: float) -> None:
     began = time.time()
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all"]
     subprocess.run(command, cwd=workdir(path), check=True)
-    wall = time.time() - began
+    report(path, time.time() - began, start_up)
+
+
+def report(path: Path, wall: float, start_up: float) -> None:
+    """What a run spent its `wall` seconds on; a stage with a model takes `start_up` of them to import transformers."""
     jobs = jobs_of(path)
     metered = {file.stat().st_mtime: json.loads(file.read_text())["seconds"] for file in path.rglob("*.cost.json")}
     by_rule: dict[str, list[float]] = defaultdict(list)
