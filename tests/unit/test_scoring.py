@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig
 
 from prefloop import heads
@@ -69,6 +70,26 @@ def test_so_it_is_where_responses_cannot_share_a_sequence(other):
     model, prompts = other
     assert not reads_packed(model)
     assert heads.is_plain(model) == (model.config.model_type != "gemma2")
+    found = response_logps(model, prompts, RESPONSES, PAD).tolist()
+    assert found == pytest.approx(by_hand(model, prompts, RESPONSES), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "packed"),
+    [(name, True) for name in ("Qwen3", "Phi3", "Gemma", "Olmo2", "Granite", "Cohere", "Mixtral", "SmolLM3")]
+    + [(name, False) for name in ("Gemma3Text", "Cohere2", "Falcon", "OPT", "StableLm", "Mamba")],
+)
+def test_so_it_is_in_other_families(family, packed):
+    """Some do not pass on to their layers what they do not know, some have layers of several kinds, some recur."""
+    sizes = SIZES | {"intermediate_size": 64, "num_key_value_heads": 2, "pad_token_id": 2}
+    sizes |= {"head_dim": 8} if family in ("Qwen3", "Gemma", "Gemma3Text") else {}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(getattr(transformers, f"{family}Config")(**sizes)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data *= 5
+    prompts = [[0, *range(10, 10 + 4 * i)] for i in ASKED]
+    assert reads_packed(model) == packed
     found = response_logps(model, prompts, RESPONSES, PAD).tolist()
     assert found == pytest.approx(by_hand(model, prompts, RESPONSES), abs=1e-4)
 
@@ -142,7 +163,7 @@ def test_gradients_are_those_of_plain_logits(known, trained):
     assert any(gradient.abs().max() > 0.01 for gradient in ours)
 
 
-def test_log_probabilities_in_bfloat16_are_those_of_its_logits(manifests):
+def test_log_probabilities_in_bfloat16_are_those_of_its_logits():
     """As autocast computes them: the product in bfloat16, what is made of it in float32."""
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 64, bias=True)

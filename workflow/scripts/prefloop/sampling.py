@@ -134,8 +134,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     """The first index whose cumulative weight exceeds uniform·total: weights [rows, size] → indices [rows].
 
-    In two steps, first over sums of blocks and then within one block, as a running sum over a whole vocabulary takes
-    three times as long.
+    In two steps, first over sums of blocks and then within one block: no running sum over a whole vocabulary is made.
     """
     size = weights.shape[1]
     blocks = F.pad(weights, (0, -size % BLOCK)).unflatten(1, (-1, BLOCK))

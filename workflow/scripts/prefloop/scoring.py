@@ -59,7 +59,7 @@ def read(
     device, rows = next(model.parameters()).device, rows_of(model, prompts, responses)
     shared = [share(prompts[row[0]], [responses[i] for i in row]) for row in rows]
     if reads_packed(model):
-        starts = list(itertools.accumulate((len(one.ids) for one in shared), initial=0))
+        starts = list(itertools.accumulate((len(one.ids) for one in shared), initial=0))[:-1]
         ids = [token for one in shared for token in one.ids]
         positions = [place for one in shared for place in one.positions]
         sequences = [(len(one.ids), attention_of(one.owners, device)) for one in shared]
@@ -68,7 +68,7 @@ def read(
         inputs = {"input_ids": right_pad([one.ids for one in shared], pad)[0].to(device), "use_cache": False}
         starts = range(0, inputs["input_ids"].numel(), inputs["input_ids"].shape[1])
     place_of = {}
-    for row, one, start in zip(rows, shared, starts, strict=False):
+    for row, one, start in zip(rows, shared, starts, strict=True):
         place_of |= {i: [start + place for place in places] for i, places in zip(row, one.predicting, strict=True)}
     places = torch.tensor([place for i in range(len(responses)) for place in place_of[i]], device=device)
     with replaced(output_head(model), lambda own, states: compute(own, states.flatten(0, 1)[places])[None]):

@@ -1,4 +1,4 @@
-"""transformers, imported in little more than half its time: every stage with a model begins by waiting for it."""
+"""transformers, imported in a third of its time (benchmarks/overhead.py): every stage with a model waits for it."""
 
 import gc
 import sys
