@@ -5,10 +5,13 @@ export PATH := $(BIN):$(PATH)
 
 PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 
+# Where there is no GPU to wait for, as many model stages at once as there are cores.
+PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
+
 .PHONY: demo test slurm check constraints clean
 
 demo: .venv/installed ## the default experiment and its report
-	snakemake --cores all
+	snakemake --cores all $(PROFILE)
 	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
 

@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 N, TEMPERATURE, BATCH = 4, 0.9, 64
-SIZES = {"a round": (32, 40), "long": (64, 128)}  # prompts, and tokens at most
+SIZES = {"a round": (32, 40), "long": (24, 128)}  # prompts, and tokens at most
 
 
 def encoded(manifest: Path, count: int):
@@ -99,16 +99,17 @@ def by_transformers(manifest: Path, prompts, tokenizer, longest: int, dtype, dev
 
 def by_vllm(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str):
     from prefloop.chat import eos_ids
-    from prefloop.engines import set_environment
+    from prefloop.engines import set_environment, whole_prompts
     from prefloop.models import generation_config
 
     set_environment()
     from vllm import LLM, SamplingParams
 
     eos = eos_ids(tokenizer, generation_config(manifest))
-    cache = {"kv_cache_memory_bytes": 2**31, "enforce_eager": True} if device == "cpu" else {}
+    length = longest + max(map(len, prompts))
+    cache = {"kv_cache_memory_bytes": 2**31, "enforce_eager": True} | whole_prompts(length) if device == "cpu" else {}
     llm = LLM(str(manifest.parent), skip_tokenizer_init=True, generation_config="vllm", dtype=dtype,
-              max_model_len=longest + max(map(len, prompts)), **cache)  # fmt: skip
+              max_model_len=length, **cache)  # fmt: skip
     sampling = SamplingParams(n=N, temperature=TEMPERATURE, max_tokens=longest, stop_token_ids=eos, seed=0,
                               detokenize=False)  # fmt: skip
 
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--vllm-python", default=None)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--size", choices=SIZES, nargs="+", default=list(SIZES))
     parser.add_argument("--way", nargs=3, help="one way, its prompts and tokens: print what it took, as JSON")
     given = parser.parse_args()
     if given.way:
@@ -152,7 +154,8 @@ def main() -> None:
     print("| size | way | tokens a response | tokens/s | with start-up | times ours | with start-up |")
     print("|---|---|---:|---:|---:|---:|---:|")
     ways = [name for name in WAYS if "vllm" not in name or given.vllm_python]
-    for size, (count, longest) in SIZES.items():
+    for size in given.size:
+        count, longest = SIZES[size]
         taken: dict[str, list[dict]] = {name: [] for name in ways}
         for _ in range(given.repeats):
             for name in ways:
@@ -160,9 +163,7 @@ def main() -> None:
                 command = [python, __file__, str(given.manifest), "--dtype", given.dtype]
                 command += ["--way", name, str(count), str(longest)]
                 start = time.perf_counter()
-                done = subprocess.run(
-                    [*command, "--way", name, str(count), str(longest)], capture_output=True, text=True
-                )
+                done = subprocess.run(command, capture_output=True, text=True)
                 whole = time.perf_counter() - start
                 if done.returncode != 0:
                     sys.exit(done.stderr[-3000:])

@@ -1,11 +1,11 @@
 """What a run takes besides its stages' own work: start-up of programs, planning, Snakemake between jobs.
 
-    python benchmarks/overhead.py [--run FOLDER]
+    python benchmarks/overhead.py [--run FOLDER] [--profile profiles/cpu]
 
 Medians of five. With --run the default experiment runs in FOLDER (new; a `results/models` put there beforehand spares
-the download) as `snakemake --cores all`, and Snakemake's own records say when each job began and ended. A stage's work
-begins when its cost meter does, after Python has started and torch has been imported; in it transformers is imported,
-which takes the seconds given above and counts as start-up here.
+the download) as `snakemake --cores all`, with the workflow profile if one is given, and Snakemake's own records say
+when each job began and ended. A stage's work begins when its cost meter does, after Python has started and torch has
+been imported; in it transformers is imported, which takes the seconds given above and counts as start-up here.
 """
 
 import argparse
@@ -72,9 +72,10 @@ def covered(intervals: list[tuple[float, float]]) -> float:
     return total
 
 
-def run(path: Path, start_up: float) -> None:
+def run(path: Path, profile: str | None, start_up: float) -> None:
     began = time.time()
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all"]
+    command += ["--workflow-profile", profile] if profile else []
     subprocess.run(command, cwd=workdir(path), check=True)
     report(path, time.time() - began, start_up)
 
@@ -99,6 +100,7 @@ def report(path: Path, wall: float, start_up: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--profile")
     given = parser.parse_args()
     where = {"env": os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}}
     print("| what | seconds |\n|---|---:|")
@@ -114,7 +116,7 @@ def main() -> None:
         version = [sys.executable, "-m", "snakemake", "--version"]
         print(f"| snakemake --version | {seconds(version):.2f} |", flush=True)
     if given.run:
-        run(given.run, starts["and peft"] - starts["torch"])
+        run(given.run, given.profile, starts["and peft"] - starts["torch"])
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--pairs", type=int, default=16, help="responses of each n, in pairs")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--skip", type=int, default=0, help="rows of the table, from the first")
     given = parser.parse_args()
     dtype, device = getattr(torch, given.dtype), "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(dtype).to(device)
@@ -87,7 +88,7 @@ def main() -> None:
     )
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     cases = [(2, 1, 1), (4, 1, 1), (8, 1, 1), (2, 2, 1), (2, 1, 2), (2, 0.1, 1)]
-    for n, stretch_prompt, stretch in cases:
+    for n, stretch_prompt, stretch in cases[given.skip :]:
         asked = conversations(max(4, 2 * given.pairs // n), n, stretch_prompt, stretch)
         works = {
             "ours": lambda: ours(model, asked),  # noqa: B023  called before it changes

@@ -257,6 +257,7 @@ class Vllm:
             enforce_eager=self.on_cpu,  # compiling takes longer there than it saves
             enable_lora=bool(lora),
             **lora,
+            **(whole_prompts(self.longest) if self.on_cpu else {}),
         )
 
     def end(self, *_) -> None:
@@ -278,6 +279,14 @@ class Vllm:
         self.llm = None
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def whole_prompts(longest: int) -> dict:
+    """Settings of vLLM on a CPU, where it cannot compute a prompt in parts if the response has a seed of its own.
+
+    It would take back the number that it drew after a part, and torch's generator on a CPU has no way back.
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 4096)}
 
 
 def check_length(manifest: Path, longest: int) -> None:

@@ -1,0 +1,162 @@
+"""How a stage's time grows as one thing doubles: prompts, responses, length, clusters.
+
+    OMP_NUM_THREADS=2 python benchmarks/growth.py [--only generate score]
+
+Each quantity takes four values, doubled from one to the next, with all else as it is in the first of them; the works of
+a quantity run in turn, three times after an untimed run. The slope is that of a straight line through the logarithms of
+value and median seconds: 1 where twice as much takes twice as long, 2 where it takes four times as long, 0 where it
+takes no longer. Models have SmolLM2-135M's shape and random weights; programs' start-up is not in it.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from measuring import SMOLLM2, conversations, in_turn, machine, new_model
+from scoring import ours as score
+
+from prefloop.bandit import Arms, Bandit, draw, scored, update
+from prefloop.batching import batches_by_length
+from prefloop.clusters import cluster
+from prefloop.metrics import METRICS
+from prefloop.models import Lora, add_adapter
+from prefloop.optimisation import start
+from prefloop.pairs import all_pairs, to_columns
+from prefloop.sampling import Decoding, Voice
+from prefloop.sampling import generate as sample
+from prefloop.tracking import Tracking
+from prefloop.training import Pair, Settings, train
+
+PAD = SMOLLM2["pad_token_id"]
+Work = Callable[[], object]
+
+
+def generate(prompts: int = 8, responses: int = 4, length: int = 16, prompt_length: float = 1) -> Work:
+    """Sampling in batches of 64, as workflow/scripts/generate.py; `length` tokens a response."""
+    model, asked = models()["plain"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
+    uniforms = np.random.default_rng(0).random((prompts, responses, length))
+
+    def work() -> None:
+        for batch in batches_by_length(list(map(len, asked)), max(1, 64 // responses)):
+            drawn = torch.from_numpy(uniforms[batch].reshape(-1, length))
+            inputs = [asked[i] for i in batch]
+            sample([Voice(model)], inputs, [responses] * len(batch), drawn, Decoding(), [PAD], PAD)
+
+    return work
+
+
+def perplexity(prompts: int = 8, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
+    """Log-probabilities in batches of 64; lengths in those of HH-RLHF's pairs."""
+    asked = conversations(prompts, responses, prompt_length, length)
+    return lambda: score(models()["plain"], asked)
+
+
+def training(pairs: int = 4, length: float = 1, prompt_length: float = 1) -> Work:
+    """DPO of rank-16 adapters in steps of four pairs."""
+    asked = conversations(pairs, 2, prompt_length, length)
+    rows = [Pair(one.prompt, *one.responses, -100.0, -100.0) for one in asked]
+    settings = Settings(epochs=1, batch_size=4, micro_batch_size=4, dtype=str(DTYPE).removeprefix("torch."))
+
+    def work() -> None:
+        accelerator, _ = start(settings, "cpu", torch.get_num_threads(), 0, Tracking())
+        train(models()["adapter"], rows, settings, pad=PAD, seed=0, accelerator=accelerator, on_step=lambda _: None)
+
+    return work
+
+
+def choosing(prompts: int = 1000, responses: int = 4) -> Work:
+    """All pairs of each prompt's responses and their preference perplexity."""
+    rng = np.random.default_rng(0)
+
+    def row(prompt: int, number: int) -> dict:
+        values = {"reward": rng.normal(), "logp": -rng.gamma(20, 10), "logp_ref": -rng.gamma(20, 10), "n_tokens": 20}
+        return {"prompt_id": str(prompt), "cluster": 0, "response_id": number} | values
+
+    groups = {str(i): [row(i, number) for number in range(responses)] for i in range(prompts)}
+    return lambda: METRICS["pfp"](to_columns(all_pairs(groups)[0]), np.random.default_rng(0))
+
+
+def bandit(prompts: int = 20_000, clusters: int = 250) -> Work:
+    """A step's update of all arms, their scores, and a draw of a twentieth of the prompts in proportion."""
+    rng = np.random.default_rng(0)
+    labels, rewards = rng.integers(clusters, size=prompts), rng.random(prompts)
+    centroids, times = np.zeros((clusters, 2)), np.zeros(prompts, dtype=int)
+
+    def work() -> None:
+        arms = scored(update(Arms.fresh(clusters), labels, rewards, 1.0), centroids, Bandit())
+        draw(arms, labels, times, prompts // 20, np.random.default_rng(0), Bandit())
+
+    return work
+
+
+def clustering(prompts: int = 5_000, clusters: int = 50) -> Work:
+    """k-means of embeddings of 384 numbers."""
+    embeddings = np.random.default_rng(0).standard_normal((prompts, 384), dtype=np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return lambda: cluster(embeddings, clusters, seed=0)
+
+
+DTYPE = torch.bfloat16
+LOADED: dict[str, torch.nn.Module] = {}
+STAGES: dict[str, tuple[Callable[..., Work], dict[str, list]]] = {
+    "generate": (
+        generate,
+        {
+            "prompts": [8, 16, 32, 64],
+            "responses": [2, 4, 8, 16],
+            "length": [8, 16, 32, 64],
+            "prompt_length": [0.5, 1, 2, 4],
+        },
+    ),
+    "perplexity": (
+        perplexity,
+        {
+            "prompts": [4, 8, 16, 32],
+            "responses": [2, 4, 8, 16],
+            "length": [0.5, 1, 2, 4],
+            "prompt_length": [0.5, 1, 2, 4],
+        },
+    ),
+    "train": (training, {"pairs": [4, 8, 16, 32], "length": [0.5, 1, 2, 4], "prompt_length": [0.5, 1, 2, 4]}),
+    "pairs": (choosing, {"prompts": [1000, 2000, 4000, 8000], "responses": [2, 4, 8, 16]}),
+    "arms, allocate": (
+        bandit,
+        {"prompts": [20_000, 40_000, 80_000, 160_000], "clusters": [125, 250, 500, 1000]},
+    ),
+    "cluster": (clustering, {"prompts": [5_000, 10_000, 20_000, 40_000], "clusters": [50, 100, 200, 400]}),
+}
+
+
+def models() -> dict[str, torch.nn.Module]:
+    """A model to read and write with, and one with adapters to train; made when they are first asked for."""
+    if not LOADED:
+        LOADED["plain"] = new_model(DTYPE)
+        LOADED["adapter"] = add_adapter(new_model(DTYPE), Lora(r=16))
+    return LOADED
+
+
+def slope(values: list[float], seconds: list[float]) -> float:
+    """Of the straight line through the logarithms, by least squares."""
+    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
+    given = parser.parse_args()
+    print(f"{machine()}\n{str(DTYPE).removeprefix('torch.')}\n\n| stage | doubled | values | seconds | slope |")
+    print("|---|---|---|---|---:|")
+    for stage in given.only:
+        make, quantities = STAGES[stage]
+        for quantity, values in quantities.items():
+            works = {str(value): make(**{quantity: value}) for value in values}
+            medians = [statistics.median(taken) for taken in in_turn(works, repeats=3).values()]
+            cells = [stage, quantity.replace("_", " "), ", ".join(works)]
+            cells += [", ".join(f"{seconds:.3g}" for seconds in medians), f"{slope(values, medians):.2f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
