@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import tiny
+from prefloop.config import merged as merge
 from prefloop.fetch import fetch
 
 ROOT = Path(__file__).parent.parent
@@ -107,13 +108,6 @@ def short(prompts, responses):
 def raising(prompts, responses):
     raise KeyError("no such word")
 """
-
-
-def merge(base: dict, differences: dict) -> dict:
-    result = dict(base)
-    for key, value in differences.items():
-        result[key] = merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-    return result
 
 
 MODEL_STAGES = ["cluster", "sft", "reward_model", "generate", "reward", "perplexity", "train", "sample", "judge"]
