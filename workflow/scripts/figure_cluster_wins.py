@@ -35,7 +35,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     changes = arrays(last_round(rows, experiment), "win")
     initial = 0.5 if experiment.opponents[0] == "initial" else changes["initial"]  # ½ against itself, whoever judges
     prompts = sorted(rows["prompt_id"].unique())  # the columns of `changes`
-    groups, pooled = grouped(read_clusters(clusters, prompts))
+    groups, pooled = grouped(clusters_of(prompts, clusters))
     data = pd.DataFrame(
         {"method": method, "cluster": name, "prompts": len(columns)}
         | mean_interval((changes[method] - initial)[:, columns])._asdict()
@@ -50,7 +50,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     print(f"figure_cluster_wins: {len(prompts)} prompts in {len(groups) - 1} groups")
 
 
-def read_clusters(path: Path, prompts: list[str]) -> pd.Series:
+def clusters_of(prompts: list[str], path: Path) -> pd.Series:
     """The cluster of each of these prompts, in their order."""
     table = pd.read_csv(path, dtype={"prompt_id": str}, keep_default_na=False).set_index("prompt_id")["cluster"]
     if missing := set(prompts) - set(table.index):

@@ -87,11 +87,8 @@ def stack(axes, data: pd.DataFrame) -> None:
         bars = axes.barh(heights, share, left=left, height=0.75, label=outcome, **style)
         if readable:
             numbers = [f"{value:.0f}" if value >= READABLE else "" for value in share]
-            box = {
-                "facecolor": style["color"],
-                "edgecolor": "none",
-                "pad": 0.8,
-            }  # keeps the line at 50 % off the number
+            # Keeps the line at 50 % off the number.
+            box = {"facecolor": style["color"], "edgecolor": "none", "pad": 0.8}
             texts = axes.bar_label(bars, numbers, label_type="center", color=readable, fontsize=7)
             for text in texts:
                 text.set_bbox(box if text.get_text() else None)
