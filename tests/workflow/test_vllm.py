@@ -17,7 +17,7 @@ from conftest import ROOT, Workdir
 from prefloop.chat import prompt_ids
 from prefloop.fetch import fetch
 from prefloop.models import load_policy
-from prefloop.rows import read_rows
+from prefloop.rows import read_rows, write_rows
 from prefloop.scoring import response_logps
 
 pytestmark = pytest.mark.slow
@@ -117,6 +117,16 @@ def test_the_same_again_is_the_same_bytes(directory):
     file.unlink()
     directory.make(SECOND / "generations.jsonl")
     assert file.read_bytes() == before
+
+
+def test_more_prompts_than_fit_in_one_pass(directory):
+    """vLLM would compute one of them in part, after which a response with a seed of its own ends it on a CPU."""
+    many = directory.path / "many.jsonl"
+    row = {"messages": [{"role": "user", "content": "Say something about the sea. " * 20}]}
+    write_rows(many, ({"prompt_id": f"p{i}"} | row for i in range(32)))
+    done = directory.generate("answers", "--n", "4", engine="vllm", prompts=many, policy=directory.manifest)
+    assert done.returncode == 0, done.stderr
+    assert len(read_rows(directory.path / "answers.jsonl")) == 128
 
 
 def test_the_adapter_was_in(directory):
