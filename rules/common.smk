@@ -125,7 +125,7 @@ def run_of(wildcards):
 
 
 def feedback_files(settings):
-    """What a feedback depends on: its model and template, and the module of a local function with what that imports."""
+    """What a feedback depends on: model and template, a local function's module with what it imports, files it names."""
     model = model_of(settings)
     models = [manifest_of(model)] if model else []
     if settings["kind"] == "judge":
@@ -135,7 +135,9 @@ def feedback_files(settings):
     for place in (f"{name}.py", f"{name}/__init__.py", f"workflow/scripts/{name}.py"):
         if Path(place).is_file():
             return models + code_files(place)
-    return models
+    told = settings.get(settings["kind"])  # by its own name, as a function is
+    words = told.split() if isinstance(told, str) else []
+    return models + [word for word in words if Path(word).is_file()]
 
 
 def feedback_flags(name, settings):

@@ -35,12 +35,6 @@ DELTAS = {
     settings_of("train", method).get("beta_risk", {}).get("delta") for method in METHODS
 }
 BY_ROUND = verdicts_of(EXPERIMENT.by_round())
-QUALITY = "Which method is better at equal cost?"
-OPPONENTS = "Who wins against whom?"
-DRIFT = "What does reward cost in divergence?"
-TRAINING = "How did training go?"
-PROMPTS = "Which prompts are worth annotating?"
-PAIRS = "Which pairs teach the most?"
 
 
 rule figure_quality:
@@ -49,9 +43,11 @@ rule figure_quality:
         verdicts=BY_ROUND,
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("quality", QUALITY),
+        **picture("quality"),
     log:
         "<logs>/figures/quality.log",
+    group:
+        figures_job
     conda:
         "../environment.yml"
     params:
@@ -66,7 +62,7 @@ use rule figure_quality as figure_differences with:
         verdicts=BY_ROUND,
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("differences", QUALITY),
+        **picture("differences"),
     log:
         "<logs>/figures/differences.log",
 
@@ -78,7 +74,7 @@ use rule figure_quality as figure_cluster_counts with:
         arms=every_step("arms.json"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("cluster_counts", QUALITY),
+        **picture("cluster_counts"),
     log:
         "<logs>/figures/cluster_counts.log",
     params:
@@ -93,7 +89,7 @@ use rule figure_quality as figure_contests with:
         verdicts=verdicts_of(EXPERIMENT.against_everybody()),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("contests", OPPONENTS),
+        **picture("contests"),
     log:
         "<logs>/figures/contests.log",
 
@@ -104,7 +100,7 @@ use rule figure_quality as figure_temperatures with:
         verdicts=verdicts_of(EXPERIMENT.over_temperatures()),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("temperatures", OPPONENTS),
+        **picture("temperatures"),
     log:
         "<logs>/figures/temperatures.log",
 
@@ -116,7 +112,7 @@ use rule figure_quality as figure_checkpoints with:
         metrics=every_round("training.jsonl"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("checkpoints", OPPONENTS),
+        **picture("checkpoints"),
     log:
         "<logs>/figures/checkpoints.log",
 
@@ -128,7 +124,7 @@ use rule figure_quality as figure_frontier with:
         divergences=every_round("evaluation/kl.jsonl"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("frontier", DRIFT),
+        **picture("frontier"),
     log:
         "<logs>/figures/frontier.log",
 
@@ -139,7 +135,7 @@ use rule figure_quality as figure_training with:
         metrics=every_round("training.jsonl"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("training", TRAINING),
+        **picture("training"),
     log:
         "<logs>/figures/training.log",
 
@@ -150,7 +146,7 @@ use rule figure_quality as figure_betas with:
         metrics=every_round("training.jsonl"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("betas", TRAINING),
+        **picture("betas"),
     log:
         "<logs>/figures/betas.log",
     params:
@@ -163,7 +159,7 @@ use rule figure_quality as figure_arms with:
         arms=every_step("arms.json"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("arms", PROMPTS),
+        **picture("arms"),
     log:
         "<logs>/figures/arms.log",
 
@@ -175,7 +171,7 @@ use rule figure_quality as figure_prompts with:
         clusters=[f"{cluster_folder(method)}/clusters.csv" for method in METHODS],
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("prompts", PROMPTS),
+        **picture("prompts"),
     log:
         "<logs>/figures/prompts.log",
     params:
@@ -191,7 +187,7 @@ use rule figure_quality as figure_cluster_wins with:
         clusters=f"{RESULTS}/clusters_eval.csv",
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("cluster_wins", PROMPTS),
+        **picture("cluster_wins"),
     log:
         "<logs>/figures/cluster_wins.log",
     params:
@@ -205,7 +201,7 @@ use rule figure_quality as figure_pfp with:
         pfp=every_step("pfp.jsonl"),
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("pfp", PAIRS),
+        **picture("pfp"),
     log:
         "<logs>/figures/pfp.log",
 
@@ -216,7 +212,7 @@ use rule figure_quality as figure_gradients with:
         gradients=GRADIENTS,
         costs=ALIGNMENT_COSTS,
     output:
-        **picture("gradients", PAIRS),
+        **picture("gradients"),
     log:
         "<logs>/figures/gradients.log",
     params:
@@ -231,9 +227,11 @@ rule table_results:
         prompts=every_step("prompts.jsonl"),
         metrics=every_round("training.jsonl"),
     output:
-        **table("results", QUALITY),
+        **table("results"),
     log:
         "<logs>/tables/results.log",
+    group:
+        figures_job
     conda:
         "../environment.yml"
     params:
@@ -248,7 +246,7 @@ use rule table_results as table_differences with:
         verdicts=BY_ROUND,
         costs=ALIGNMENT_COSTS,
     output:
-        **table("differences", QUALITY),
+        **table("differences"),
     log:
         "<logs>/tables/differences.log",
 
@@ -260,7 +258,7 @@ use rule table_results as table_cost_to_reach with:
         costs=ALIGNMENT_COSTS,
         rewards=every_step("rewards.jsonl"),
     output:
-        **table("cost_to_reach", QUALITY),
+        **table("cost_to_reach"),
     log:
         "<logs>/tables/cost_to_reach.log",
     params:
@@ -276,7 +274,7 @@ use rule table_results as table_win_rates with:
         verdicts=verdicts_of(EXPERIMENT.contests),
         costs=ALIGNMENT_COSTS,
     output:
-        **table("win_rates", OPPONENTS),
+        **table("win_rates"),
     log:
         "<logs>/tables/win_rates.log",
 
@@ -287,7 +285,7 @@ use rule table_results as table_length with:
         verdicts=BY_ROUND,
         costs=ALIGNMENT_COSTS,
     output:
-        **table("length", OPPONENTS),
+        **table("length"),
     log:
         "<logs>/tables/length.log",
 
@@ -297,7 +295,7 @@ use rule table_results as table_costs with:
         code=code_of("table_costs"),
         costs=COSTS,
     output:
-        **table("costs", "What did it cost?"),
+        **table("costs"),
     log:
         "<logs>/tables/costs.log",
     params:
@@ -311,7 +309,7 @@ use rule table_results as table_judges with:
         code=code_of("table_judges"),
         costs=COSTS,
     output:
-        **table("judges", "Who judged, and how?"),
+        **table("judges"),
     log:
         "<logs>/tables/judges.log",
 
@@ -323,9 +321,11 @@ rule table_reward_models:
             "<results>/reward_models/{name}.report.json", name=REWARD_MODELS
         ),
     output:
-        **table("reward_models", "Who judged, and how?"),
+        **table("reward_models"),
     log:
         "<logs>/tables/reward_models.log",
+    group:
+        figures_job
     conda:
         "../environment.yml"
     shell:

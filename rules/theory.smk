@@ -24,9 +24,11 @@ rule figure_tabular:
         curves=rules.tabular.output.curves,
         cost=rules.tabular.output.cost,
     output:
-        **picture("tabular", "How fast do samplers converge?"),
+        **picture("tabular"),
     log:
         "<logs>/figures/tabular.log",
+    group:
+        figures_job
     conda:
         "../environment.yml"
     params:

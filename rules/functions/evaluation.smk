@@ -2,6 +2,7 @@
 from dataclasses import asdict
 
 from prefloop.experiment import CHOSEN
+from prefloop import questions
 
 
 def model_under(wildcards):
@@ -38,13 +39,18 @@ def verdicts_of(contests):
     return [f"{RESULTS}/{contest.verdicts}" for contest in contests]
 
 
-def table(name, question):
+def figures_job(wildcards):
+    """The cluster job that figures and tables share. On one machine none: planning a group of so many inputs is slow."""
+    return None if workflow.local_exec else "figures"
+
+
+def table(name):
     """The files of one table, its CSV in the report with the caption that its program writes from the rows."""
     return {
         "csv": report(
             f"<results>/tables/{name}.csv",
             caption=Path(RESULTS, f"tables/{name}.rst").absolute(),
-            category=question,
+            category=(questions.TABLES | questions.OF_JUDGES)[name],
             labels={"table": name},
         ),
         "tex": f"<results>/tables/{name}.tex",
@@ -73,7 +79,7 @@ def every_step(file):
     )
 
 
-def picture(name, question):
+def picture(name):
     """The files of one figure, its PNG in the report with the caption that its program writes from the rows."""
     return {
         "pdf": f"<results>/figures/{name}.pdf",
@@ -83,7 +89,7 @@ def picture(name, question):
         "png": report(
             f"<results>/figures/{name}.png",
             caption=Path(RESULTS, f"figures/{name}.rst").absolute(),
-            category=question,
+            category=questions.FIGURES[name],
             labels={"figure": name},
         ),
     }

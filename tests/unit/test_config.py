@@ -16,6 +16,7 @@ from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS
 from prefloop.losses import LOSSES
 from prefloop.metrics import METRICS, NEEDS_BETA
+from prefloop.questions import FIGURES, TABLES
 from prefloop.rows import InputError
 from prefloop.samplers import SAMPLERS
 from prefloop.sources import code_files
@@ -37,6 +38,8 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
         ("samplers.SAMPLERS", SAMPLERS),
         ("formats.FORMATS", FORMATS),
         ("metrics.NEEDS_BETA", NEEDS_BETA),
+        ("questions.FIGURES", FIGURES),
+        ("questions.TABLES", TABLES),
         ("tabular.SAMPLERS", TABULAR_SAMPLERS),
     ],
 )
@@ -155,7 +158,7 @@ def test_a_preset_can_be_changed_in_one_key():
 
 IMPOSSIBLE = [
     ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
-    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: sampler mixp answers two at a time"),
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: sampler mixp answers in groups, 2 of n: 3"),
     ({"generation": {"sampler": "policy_reference", "n": 5}}, "generation.n: sampler policy_reference"),
     (
         {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefloop.metrics import METRICS, best_worst_pair, keep_top, ordered_pairs
+from prefloop.metrics import METRICS, NEEDS_BETA, NEEDS_REFERENCE, best_worst_pair, keep_top, ordered_pairs
 from prefloop.pairs import all_pairs, best_worst_pairs, gap_filters, read_responses, to_columns
 from prefloop.rows import InputError, write_rows
 from prefloop.stats import spearman
@@ -76,6 +76,27 @@ def test_length_matched_pfp_ranks_within_strata():
 
 def test_every_metric_has_a_test():
     assert set(METRICS) == {*BY_HAND, "random"}
+
+
+class Watched(dict):
+    """Pairs that remember which of their columns were read."""
+
+    def __init__(self, pairs):
+        super().__init__(pairs)
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_who_reads_beta_or_the_reference_is_listed(name):
+    """Others are given no β of config's, and are not refused where the policy is its own reference."""
+    pairs = Watched(PAIRS)
+    METRICS[name](pairs, np.random.default_rng(0))
+    assert ("beta" in pairs.read) == (name in NEEDS_BETA)
+    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE)
 
 
 def test_ordered_pairs_drop_and_count_ties():

@@ -6,14 +6,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from conftest import ROOT, Workdir
 from prefloop.models import read_policy
+from prefloop.questions import FIGURES, OF_JUDGES, TABLES
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-FIGURES = SCHEMA["properties"]["figures"]["items"]["enum"]
-TABLES = SCHEMA["properties"]["tables"]["items"]["enum"]
 METHODS = ["two_arms", "uniform"]
 SEEDS = [0, 1]
 WIN = {"win": 1, "tie": 0.5, "loss": 0}
@@ -32,8 +29,8 @@ def drawn(tmp_path_factory, model_folders) -> Workdir:
         compare=METHODS,
         seeds=SEEDS,
         rounds=1,
-        figures=FIGURES,
-        tables=TABLES,
+        figures=list(FIGURES),
+        tables=list(TABLES),
         methods={
             "two_arms": {"clusters": {"k": 2}, "pairs": {"metric": "pfp"}, "train": {"beta_rule": "batch"}},
         },
@@ -63,9 +60,13 @@ def rows_of(results, method, seed, opponent="chosen", temperature=0.7) -> pd.Dat
     return pd.read_json(path, lines=True)
 
 
-def test_every_figure_of_the_schema_has_a_rule_and_is_drawn(results):
+def test_every_figure_and_table_has_a_rule():
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    assert set(re.findall(r"^(?:use )?rule .*?\bfigure_(\w+)(?: with)?:$", rules, re.MULTILINE)) == set(FIGURES)
+    for kind, words in (("figure", FIGURES), ("table", TABLES | OF_JUDGES)):
+        assert set(re.findall(rf"^(?:use )?rule .*?\b{kind}_(\w+)(?: with)?:$", rules, re.MULTILINE)) == set(words)
+
+
+def test_every_figure_and_table_is_made(results):
     for figure in FIGURES:
         for suffix in ("pdf", "svg", "png", "csv", "rst"):
             assert (results / f"figures/{figure}.{suffix}").stat().st_size > 60, (figure, suffix)

@@ -82,7 +82,7 @@ class Cluster:
         profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 10, "jobs": 3}
         profile |= {"set-threads": dict.fromkeys(MODEL_STAGES, 1)}
         # One job each for what comes before the policy's answers, and for them, so that less time is spent in queues.
-        profile["groups"] |= dict.fromkeys(["fetch_model", "prompts", "cluster"], "inputs")
+        profile["groups"] = dict.fromkeys(["fetch_model", "prompts", "cluster"], "inputs")
         profile["groups"] |= dict.fromkeys(["allocate", "generate"], "answers_{method}_{seed}_{round}_{step}")
         profile["set-resources"]["train"] = profile["set-resources"]["train"] | training
         folder = self.workdir / name

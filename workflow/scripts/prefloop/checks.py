@@ -18,7 +18,7 @@ from prefloop.config import HUB_ID, TRAINED, exports_of, model_sources, of_metho
 from prefloop.experiment import CHOSEN
 from prefloop.fetch import PACKAGE, PACKAGE_FORM
 from prefloop.rows import InputError
-from prefloop.samplers import Mixp, Sampling, mixes_logits
+from prefloop.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible
 
 LIBRARY = Path(__file__).parent
 FILES = ("source", "model", "base", "embedding", "template")  # keys that may name a file or folder
@@ -26,7 +26,10 @@ PROMPTS_ONLY = ("ultrachat", "rlhflow")  # formats without responses
 
 
 def load_schema(path: Path) -> dict:
-    """The config schema, with every `registry: module.NAME` replaced by the words of that registry."""
+    """The config schema, with every `registry: module.NAME` replaced by the words of that registry.
+
+    `when: {key: {not: [word]}}` becomes all the other words of that key, so that a setting counts under new ones too.
+    """
 
     def resolve(node):
         if isinstance(node, list):
@@ -36,6 +39,11 @@ def load_schema(path: Path) -> dict:
         node = {key: resolve(value) for key, value in node.items()}
         if "registry" in node and isinstance(node["registry"], str):
             node["enum"] = registry_words(node.pop("registry"))
+        for settings in node.get("properties", {}).values():
+            for key, words in settings.get("when", {}).items():
+                if isinstance(words, dict):
+                    choices = node["properties"][key]["enum"]
+                    settings["when"][key] = [word for word in choices if word not in words["not"]]
         return node
 
     return resolve(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
@@ -229,19 +237,21 @@ def impossible_method(settings: dict) -> list[str]:
     """Choices of one method that cannot stand together, each with the reason."""
     bandit, generation, train = settings["bandit"], settings["generation"], settings["train"]
     sampler, loss, rule = generation["sampler"], train["loss"], train["beta_rule"]
-    mixes = sampler in ("mixp", "policy_reference")
+    n, sampling = generation["n"], Sampling(sampler, generation["n"], Mixp(**generation["mixp"]))
+    answers = len(SAMPLERS[sampler](n, [0.0] * n, sampling.mixp))
     found = {
         "generation.temperature: 0 makes all responses of a prompt equal": (
             generation["temperature"] == 0 and sampler != "dataset"
         ),
         f"generation.engine: vllm cannot mix two models' logits, as sampler {sampler} does; use auto or transformers": (
-            generation["engine"] == "vllm"
-            and mixes_logits(Sampling(sampler, generation["n"], Mixp(**generation["mixp"])))
+            generation["engine"] == "vllm" and mixes_logits(sampling)
         ),
-        f"generation.n: sampler {sampler} answers two at a time, so n must be even": mixes and generation["n"] % 2,
+        f"generation.n: sampler {sampler} answers in groups, {answers} of n: {n}; take an n that they fill": (
+            models_of(sampling) and answers != n
+        ),
         f"generation.sampler: {sampler} needs a reference other than the policy, and reference.kind previous is "
         "the policy before each round; use sampler policy or another reference": (
-            settings["reference"]["kind"] == "previous" and (mixes or sampler == "reference")
+            settings["reference"]["kind"] == "previous" and "reference" in models_of(sampling)
         ),
         f"generation.sampler: dataset needs responses, and prompts.format {settings['prompts']['format']} has none": (
             sampler == "dataset" and settings["prompts"]["format"] in PROMPTS_ONLY
@@ -263,7 +273,7 @@ def impossible_method(settings: dict) -> list[str]:
             settings["feedback"]["kind"] == "dataset" and sampler != "dataset"
         ),
         f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use policy_reference": (
-            loss == "xpo" and sampler not in ("policy_reference", "reference")
+            loss == "xpo" and REFERENCE not in possible(sampling)
         ),
         f"bandit.normalise: allocation {bandit['allocation']} needs rewards in [0, 1], which only rank gives": (
             bandit["allocation"] in ("thompson", "exp3") and bandit["normalise"] != "rank"
@@ -310,8 +320,8 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     """What a feedback of this kind cannot do without, and reward models that nobody trains."""
     kind, model, judge = feedback["kind"], feedback["model"], feedback["judge"]
     problems = []
-    if kind == "function" and not feedback["function"]:
-        problems.append(f"{where}: kind function needs {where}.function")
+    if kind in feedback and not feedback[kind]:  # kind function has its setting `function`
+        problems.append(f"{where}: kind {kind} needs {where}.{kind}")
     if kind == "reward_model" and not model:
         problems.append(f"{where}: kind reward_model needs {where}.model")
     if kind == "judge" and bool(model) == bool(judge["base_url"]):

@@ -94,10 +94,10 @@ def model_of(feedback: dict) -> str | None:
 def in_words(feedback: dict) -> str:
     """Who a feedback asks, as captions say it."""
     kind = feedback["kind"]
-    if kind == "function":
-        return f"the function {feedback['function']}"
     if kind == "dataset":
         return "the data set's own preference"
+    if kind not in ("reward_model", "judge"):
+        return f"the {kind} {feedback[kind]}" if kind in feedback else f"the feedback {kind}"
     judge = feedback["judge"]
     model = shown((feedback["model"] or judge["model"]).split("#")[0])
     if kind == "reward_model":

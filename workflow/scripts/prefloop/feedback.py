@@ -138,6 +138,8 @@ def load_nothing(settings: Settings, threads: int) -> None:
     """The data set's own preference needs nobody."""
 
 
+# From config's word to (settings, threads) -> who rewards: a function of (prompts, responses), something with `compare`
+# (prefloop.judges), or None for the data set's own preference. What one kind alone is told has a setting of its name.
 FEEDBACK: dict[str, Callable[[Settings, int], object]] = {
     "function": load_function,
     "reward_model": RewardModel,
@@ -162,9 +164,9 @@ def annotate(
     found: dict[tuple[str, int], dict] = {}
     for batch in dealt(rows, prompts, getattr(feedback, "batch_size", None), shard or Shard()):
         messages, ids = [prompts[row["prompt_id"]] for row in batch], [key_of(row) for row in batch]
-        if settings.kind == "dataset":
+        if feedback is None:
             fields = [{"reward": float(row["component"] == "chosen")} for row in batch]
-        elif settings.kind == "judge":
+        elif hasattr(feedback, "compare"):
             fields = compared(feedback, messages, batch, meter)
         else:
             rewards = rewards_of(feedback, messages, [row["response"] for row in batch], ids)
@@ -235,7 +237,7 @@ def contest(
     """
     feedback = FEEDBACK[settings.kind](settings, threads)
     names = ["outcome", "reward", "reward_opponent"]
-    if settings.kind == "judge":
+    if hasattr(feedback, "compare"):
         verdicts = ask(feedback, messages, ours, theirs, meter)
         words = {"A": "win", "B": "loss", "tie": "tie", "invalid": "invalid"}
         found = [(words[verdict.outcome], None, None, verdict.preference) for verdict in verdicts]
