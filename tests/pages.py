@@ -9,7 +9,9 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import NamedTuple
 
-PLACE = re.compile(r"^(?:New file `([^`]+)`|In `([^`]+)`, (below|above|in place of|in) `([^`]+)`|In `([^`]+)`, (at the end)):$")
+PLACE = re.compile(
+    r"^(?:New file `([^`]+)`|In `([^`]+)`, (below|above|in place of|in) `([^`]+)`|In `([^`]+)`, (at the end)):$"
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,0 +1,102 @@
+"""docs/extending.md followed to the letter: its blocks in a copy of the project, their tests, and an experiment."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, Workdir
+from pages import follow
+from prefloop.models import read_policy
+from prefloop.rows import read_rows
+
+WORDS = ["gap_per_token", "nca", "odpo", "spread", "nash_md", "gaussian_thompson", "program", "lengths", "annotated"]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory, model_folders) -> Workdir:
+    """A copy of the project with everything that the page adds, and its experiment run."""
+    directory = Workdir(tmp_path_factory.mktemp("extended"), model_folders["llama"])
+    for name in ["Snakefile", "rules", "workflow", "experiments"]:
+        (directory.path / name).unlink()
+    for name in ["Snakefile", "rules", "workflow", "experiments", "tests", "pyproject.toml"]:
+        copy = shutil.copy if (ROOT / name).is_file() else shutil.copytree
+        copy(ROOT / name, directory.path / name)
+    directory.changed = follow(ROOT / "docs/extending.md", directory.path)
+    (directory.path / "count.py").write_text(
+        "import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n"
+    )
+    directory.configure(
+        compare=["added"],
+        steps=1,
+        methods={
+            "added": {
+                "bandit": {"allocation": "gaussian_thompson", "metric": "gap_per_token", "normalise": "identity"},
+                "generation": {"sampler": "nash_md", "n": 4, "max_new_tokens": 9},
+                "feedback": {"kind": "program", "program": f"{sys.executable} count.py"},
+                "pairs": {"metric": "gap_per_token"},
+                "train": {"loss": "odpo", "odpo_alpha": 3.0, "beta": 0.3, "beta_rule": "spread"},
+            },
+            "plain": {"train": {"loss": "nca"}},
+        },
+        figures=["lengths"],
+        tables=["annotated"],
+    )
+    done = directory.run()
+    assert done.returncode == 0, done.stdout
+    return directory
+
+
+def test_the_page_s_tests_pass(extended):
+    chosen = " or ".join([*WORDS, "has_a_test", "has_a_rule", "is_listed", "library_s_defaults", "names_words"])
+    files = ["bandit", "betas", "config", "feedback", "losses", "metrics", "samplers", "figure_lengths"]
+    paths = [f"tests/unit/test_{name}.py" for name in [*files, "table_annotated"]]
+    paths.append("tests/workflow/test_figures.py::test_every_figure_and_table_has_a_rule")
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", chosen, *paths]
+    done = subprocess.run(command, cwd=extended.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    passed = [line for line in done.stdout.splitlines() if "PASSED" in line]
+    for word in WORDS:
+        assert any(word in line for line in passed), f"no test of {word}"
+
+
+def test_the_page_s_code_is_in_the_project_s_style(extended):
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in ([*ruff, "check"], [*ruff, "format", "--check"]):
+        paths = [path for path in extended.changed if path.endswith(".py")]
+        done = subprocess.run([*command, *paths], cwd=extended.path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_experiment_uses_every_new_word(extended):
+    results = extended.path / "results/tiny"
+    first, second = (results / f"added/seed-0/round-{number}" for number in (1, 2))
+    generations = read_rows(second / "step-1/generations.jsonl")
+    assert {row["component"] for row in generations} == {"policy", "halfway"}
+    texts = {(row["prompt_id"], row["response_id"]): row["response"] for row in generations}
+    rewards = read_rows(second / "step-1/rewards.jsonl")
+    assert [row["reward"] for row in rewards] == [len(texts[row["prompt_id"], row["response_id"]]) for row in rewards]
+    for pair in read_rows(second / "pairs.jsonl"):
+        longer = max(pair["n_chosen"], pair["n_rejected"])
+        assert pair["score"] == pytest.approx((pair["reward_chosen"] - pair["reward_rejected"]) / longer)
+    assert sum(arm["pulls"] for arm in json.loads((second / "step-1/arms.json").read_text())["arms"]) == 8
+    assert read_policy(second / "policy.pt")["beta_state"]["rule"] == "spread"
+    steps = read_rows(first / "training.jsonl")
+    assert steps[0]["beta"] == 0.3, "config's β reaches a rule that the schema has never heard of"
+    data = pd.read_csv(results / "figures/lengths.csv").set_index("round")
+    assert data.loc[2, "n_tokens"] == pytest.approx(pd.DataFrame(generations)["n_tokens"].mean(), rel=1e-5)
+    table = pd.read_csv(results / "tables/annotated.csv").set_index("round")
+    assert table.loc[2, "mean"] == pytest.approx(pd.DataFrame(rewards)["reward"].mean(), rel=1e-5)
+
+
+def test_a_new_constant_trains_again_and_a_program_that_is_edited_rewards_again(extended):
+    assert extended.jobs() == set()
+    changed = extended.jobs("--config", "methods={added: {train: {odpo_alpha: 2.0}}}")
+    assert "train" in changed
+    assert "allocate" not in changed, "prompts of both rounds were drawn by what was there before"
+    with (extended.path / "count.py").open("a") as file:
+        file.write("# edited\n")
+    assert "reward" in extended.jobs()
