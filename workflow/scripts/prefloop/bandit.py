@@ -102,10 +102,10 @@ def shared(arms: Arms, neighbours: np.ndarray, weight: float) -> Arms:
 
 
 def ucb_scores(arms: Arms, alpha: float) -> np.ndarray:
-    """Upper confidence bounds μ + α·sqrt(2 ln(Σn + 1) / n), shape [arms].
+    """Upper confidence bounds μ + α·sqrt(2 ln(Σn + 1) / n), shape [arms], in units of the normalised reward.
 
-    DOTA's score. An arm never pulled counts as pulled once with the mean of all, which keeps its bound
-    finite, so that proportional shares exist.
+    DOTA's score, which is UCB1 (Auer et al. 2002) but for α and the 1. An arm never pulled counts as pulled once with
+    the mean of all, which keeps its bound finite, so that proportional shares exist.
     """
     bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.where(arms.count > 0, arms.count, 1))
     return arms.mean + alpha * bonus
@@ -119,7 +119,7 @@ def proportional(arms: Arms, budget: int, rng: np.random.Generator, settings: Ba
 
 
 def top_k(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -> np.ndarray:
-    """Quad: the `top_k` best arms share the budget equally."""
+    """Quad: the `top_k` best arms share the budget equally (arXiv 2409.16986)."""
     best = np.argsort(-arms.score, kind="stable")[: settings.top_k]
     want = np.zeros(len(arms.score), dtype=int)
     want[best] = budget // len(best)
@@ -128,7 +128,7 @@ def top_k(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -
 
 
 def softmax(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -> np.ndarray:
-    """Shares proportional to exp(s/τ), rounded to whole prompts with the least error."""
+    """Shares proportional to exp(s/τ), Boltzmann exploration, rounded to whole prompts with the least error."""
     odds = np.exp((arms.score - arms.score.max()) / settings.temperature)
     exact = odds / odds.sum() * budget
     want = np.floor(exact).astype(int)
@@ -137,7 +137,7 @@ def softmax(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit)
 
 
 def exp3(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -> np.ndarray:
-    """LEAD: every prompt's arm is drawn with p = (1−γ')·w/Σw + γ'/K."""
+    """LEAD: every prompt's arm is drawn with p = (1−γ')·w/Σw + γ'/K (Auer et al. 2002)."""
     return rng.multinomial(budget, exp3_probabilities(arms.log_weight, settings.exploration))
 
 
@@ -148,7 +148,10 @@ def exp3_probabilities(log_weight: np.ndarray, exploration: float) -> np.ndarray
 
 
 def thompson(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit) -> np.ndarray:
-    """For every prompt the arm whose mean is largest in a draw from Beta(1 + S, 1 + n − S); rewards lie in [0, 1]."""
+    """For every prompt the arm whose mean is largest in a draw from Beta(1 + S, 1 + n − S); rewards lie in [0, 1].
+
+    Source: Agrawal and Goyal 2012 (arXiv 1111.1797), with the reward itself in the place of a coin that shows it.
+    """
     lost = np.maximum(arms.count - arms.reward_sum, 0)
     won = np.zeros(len(lost), dtype=int)
     for done in range(0, budget, 1000):  # a matrix of the whole budget may not fit in memory
@@ -157,8 +160,9 @@ def thompson(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit
     return won
 
 
-# From config's word to (arms, budget, rng, settings) -> prompts wanted of each arm [arms]. `uniform` and `all`
-# look at no arm: they draw from the prompts themselves.
+# From config's word to (arms, budget, rng, settings) -> prompts wanted of each arm, int [arms], one or more in all;
+# `settle` makes of them what there is and the budget in sum. `uniform` and `all` look at no arm: they draw from the
+# prompts themselves.
 ALLOCATIONS: dict[str, Callable[..., np.ndarray] | None] = {
     "proportional": proportional,
     "top_k": top_k,
@@ -243,7 +247,7 @@ def take_share(prompts: int, step: int, steps: int, rng: np.random.Generator) ->
 
 
 def write_arms(path: Path, arms: Arms, **where: int) -> None:
-    """Write arms.json: `where` (round and step) and one object an arm."""
+    """Write arms.json: `where` (round and step) and one object an arm, its mean reward included."""
     columns = {name: getattr(arms, name).tolist() for name in (*FIELDS, "mean")}
     rows = [{"cluster": c} | {name: values[c] for name, values in columns.items()} for c in range(len(arms.count))]
     write_json(path, where | {"arms": rows})

@@ -164,7 +164,10 @@ def calibrated_step(beta: float, tau: float, sd: float, margins: np.ndarray, ris
 
 
 class Rule:
-    """β and how it moves. This base keeps β as it is; a rule overrides what it changes."""
+    """β and how it moves. This base keeps β as it is; a rule overrides what it changes.
+
+    Made from the settings of training and the round, from 1; raises InputError if they cannot be. `beta` is per nat.
+    """
 
     rule: ClassVar[str]  # its word in BETAS
     reads_batch: ClassVar[bool] = False  # whether `weigh` needs the batch's margins, so before the loss
@@ -341,6 +344,7 @@ class RiskCalibrated(RiskControlled):
         self.beta, self.tau, self.p_hat = calibrated_step(self.beta, self.tau, self.sd, margins, self.risk)
 
 
+# From config's word to a class of (settings, round).
 BETAS: dict[str, type[Rule]] = {
     "constant": Constant,
     "schedule": Scheduled,

@@ -37,7 +37,11 @@ class Settings:
 
 
 def load_function(settings: Settings, threads: int) -> Callable:
-    """The function that `module:function` names, importable from the working directory or the environment."""
+    """The function that `module:function` names, importable from the working directory or the environment.
+
+    It takes the prompts (each a list of messages) and the responses (texts) and returns one number a response, the
+    larger the better. Raises InputError if there is no such function or its module cannot be imported.
+    """
     module_name, _, name = (settings.function or "").partition(":")
     if not module_name or not name:
         raise InputError(f"feedback.function: {settings.function!r}, expected module:function")
@@ -56,8 +60,8 @@ def load_function(settings: Settings, threads: int) -> Callable:
 class RewardModel:
     """A one-logit sequence classifier as a function of (prompts, responses), batched by length.
 
-    Reads each conversation as `encode` says.
-    `tokens`, `parameters` and `device` are what the cost meter reads.
+    Reads each conversation as `encode` says; its rewards are logits, in float32. Raises InputError if the folder has no
+    trained classifier of one logit. `tokens`, `parameters` and `device` are what the cost meter reads.
     """
 
     def __init__(self, settings: Settings, threads: int):
@@ -126,7 +130,7 @@ def encode(tokenizer, messages: Messages, response: str) -> dict:
 
 
 def load_judge(settings: Settings, threads: int) -> LocalJudge | ServerJudge:
-    """The server that `judge.base_url` names, or else the language model `model`."""
+    """The server that `judge.base_url` names, or else the language model `model`; InputError if neither is given."""
     if settings.judge.base_url is not None:
         return ServerJudge(settings.judge)
     if settings.model is None:

@@ -1,7 +1,8 @@
 """Preference losses, one value a pair.
 
 A loss names, as its parameters, what it needs: any of `terms` (tensors of shape [pairs]), β, and fields of
-`LossOptions`. `evaluate` passes each loss what it asks for, and nothing is computed that none asks for.
+`LossOptions`. `evaluate` passes each loss what it asks for, and nothing is computed that none asks for. ρ_w and ρ_l are
+the log-ratios of policy and reference, in nats, and M = ρ_w − ρ_l; β is per nat, so that losses have no unit.
 """
 
 import dataclasses
@@ -122,6 +123,7 @@ def apo_zero(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tenso
     return torch.sigmoid(-beta * ratio_chosen) + torch.sigmoid(beta * ratio_rejected)
 
 
+# From config's word to a function of what its parameters name -> losses [pairs].
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "dpo": dpo,
     "cdpo": cdpo,
@@ -138,12 +140,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def asks_for(loss: str) -> set[str]:
-    """Names of the terms, options and β that a loss takes."""
+    """Names of the terms, options and β that a loss takes; KeyError if LOSSES has no such word."""
     return set(inspect.signature(LOSSES[loss]).parameters)
 
 
 def evaluate(loss: str, found: dict[str, Tensor], beta: float, options: LossOptions) -> Tensor:
-    """The loss of each pair, shape [pairs], from `terms`."""
+    """The loss of each pair, shape [pairs], from `terms`; gradients flow into whatever of them carries some.
+
+    Raises KeyError where the loss names something that is not there, as `logp_explored` without an explored response.
+    """
     given = found | {field.name: getattr(options, field.name) for field in dataclasses.fields(LossOptions)}
     given["beta"] = beta
     return LOSSES[loss](**{name: given[name] for name in asks_for(loss)})

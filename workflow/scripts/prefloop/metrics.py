@@ -2,7 +2,8 @@
 
 Pairs are columns, a dict of arrays of shape [pairs]: `logp_*` and `logp_ref_*` of chosen and rejected (nats, summed
 over the response), `n_*` (tokens), `reward_*`, `best_worst` (whether the pair is its prompt's best against its worst
-response); and `beta`, the number that training starts with. A larger score is a pair more worth training on.
+response); and `beta`, the number that training starts with. A larger score is a pair more worth training on. A metric
+whose column is missing raises KeyError.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ Pairs = dict[str, np.ndarray]
 
 
 def ordered_pairs(rewards: Iterable[float]) -> tuple[list[tuple[int, int]], int]:
-    """All (chosen, rejected) index pairs with reward(chosen) > reward(rejected), and the number of ties."""
+    """All (chosen, rejected) index pairs with reward(chosen) > reward(rejected), and the number of tied pairs."""
     rewards = list(rewards)
     indices = range(len(rewards))
     pairs = [(w, l) for w in indices for l in indices if rewards[w] > rewards[l]]  # noqa: E741
@@ -47,7 +48,7 @@ def pfp_mean(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 
 def reward_gap(pairs: Pairs, rng: np.random.Generator | None = None) -> np.ndarray:
-    """r(y_w) − r(y_l)."""
+    """r(y_w) − r(y_l), in units of the reward."""
     return pairs["reward_chosen"] - pairs["reward_rejected"]
 
 
@@ -68,7 +69,7 @@ def margin(pairs: Pairs) -> np.ndarray:
 
 
 def dpo_weight(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """σ(−βM), the exact weight of the pair in DPO's gradient."""
+    """σ(−βM), the exact weight of the pair in DPO's gradient (Rafailov et al. 2023, arXiv 2305.18290)."""
     return 1 / (1 + np.exp(pairs["beta"] * margin(pairs)))
 
 
@@ -123,6 +124,7 @@ def z_score(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / sd if sd > 0 else np.zeros(len(values))
 
 
+# From config's word to (pairs, rng) -> scores [pairs]; −∞ is never kept.
 METRICS: dict[str, Callable[[Pairs, np.random.Generator], np.ndarray]] = {
     "pfp": pfp,
     "pfp_raw": pfp_raw,

@@ -49,22 +49,25 @@ class Sampling:
 
 
 def policy(n: int, coins: list[float], settings: Mixp) -> list[Component]:
-    """On-policy (OAIF): all from π_θ."""
+    """On-policy: all from π_θ (OAIF, arXiv 2402.04792)."""
     return [POLICY] * n
 
 
 def reference(n: int, coins: list[float], settings: Mixp) -> list[Component]:
-    """Off-policy ("vanilla"): all from π_ref."""
+    """Off-policy: all from π_ref ("vanilla" in arXiv 2409.19605)."""
     return [REFERENCE] * n
 
 
 def policy_reference(n: int, coins: list[float], settings: Mixp) -> list[Component]:
-    """Hybrid GSHF and XPO: the first half from π_θ, the second from π_ref."""
+    """The first half from π_θ, the second from π_ref (hybrid GSHF, arXiv 2312.11456; XPO, arXiv 2405.21046)."""
     return [POLICY] * (n // 2) + [REFERENCE] * (n // 2)
 
 
 def mixp(n: int, coins: list[float], settings: Mixp) -> list[Component]:
-    """Two at a time: ① both from π_θ, or ② one from beyond the policy and one from between policy and reference."""
+    """Two at a time: ① both from π_θ, or ② one from beyond the policy and one from between policy and reference.
+
+    A coin for each two decides (arXiv 2409.19605).
+    """
     spread = settings.spread
     mixed = [Component("beyond", 1 + spread, -spread), Component("between", 1 - spread, spread)]
     return [c for coin in coins[: n // 2] for c in ([POLICY] * 2 if coin < settings.share else mixed)]
@@ -76,6 +79,7 @@ def dataset(n: int, coins: list[float], settings: Mixp) -> list[Component]:
 
 
 # From config's word to (n, coins, settings) -> n components; `coins` [n] are uniform in [0, 1), the prompt's own.
+# A sampler gives fewer where its groups do not fill n, and config is refused.
 # With best_worst (online GSHF) only the best response against the worst makes a pair; see prefloop.pairs.
 SAMPLERS: dict[str, Callable[[int, list[float], Mixp], list[Component]]] = {
     "policy": policy,
@@ -88,7 +92,7 @@ SAMPLERS: dict[str, Callable[[int, list[float], Mixp], list[Component]]] = {
 
 
 def models_of(settings: Sampling) -> list[str]:
-    """Which models a sampler needs: policy, reference, both or none."""
+    """Which models a sampler needs: policy, reference, both or none. KeyError if SAMPLERS has no such word."""
     return [name for name in ("policy", "reference") if any(getattr(c, name) for c in possible(settings))]
 
 
