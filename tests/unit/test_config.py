@@ -10,7 +10,7 @@ from conftest import ROOT, TINY, merge
 from prefloop.bandit import ALLOCATIONS, Bandit
 from prefloop.betas import BETAS
 from prefloop.checks import checked, load_schema, registry_words
-from prefloop.config import flags, model_name, model_sources, of_method, relevant
+from prefloop.config import flags, in_words, model_name, model_sources, of_method, relevant
 from prefloop.feedback import FEEDBACK
 from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS
@@ -249,6 +249,19 @@ def test_every_condition_names_words_that_exist():
                 assert set(words) <= set(section["properties"][key]["enum"]), (key, words)
                 found += 1
     assert found > 15
+
+
+def test_a_setting_that_one_word_has_no_use_for_counts_under_all_others():
+    """`not` in the schema: a word that is added to a registry later gets the setting, too."""
+    assert set(SCHEMA["$defs"]["train"]["properties"]["beta"]["when"]["beta_rule"]) == set(BETAS) - {"schedule"}
+    for name in ("n", "temperature", "batch_size"):
+        assert set(SCHEMA["$defs"]["generation"]["properties"][name]["when"]["sampler"]) == set(SAMPLERS) - {"dataset"}
+
+
+def test_a_feedback_is_named_by_what_its_kind_is_told():
+    assert in_words({"kind": "function", "function": "a:b"}) == "the function a:b"
+    assert in_words({"kind": "program", "program": "python count.py"}) == "the program python count.py"
+    assert in_words({"kind": "length"}) == "the feedback length"
 
 
 def test_the_library_s_defaults_are_the_schema_s():
