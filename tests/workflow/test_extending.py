@@ -82,7 +82,8 @@ def test_an_experiment_uses_every_new_word(extended):
     for pair in read_rows(second / "pairs.jsonl"):
         longer = max(pair["n_chosen"], pair["n_rejected"])
         assert pair["score"] == pytest.approx((pair["reward_chosen"] - pair["reward_rejected"]) / longer)
-    assert sum(arm["pulls"] for arm in json.loads((second / "step-1/arms.json").read_text())["arms"]) == 8
+    arms = json.loads((first / "step-1/arms.json").read_text())["arms"]
+    assert sum(arm["pulls"] for arm in arms) == 4
     assert read_policy(second / "policy.pt")["beta_state"]["rule"] == "spread"
     steps = read_rows(first / "training.jsonl")
     assert steps[0]["beta"] == 0.3, "config's β reaches a rule that the schema has never heard of"
