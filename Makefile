@@ -8,7 +8,7 @@ PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Where there is no GPU to wait for, as many model stages at once as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
 
-.PHONY: demo test slurm check constraints clean
+.PHONY: demo test slurm check docs constraints clean
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
@@ -26,6 +26,9 @@ check: .venv/tools ## linters, and a dry-run of the default
 	snakefmt --check Snakefile rules
 	snakemake --lint
 	snakemake --dry-run --quiet --cores 1
+
+docs: .venv/installed ## the reference of docs/config.md, after a change of the config schema or of config.yaml
+	python docs/config_page.py
 
 # torch first and alone, so that no other package chooses another build of it.
 .venv/installed: environment.yml constraints.txt

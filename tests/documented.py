@@ -1,0 +1,63 @@
+"""What the documentation says to type: its commands, and how a test plans those of Snakemake."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`((?:snakemake|make|pytest|python|pip|ruff|snakefmt) [^`]+)`")
+SHELL = ("", "sh", "bash")  # a block without a language is one of commands
+# A reward function and a config that pages take as examples of a reader's own files.
+OWN_REWARDS = "def helpful(prompts, responses):\n    return [0.0 for _ in responses]\n"
+OWN_CONFIG = 'name: mine\nfeedback: {kind: function, function: "my_rewards:helpful"}\n'
+
+
+def pages() -> list[Path]:
+    """Every page of documentation, by path."""
+    return sorted(
+        [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/**/*.md")]
+    )
+
+
+def commands_of(page: Path) -> list[str]:
+    """The commands of a page, without comments: of its blocks, and those of programs within a sentence.
+
+    What stands for something else (`…`, `<name>`) within a sentence is an explanation and no command.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = [line for _, language, body in FENCE.findall(text) if language in SHELL for line in commands_in(body)]
+    prose = re.sub(r"\s*\n\s*", " ", FENCE.sub("", text))
+    return [*found, *(words for words in INLINE.findall(prose) if "…" not in words and "<" not in words)]
+
+
+def commands_in(block: str) -> Iterator[str]:
+    """A block's commands: lines, joined where they end in a backslash, without comments."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = re.sub(r"(^|\s)#\s.*$", "", line).strip()
+        if words:
+            yield re.sub(r"\s+", " ", words)
+
+
+def project_in(folder: Path) -> Path:
+    """A folder with links to the project's sources, where nothing was made yet."""
+    for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles", "config.yaml", "docs"]:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "my_rewards.py").write_text(OWN_REWARDS)
+    (folder / "mine.yaml").write_text(OWN_CONFIG)
+    return folder
+
+
+def dry_run(folder: Path, command: str) -> str:
+    """What Snakemake says it would run; AssertionError if it refuses."""
+    words = shlex.split(command)
+    cores = [] if "--cores" in words else ["--cores", "1"]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", *words[1:], *cores, "--dry-run", "--printshellcmds"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    return done.stdout
