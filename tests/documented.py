@@ -36,10 +36,17 @@ def commands_of(page: Path) -> list[str]:
 
 
 def commands_in(block: str) -> Iterator[str]:
-    """A block's commands: lines, joined where they end in a backslash, without comments."""
+    """A block's commands, also those between `&&`: lines, joined where they end in a backslash, without comments and
+    with the variables that stand before them in the block."""
+    variables: dict[str, str] = {}
     for line in block.replace("\\\n", " ").splitlines():
-        words = re.sub(r"(^|\s)#\s.*$", "", line).strip()
-        if words:
+        line = re.sub(r"(^|\s)#\s.*$", "", line).strip()
+        for words in filter(None, re.split(r"\s+&&\s+", line)):
+            if assignment := re.fullmatch(r"(\w+)='([^']*)'", words):
+                variables[assignment[1]] = assignment[2]
+                continue
+            for name, value in variables.items():
+                words = words.replace(f"${name}", value)
             yield re.sub(r"\s+", " ", words)
 
 
