@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"(?<!`)`((?:snakemake|make|pytest|python|pip|ruff|snakefmt) [^`]+)`")
+INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:snakemake|make|pytest|python|pip|ruff|snakefmt) [^`]+)`")
 SHELL = ("", "sh", "bash")  # a block without a language is one of commands
 # A reward function and a config that pages take as examples of a reader's own files.
 OWN_REWARDS = "def helpful(prompts, responses):\n    return [0.0 for _ in responses]\n"
@@ -32,7 +32,14 @@ def commands_of(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     found = [line for _, language, body in FENCE.findall(text) if language in SHELL for line in commands_in(body)]
     prose = re.sub(r"\s*\n\s*", " ", FENCE.sub("", text))
-    return [*found, *(words for words in INLINE.findall(prose) if "…" not in words and "<" not in words)]
+    spoken = [words for words in INLINE.findall(prose) if "…" not in words and "<" not in words]
+    return [*found, *(command for words in spoken for command in commands_in(words))]
+
+
+def written() -> dict[str, str]:
+    """Every command with a page that has it; docs/commands.md, which lists what others name, counts for none."""
+    found = [page for page in pages() if page != ROOT / "docs/commands.md"]
+    return {command: str(page.relative_to(ROOT)) for page in found for command in commands_of(page)}
 
 
 def commands_in(block: str) -> Iterator[str]:
@@ -60,8 +67,8 @@ def project_in(folder: Path) -> Path:
 
 
 def dry_run(folder: Path, command: str) -> str:
-    """What Snakemake says it would run; AssertionError if it refuses."""
-    words = shlex.split(command)
+    """What Snakemake says it would run; AssertionError if it refuses. Without conda, which need not be here."""
+    words = [word for word in shlex.split(command) if word != "--use-conda"]
     cores = [] if "--cores" in words else ["--cores", "1"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", *words[1:], *cores, "--dry-run", "--printshellcmds"]

@@ -3,12 +3,11 @@
 import pytest
 import yaml
 
-from documented import ROOT, commands_of, dry_run, pages, project_in
+from documented import ROOT, commands_of, dry_run, project_in, written
 
 TABLE = yaml.safe_load((ROOT / "tests/documented_commands.yaml").read_text(encoding="utf-8"))
 OVERRIDES = commands_of(ROOT / "docs/config.md")  # planned, and looked into, by test_overrides.py
-WRITTEN = dict.fromkeys(command for page in pages() for command in commands_of(page))
-COMMANDS = [c for c in WRITTEN if c.startswith("snakemake ") and c not in TABLE and c not in OVERRIDES]
+COMMANDS = [c for c in written() if c.startswith("snakemake ") and c not in TABLE and c not in OVERRIDES]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,15 +4,18 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import documented
 from conftest import Workdir
+from prefloop.checks import load_schema
 from prefloop.clusters import read_clusters
 from prefloop.rows import read_json, read_rows, read_tensors
 
 PAGE = documented.ROOT / "docs/files.md"
+FIGURES = load_schema(documented.ROOT / "workflow/schemas/config.schema.yaml")["properties"]["figures"]["items"]["enum"]
 EVERYTHING = {
     "name": "files",
     "rounds": 2,
@@ -24,8 +27,12 @@ EVERYTHING = {
     "clusters": {"k": "elbow", "k_max": 3},
     "bandit": {"budget": 3},
     "generation": {"n": 3},
-    "evaluation": {"by_checkpoint": {"steps": [1], "methods": ["dota"]}, "opponents": ["initial", "chosen"]},
-    "figures": ["quality", "frontier", "gradients", "checkpoints", "tabular"],
+    "evaluation": {
+        "by_checkpoint": {"steps": [1], "methods": ["dota"]},
+        "by_temperature": {"temperatures": [0.5]},
+        "opponents": ["initial", "chosen"],
+    },
+    "figures": FIGURES,
     "tables": ["results", "differences", "win_rates", "length", "costs", "cost_to_reach"],
     "tabular": {"seeds": 1, "empirical": {"steps": 2, "every": 1}, "normalised": {"steps": 4}, "paper": {"steps": 2}},
 }
@@ -56,5 +63,92 @@ def run(tmp_path_factory, model_folders) -> Path:
     return directory.path / "results/files"
 
 
-def test_it_runs(run):
-    print(run)
+class Section(NamedTuple):
+    """What the page says of some files: where they are, their fields with whether each may be missing, an example."""
+
+    patterns: list[str]
+    fields: dict[str, bool]
+    example: str | None
+
+
+def sections() -> list[Section]:
+    found = []
+    for part in re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        heading, _, body = part.partition("\n")
+        cells = re.findall(r"^\| ((?:`[^`]+`\??(?:, )?)+) \|", body.split("\n## ")[0], re.MULTILINE)
+        fields = {name: bool(mark) for cell in cells for name, mark in re.findall(r"`([^`]+)`(\??)", cell)}
+        example = re.search(r"```json\n(.*)\n```", body)
+        found.append(Section(re.findall(r"`([^`]+)`", heading), fields, example and example[1]))
+    return found
+
+
+SECTIONS = sections()
+
+
+def files_of(section: Section, run: Path) -> list[Path]:
+    """The run's files that a section is about."""
+    globs = [re.sub(r"<[^>]*>", "*", pattern).rstrip("/") for pattern in section.patterns]
+    below = ["**/" + glob if glob.startswith("*") else glob for glob in globs]
+    return sorted({path for glob in below for path in run.glob(glob) if path.is_file()})
+
+
+def rows_of(path: Path) -> list[dict]:
+    """What a file holds, as rows."""
+    if path.suffix == ".jsonl":
+        return read_rows(path)
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    readers = {".json": read_json, ".pt": read_tensors, ".pkl": read_clusters}
+    return [readers[path.suffix](path)]
+
+
+def names_in(row: dict, documented_fields: dict[str, bool]) -> set[str]:
+    """A row's fields; of a list of mappings that the page goes into, theirs."""
+    names = set()
+    for name, value in row.items():
+        inner = {field for field in documented_fields if field.startswith(f"{name}[].")}
+        names |= {f"{name}[].{key}" for item in value for key in item} if inner else {name}
+    return names
+
+
+DESCRIBED = [section for section in SECTIONS if section.fields]
+NOT_MADE_HERE = {"resumed", "preference"}  # of an interrupted training; of a judge as evaluator
+NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
+NOT_MADE_HERE |= {"difference", "difference_low", "difference_high"}  # from a method that looks at no arm
+
+
+@pytest.mark.parametrize("section", DESCRIBED, ids=lambda section: section.patterns[0])
+def test_every_field_is_as_the_page_says(run, section):
+    """No field without a row of the page, none missing that has no question mark, and each of the page is seen."""
+    files, seen = files_of(section, run), set()
+    assert files, "the tiny run makes none"
+    required = {name for name, optional in section.fields.items() if not optional}
+    for path in files:
+        for row in rows_of(path):
+            names = names_in(row, section.fields)
+            assert required <= names <= section.fields.keys(), (path.relative_to(run), names ^ section.fields.keys())
+            seen |= names
+    assert section.fields.keys() - seen <= NOT_MADE_HERE
+
+
+@pytest.mark.parametrize("section", [s for s in DESCRIBED if s.example], ids=lambda section: section.patterns[0])
+def test_examples_have_the_fields_of_the_page(section):
+    names = names_in(json.loads(section.example), section.fields)
+    assert names <= section.fields.keys()
+    assert {name for name, optional in section.fields.items() if not optional} <= names
+
+
+def test_every_file_of_a_run_is_on_the_page(run):
+    described = {path for section in SECTIONS for path in files_of(section, run)}
+    undescribed = {path.relative_to(run) for path in run.rglob("*") if path.is_file()} - {
+        path.relative_to(run) for path in described
+    }
+    assert not undescribed
+
+
+def test_what_a_section_says_of_every_field():
+    """A row of the page has a name, a type, a unit and a meaning, each cell there even where it is empty."""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            assert len(re.split(r"(?<!\\)\|", line)) in (4, 6), line
