@@ -64,21 +64,32 @@ def run(tmp_path_factory, model_folders) -> Path:
 
 
 class Section(NamedTuple):
-    """What the page says of some files: where they are, their fields with whether each may be missing, an example."""
+    """What the page says of some files: where they are, their fields with whether each may be missing and of which
+    type each is, an example."""
 
     patterns: list[str]
     fields: dict[str, bool]
+    types: dict[str, str]
     example: str | None
+
+
+TYPES = {"text": str, "integer": int, "number": (int, float), "list": list, "mapping": dict, "true": bool}
+TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays, and not said
 
 
 def sections() -> list[Section]:
     found = []
     for part in re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         heading, _, body = part.partition("\n")
-        cells = re.findall(r"^\| ((?:`[^`]+`\??(?:, )?)+) \|", body.split("\n## ")[0], re.MULTILINE)
-        fields = {name: bool(mark) for cell in cells for name, mark in re.findall(r"`([^`]+)`(\??)", cell)}
+        rows = re.findall(r"^\| ((?:`[^`]+`\??(?:, )?)+) \| (.*?) ?\|", body.split("\n## ")[0], re.MULTILINE)
+        fields, types = {}, {}
+        for cell, kinds in rows:
+            named = re.findall(r"`([^`]+)`(\??)", cell)
+            kinds = re.split(r", (?![^{\[]*[}\]])", kinds)  # one for all, or one for each
+            fields |= {name: bool(mark) for name, mark in named}
+            types |= {n: k for (n, _), k in zip(named, kinds * len(named) if len(kinds) == 1 else kinds, strict=False)}
         example = re.search(r"```json\n(.*)\n```", body)
-        found.append(Section(re.findall(r"`([^`]+)`", heading), fields, example and example[1]))
+        found.append(Section(re.findall(r"`([^`]+)`", heading), fields, types, example and example[1]))
     return found
 
 
@@ -103,13 +114,24 @@ def rows_of(path: Path) -> list[dict]:
     return [readers[path.suffix](path)]
 
 
-def names_in(row: dict, documented_fields: dict[str, bool]) -> set[str]:
-    """A row's fields; of a list of mappings that the page goes into, theirs."""
-    names = set()
+def values_in(row: dict, section: Section) -> dict[str, list]:
+    """A row's fields with what stands there; of a list of mappings that the page goes into, theirs."""
+    found: dict[str, list] = {}
     for name, value in row.items():
-        inner = {field for field in documented_fields if field.startswith(f"{name}[].")}
-        names |= {f"{name}[].{key}" for item in value for key in item} if inner else {name}
-    return names
+        if any(field.startswith(f"{name}[].") for field in section.fields):
+            for item in value:
+                for key, inner in item.items():
+                    found.setdefault(f"{name}[].{key}", []).append(inner)
+        else:
+            found[name] = [value]
+    return found
+
+
+def is_of(value, kind: str) -> bool:
+    """Whether a value is of a type as the page words it: `integer`, `number or null`, `list of text`."""
+    allowed = tuple(TYPES[option.split(" ")[0]] for option in kind.replace("true or false", "true").split(" or "))
+    flat = [one for types in allowed for one in (types if isinstance(types, tuple) else (types,))]
+    return isinstance(value, tuple(flat)) and (bool in flat or object in flat or not isinstance(value, bool))
 
 
 DESCRIBED = [section for section in SECTIONS if section.fields]
@@ -126,15 +148,19 @@ def test_every_field_is_as_the_page_says(run, section):
     required = {name for name, optional in section.fields.items() if not optional}
     for path in files:
         for row in rows_of(path):
-            names = names_in(row, section.fields)
+            values = values_in(row, section)
+            names = values.keys()
             assert required <= names <= section.fields.keys(), (path.relative_to(run), names ^ section.fields.keys())
             seen |= names
+            if path.suffix != ".csv":  # where all is text
+                wrong = [n for n in names for value in values[n] if not is_of(value, section.types[n])]
+                assert not wrong, (path.relative_to(run), wrong)
     assert section.fields.keys() - seen <= NOT_MADE_HERE
 
 
 @pytest.mark.parametrize("section", [s for s in DESCRIBED if s.example], ids=lambda section: section.patterns[0])
 def test_examples_have_the_fields_of_the_page(section):
-    names = names_in(json.loads(section.example), section.fields)
+    names = values_in(json.loads(section.example), section).keys()
     assert names <= section.fields.keys()
     assert {name for name, optional in section.fields.items() if not optional} <= names
 
