@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from prefloop.checks import checked, load_schema
+from prefloop.checks import check_keys, checked, load_schema
 from prefloop.config import (
     TRAINED,
     asks_judge,
@@ -25,6 +25,7 @@ from prefloop.sources import code_files
 
 SCHEMA = load_schema(WORKFLOW / "schemas/config.schema.yaml")
 try:
+    check_keys(workflow.configfiles)
     config.update(checked(config, SCHEMA))
 except InputError as error:
     raise WorkflowError(str(error))
@@ -61,7 +62,7 @@ GRADIENTS = (
 
 
 wildcard_constraints:
-    method="[A-Za-z0-9_]+",
+    method="|".join(config["methods"]),
     seed=r"\d+",
     round=r"\d+",
     step=r"\d+",

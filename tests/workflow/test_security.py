@@ -176,12 +176,15 @@ METHOD = {"pairs": {"metric": "random"}}
 @pytest.mark.parametrize(
     ("differences", "message"),
     [
-        *[({"name": text}, "name: .* does not match") for text in [*TEXTS[:15], "tiny\n", "../x", "a/b", "é"]],
-        *[({"methods": {text: METHOD}}, "does not match") for text in [*TEXTS, "a\n", "../x"]],
-        *[({"reward_models": {text: {"base": "x"}}}, "does not match") for text in ("$(touch pwned)", "a\n")],
+        *[({"name": text}, "name: .*, expected letters") for text in [*TEXTS[:15], "tiny\n", "../x", "a/b", "é"]],
+        *[({"methods": {text: METHOD}}, ", expected a name") for text in [*TEXTS, "a\n", "../x"]],
+        *[({"reward_models": {text: {"base": "x"}}}, ", expected a name") for text in ("$(touch pwned)", "a\n")],
         *[({"compare": [text]}, "compare: no method") for text in TEXTS],
-        *[({"feedback": {"function": f"{text}:f"}}, "does not match") for text in ("$(x)", "a b", "os;x", "-m")],
-        ({"feedback": {"function": "rewards:vowels\n"}}, "does not match"),
+        *[
+            ({"feedback": {"function": f"{text}:f"}}, ", expected module:function")
+            for text in ("$(x)", "a b", "os;x", "-m")
+        ],
+        ({"feedback": {"function": "rewards:vowels\n"}}, ", expected module:function"),
         ({"prompts": {"source": "a{method}.jsonl"}}, "prompts.source: 'a{method}.jsonl': Snakemake reads"),
         ({"policy": {"model": "models/<results>"}}, "policy.model: .* rename the file or folder"),
         ({"evaluation": {"evaluator": {"judge": {"template": "{x}.txt"}}}}, "judge.template: .* rename"),

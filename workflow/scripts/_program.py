@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import tyro
 
-from prefloop.rows import InputError
+from prefloop.rows import InputError, first_line
 
 # Not a mistake of the program's, and nothing that a traceback would explain.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 def run(main: Callable) -> None:
@@ -22,6 +23,18 @@ def run(main: Callable) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise
         sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}; nothing half-written is kept")
+    except (MemoryError, RuntimeError) as error:
+        if not is_full(error):
+            raise
+        sys.exit(
+            f"error: memory is full ({first_line(error)}); lower this stage's batch_size, train's micro_batch_size"
+        )
+
+
+def is_full(error: Exception) -> bool:
+    """Whether Python, NumPy or torch has found no memory; torch says so in two ways, and need not be there."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

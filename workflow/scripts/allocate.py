@@ -8,7 +8,7 @@ import numpy as np
 from tyro.conf import arg
 
 from _program import run
-from prefloop.bandit import Arms, Bandit, draw, read_arms, scored, take_share
+from prefloop.bandit import Bandit, arms_before, draw, scored, take_share
 from prefloop.clusters import read_clusters
 from prefloop.rows import InputError, has_pair, iterate_placed, iterate_rows, row_at, write_rows
 from prefloop.seeds import rng_for
@@ -58,13 +58,16 @@ def main(
         )
     state = read_clusters(clusters)
     cluster_of = dict(zip(state["prompt_ids"], state["labels"].tolist(), strict=True))
+    unknown = [prompt_id for prompt_id in ids if prompt_id not in cluster_of]
+    if unknown:
+        raise InputError(f"{clusters}: no cluster of prompt {unknown[0]}, which {prompts} has; run rule cluster again")
     labels = np.array([cluster_of[prompt_id] for prompt_id in ids])
     if bandit.allocation == "all":
         chosen = take_share(len(ids), step, steps, rng_for(seed, "allocate", round))
     else:
         drawn = Counter(row["prompt_id"] for path in used for row in iterate_rows(path, ["prompt_id"]))
         times = np.array([drawn[prompt_id] for prompt_id in ids])
-        before = scored(read_arms(arms) if arms else Arms.fresh(state["k"]), state["centroids"], bandit)
+        before = scored(arms_before(arms, state["k"], clusters), state["centroids"], bandit)
         chosen = draw(before, labels, times, budget, rng_for(seed, "allocate", round, step), bandit, reuse=reuse)
     with prompts.open("rb") as file:
         write_rows(output, (row_at(file, places[i]) | {"cluster": int(labels[i])} for i in chosen))

@@ -7,7 +7,7 @@ import numpy as np
 from tyro.conf import arg
 
 from _program import run
-from prefloop.bandit import Arms, Bandit, read_arms, scored, update, write_arms
+from prefloop.bandit import Bandit, arms_before, scored, update, write_arms
 from prefloop.clusters import read_clusters
 from prefloop.metrics import METRICS
 from prefloop.pairs import best_worst_pairs, in_batches, iterate_responses, stacked, to_columns
@@ -51,7 +51,7 @@ def main(
         beta: The β that training starts with, for the metrics that ask for it.
     """
     state = read_clusters(clusters)
-    before = read_arms(arms) if arms else Arms.fresh(state["k"])
+    before = arms_before(arms, state["k"], clusters)
     columns, paired, drawn_from = [], [], []
     for groups in in_batches(iterate_responses(rewards, pfp)):
         pairs, _ = best_worst_pairs(groups)

@@ -143,6 +143,8 @@ def read_pairs(
         files = steps[found.step[i]]
         pair = as_pair([read_again(files, places) for places in found.places[i].tolist()], 0, 1, None)
         prompt_id, explored = pair.chosen["prompt_id"], None
+        if prompt_id not in place_of:
+            raise InputError(f"{prompts[0].name}: no prompt {prompt_id}, which was answered; make the step again")
         number, place = place_of[prompt_id]
         if prompt_id in found.explored:
             step, first = found.explored[prompt_id]

@@ -10,7 +10,7 @@ from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
-from prefloop.rows import InputError, by_prompt, read_rows, write_rows
+from prefloop.rows import InputError, by_prompt, check_known, read_rows, write_rows
 from prefloop.scoring import response_logps, tokens_read
 from prefloop.shards import Shard
 
@@ -50,7 +50,9 @@ def main(
     network, tokenizer = load_policy(model, policy, resolve_dtype(dtype, device), device)
     other, as_reference = reference_for(network, policy, reference, model, resolve_dtype(dtype, device), device)
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
-    groups = list(by_prompt(read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])).values())
+    rows = read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])
+    check_known(rows, messages, prompts, generations)
+    groups = list(by_prompt(rows).values())
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]]) for group in groups]
     lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
     scored = {}

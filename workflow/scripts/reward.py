@@ -5,7 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, annotate
-from prefloop.rows import read_rows, write_rows
+from prefloop.rows import check_known, read_rows, write_rows
 from prefloop.shards import Shard
 
 
@@ -34,6 +34,7 @@ def main(
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
     rows = read_rows(generations, required)
+    check_known(rows, messages, prompts, generations)
     scored = annotate(feedback, threads, messages, rows, meter, shard)
     write_rows(output, scored)
     rewards = [row["reward"] for row in scored if row["reward"] is not None]

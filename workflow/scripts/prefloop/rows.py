@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,14 +62,16 @@ def iterate_placed(
     """As `iterate_rows`, each row with the byte at which its line starts; `row_at` reads it again from there."""
     path, required, number, place = Path(path), tuple(required), 0, 0
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected JSON lines")
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, line in enumerate(file, start=1):
                 yield place, parse_row(line.decode(), required, f"{path}, line {number}")
                 place += len(line)
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path}, after line {number}: unreadable ({error})") from error
+            raise InputError(
+                f"{path}, after line {number}: unreadable ({error}); expected UTF-8, or gzip where the name ends in .gz"
+            ) from error
     if number == 0 and not may_be_empty:
         raise InputError(f"{path}: empty file, expected one JSON object a line")
 
@@ -84,14 +86,26 @@ def parse_row(line: str, required: Iterable[str], where: str) -> dict:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
+        if not line.strip():
+            raise InputError(f"{where}: an empty line, expected one JSON object a line; delete it") from error
         torn = "" if line.endswith("\n") else ", and the line has no end: the file may be torn"
-        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}){torn}") from error
+        wrong = f"not JSON ({error.msg} at column {error.colno}){torn}"
+        if line.startswith("\ufeff"):
+            wrong = "begins with a byte order mark; save the file as UTF-8 without BOM"
+        raise InputError(f"{where}: {wrong}; expected one JSON object a line") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        raise InputError(f"{where}: {type(row).__name__} found, expected one JSON object a line")
     missing = [name for name in required if name not in row]
     if missing:
         raise InputError(f"{where}: missing {', '.join(missing)}; found {', '.join(row) or 'no fields'}")
     return row
+
+
+def check_known(rows: Iterable[dict], known: Container[str], prompts: Path, answers: Path) -> None:
+    """InputError for the first row of `answers` whose prompt is not among those `known` from the file `prompts`."""
+    unknown = next((row["prompt_id"] for row in rows if row["prompt_id"] not in known), None)
+    if unknown is not None:
+        raise InputError(f"{prompts}: no prompt {unknown}, which {answers} answers; make the answers again")
 
 
 def has_pair(prompt: dict) -> bool:
@@ -110,7 +124,7 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{path}: no such file, expected one JSON object") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):

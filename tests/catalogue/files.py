@@ -1,0 +1,128 @@
+"""The files that the cases start from: three prompts with two responses each; and those that no YAML can hold."""
+
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+
+
+def lines(*rows: dict) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+IDS = ["p1", "p2", "p3"]
+PROMPTS = [
+    {"prompt_id": name, "messages": [{"role": "user", "content": f"question {name}"}], "cluster": 0} for name in IDS
+]
+RESPONSES = [
+    {"prompt_id": name, "cluster": 0, "response_id": number, "response": "a" * (number + 1), "n_tokens": 3}
+    | {"token_ids": [5, 6 + number, 1], "sampler": "policy", "component": "policy", "finish_reason": "stop"}
+    for name in IDS
+    for number in (0, 1)
+]
+KEYS = ("prompt_id", "cluster", "response_id")
+REWARDS = [{key: row[key] for key in KEYS} | {"reward": float(row["response_id"])} for row in RESPONSES]
+LOGPS = [{key: row[key] for key in KEYS} | {"n_tokens": 3, "logp": -6.0, "logp_ref": -6.5} for row in RESPONSES]
+PAIRS = [
+    {"prompt_id": name, "messages": [{"role": "user", "content": "a"}], "cluster": 0}
+    | {f"{key}_{side}": value for side in ("chosen", "rejected") for key, value in sides.items()}
+    for name in IDS
+    for sides in [{"token_ids": [5, 6, 1], "logp_ref": -6.0, "reward": 1.0}]
+]
+
+
+def clusters(prompts: list[str]) -> bytes:
+    """A clusters.pkl of two clusters."""
+    state = {"prompt_ids": prompts, "labels": np.array([0, 0, 1]), "centroids": np.eye(2, dtype=np.float32), "k": 2}
+    return pickle.dumps(state | {"inertia": 1.0, "inertias": {}}, protocol=4)
+
+
+def arms(count: int) -> str:
+    """An arms.json of so many clusters."""
+    one = {"pulls": 1, "count": 1.0, "reward_sum": 0.5, "log_weight": 0.0, "score": 1.0}
+    return json.dumps({"arms": [one] * count})
+
+
+def wheel() -> bytes:
+    """A package with a broken GGUF file in it, the same bytes every time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {
+            "tiny/broken.gguf": "GGUF",
+            "tiny_model-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+            "tiny_model-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "tiny_model-1.0.dist-info/RECORD": "",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+class Poison:
+    """What pickle would call if it were let."""
+
+    def __reduce__(self):
+        return print, ("poison",)
+
+
+FILES = {
+    "prompts.jsonl": lines(*PROMPTS),
+    "generations.jsonl": lines(*RESPONSES),
+    "rewards.jsonl": lines(*REWARDS),
+    "pfp.jsonl": lines(*LOGPS),
+    "pairs.jsonl": lines(*PAIRS),
+    "clusters.pkl": clusters(IDS),
+    "rows.jsonl": lines(*({"prompt": f"question {number}"} for number in range(8))),
+    "my_rewards.py": "def helpful(prompts, responses):\n    return [len(response) for response in responses]\n",
+    "judge.txt": "{conversation} {response_a} {response_b}",
+    "wheels/tiny_model-1.0-py3-none-any.whl": wheel(),
+}
+SHA256 = hashlib.sha256(wheel()).hexdigest()
+MADE = {
+    "poison": pickle.dumps(Poison()),
+    "torn clusters": FILES["clusters.pkl"][:50],
+    "clusters of other prompts": clusters(["q1", "q2", "q3"]),
+    "five arms": arms(5),
+    "torn generations": FILES["generations.jsonl"][:-40],
+    "generations of other prompts": lines(*(row | {"prompt_id": f"other-{row['prompt_id']}"} for row in RESPONSES)),
+    "generations of one prompt": lines(*RESPONSES[:2]),
+    "two prompts": lines(*PROMPTS[:2]),
+    "log-probabilities of two prompts": lines(*LOGPS[:4]),
+    "log-probabilities as text": lines(*(row | {"logp": "low"} for row in LOGPS)),
+    "rewards not by prompt": lines(*REWARDS[::2], *REWARDS[1::2]),
+    "rewards as text": lines(*(row | {"reward": "high"} for row in REWARDS)),
+    "equal rewards": lines(*(row | {"reward": 1.0} for row in REWARDS)),
+    "torn gzip": gzip.compress(lines(*({"prompt": str(n)} for n in range(99))).encode(), mtime=0)[:-20],
+    "latin-1": '{"prompt": "café"}\n'.encode("latin-1"),
+    "no text": b"\xff\xfe",
+}
+# The flags that every case of a program has; those of the case come after them and win.
+FLAGS = {
+    "fetch_model": "--manifest out/manifest.json",
+    "prompts": "--packaged none --model models/llama/manifest.json --train out/train.jsonl --held-out out/eval.jsonl",
+    "cluster": "--model models/llama/manifest.json --prompts prompts.jsonl --held-out prompts.jsonl --k 2"
+    " --clusters out/clusters.pkl --table out/c.csv --held-out-table out/h.csv --cost out/cost.json",
+    "allocate": "--prompts prompts.jsonl --clusters clusters.pkl --output out/drawn.jsonl --seed 0 --round 1 --step 1"
+    " --steps 1 --budget 2",
+    "generate": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
+    " --output out/generations.jsonl --cost out/cost.json --seed 0 --stream s --max-new-tokens 4 --dtype float32",
+    "reward": "--prompts prompts.jsonl --generations generations.jsonl --output out/rewards.jsonl --cost out/cost.json",
+    "perplexity": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
+    " --reference models/llama/manifest.json --generations generations.jsonl --output out/pfp.jsonl"
+    " --cost out/cost.json --dtype float32",
+    "arms": "--clusters clusters.pkl --rewards rewards.jsonl --pfp pfp.jsonl --output out/arms.json --seed 0 --round 1"
+    " --step 1",
+    "pairs": "--prompts prompts.jsonl --generations generations.jsonl --rewards rewards.jsonl --pfp pfp.jsonl"
+    " --output out/pairs.jsonl --seed 0 --round 1",
+    "train": "--model models/llama/manifest.json --policy models/llama/manifest.json --pairs pairs.jsonl"
+    " --output out/policy.pt --metrics out/training.jsonl --speed out/speed.csv --cost out/cost.json --seed 0"
+    " --round 1 --dtype float32",
+    "judge": "--prompts prompts.jsonl --samples generations.jsonl --opponent generations.jsonl"
+    " --output out/verdicts.jsonl --cost out/cost.json --evaluator.function my_rewards:helpful"
+    " --feedback.function my_rewards:helpful",
+    "tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
+    "figure_tabular": "",
+}

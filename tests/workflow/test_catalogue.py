@@ -1,0 +1,214 @@
+"""Every mistake of tests/catalogue is told as it stands there, without a traceback, and nothing half-made is left."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import tiny
+import troubleshooting
+from catalogue import Case, cases, files, matches, read
+from conftest import ROOT, Workdir, merge
+from judge_server import JudgeServer, Reply
+from prefloop.checks import checked, load_schema
+from prefloop.fetch import fetch
+from prefloop.rows import InputError
+
+SCRIPTS = ROOT / "workflow/scripts"
+SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+DEFAULT = merge(*(yaml.safe_load((ROOT / file).read_text()) for file in ("experiments/methods.yaml", "config.yaml")))
+PROGRAMS = [case for trade in ("prompts", "models", "feedback", "stages") for case in cases(trade)]
+
+
+def named(of: list[Case]) -> dict:
+    """Arguments of parametrize: the cases by their mistakes."""
+    return {"argnames": "case", "argvalues": of, "ids": [case.mistake for case in of]}
+
+
+def put(folder: Path, content: dict) -> None:
+    """Write files, their content as in `Case.files`."""
+    for name, text in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            path.mkdir()
+        else:
+            text = files.MADE[text["made"]] if isinstance(text, dict) else text
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(**named(cases("config")))
+def test_a_config_is_refused(case: Case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    put(tmp_path, case.files)
+    with pytest.raises(InputError) as refused:
+        checked(merge(DEFAULT, yaml.safe_load(case.config)), SCHEMA)
+    message = str(refused.value).removeprefix("config: ")
+    assert matches(case.message, message), message
+
+
+@pytest.fixture(scope="module")
+def shared(manifests, trained, tmp_path_factory) -> Path:
+    """A folder with fetched models/, wrong ones among them, and policies/."""
+    root = tmp_path_factory.mktemp("shared")
+    plain, bare = tiny.make_model(root / "plain"), tiny.make_model(root / "bare")
+    (plain / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    for file in bare.glob("*token*"):
+        file.unlink()
+    for name, folder in {
+        "llama": manifests["llama"].parent,
+        "qwen": manifests["qwen"].parent,
+        "two_logits": tiny.make_reward_model(root / "classifier", labels=2),
+        "no_system": plain,
+        "no_tokenizer": bare,
+    }.items():
+        fetch(str(folder), root / "models" / name)
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").unlink()
+    (bare / "config.json").write_text(json.dumps(config | {"model_type": "t5", "architectures": ["T5Model"]}))
+    fetch(str(bare), root / "models/translator")
+    (root / "policies").mkdir()
+    (root / "policies/llama.pt").symlink_to(trained("lora"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A judge's server that lets nobody in."""
+    with JudgeServer(lambda _: "A", lambda *_: Reply(401, '{"error": {"message": "no such key"}}')) as judge:
+        yield judge
+
+
+@pytest.fixture
+def place(shared, tmp_path, monkeypatch) -> Path:
+    """The working directory, with models, policies and the files of a step, and neither network nor a key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("models", "policies"):
+        (tmp_path / name).mkdir()
+        for file in (shared / name).iterdir():
+            (tmp_path / name / file.name).symlink_to(file)
+    return tmp_path
+
+
+def ends(command: list[str]) -> SimpleNamespace:
+    """How a program ends that is run here as Snakemake would start it: its status and what it printed."""
+    printed, argv, known = io.StringIO(), sys.argv, set(sys.modules)
+    sys.argv, status = command, 0
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as error:  # as Python does with it
+        status = error.code
+        if isinstance(status, str):
+            printed.write(f"{status}\n")
+            status = 1
+    finally:
+        sys.argv = argv
+        for name in set(sys.modules) - known:
+            if name.startswith("my_"):
+                del sys.modules[name]
+    return SimpleNamespace(status=status, printed=printed.getvalue())
+
+
+@pytest.mark.parametrize(**named(PROGRAMS))
+def test_a_program_says_what_is_wrong(case: Case, place, server):
+    put(place, files.FILES | case.files)
+    before = everything(place)
+    program, *flags = shlex.split(case.run.replace("{server}", server.url).replace("{sha256}", files.SHA256))
+    done = ends([str(SCRIPTS / f"{program}.py"), *shlex.split(files.FLAGS[program]), *flags])
+    assert done.status not in (0, None), done.printed
+    assert "Traceback" not in done.printed
+    message = done.printed[done.printed.rfind("error: ") :].removeprefix("error: ")
+    assert matches(case.message, message), f"@@@{case.mistake}@@@{message}@@@"
+    assert everything(place) == before, "something half-made is left"
+
+
+@pytest.mark.parametrize(**named(cases("snakemake")))
+def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
+    put(workdir.path, case.files)
+    _, *flags = shlex.split(case.run)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "500"}
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *flags],
+        cwd=workdir.path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    for line in case.message.strip().splitlines():
+        assert matches(f"…{line}…", done.stdout), f"@@@{case.mistake}@@@{done.stdout}@@@"
+    if case not in read("snakemake")["Said by Snakemake"]:
+        assert "Traceback" not in done.stdout
+    if "--dry-run" in flags:
+        assert not (workdir.path / "results").exists()
+
+
+def test_memory_that_is_full_is_told_in_one_line(tmp_path):
+    """Python's, NumPy's and torch's ways to say so."""
+    for raised in (
+        "numpy.zeros(10**16)",
+        "torch.zeros(10**16)",
+        "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB'))",
+    ):
+        (tmp_path / "program.py").write_text(
+            f"import numpy\nimport torch\nfrom _program import run\ndef main() -> None:\n    {raised}\nrun(main)\n"
+        )
+        done = ends([str(tmp_path / "program.py")])
+        assert done.status == 1
+        assert matches(
+            "error: memory is full (…); lower this stage's batch_size, train's micro_batch_size", done.printed
+        )
+
+
+PAGE = troubleshooting.PAGE.read_text(encoding="utf-8")
+QUOTED = [line for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_page_has_the_catalogue():
+    """After a change there: python tests/troubleshooting.py."""
+    assert troubleshooting.page(PAGE) == PAGE
+
+
+def test_every_message_on_the_page_is_printed():
+    """By a case of the catalogue, or by the installed Snakemake's and this project's own sources."""
+    said = [f"config: {case.message}" for case in cases("config")]
+    said += [f"error: {case.message}" for case in PROGRAMS]
+    said += [line for case in cases("snakemake") for line in case.message.splitlines()]
+    package = Path(pytest.importorskip("snakemake").__file__).parent
+    sources = [*package.rglob("*.py"), *SCRIPTS.rglob("*.py"), ROOT / "Makefile"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    text = re.sub(r'"\s*f?"', "", text)  # texts that their lines divide
+    missing = [
+        line
+        for line in QUOTED
+        if not any(matches(line, message) for message in said)
+        and not all(part.strip(" ()`';:.,") in text for part in re.split(r"…|^error: |^Error: ", line))
+    ]
+    assert len(QUOTED) > 40
+    assert missing == []
