@@ -161,7 +161,7 @@ def test_a_preset_can_be_changed_in_one_key():
 
 IMPOSSIBLE = [
     ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
-    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: sampler mixp answers in groups, 2 of n: 3"),
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and sampler mixp answers in groups, which come to 2"),
     ({"generation": {"sampler": "policy_reference", "n": 5}}, "generation.n: sampler policy_reference"),
     (
         {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},

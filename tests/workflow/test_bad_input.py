@@ -1,4 +1,4 @@
-"""A stage's mistakes as Snakemake tells them, and files that are whole or not there; for messages see tests/catalogue."""
+"""How Snakemake tells of a stage's mistakes, and files that are whole or not there; messages are in tests/catalogue."""
 
 import json
 import os

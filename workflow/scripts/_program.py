@@ -10,7 +10,7 @@ from prefloop.rows import InputError, first_line
 
 # Not a mistake of the program's, and nothing that a traceback would explain.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 def run(main: Callable) -> None:
@@ -25,7 +25,9 @@ def run(main: Callable) -> None:
     except OSError as error:
         if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise
-        sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}; nothing half-written is kept")
+        sys.exit(
+            f"error: {error.filename2 or error.filename or 'writing'}: {error.strerror}; nothing half-written is kept"
+        )
     except (MemoryError, RuntimeError) as error:
         if not is_full(error):
             raise

@@ -11,6 +11,7 @@ from prefloop.bandit import Bandit, arms_before, scored, update, write_arms
 from prefloop.clusters import read_clusters
 from prefloop.metrics import METRICS
 from prefloop.pairs import best_worst_pairs, in_batches, iterate_responses, stacked, to_columns
+from prefloop.rows import choice
 from prefloop.seeds import rng_for
 from prefloop.stats import rank_normalise
 
@@ -59,9 +60,9 @@ def main(
         with_pair = {pair.chosen["prompt_id"] for pair in pairs}
         paired += [prompt_id in with_pair for prompt_id in groups]
         drawn_from += [group[0]["cluster"] for group in groups.values()]
-    worth = np.full(len(paired), -np.inf)
+    worth, measure = np.full(len(paired), -np.inf), choice(METRICS, metric, "bandit.metric")
     if any(paired):
-        worth[np.array(paired)] = METRICS[metric](stacked(columns, beta), rng_for(seed, "arms", round, step))
+        worth[np.array(paired)] = measure(stacked(columns, beta), rng_for(seed, "arms", round, step))
     after = update(before, np.array(drawn_from), normalised(worth, normalise), gamma, bandit.exploration)
     after.score = scored(after, state["centroids"], bandit).score
     write_arms(output, after, round=round, step=step)

@@ -10,7 +10,7 @@ from prefloop.chat import load_tokenizer
 from prefloop.clusters import assign, cluster, elbow, embed, plane, write_clusters
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, parameter_count
-from prefloop.rows import read_json, read_rows, whole
+from prefloop.rows import InputError, read_json, read_rows, whole
 from prefloop.startup import import_transformers
 
 
@@ -45,6 +45,8 @@ def main(
         batch_size: Prompts embedded at once.
         threads: CPU threads.
     """
+    if k != "elbow" and not (k.isdecimal() and int(k)):
+        raise InputError(f"clusters.k: {k!r}, expected a whole number of 1 or more, or elbow")
     torch.set_num_threads(threads)
     meter = CostMeter("cluster", parameter_count(model), default_device())
     remote = read_json(model).get("trust_remote_code", False)

@@ -15,7 +15,7 @@ from prefloop.chat import eos_ids, load_tokenizer, prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.engines import Transformers, Vllm, VllmSettings, engine_for
 from prefloop.models import default_device, generation_config, parameter_count, resolve_dtype
-from prefloop.rows import InputError, has_pair, read_json, read_rows, write_rows
+from prefloop.rows import InputError, choice, has_pair, read_json, read_rows, write_rows
 from prefloop.samplers import SAMPLERS, Component, Sampling
 from prefloop.sampling import Decoding
 from prefloop.seeds import rng_for, seed_for
@@ -68,10 +68,10 @@ def main(
     torch.set_num_threads(threads)
     meter = CostMeter("generate", parameter_count(model), default_device())
     rows = read_rows(prompts, ["prompt_id", "messages"])
-    wanted = []
+    wanted, sampler = [], choice(SAMPLERS, sampling.sampler, "generation.sampler")
     for i, row in enumerate(rows):
         coins = rng_for(seed, "sampler", stream, row["prompt_id"]).random(sampling.n).tolist()
-        components = SAMPLERS[sampling.sampler](sampling.n, coins, sampling.mixp)
+        components = sampler(sampling.n, coins, sampling.mixp)
         wanted += [(i, number, component) for number, component in enumerate(components)]
     tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
     if sampling.sampler == "dataset":

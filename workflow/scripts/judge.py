@@ -5,7 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, contest
-from prefloop.rows import InputError, read_json, read_rows, write_rows
+from prefloop.rows import InputError, check_known, read_json, read_rows, write_rows
 
 RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]
 
@@ -38,9 +38,7 @@ def main(
     meter = CostMeter("judge")
     known = {row["prompt_id"]: row for row in read_rows(prompts, ["prompt_id", "messages"])}
     ours = read_rows(samples, RESPONSE)
-    missing = [row["prompt_id"] for row in ours if row["prompt_id"] not in known]
-    if missing:
-        raise InputError(f"{prompts}: no prompt {missing[0]}, which {samples} answers")
+    check_known(ours, known, prompts, samples)
     if opponent is None:
         answered, ours = ours, [row for row in ours if known[row["prompt_id"]].get("chosen")]
         print(f"judge: {len(ours)} of {len(answered)} prompts have a chosen response")
@@ -51,7 +49,7 @@ def main(
         theirs = {row["prompt_id"]: row for row in read_rows(opponent, RESPONSE)}
     missing = [row["prompt_id"] for row in ours if row["prompt_id"] not in theirs]
     if missing:
-        raise InputError(f"{opponent}: no sample for prompt {missing[0]}, which {samples} has")
+        raise InputError(f"{opponent}: no sample for prompt {missing[0]}, which {samples} has; make it again")
     against = [theirs[row["prompt_id"]] for row in ours]
     asked = [known[row["prompt_id"]]["messages"] for row in ours]
     trained = [{"reward": None, "reward_opponent": None}] * len(ours)

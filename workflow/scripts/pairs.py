@@ -25,7 +25,7 @@ from prefloop.pairs import (
     stacked,
     to_columns,
 )
-from prefloop.rows import InputError, iterate_placed, row_at, write_rows
+from prefloop.rows import InputError, choice, iterate_placed, row_at, write_rows
 from prefloop.seeds import rng_for
 
 
@@ -64,7 +64,7 @@ def main(
     found = scan(steps, beta)
     filters = gap_filters(reward_gap(found.columns), min_gap, min_gap_quantile)
     wide = np.flatnonzero(np.all(list(filters.values()), axis=0))
-    scores = METRICS[metric](choose(found.columns, wide), rng_for(seed, "pairs", round))
+    scores = choice(METRICS, metric, "pairs.metric")(choose(found.columns, wide), rng_for(seed, "pairs", round))
     kept = keep_top(scores, top_n, rng_for(seed, "pairs", round, "ties"))
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
     dropped += f", top_n by {metric} dropped {len(wide) - len(kept)}"

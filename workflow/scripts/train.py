@@ -88,7 +88,9 @@ def main(
     whence = {"lora": lora, "manifest": model, "round": round, "seed": seed, "pairs_sha256": sha256_of(pairs)}
     total = settings.epochs * math.ceil(len(examples) / settings.batch_size)
     if max(checkpoints, default=0) > total:
-        raise InputError(f"evaluation.by_checkpoint.steps: {max(checkpoints)}, but this round trains {total} steps")
+        raise InputError(
+            f"evaluation.by_checkpoint.steps: {max(checkpoints)}, but this round trains {total} steps; lower it"
+        )
     start_trackers(tracking, accelerator, partial.steps)
 
     def keep(path: Path, beta_state: dict | None = None) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefloop.rows import InputError, read_json, write_json
+from prefloop.rows import InputError, choice, read_json, write_json
 
 UNKNOWN_MEAN = 0.5  # of a rank-normalised reward, before any was seen
 FIELDS = ("pulls", "count", "reward_sum", "log_weight", "score")
@@ -219,7 +219,7 @@ def draw(
         rest = np.flatnonzero(times > times.min())
         again = draw(arms, clusters[rest], times[rest], budget - len(fresh), rng, settings, reuse=True)
         return np.sort(np.concatenate([fresh, rest[again]]))
-    allocate = ALLOCATIONS[settings.allocation]
+    allocate = choice(ALLOCATIONS, settings.allocation, "bandit.allocation")
     if allocate is None:
         return np.sort(rng.choice(fresh, size=budget, replace=False))
     available = np.bincount(clusters[fresh], minlength=len(arms.score))
@@ -259,7 +259,7 @@ def read_arms(path: Path) -> Arms:
         rows = read_json(path)["arms"]
         return Arms(*(np.array([row[name] for row in rows]) for name in FIELDS))
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an arms file: missing {error}") from error
+        raise InputError(f"{path}: not an arms file: missing {error}; make it again") from error
 
 
 def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:

@@ -41,7 +41,9 @@ def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         start = messages[-1]["content"][:60]
-        raise InputError(f"the model's chat template refuses roles {roles} ({error}); prompt: {start!r}") from error
+        raise InputError(
+            f"the model's chat template refuses roles {roles} ({error}); prompt: {start!r}; leave out such prompts"
+        ) from error
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:1] != [bos] and tokenizer("")["input_ids"][:1] == [bos]:

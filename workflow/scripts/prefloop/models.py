@@ -36,7 +36,7 @@ def default_device() -> str:
 def resolve_dtype(name: str, device: str) -> torch.dtype:
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32; other names are torch's."""
     if name not in DTYPES:
-        raise InputError(f"dtype {name!r}: none of {', '.join(DTYPES)}")
+        raise InputError(f"dtype: {name!r} is none of {', '.join(DTYPES)}")
     if name != "auto":
         return getattr(torch, name)
     if device.startswith("cuda"):
@@ -128,7 +128,9 @@ def check_base(saved: dict, manifest: Path, policy: Path) -> None:
     """Raise InputError if a policy.pt's content was trained on another base model than the manifest's."""
     base = read_json(manifest)["sha256"]
     if saved["base_model"] != base:
-        raise InputError(f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}")
+        raise InputError(
+            f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}; make it again"
+        )
 
 
 def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM"):

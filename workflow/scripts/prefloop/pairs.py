@@ -1,6 +1,6 @@
 """From scored responses to preference pairs: join, pair up, filter, keep the best by one metric."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -45,18 +45,29 @@ def iterate_responses(rewards: Path, pfp: Path, generations: Path | None = None)
 
 def joined(rewards: Path, pfp: Path, generations: Path | None) -> Iterator[dict]:
     """Each response as one row, in the order of `rewards`, with the places of its rows in the files as `places`."""
-    others = [Finder(pfp, ["n_tokens", "logp", "logp_ref"])]
+    others = [Finder(pfp, numbers=["n_tokens", "logp", "logp_ref"])]
     if generations is not None:
         others.append(Finder(generations, ["response", "token_ids", "sampler", "component"]))
     for place, row in iterate_placed(rewards, ["prompt_id", "cluster", "response_id", "reward"]):
         key, places = (row["prompt_id"], row["response_id"]), [place]
+        check_numbers(row, ["reward"] if row["reward"] is not None else [], rewards)
         for other in others:
             found = other.find(key)
             if found is None:
-                raise InputError(f"{other.path}: no row for prompt {key[0]}, response {key[1]}, which {rewards} has")
+                where = f"prompt {key[0]}, response {key[1]}"
+                raise InputError(f"{other.path}: no row for {where}, which {rewards} has; make it again")
             places.append(found[0])
+            check_numbers(found[1], other.numbers, other.path)
             row = found[1] | row
         yield row | {"places": tuple(places)}
+
+
+def check_numbers(row: dict, names: Iterable[str], path: Path) -> None:
+    """InputError if a field of a response's row is no number."""
+    for name in names:
+        if not isinstance(row[name], int | float):
+            where = f"prompt {row['prompt_id']}, response {row['response_id']}"
+            raise InputError(f"{path}: {name} of {where} is {row[name]!r}, expected a number; make it again")
 
 
 class Finder:
@@ -66,9 +77,9 @@ class Finder:
     questions come in the file's own order, as they do here.
     """
 
-    def __init__(self, path: Path, required: list[str]):
-        self.path = path
-        self.rows = iterate_placed(path, ["prompt_id", "response_id", *required])
+    def __init__(self, path: Path, required: Sequence[str] = (), numbers: Sequence[str] = ()):
+        self.path, self.numbers = path, numbers
+        self.rows = iterate_placed(path, ["prompt_id", "response_id", *required, *numbers])
         self.waiting: dict[tuple, tuple[int, dict]] = {}
 
     def find(self, key: tuple) -> tuple[int, dict] | None:

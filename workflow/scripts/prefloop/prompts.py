@@ -119,7 +119,7 @@ def to_prompt(row: dict, columns: Columns, where: str) -> dict | None:
     else:
         raise InputError(
             f"{where}: missing {columns.prompt} (or both {columns.chosen} and {columns.rejected}); "
-            f"found {', '.join(row) or 'no fields'}"
+            f"found {', '.join(row) or 'no fields'}; name the columns in prompts.columns"
         )
     prompt_id = str(row["prompt_id"]) if row.get("prompt_id") is not None else identity(messages)
     meta = {"meta": row["meta"]} if "meta" in row else {}
@@ -158,7 +158,7 @@ def as_messages(value: str | list[dict], where: str) -> list[dict]:
                 f"{where}: {describe(message)} is no message: expected role ({', '.join(ROLES)}) and content"
             )
         if not isinstance(message.get("content"), str) or not message["content"].strip():
-            raise EmptyPrompt(f"{where}: empty prompt: a {message['role']} message has no content")
+            raise EmptyPrompt(f"{where}: empty prompt: a {message['role']} message has no content; delete the row")
     if value[-1]["role"] != "user":
         raise InputError(f"{where}: the last message is the {value[-1]['role']}'s, expected the user's")
     return [{"role": message["role"], "content": message["content"]} for message in value]
@@ -236,7 +236,9 @@ def unique(
             continue
         content = identity(row["messages"])
         if row["prompt_id"] in first and (given or content not in seen):
-            raise InputError(f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}")
+            raise InputError(
+                f"{where}: duplicate prompt_id {row['prompt_id']}, first in {first[row['prompt_id']]}; change one"
+            )
         first[row["prompt_id"]] = where
         if content in seen:
             dropped["repeated"] += 1

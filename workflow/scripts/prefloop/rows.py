@@ -15,6 +15,13 @@ class InputError(ValueError):
     """Input that a person must mend; the message says where it is, what was found and what to do."""
 
 
+def choice(registry: dict, word: str, where: str):
+    """What a registry has under a word; InputError with the words that it has if there is none."""
+    if word not in registry:
+        raise InputError(f"{where}: {word!r} is none of {', '.join(registry)}")
+    return registry[word]
+
+
 def first_line(error: Exception) -> str:
     """What an error says, without what a library adds below."""
     return str(error).strip().split("\n")[0]
@@ -152,8 +159,12 @@ def read_tensors(path: Path) -> dict:
 
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
-        raise InputError(f"{path}: not a readable {Path(path).name} ({first_line(error)})") from error
+        # Not what torch says, which advises to let the file run code.
+        why = f"torn, or more than tensors: {type(error).__name__}"
+        raise InputError(f"{path}: not a readable {Path(path).name} ({why}); make it again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
     return value

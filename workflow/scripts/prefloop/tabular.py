@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from prefloop.rows import choice
+
 LOWER_BOUND_REWARDS = (0.0, 1 / 3, 1.0)  # of the paper's instance on which uniform sampling stays linear
 # Upper bounds of |δ| after T updates in paper mode, rewards in [0, 1] (arXiv 2409.19605).
 BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -168,7 +170,7 @@ def simulate(
     apart = rewards @ incident
     reward = np.exp(apart)
     preference = reward / (1 + reward)
-    itself = float(SAMPLERS[sampler](np.ones((1, 1)), np.ones((1, 1)))[0, 0])
+    itself = float(choice(SAMPLERS, sampler, "tabular.samplers")(np.ones((1, 1)), np.ones((1, 1)))[0, 0])
     for step in range(steps):
         if step % every == 0:
             recorded.append(gap)

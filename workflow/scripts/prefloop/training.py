@@ -11,6 +11,7 @@ from torch import Tensor
 from prefloop.betas import BETAS, Betas
 from prefloop.losses import LossOptions, asks_for, evaluate, terms
 from prefloop.optimisation import Optimisation, gather_rows, global_step, micro_batches, optimise
+from prefloop.rows import choice
 from prefloop.scoring import response_logps, tokens_read
 from prefloop.seeds import rng_for
 
@@ -66,7 +67,7 @@ def train(
     Reference log-probabilities come with the pairs, so no reference model is held.
     Raises InputError if the loss stops being finite.
     """
-    rule = BETAS[settings.beta_rule](settings, round)
+    rule = choice(BETAS, settings.beta_rule, "train.beta_rule")(settings, round)
     if beta_state is not None:
         rule.load_state_dict(beta_state)
 
