@@ -48,8 +48,11 @@ def check_keys(files: Iterable[Path]) -> None:
     """InputError for a key that stands twice in one mapping of a config file: YAML takes the last and says nothing."""
     for file in files:
         text = Path(file).read_text(encoding="utf-8")
-        repeated = list(repeated_keys(yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
-        if repeated:
+        try:
+            root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError:  # Snakemake has read it as JSON
+            continue
+        if repeated := list(repeated_keys(root)):
             lines = [f"{file}, line {line}: {key} stands there a second time; join the two" for key, line in repeated]
             raise InputError("config: " + "\nconfig: ".join(lines))
 
