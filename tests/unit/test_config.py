@@ -161,8 +161,11 @@ def test_a_preset_can_be_changed_in_one_key():
 
 IMPOSSIBLE = [
     ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
-    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and sampler mixp answers in groups, which come to 2"),
-    ({"generation": {"sampler": "policy_reference", "n": 5}}, "generation.n: sampler policy_reference"),
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and the groups of sampler mixp make 2"),
+    (
+        {"generation": {"sampler": "policy_reference", "n": 5}},
+        "generation.n: 5, and the groups of sampler policy_reference make 4",
+    ),
     (
         {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},
         "generation.sampler: reference needs a reference other than the policy",

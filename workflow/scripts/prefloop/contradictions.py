@@ -117,7 +117,7 @@ def impossible_method(settings: dict) -> list[str]:
         f"generation.engine: vllm cannot mix two models' logits, as sampler {sampler} does; use auto or transformers": (
             generation["engine"] == "vllm" and mixes_logits(sampling)
         ),
-        f"generation.n: {n}, and sampler {sampler} answers in groups, which come to {answers}; take an n that they fill": (
+        f"generation.n: {n}, and the groups of sampler {sampler} make {answers}; take an n that they fill": (
             models_of(sampling) and answers != n
         ),
         f"generation.sampler: {sampler} needs a reference other than the policy, and reference.kind previous is "
