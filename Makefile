@@ -8,12 +8,15 @@ PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Where there is no GPU to wait for, as many model stages at once as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
 
-.PHONY: demo test slurm check docs constraints clean
+.PHONY: demo status test slurm check docs constraints clean
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
 	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
+
+status: ## how far experiments are, while they run too; python workflow/scripts/status.py --help says more
+	@$(PYTHON) workflow/scripts/status.py
 
 test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package) and SLURM's
 	pytest -q -m "not slow and not slurm" --durations=10

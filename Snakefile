@@ -33,6 +33,11 @@ include: "rules/figures.smk"
 include: "rules/export.smk"
 
 
+# For `make status`. A dry-run does not come here.
+onstart:
+    write_plan(Path(LOGS, PLAN), EXPERIMENT, workflow.dag, config["shards"])
+
+
 rule all:
     default_target: True
     input:

@@ -458,7 +458,8 @@ def test_the_saved_model_gives_the_rewards_it_was_reported_with(bases, tmp_path)
     held_out = cost["tokens_in"] - training
     assert cost["flops"] == 6 * of_base * training + 2 * of_base * held_out
     assert 18 * 2 * 10 < held_out <= 18 * 2 * 60
-    assert f"42 pairs trained on, 18 held out: accuracy {found['accuracy'][0]:.3f} " in done.stdout
+    assert "reward_model: 42 pairs trained on, 18 held out in " in done.stdout
+    assert f" pairs/s), accuracy {found['accuracy'][0]:.3f} [" in done.stdout
     assert (found["warning"] is None) == ("WARNING" not in done.stdout)
 
 

@@ -1,8 +1,10 @@
-"""How every program here starts: flags from the signature of `main`, bad input as one line, no traceback."""
+"""How every program here starts and ends: flags from the signature of `main`, one line of what was done or is wrong."""
 
 import errno
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import tyro
 
@@ -14,12 +16,14 @@ PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, e
 
 
 def run(main: Callable) -> None:
-    """Parse the command line into `main`'s keyword arguments and call it.
+    """Parse the command line into `main`'s keyword arguments, call it, and print the Summary that it returns.
 
+    Of several processes of one program all but the main one return None.
     Underscores become dashes, a dataclass argument becomes flags of its fields, docstrings become --help.
     """
+    start = time.perf_counter()
     try:
-        tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
+        summary = tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -34,6 +38,8 @@ def run(main: Callable) -> None:
         sys.exit(
             f"error: memory is full ({first_line(error)}); lower this stage's batch_size, train's micro_batch_size"
         )
+    if summary is not None:
+        print(summary.line(Path(sys.argv[0]).stem, time.perf_counter() - start), flush=True)
 
 
 def is_full(error: Exception) -> bool:

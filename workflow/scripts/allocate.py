@@ -10,6 +10,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.bandit import Bandit, arms_before, draw, scored, take_share
 from prefloop.clusters import read_clusters
+from prefloop.progress import Summary
 from prefloop.rows import InputError, has_pair, iterate_placed, iterate_rows, row_at, write_rows
 from prefloop.seeds import rng_for
 
@@ -29,7 +30,7 @@ def main(
     budget: int = 32,
     reuse: bool = False,
     pairs_only: bool = False,
-) -> None:
+) -> Summary:
     """Draw the prompts of one step.
 
     Args:
@@ -72,7 +73,7 @@ def main(
     with prompts.open("rb") as file:
         write_rows(output, (row_at(file, places[i]) | {"cluster": int(labels[i])} for i in chosen))
     clusters_drawn = len(set(labels[chosen]))
-    print(f"allocate: {len(chosen)} of {len(ids)} prompts by {bandit.allocation}, {clusters_drawn} clusters")
+    return Summary(f"{len(chosen)} of {len(ids):,} prompts by {bandit.allocation}, {clusters_drawn} clusters")
 
 
 run(main)

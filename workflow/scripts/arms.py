@@ -11,6 +11,7 @@ from prefloop.bandit import Bandit, arms_before, scored, update, write_arms
 from prefloop.clusters import read_clusters
 from prefloop.metrics import METRICS
 from prefloop.pairs import best_worst_pairs, in_batches, iterate_responses, stacked, to_columns
+from prefloop.progress import Summary
 from prefloop.rows import choice
 from prefloop.seeds import rng_for
 from prefloop.stats import rank_normalise
@@ -31,7 +32,7 @@ def main(
     normalise: Literal["rank", "identity"] = "rank",
     gamma: float = 1.0,
     beta: float = 0.1,
-) -> None:
+) -> Summary:
     """Update the arms with the metric of each prompt's best-against-worst pair, normalised.
 
     A prompt whose responses are all tied has no pair to teach with and counts as the step's least: 0 as a rank.
@@ -66,7 +67,8 @@ def main(
     after = update(before, np.array(drawn_from), normalised(worth, normalise), gamma, bandit.exploration)
     after.score = scored(after, state["centroids"], bandit).score
     write_arms(output, after, round=round, step=step)
-    print(f"arms: {len(paired)} prompts by {metric}, {paired.count(False)} of them without a best and a worst response")
+    without = paired.count(False)
+    return Summary(f"{len(paired)} prompts by {metric}, {without} of them without a best and a worst response")
 
 
 def normalised(worth: np.ndarray, how: str) -> np.ndarray:

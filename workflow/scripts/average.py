@@ -6,10 +6,11 @@ import torch
 
 from _program import run
 from prefloop.models import average, is_trained, load_base, read_policy
+from prefloop.progress import Summary
 from prefloop.rows import write_tensors
 
 
-def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: float) -> None:
+def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: float) -> Summary:
     """Write decay · reference + (1 − decay) · policy.
 
     Args:
@@ -25,7 +26,7 @@ def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: flo
     elif saved["adapter"] is None:
         initial = load_base(model, torch.float32)[0].state_dict()
     write_tensors(output, average(old, saved, decay, initial))
-    print(f"average: {decay:g} of the old reference, {1 - decay:g} of {policy}")
+    return Summary(f"{decay:g} of the old reference, {1 - decay:g} of {policy}")
 
 
 run(main)

@@ -10,6 +10,7 @@ from prefloop.chat import load_tokenizer
 from prefloop.clusters import assign, cluster, elbow, embed, plane, write_clusters
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, parameter_count
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, read_json, read_rows, whole
 from prefloop.startup import import_transformers
 
@@ -28,7 +29,7 @@ def main(
     seed: int = 0,
     batch_size: int = 32,
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Embed and cluster prompts.
 
     Args:
@@ -62,7 +63,10 @@ def main(
     inertias = {}
     if k == "elbow":
         candidates = range(1, min(k_max, len(rows)) + 1)
-        inertias = {candidate: cluster(embeddings, candidate, seed)[2] for candidate in candidates}
+        with Progress("cluster (elbow)", len(candidates), "clustering") as progress:
+            for candidate in candidates:
+                inertias[candidate] = cluster(embeddings, candidate, seed)[2]
+                progress.update()
     labels, centroids, inertia = cluster(embeddings, elbow(inertias) if k == "elbow" else int(k), seed)
     ids = [row["prompt_id"] for row in rows]
     write_clusters(
@@ -83,8 +87,9 @@ def main(
     with whole(held_out_table) as partial:
         frame = pd.DataFrame({"prompt_id": [row["prompt_id"] for row in evaluated]})
         frame.assign(cluster=assign(others, centroids)).to_csv(partial, index=False)
-    print(f"cluster: {len(rows)} prompts in {len(centroids)} clusters, inertia {inertia:.4g}")
     meter.write(cost)
+    what, found = f"{len(rows):,} prompts, {len(centroids)} clusters", f"inertia {inertia:.4g}"
+    return Summary(what, meter.tokens_in, "token", found, meter.seconds)
 
 
 def texts_of(rows: list[dict]) -> list[str]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from _program import run
 from prefloop.batching import batches_by_length
@@ -12,6 +11,7 @@ from prefloop.chat import eos_ids, prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.divergence import divergences
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.sampling import Decoding, Voice, generate
 from prefloop.scoring import response_logits, tokens_read
@@ -33,7 +33,7 @@ def main(
     batch_size: int = 64,
     dtype: str = "auto",
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Sample from the policy at temperature 1 and sum its exact KL divergence from the reference over positions.
 
     The divergence is that of the first max_new_tokens tokens: what a longer response would add is not in it.
@@ -69,24 +69,26 @@ def main(
 
     found = {}
     batches = batches_by_length(list(map(len, encoded)), max(1, batch_size // samples))
-    for batch in tqdm(batches, desc="divergence", unit="batch", disable=None):
-        keys = [(i, number) for i in batch for number in range(samples)]
-        uniforms = torch.stack([uniforms_of(*key) for key in keys])
-        inputs = [encoded[i] for i in batch]
-        responses = generate([Voice(network)], inputs, [samples] * len(batch), uniforms, Decoding(), eos, pad)
-        answered = [encoded[i] for i, _ in keys]
-        meter.forward(sum(map(len, inputs)), sum(map(len, responses)))
-        with torch.no_grad():
-            logits = logits_ref = response_logits(network, answered, responses, pad)
-            if policy != reference:
-                with as_reference():
-                    logits_ref = response_logits(other, answered, responses, pad)
-            kl, log_ratio = divergences(logits, logits_ref, responses)
-        tokens = tokens_read(network, answered, responses)
-        meter.forward(tokens if policy == reference else 2 * tokens)
-        if not (kl.isfinite().all() and log_ratio.isfinite().all()):
-            raise InputError(f"{policy}: its divergence from {reference} is not finite; the policy has diverged")
-        found |= dict(zip(keys, zip(responses, kl.tolist(), log_ratio.tolist(), strict=True), strict=True))
+    with Progress("divergence", samples * len(rows), "response") as progress:
+        for batch in batches:
+            keys = [(i, number) for i in batch for number in range(samples)]
+            uniforms = torch.stack([uniforms_of(*key) for key in keys])
+            inputs = [encoded[i] for i in batch]
+            responses = generate([Voice(network)], inputs, [samples] * len(batch), uniforms, Decoding(), eos, pad)
+            answered = [encoded[i] for i, _ in keys]
+            meter.forward(sum(map(len, inputs)), sum(map(len, responses)))
+            with torch.no_grad():
+                logits = logits_ref = response_logits(network, answered, responses, pad)
+                if policy != reference:
+                    with as_reference():
+                        logits_ref = response_logits(other, answered, responses, pad)
+                kl, log_ratio = divergences(logits, logits_ref, responses)
+            tokens = tokens_read(network, answered, responses)
+            meter.forward(tokens if policy == reference else 2 * tokens)
+            if not (kl.isfinite().all() and log_ratio.isfinite().all()):
+                raise InputError(f"{policy}: its divergence from {reference} is not finite; the policy has diverged")
+            found |= dict(zip(keys, zip(responses, kl.tolist(), log_ratio.tolist(), strict=True), strict=True))
+            progress.update(len(keys), sum(map(len, responses)))
     write_rows(
         output,
         (
@@ -103,11 +105,14 @@ def main(
         ),
     )
     kl, log_ratio = (np.array([row[column] for row in found.values()]) for column in (1, 2))
-    print(
-        f"divergence: {len(found)} responses to {len(rows)} prompts, {kl.mean():.3f} nats (sd {kl.std():.3f}); "
-        f"log-ratio {log_ratio.mean():.3f} (sd {log_ratio.std():.3f})"
-    )
     meter.write(cost)
+    return Summary(
+        f"{len(found)} responses to {len(rows)} prompts",
+        len(found),
+        "response",
+        f"{kl.mean():.3f} nats (sd {kl.std():.3f}), log-ratio {log_ratio.mean():.3f} (sd {log_ratio.std():.3f})",
+        meter.seconds,
+    )
 
 
 run(main)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from _program import run
 from prefloop.fetch import fetch
+from prefloop.progress import Summary
 
 
-def main(*, source: str, manifest: Path, trust_remote_code: bool = False) -> None:
+def main(*, source: str, manifest: Path, trust_remote_code: bool = False) -> Summary:
     """Bring a model to the folder of `manifest`.
 
     Args:
@@ -15,7 +16,7 @@ def main(*, source: str, manifest: Path, trust_remote_code: bool = False) -> Non
         trust_remote_code: Let the model run code of its own.
     """
     fetch(source, manifest.parent, trust_remote_code)
-    print(f"fetch_model: {source} -> {manifest.parent}")
+    return Summary(f"{source} -> {manifest.parent}")
 
 
 run(main)

@@ -11,12 +11,13 @@ from _program import run
 from prefloop.captions import caption
 from prefloop.experiment import Experiment
 from prefloop.figures import save
+from prefloop.progress import Summary
 from prefloop.results import arms
 
 ACROSS = 6  # methods beside each other; more go below
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw the arms over time, as means over seeds: share of the step's prompts above, score below.
 
     Args:
@@ -63,7 +64,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         "too, though they do not use them.",
     )
     save(picture, figure, data.drop(columns="time"), told)
-    print(f"figure_arms: {data['cluster'].nunique()} clusters")
+    return Summary(f"{data['cluster'].nunique()} clusters -> {figure}")
 
 
 run(main)

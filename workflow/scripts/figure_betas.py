@@ -12,6 +12,7 @@ from prefloop.captions import caption
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, save
 from prefloop.figures.curves import draw_by_step, lines_in_words, plain_log
+from prefloop.progress import Summary
 from prefloop.results import training
 
 LOGGED = ["beta", "beta/tau", "beta/m0", "beta/p_hat", "beta/kept"]  # by prefloop.betas, as far as a rule has it
@@ -29,7 +30,7 @@ WORDS = {
 }
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta: tuple[float, ...] = ()) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta: tuple[float, ...] = ()) -> Summary:
     """Draw β, threshold, p̂ and kept share by optimizer step, means over seeds with their range.
 
     A panel that no method's β rule has is left out; so is a method in the panels that its rule has not.
@@ -62,7 +63,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta
     legend_above(picture, panels[0, 0])
     sentences = told(shown, lines_in_words(experiment, table), warm, delta)
     save(picture, figure, table, caption(experiment, *sentences))
-    print(f"figure_betas: {len(table)} steps, {len(shown)} panels")
+    return Summary(f"{len(table)} steps, {len(shown)} panels -> {figure}")
 
 
 def first_of(table: pd.DataFrame, names: list[str]) -> pd.Series:

@@ -17,13 +17,14 @@ from prefloop.comparisons import arrays, not_told_apart
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MOST_BANDS, draw_rates, opponent_in_words, win_rates
+from prefloop.progress import Summary
 from prefloop.results import contests, training
 from prefloop.rows import InputError
 
 ACROSS = 2  # temperatures beside each other; more go below
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw the win rate of every checkpoint and round's end, one panel a temperature; bands are 95 % intervals.
 
     Args:
@@ -74,7 +75,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         shown=None if crowded else "bands",
     )
     save(picture, figure, data, told)
-    print(f"figure_checkpoints: {len(data)} policies at {len(temperatures)} temperatures")
+    return Summary(f"{len(data)} policies at {len(temperatures)} temperatures -> {figure}")
 
 
 def round_lengths(experiment: Experiment) -> pd.Series:

@@ -16,11 +16,12 @@ from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MEASURES, axis_label, measures_of
 from prefloop.intervals import mean_interval, paired_difference
+from prefloop.progress import Summary
 from prefloop.results import verdicts
 from prefloop.rows import InputError, read_json
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_random: tuple[str, ...] = ()) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_random: tuple[str, ...] = ()) -> Summary:
     """Draw the last round's rewards and win rate by the number of clusters; bars are 95 % bootstrap intervals.
 
     Args:
@@ -49,7 +50,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_ra
     sentences += compared(experiment, values, data, at_random)
     text = caption(experiment, *sentences, prompts=rows["prompt_id"].nunique(), shown="bars")
     save(picture, figure, data, text.replace("Bars are", "Bars and bands are") if at_random else text)
-    print(f"figure_cluster_counts: {len(experiment.methods)} methods, {data['clusters'].nunique()} numbers of clusters")
+    return Summary(f"{len(experiment.methods)} methods, {data['clusters'].nunique()} numbers of clusters -> {figure}")
 
 
 def point(

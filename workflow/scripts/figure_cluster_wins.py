@@ -16,6 +16,7 @@ from prefloop.experiment import Experiment
 from prefloop.figures import look, save, warn_of_evaluator
 from prefloop.figures.win_rates import opponent_in_words
 from prefloop.intervals import mean_interval
+from prefloop.progress import Summary
 from prefloop.results import verdicts
 from prefloop.rows import InputError
 
@@ -23,7 +24,7 @@ FEWEST = 3  # prompts of a cluster that stands for itself
 ACROSS = 4  # methods beside each other; more go below
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, figure: Path) -> Summary:
     """Draw the last round's win rate minus the initial policy's, by cluster; bars are 95 % bootstrap intervals.
 
     Args:
@@ -47,7 +48,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     sentences = told(experiment, data, pooled)
     sentences += told_apart(experiment, changes, "win rate over all prompts")
     save(picture, figure, data, caption(experiment, *sentences, prompts=len(prompts), shown="bars"))
-    print(f"figure_cluster_wins: {len(prompts)} prompts in {len(groups) - 1} groups")
+    return Summary(f"{len(prompts)} prompts in {len(groups) - 1} groups -> {figure}")
 
 
 def clusters_of(prompts: list[str], path: Path) -> pd.Series:

@@ -14,6 +14,7 @@ from prefloop.comparisons import arrays, not_told_apart
 from prefloop.experiment import Experiment
 from prefloop.figures import COLOURS, legend_above, save, warn_of_evaluator
 from prefloop.figures.win_rates import opponent_in_words, win_rates
+from prefloop.progress import Summary
 from prefloop.results import contests
 
 CONTEST = ["opponent", "method"]
@@ -27,7 +28,7 @@ LOOKS = {
 READABLE = 7  # per cent of prompts; a narrower part has no room for its number
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw stacked bars of outcomes at the last round, and write the win rate with its 95 % interval beside each.
 
     Args:
@@ -68,7 +69,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         shown="brackets",
     )
     save(picture, figure, data, told)
-    print(f"figure_contests: {len(data)} contests against {len(opponents)} opponents")
+    return Summary(f"{len(data)} contests against {len(opponents)} opponents -> {figure}")
 
 
 def outcomes(rows: pd.DataFrame) -> pd.DataFrame:

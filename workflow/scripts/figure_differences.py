@@ -15,11 +15,12 @@ from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MEASURES, axis_label, measures_of, opponent_in_words
 from prefloop.intervals import paired_difference
+from prefloop.progress import Summary
 from prefloop.results import verdicts
 from prefloop.rows import InputError
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw the last round of every method minus the baseline's, one panel a measure; bars are 95 % intervals.
 
     Differences are paired: the same prompts and seeds stand on both sides.
@@ -74,7 +75,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         shown="bars",
     )
     save(picture, figure, data, told)
-    print(f"figure_differences: {', '.join(measured)} of {', '.join(others)} minus {baseline}")
+    return Summary(f"{', '.join(measured)} of {', '.join(others)} minus {baseline} -> {figure}")
 
 
 def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:

@@ -13,12 +13,13 @@ from prefloop.comparisons import arrays, last_round
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MEASURES, MOST_BANDS, measures_of, opponent_in_words
+from prefloop.progress import Summary
 from prefloop.results import divergences, interval_by_round, verdicts
 
 POLICY = ["method", "round"]
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw quality against KL divergence; every point is a round, crosses are 95 % bootstrap intervals.
 
     The evaluator's reward is drawn, or the win rate if it gives none, and the reward by the config's feedback if any.
@@ -56,7 +57,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
     sentences += told_apart(experiment, arrays(ends, "kl"), "KL after the last round")
     text = caption(experiment, *sentences, prompts=rows["prompt_id"].nunique(), shown="crosses")
     save(picture, figure, pd.concat([data.assign(seed=pd.NA), seeds], ignore_index=True), text)
-    print(f"figure_frontier: {len(data)} points of {len(experiment.methods)} methods")
+    return Summary(f"{len(data)} points of {len(experiment.methods)} methods -> {figure}")
 
 
 def quality(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from prefloop.correlations import Resampled, group_draws, partial, spearman_resa
 from prefloop.experiment import Experiment
 from prefloop.figures import COLOURS, save
 from prefloop.figures.curves import plain_log
+from prefloop.progress import Summary
 from prefloop.rows import InputError, read_rows
 from prefloop.seeds import rng_for
 
@@ -25,7 +26,7 @@ PANELS = {
 }
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, figure: Path) -> Summary:
     """Draw the gradient's norm of every pair against PFP, DPO weight and length, with Spearman's ρ.
 
     Args:
@@ -51,7 +52,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, fi
     sentences = told(data, where, with_norm, with_length)
     alone = replace(experiment, methods=(where["method"],), trained_by=(), seeds=(where["seed"],))
     save(picture, figure, data, caption(alone, *sentences, shown="brackets"))
-    print(f"figure_gradients: {len(data)} pairs; {sentences[-2]} {sentences[-1]}")
+    return Summary(f"{len(data)} pairs -> {figure}", found=f"{sentences[-2]} {sentences[-1]}")
 
 
 def run_of(experiment: Experiment, path: Path) -> dict:

@@ -15,6 +15,7 @@ from prefloop.experiment import Experiment
 from prefloop.figures import COLOURS, save
 from prefloop.metrics import pfp, reward_gap
 from prefloop.pairs import all_pairs, read_responses, to_columns
+from prefloop.progress import Summary
 from prefloop.seeds import rng_for
 
 MOST_POINTS = 4000  # drawn and written; Spearman's ρ is of all pairs
@@ -22,7 +23,7 @@ RESAMPLES = 1000
 LABELS = {"reward_gap": "reward gap", "length_difference": "length difference\nchosen − rejected (tokens)"}
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw every ordered pair that was annotated, of all methods, with Spearman's ρ and its 95 % bootstrap interval.
 
     Rewards by several feedbacks have no common unit: then the reward gap is left out.
@@ -58,7 +59,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
     panels[0][0].set_ylabel("preference perplexity (nats)")
     told = caption(experiment, *told_of(table, data, feedbacks))
     save(picture, figure, data, told)
-    print(f"figure_pfp: {len(table)} pairs")
+    return Summary(f"{len(table)} pairs -> {figure}")
 
 
 def told_of(table: pd.DataFrame, drawn: pd.DataFrame, feedbacks: list[str]) -> list[str]:

@@ -12,10 +12,11 @@ from _program import run
 from prefloop.captions import caption, many
 from prefloop.experiment import Experiment
 from prefloop.figures import save
+from prefloop.progress import Summary
 from prefloop.results import annotated
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Path, ...], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Path, ...], figure: Path) -> Summary:
     """Draw the map, one panel a method: colour and number are the cluster, size the pulls over all seeds.
 
     Args:
@@ -72,7 +73,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Pat
         + "; grey ones were not.",
     )
     save(picture, figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]], told)
-    print(f"figure_prompts: {len(data)} prompts of {len(maps)} methods in {k} clusters")
+    return Summary(f"{len(data)} prompts of {len(maps)} methods in {k} clusters -> {figure}")
 
 
 def apart(centres: pd.DataFrame) -> pd.DataFrame:

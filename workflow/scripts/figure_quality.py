@@ -14,12 +14,13 @@ from prefloop.comparisons import arrays, last_round
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MEASURES, MOST_BANDS, axis_label, measures_of, opponent_in_words
+from prefloop.progress import Summary
 from prefloop.results import interval_by_round, spent, verdicts
 
 COSTS = {"flops": "floating-point operations", "generated_tokens": "generated tokens"}
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw quality against cost; every point is a round, bands are 95 % bootstrap intervals.
 
     Args:
@@ -75,7 +76,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         shown=None if crowded else "bands",
     )
     save(picture, figure, data, told)
-    print(f"figure_quality: {len(data)} points")
+    return Summary(f"{len(data)} points -> {figure}")
 
 
 run(main)

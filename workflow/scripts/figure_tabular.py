@@ -9,6 +9,7 @@ import pandas as pd
 from _program import run
 from prefloop.captions import many
 from prefloop.figures import legend_above, look, save
+from prefloop.progress import Summary
 from prefloop.rows import InputError, read_json
 from prefloop.tabular import BOUNDS, LOWER_BOUND_REWARDS, NAMES
 
@@ -44,7 +45,7 @@ def main(
     exact_rate: float,
     empirical_rate: float,
     pairs: int,
-) -> None:
+) -> Summary:
     """Draw |δ| by update: medians over seeds, bands from the 10th to the 90th percentile.
 
     Args:
@@ -88,7 +89,7 @@ def main(
         f"Cost of the simulation: {spent['seconds']:,.0f} seconds for {spent['updates']:,} updates.",
     ]
     save(picture, figure, data, " ".join(sentence for sentence in sentences if sentence))
-    print(f"figure_tabular: {len(samplers)} samplers, {seeds} seeds")
+    return Summary(f"{len(samplers)} samplers, {seeds} seeds -> {figure}")
 
 
 def quantiles(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from prefloop.comparisons import arrays, not_told_apart
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MOST_BANDS, draw_rates, opponent_in_words, win_rates
+from prefloop.progress import Summary
 from prefloop.results import contests
 from prefloop.rows import InputError
 
@@ -23,7 +24,7 @@ UNTRAINED = {
 }
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw the win rate of the untrained policies and of every method's last round; bands are 95 % intervals.
 
     Args:
@@ -60,7 +61,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         shown=None if crowded else "bands",
     )
     save(picture, figure, data, told)
-    print(f"figure_temperatures: {len(policies)} policies at {data['temperature'].nunique()} temperatures")
+    return Summary(f"{len(policies)} policies at {data['temperature'].nunique()} temperatures -> {figure}")
 
 
 def over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

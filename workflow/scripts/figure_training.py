@@ -12,6 +12,7 @@ from prefloop.captions import caption
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, save
 from prefloop.figures.curves import draw_by_step, lines_in_words
+from prefloop.progress import Summary
 from prefloop.results import training
 
 CURVES = {
@@ -22,7 +23,7 @@ CURVES = {
 }
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
     """Draw curves by optimizer step, means over seeds with their range; a grey line starts each round.
 
     Args:
@@ -48,7 +49,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> No
         "differ have losses on other scales.",
     )
     save(picture, figure, table, told)
-    print(f"figure_training: {len(table)} steps")
+    return Summary(f"{len(table)} steps -> {figure}")
 
 
 run(main)

@@ -8,13 +8,14 @@ import pandas as pd
 from PIL import Image
 
 from _program import run
+from prefloop.progress import Summary
 from prefloop.rows import whole
 from prefloop.tables import in_markdown
 
 COLOURS = 128  # of a picture's palette: a quarter of the bytes, and no difference to see
 
 
-def main(*, config: Path, page: Path, figures: tuple[Path, ...] = (), tables: tuple[Path, ...] = ()) -> None:
+def main(*, config: Path, page: Path, figures: tuple[Path, ...] = (), tables: tuple[Path, ...] = ()) -> Summary:
     """Write a Markdown page, and beside it a folder of its name with the pictures and tables.
 
     Args:
@@ -36,7 +37,7 @@ def main(*, config: Path, page: Path, figures: tuple[Path, ...] = (), tables: tu
         parts.append(f"**{path.stem}** ([CSV]({folder.name}/{path.name}))\n\n{in_markdown(pd.read_csv(path))}")
     with whole(page) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(f"gallery: {len(figures)} figures and {len(tables)} tables in {page}")
+    return Summary(f"{len(figures)} figures and {len(tables)} tables in {page}")
 
 
 def opening(config: Path) -> str:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from _program import run
+from prefloop.progress import Summary
 from prefloop.rows import read_json, read_rows, write_json, write_rows
 from prefloop.shards import gathered, total_cost
 
 
-def main(*, prompts: Path, shards: tuple[Path, ...], costs: tuple[Path, ...], output: Path, cost: Path) -> None:
+def main(*, prompts: Path, shards: tuple[Path, ...], costs: tuple[Path, ...], output: Path, cost: Path) -> Summary:
     """Write what one shard would have written.
 
     Args:
@@ -20,7 +21,7 @@ def main(*, prompts: Path, shards: tuple[Path, ...], costs: tuple[Path, ...], ou
     rows = gathered(shards, [row["prompt_id"] for row in read_rows(prompts, ["prompt_id"])])
     write_rows(output, rows)
     write_json(cost, total_cost([read_json(path) for path in costs]))
-    print(f"gather: {len(rows)} rows from {len(shards)} shards")
+    return Summary(f"{len(rows):,} rows from {len(shards)} shards")
 
 
 run(main)

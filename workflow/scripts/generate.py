@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from tqdm import tqdm
 from tyro.conf import arg
 
 from _program import run
@@ -15,6 +14,7 @@ from prefloop.chat import eos_ids, load_tokenizer, prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.engines import Transformers, Vllm, VllmSettings, engine_for
 from prefloop.models import default_device, generation_config, parameter_count, resolve_dtype
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, choice, has_pair, read_json, read_rows, write_rows
 from prefloop.samplers import SAMPLERS, Component, Sampling
 from prefloop.sampling import Decoding
@@ -43,7 +43,7 @@ def main(
     batch_size: int = 64,
     dtype: str = "auto",
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Sample n responses to each prompt.
 
     Args:
@@ -119,8 +119,9 @@ def main(
         ),
     )
     tokens = sum(len(ids) for ids, _, _ in found.values())
-    print(f"generate: {len(rows)} prompts, {len(found)} responses by {sampling.sampler}, {tokens:,} tokens")
     meter.write(cost)
+    what = f"{len(rows)} prompts, {len(found)} responses by {sampling.sampler}, {tokens:,} tokens"
+    return Summary(what, tokens, "token", seconds=meter.seconds)
 
 
 def sample(
@@ -144,16 +145,19 @@ def sample(
     batches = shard.take(batches_by_length(lengths, max(1, batch_size // max(map(len, numbers.values())))))
     if responder.takes_all and batches:
         batches = [[b for batch in batches for b in batch]]
-    for batch in tqdm(batches, desc=f"generate ({component.name})", unit="batch", disable=None):
-        keys = [(places[b], number) for b in batch for number in numbers[places[b]]]
-        counts = [len(numbers[places[b]]) for b in batch]
-        seeds = [seed_of(*key) for key in keys]
-        inputs = [encoded[places[b]] for b in batch]
-        sampled = responder.answer(component, inputs, counts, seeds, decoding, max_new_tokens)
-        found |= dict(zip(keys, sampled, strict=True))
-        passes, tokens = responder.passes(component), sum(map(len, sampled))
-        meter.forward(passes * sum(map(len, inputs)), tokens)
-        meter.forward((passes - 1) * tokens)
+    total = sum(len(numbers[places[b]]) for batch in batches for b in batch)
+    with Progress(f"generate ({component.name})", total, "response") as progress:
+        for batch in batches:
+            keys = [(places[b], number) for b in batch for number in numbers[places[b]]]
+            counts = [len(numbers[places[b]]) for b in batch]
+            seeds = [seed_of(*key) for key in keys]
+            inputs = [encoded[places[b]] for b in batch]
+            sampled = responder.answer(component, inputs, counts, seeds, decoding, max_new_tokens)
+            found |= dict(zip(keys, sampled, strict=True))
+            passes, tokens = responder.passes(component), sum(map(len, sampled))
+            meter.forward(passes * sum(map(len, inputs)), tokens)
+            meter.forward((passes - 1) * tokens)
+            progress.update(len(keys), tokens)
     return found
 
 

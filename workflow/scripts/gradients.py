@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from _program import run
 from prefloop.chat import prompt_ids
@@ -13,6 +12,7 @@ from prefloop.gradients import draw, pair_gradient
 from prefloop.metrics import METRICS
 from prefloop.models import Lora, default_device, load_trainable, parameter_count, resolve_dtype
 from prefloop.pairs import all_pairs, read_responses, to_columns
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.scoring import response_logps, tokens_read
 from prefloop.seeds import rng_for, seed_for
@@ -38,7 +38,7 @@ def main(
     pairs: int = 300,
     dtype: str = "auto",
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Gradient norms of pairs drawn at random from a round's, over the adapters that the round trains.
 
     Metrics are computed from the files, as when pairs are selected; margins and gradients by the policy as it is
@@ -81,16 +81,18 @@ def main(
     if unknown := {pair.chosen["prompt_id"] for pair in drawn} - messages.keys():
         raise InputError(f"{prompts[0]}: no prompt {min(unknown)}, which {rewards[0]} or a file beside it answers")
     found = []
-    for pair in tqdm(drawn, desc="gradients", unit="pair", disable=None):
-        prompt = prompt_ids(tokenizer, messages[pair.chosen["prompt_id"]])
-        responses = [response["token_ids"] for response in pair[:2]]
-        with torch.autocast(device, precision, enabled=precision != torch.float32):
-            logps = response_logps(network, [prompt, prompt], responses, tokenizer.pad_token_id)
-        references = [response["logp_ref"] for response in pair[:2]]
-        found.append(pair_gradient(*logps, *references, beta, trained))
-        meter.train(tokens_read(network, [prompt, prompt], responses))
-        if not np.isfinite(found[-1]).all():
-            raise InputError(f"{policy}: prompt {pair.chosen['prompt_id']} has a gradient that is not finite")
+    with Progress("gradients", len(drawn), "pair") as progress:
+        for pair in drawn:
+            prompt = prompt_ids(tokenizer, messages[pair.chosen["prompt_id"]])
+            responses = [response["token_ids"] for response in pair[:2]]
+            with torch.autocast(device, precision, enabled=precision != torch.float32):
+                logps = response_logps(network, [prompt, prompt], responses, tokenizer.pad_token_id)
+            references = [response["logp_ref"] for response in pair[:2]]
+            found.append(pair_gradient(*logps, *references, beta, trained))
+            meter.train(tokens_read(network, [prompt, prompt], responses))
+            if not np.isfinite(found[-1]).all():
+                raise InputError(f"{policy}: prompt {pair.chosen['prompt_id']} has a gradient that is not finite")
+            progress.update()
     columns = to_columns(drawn, beta)
     metrics = {name: METRICS[name](columns, rng_for(seed)) for name in COMPARED}
     write_rows(
@@ -113,11 +115,15 @@ def main(
     norms = np.array([gradient.grad_norm for gradient in found])
     scored = np.stack([columns["logp_chosen"], columns["logp_rejected"]], axis=1)
     apart = np.abs(np.array([gradient[:2] for gradient in found]) - scored).max()
-    print(
-        f"gradients: {len(drawn)} of {len(decided)} pairs, mean norm {norms.mean():.4g}, Spearman's ρ with pfp "
-        f"{spearman(metrics['pfp'], norms):.2f}; log-probabilities within {apart:.2g} nats of the files'"
-    )
     meter.write(cost)
+    return Summary(
+        f"{len(drawn)} of {len(decided)} pairs",
+        len(drawn),
+        "pair",
+        f"mean norm {norms.mean():.4g}, Spearman's ρ with pfp {spearman(metrics['pfp'], norms):.2f}, "
+        f"log-probabilities within {apart:.2g} nats of the files'",
+        meter.seconds,
+    )
 
 
 run(main)

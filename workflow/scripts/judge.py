@@ -5,6 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, contest
+from prefloop.progress import Summary
 from prefloop.rows import InputError, check_known, read_json, read_rows, write_rows
 
 RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]
@@ -21,7 +22,7 @@ def main(
     opponent: Path | None = None,
     tokenizer: Path | None = None,
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Score samples and the opponent's, and say who won each prompt.
 
     Args:
@@ -71,10 +72,11 @@ def main(
         ),
     )
     counts = {word: sum(v["outcome"] == word for v in verdicts) for word in ("win", "tie", "loss", "invalid")}
-    print(f"judge: {len(ours)} samples, {', '.join(f'{n} {word}' for word, n in counts.items())}")
     if "judge" in meter.notes:
         print(f"judge: {meter.notes['judge']}")
     meter.write(cost)
+    outcomes = ", ".join(f"{n} {word}" for word, n in counts.items())
+    return Summary(f"{len(ours)} samples", len(ours), "sample", outcomes, meter.seconds)
 
 
 def chosen_responses(rows: list[dict], manifest: Path) -> dict[str, dict]:

@@ -7,6 +7,7 @@ import torch
 
 from _program import run
 from prefloop.exports import merge
+from prefloop.progress import Summary
 
 
 def main(
@@ -17,7 +18,7 @@ def main(
     manifest: Path,
     dtype: Literal["base", "bfloat16", "float16", "float32"] = "base",
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Write the policy as one plain model: merged in float32 and rounded once.
 
     The folder has weights as safetensors, tokenizer, generation config and the chat template that the policy was
@@ -33,7 +34,7 @@ def main(
     """
     torch.set_num_threads(threads)
     word = merge(model, base, policy, manifest, dtype)
-    print(f"merge: {policy} -> {manifest.parent} in {word}")
+    return Summary(f"{policy} -> {manifest.parent} in {word}")
 
 
 run(main)

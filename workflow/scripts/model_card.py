@@ -7,6 +7,7 @@ import yaml
 
 from _program import run
 from prefloop.cards import header, ledger, licence_of, lineage, public, results_of
+from prefloop.progress import Summary
 from prefloop.rows import read_json, sha256_of, whole
 from prefloop.tables import in_markdown
 
@@ -25,7 +26,7 @@ def main(
     tables: tuple[Path, ...] = (),
     licence: str | None = None,
     card: Path,
-) -> None:
+) -> Summary:
     """Write README.md, as the hub shows it: base model and licence, settings, data, policies, cost and results.
 
     Nothing in it names a folder outside the project.
@@ -64,7 +65,7 @@ def main(
     ]
     with whole(card) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(f"model_card: {card}, {len(found)} tables")
+    return Summary(f"{len(found)} tables -> {card}")
 
 
 run(main)

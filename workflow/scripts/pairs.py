@@ -25,6 +25,7 @@ from prefloop.pairs import (
     stacked,
     to_columns,
 )
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, choice, iterate_placed, row_at, write_rows
 from prefloop.seeds import rng_for
 
@@ -43,7 +44,7 @@ def main(
     min_gap: float | None = None,
     min_gap_quantile: float | None = None,
     beta: float = 0.1,
-) -> None:
+) -> Summary:
     """Form pairs from every step of a round.
 
     Args:
@@ -77,7 +78,7 @@ def main(
         write_rows(
             output, (row | {"metric": metric, "score": float(scores[i])} for row, i in zip(pairs, kept, strict=True))
         )
-    print(f"pairs: {len(kept)} kept; {account}")
+    return Summary(f"{len(kept)} of {len(found.step):,} pairs kept", len(found.step), "pair", account)
 
 
 def advice(ordered: int) -> str:
@@ -104,15 +105,17 @@ class Found(NamedTuple):
 def scan(steps: list[tuple[Path, Path, Path]], beta: float) -> Found:
     """Read rewards, log-probabilities and generations of every step once, a few prompts at a time."""
     columns, numbers, places, undecided, explored = [], [], [], 0, {}
-    for number, files in enumerate(steps):
-        for groups in in_batches(iterate_responses(*files)):
-            pairs, without = all_pairs(groups)
-            undecided += without
-            columns.append(to_columns(pairs))
-            numbers.append(np.full(len(pairs), number))
-            sides = [[pair.chosen["places"], pair.rejected["places"]] for pair in pairs]
-            places.append(np.array(sides, dtype=np.int64).reshape(-1, 2, 3))
-            explored |= {prompt_id: (number, place) for prompt_id, place in first_of_reference(groups).items()}
+    with Progress("pairs", None, "prompt") as progress:
+        for number, files in enumerate(steps):
+            for groups in in_batches(iterate_responses(*files)):
+                pairs, without = all_pairs(groups)
+                undecided += without
+                columns.append(to_columns(pairs))
+                numbers.append(np.full(len(pairs), number))
+                sides = [[pair.chosen["places"], pair.rejected["places"]] for pair in pairs]
+                places.append(np.array(sides, dtype=np.int64).reshape(-1, 2, 3))
+                explored |= {prompt_id: (number, place) for prompt_id, place in first_of_reference(groups).items()}
+                progress.update(len(groups))
     return Found(stacked(columns, beta), np.concatenate(numbers), np.concatenate(places), undecided, explored)
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from _program import run
 from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, by_prompt, check_known, read_rows, write_rows
 from prefloop.scoring import response_logps, tokens_read
 from prefloop.shards import Shard
@@ -28,7 +28,7 @@ def main(
     batch_size: int = 64,
     dtype: str = "auto",
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Log-probabilities of every response under the policy and under its reference.
 
     Args:
@@ -57,21 +57,23 @@ def main(
     lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
     scored = {}
     batches = shard.take(batches_by_length(lengths, max(1, batch_size // len(groups[0]))))
-    for batch in tqdm(batches, desc="score", disable=None):
-        prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
-        responses = [row["token_ids"] for i in batch for row in groups[i]]
-        tokens = tokens_read(network, prompt_tokens, responses)
-        with torch.no_grad():
-            logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
-            meter.forward(tokens)
-            if policy != reference:
-                with as_reference():
-                    logps_ref = response_logps(other, prompt_tokens, responses, tokenizer.pad_token_id)
+    with Progress("perplexity", sum(len(groups[i]) for batch in batches for i in batch), "response") as progress:
+        for batch in batches:
+            prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
+            responses = [row["token_ids"] for i in batch for row in groups[i]]
+            tokens = tokens_read(network, prompt_tokens, responses)
+            with torch.no_grad():
+                logps = logps_ref = response_logps(network, prompt_tokens, responses, tokenizer.pad_token_id)
                 meter.forward(tokens)
-        if not (logps.isfinite().all() and logps_ref.isfinite().all()):
-            raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
-        keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
-        scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))
+                if policy != reference:
+                    with as_reference():
+                        logps_ref = response_logps(other, prompt_tokens, responses, tokenizer.pad_token_id)
+                    meter.forward(tokens)
+            if not (logps.isfinite().all() and logps_ref.isfinite().all()):
+                raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
+            keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
+            scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))
+            progress.update(len(responses), tokens)
     write_rows(
         output,
         (
@@ -88,8 +90,9 @@ def main(
             if (row["prompt_id"], row["response_id"]) in scored
         ),
     )
-    print(f"perplexity: {len(scored)} responses")
     meter.write(cost)
+    what = f"{len(scored)} responses, {meter.tokens_in:,} tokens"
+    return Summary(what, meter.tokens_in, "token", seconds=meter.seconds)
 
 
 run(main)

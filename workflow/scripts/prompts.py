@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 from _program import run
 from prefloop.chat import load_tokenizer
+from prefloop.progress import Progress, Summary
 from prefloop.prompts import (
     Columns,
     Known,
@@ -46,7 +47,7 @@ def main(
     max_response_tokens: int | None = None,
     eval_fraction: float = 0.1,
     seed: int = 0,
-) -> None:
+) -> Summary:
     """Read, check, filter and split prompts.
 
     Args:
@@ -72,7 +73,8 @@ def main(
     tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
     raw = prompt_rows(read_source(source, packaged, subset, split), format, columns, template)
     train.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=train.parent) as usable:  # in a source's order; the split is not, and needs them all
+    # In a source's order; the split is not, and needs them all.
+    with TemporaryFile(dir=train.parent) as usable, Progress("prompts", None, "row") as progress:
         places, known, total = array("q"), Known({}, set()), 0
         dropped, void, long = {}, {}, {}
         while part := list(islice(raw, PART)):
@@ -86,16 +88,19 @@ def main(
             for row in rows:
                 places.append(usable.tell())
                 usable.write(json.dumps(row).encode() + b"\n")
-        account = f"{total} rows of {source}; dropped {listed(dropped | long)}"
+            progress.update(len(part))
+        whence = f"{total:,} rows of {source}"
+        account = f"dropped {listed(dropped | long)}"
         account += f"; pairs left out of prompts that stay: {listed(void)}" if void else ""
         if not places:
             raise InputError(
-                f"no prompt is left: {account}; see prompts.format, max_prompt_tokens, max_response_tokens"
+                f"no prompt is left: {whence}; {account}; see prompts.format, max_prompt_tokens, max_response_tokens"
             )
         training, evaluation = split_rows(places, take, eval_fraction, rng_for(seed, "prompts"))
         write_rows(train, (row_at(usable, place) for place in training))
         write_rows(held_out, (row_at(usable, place) for place in evaluation))
-    print(f"prompts: {account}; {len(training)} for training, {len(evaluation)} held out")
+    what = f"{len(training):,} for training, {len(evaluation):,} held out, of {whence}"
+    return Summary(what, total, "row", account)
 
 
 def add(counts: dict[str, int], more: dict[str, int]) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from _program import run
 from prefloop.exports import push
+from prefloop.progress import Summary
 from prefloop.rows import write_json
 
 
-def main(*, manifest: Path, repository: str, private: bool = True, output: Path) -> None:
+def main(*, manifest: Path, repository: str, private: bool = True, output: Path) -> Summary:
     """Make an exported model the content of a repository; the token is read from the environment variable HF_TOKEN.
 
     Args:
@@ -18,7 +19,7 @@ def main(*, manifest: Path, repository: str, private: bool = True, output: Path)
     """
     commit = push(manifest.parent, repository, private)
     write_json(output, {"repository": repository, "commit": commit})
-    print(f"push: {manifest.parent} -> {commit}")
+    return Summary(f"{manifest.parent} -> {commit}")
 
 
 run(main)

@@ -5,6 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, annotate
+from prefloop.progress import Summary
 from prefloop.rows import check_known, read_rows, write_rows
 from prefloop.shards import Shard
 
@@ -18,7 +19,7 @@ def main(
     feedback: Settings,
     shard: Shard,
     threads: int = 1,
-) -> None:
+) -> Summary:
     """Score every response.
 
     Args:
@@ -39,10 +40,10 @@ def main(
     write_rows(output, scored)
     rewards = [row["reward"] for row in scored if row["reward"] is not None]
     mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "none of them decided"
-    print(f"reward: {len(scored)} responses, {mean}")
     if "judge" in meter.notes:
         print(f"reward: judge {meter.notes['judge']}")
     meter.write(cost)
+    return Summary(f"{len(scored)} responses", len(scored), "response", mean, meter.seconds)
 
 
 run(main)

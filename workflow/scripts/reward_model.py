@@ -17,6 +17,7 @@ from prefloop.models import default_device, parameter_count
 from prefloop.optimisation import Optimisation, start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations, together
+from prefloop.progress import Summary
 from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, without_void_pairs
 from prefloop.reward_models import (
     Encoded,
@@ -56,7 +57,7 @@ def main(
     max_tokens: int = 512,
     seed: int = 0,
     threads: int = 1,
-) -> None:
+) -> Summary | None:
     """Train a reward model and report how it does on pairs it has not seen.
 
     Killed and started again it goes on from `manifest`'s folder with .partial after its name, as train does.
@@ -124,7 +125,7 @@ def main(
     weights = {name: together(tensor) for name, tensor in model.state_dict().items()}
     accelerator.end_training()
     if not accelerator.is_main_process:
-        return
+        return None
     meter.train(settings.epochs * sum(pair.tokens for pair in encoded[0]))
     model, _ = load_classifier(base, settings, max_tokens, dtype)  # whole again, if it was trained in shards
     model.load_state_dict(weights)
@@ -137,16 +138,19 @@ def main(
     found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))
     write_steps(metrics, speed, partial.steps)
     write_json(report_file, found | {"warning": warning(found)})
-    accuracy, low, high = found["accuracy"]
-    print(
-        f"reward_model: {account}; {len(training)} pairs trained on, {len(unseen)} held out: accuracy {accuracy:.3f} "
-        f"[{low:.3f}, {high:.3f}], longer wins {found['longer_wins']:.3f}, shorter wins {found['shorter_wins']:.3f}, "
-        f"calibration error {found['calibration_error']:.3f}"
-    )
     if found_warning := warning(found):
         print(f"WARNING: {manifest.parent.name}: {found_warning}")
     meter.write(cost)
     partial.remove()
+    accuracy, low, high = found["accuracy"]
+    return Summary(
+        f"{len(training)} pairs trained on, {len(unseen)} held out",
+        settings.epochs * len(training),
+        "pair",
+        f"accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], longer wins {found['longer_wins']:.3f}, shorter wins "
+        f"{found['shorter_wins']:.3f}, calibration error {found['calibration_error']:.3f}; {account}",
+        meter.seconds,
+    )
 
 
 def read_pairs(found: Iterable[tuple[str, dict | str, bool]]) -> tuple[list[dict], str]:

@@ -22,6 +22,7 @@ from prefloop.models import (
 from prefloop.optimisation import Optimisation, start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations
+from prefloop.progress import Summary
 from prefloop.rows import InputError, read_rows, sha256_of, write_tensors
 from prefloop.seeds import seed_for
 from prefloop.tracking import Tracking, start_trackers
@@ -42,7 +43,7 @@ def main(
     max_response_tokens: int = 512,
     seed: int = 0,
     threads: int = 1,
-) -> None:
+) -> Summary | None:
     """Fine-tune the model on the data set's chosen responses, and write it as policy.pt and as a model folder.
 
     The folder holds the whole model, adapters merged: later stages take it for their base model, so that their
@@ -98,7 +99,7 @@ def main(
     weights = trained_weights(network, lora)
     accelerator.end_training()
     if not accelerator.is_main_process:
-        return
+        return None
     meter.train(settings.epochs * sum(example.tokens for example in examples))
     steps = partial.steps
     write_steps(metrics, speed, steps)
@@ -106,12 +107,15 @@ def main(
     write_tensors(output, policy_content(model=network, weights=weights, **whence))
     merged, _ = load_merged(model, output, torch.float32, "cpu")
     write_model(merged, tokenizer, manifest, model, "fine-tuned")
-    print(
-        f"sft: {len(examples)} responses, {len(rows) - len(given)} prompts without one, {len(steps)} steps, "
-        f"loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f} nats a token"
-    )
     meter.write(cost)
     partial.remove()
+    return Summary(
+        f"{len(examples)} responses, {len(rows) - len(given)} prompts without one, {len(steps)} steps",
+        settings.epochs * len(examples),
+        "response",
+        f"loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f} nats a token",
+        meter.seconds,
+    )
 
 
 run(main)

@@ -12,6 +12,7 @@ from prefloop.captions import caption
 from prefloop.comparisons import arrays
 from prefloop.experiment import Experiment
 from prefloop.intervals import cost_to_reach, halfway, resampled_curves
+from prefloop.progress import Summary
 from prefloop.results import annotated_by_seed, spent_by_seed, verdicts
 from prefloop.rows import InputError
 from prefloop.tables import MEASURES, save
@@ -23,7 +24,7 @@ def main(
     measure: Literal["feedback", "reward", "win"] = "reward",
     target: float | None = None,
     table: Path,
-) -> None:
+) -> Summary:
     """Write the cost at which each method's mean first reaches the target; between rounds cost and mean rise in a line.
 
     Brackets are 95 % bootstrap intervals over prompts, and over seeds if there are several; inf is not reached.
@@ -68,6 +69,7 @@ def main(
         shown="brackets",
     )
     save(table, data, shown, told)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 LABELS = {"flops": "PFLOP", "generated_tokens": "generated tokens", "annotated_responses": "annotated responses"}

@@ -9,6 +9,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.captions import caption
 from prefloop.experiment import Experiment
+from prefloop.progress import Summary
 from prefloop.results import costs
 from prefloop.tables import save
 
@@ -22,7 +23,7 @@ def main(
     shared: tuple[Path, ...] = (),
     divergence: bool = False,
     table: Path,
-) -> None:
+) -> Summary:
     """Write the ledger: sums over rounds and steps, means over seeds.
 
     Args:
@@ -55,6 +56,7 @@ def main(
         'itself stands under "shared".',
     )
     save(table, data, shown, told)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

@@ -11,12 +11,13 @@ from prefloop.captions import caption
 from prefloop.comparisons import arrays, last_round
 from prefloop.experiment import Experiment
 from prefloop.intervals import paired_difference
+from prefloop.progress import Summary
 from prefloop.results import verdicts
 from prefloop.rows import InputError
 from prefloop.tables import MEASURES, save
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the last round of every method minus the baseline's; brackets are 95 % bootstrap intervals.
 
     Differences are paired: the same prompts and seeds are drawn on both sides. One is told apart if its interval leaves
@@ -54,6 +55,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
         shown="brackets",
     )
     save(table, pd.DataFrame(results), shown, told)
+    return Summary(f"{len(results)} rows -> {table}")
 
 
 run(main)

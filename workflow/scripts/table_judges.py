@@ -7,6 +7,7 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.experiment import Experiment
+from prefloop.progress import Summary
 from prefloop.results import JUDGED, judges
 from prefloop.tables import save
 
@@ -27,7 +28,7 @@ CAPTION = (
 )
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write one row for every stage in which a judge compared responses.
 
     Args:
@@ -39,6 +40,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
     rates = ["flipped", "first won", "longer won"]
     shown[rates] = shown[rates].astype(float).map("{:.2f}".format)
     save(table, data, shown, CAPTION)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

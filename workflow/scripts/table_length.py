@@ -12,6 +12,7 @@ from prefloop.captions import caption
 from prefloop.comparisons import arrays, last_round
 from prefloop.experiment import Experiment
 from prefloop.intervals import best, length_controlled, longer_share, mean_interval
+from prefloop.progress import Summary
 from prefloop.results import verdicts
 from prefloop.tables import save, with_interval
 
@@ -23,7 +24,7 @@ MEASURES = {
 }
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the last round of every method; brackets are 95 % bootstrap intervals over prompts, and seeds if several.
 
     A win rate is bold where its paired difference to every other row is beyond doubt (`intervals.best`).
@@ -66,6 +67,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
         shown="brackets",
     )
     save(table, data, shown, told)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

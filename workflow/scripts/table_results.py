@@ -11,11 +11,12 @@ from prefloop.captions import caption
 from prefloop.comparisons import arrays, last_round
 from prefloop.experiment import Experiment
 from prefloop.intervals import best, mean_interval
+from prefloop.progress import Summary
 from prefloop.results import annotated, spent, training, verdicts
 from prefloop.tables import MEASURES, save, with_interval
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the table; brackets are 95 % bootstrap intervals over prompts, and over seeds if there are several.
 
     Args:
@@ -57,6 +58,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
         shown="brackets",
     )
     save(table, data, shown, told)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

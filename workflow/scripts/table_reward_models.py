@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from _program import run
+from prefloop.progress import Summary
 from prefloop.rows import read_json
 from prefloop.tables import save, with_interval
 
@@ -15,7 +16,7 @@ CAPTION = (
 )
 
 
-def main(*, reports: tuple[Path, ...], table: Path) -> None:
+def main(*, reports: tuple[Path, ...], table: Path) -> Summary:
     """Write one row a reward model; brackets are 95 % bootstrap intervals over held-out pairs.
 
     Args:
@@ -38,6 +39,7 @@ def main(*, reports: tuple[Path, ...], table: Path) -> None:
     shown["lead over length"] = with_interval(data, "lead_over_length")
     shown["calibration error"] = data["calibration_error"].map("{:.3f}".format)
     save(table, data, shown, CAPTION)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

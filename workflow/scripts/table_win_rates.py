@@ -11,13 +11,14 @@ from prefloop.captions import caption
 from prefloop.comparisons import arrays
 from prefloop.experiment import Experiment
 from prefloop.intervals import best, mean_interval
+from prefloop.progress import Summary
 from prefloop.results import contests
 from prefloop.tables import save, with_interval
 
 OUTCOMES = ["win", "tie", "loss", "invalid"]
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> None:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write one row for every opponent, temperature and policy; outcomes are counted over prompts and seeds.
 
     A tie is half a win, an invalid verdict does not count. Brackets are 95 % bootstrap intervals over prompts, and over
@@ -58,6 +59,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Non
         shown="brackets",
     )
     save(table, data, shown, told)
+    return Summary(f"{len(data)} rows -> {table}")
 
 
 run(main)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from _program import run
 from prefloop.costs import CostMeter
+from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, whole
 from prefloop.seeds import seed_for
 from prefloop.tabular import LOWER_BOUND_REWARDS, multinomial_draw, normal_rewards, simulate, unit_rewards
@@ -61,7 +61,7 @@ def main(
     reward_scale: float = 1.0,
     seeds: int = 100,
     first_seed: int = 1234567,
-) -> None:
+) -> Summary:
     """Write the curves of every sampler, mode, kind of gradient and seed, one row a recorded update.
 
     Mode lower_bound is paper mode on the paper's instance of three actions; its rewards are fixed, its seed is 0.
@@ -84,27 +84,31 @@ def main(
     rewards = reward_scale * normal_rewards(names, actions)
     lower_bound = np.array([LOWER_BOUND_REWARDS])
     np.seterr(all="ignore")  # rows_of refuses what is not finite
-    for sampler in tqdm(samplers, desc="samplers", disable=None):
-        # The fastest generator there is: most of the time goes into these draws.
-        rng = np.random.Generator(np.random.SFC64(seed_for(first_seed, "tabular", sampler)))
-        draw = multinomial_draw(empirical.pairs, actions, rng)
-        exact, sampled, unit = asdict(normalised), asdict(empirical) | {"draw": draw}, asdict(paper)
-        sampled.pop("pairs")
-        for mode, kind, seen, given, settings in [
-            ("normalised", "exact", names, rewards, exact),
-            ("paper", "exact", names, unit_rewards(rewards), unit),
-            ("lower_bound", "exact", [0], lower_bound, unit),
-            ("normalised", "empirical", names, rewards, sampled),
-        ]:
-            curves = simulate(given, sampler, beta=beta, **settings)
-            tables.append(rows_of(curves, seen, settings.get("every", 1), mode=mode, kind=kind, sampler=sampler))
+    updates = seeds * (normalised.steps + paper.steps + empirical.steps) + paper.steps
+    with Progress("tabular", len(samplers) * updates, "update") as progress:
+        for sampler in samplers:
+            # The fastest generator there is: most of the time goes into these draws.
+            rng = np.random.Generator(np.random.SFC64(seed_for(first_seed, "tabular", sampler)))
+            draw = multinomial_draw(empirical.pairs, actions, rng)
+            exact, sampled, unit = asdict(normalised), asdict(empirical) | {"draw": draw}, asdict(paper)
+            sampled.pop("pairs")
+            for mode, kind, seen, given, settings in [
+                ("normalised", "exact", names, rewards, exact),
+                ("paper", "exact", names, unit_rewards(rewards), unit),
+                ("lower_bound", "exact", [0], lower_bound, unit),
+                ("normalised", "empirical", names, rewards, sampled),
+            ]:
+                curves = simulate(given, sampler, beta=beta, **settings)
+                tables.append(rows_of(curves, seen, settings.get("every", 1), mode=mode, kind=kind, sampler=sampler))
+                progress.update(len(seen) * settings["steps"])
     table = pd.concat(tables, ignore_index=True)
     with whole(output) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
     updates = seeds * len(samplers) * (normalised.steps + paper.steps + empirical.steps)
     meter.notes = {"updates": updates}
     meter.write(cost)
-    print(f"tabular: {seeds} seeds, {len(samplers)} samplers, {updates:,} updates, {len(table):,} rows")
+    what = f"{seeds} seeds, {len(samplers)} samplers, {updates:,} updates, {len(table):,} rows"
+    return Summary(what, updates, "update", seconds=meter.seconds)
 
 
 def rows_of(curves: dict[str, np.ndarray], seeds: list[int], every: int, **what: str) -> pd.DataFrame:

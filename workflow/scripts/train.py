@@ -24,6 +24,7 @@ from prefloop.models import (
 from prefloop.optimisation import start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations
+from prefloop.progress import Summary
 from prefloop.rows import InputError, read_rows, sha256_of, whole, write_tensors
 from prefloop.seeds import seed_for
 from prefloop.tracking import Tracking, start_trackers
@@ -50,7 +51,7 @@ def main(
     carry_beta: bool = True,
     checkpoints: tuple[int, ...] = (),
     threads: int = 1,
-) -> None:
+) -> Summary | None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
     Runs as one process, or as several under torchrun or `accelerate launch`, to the same weights. Until it has
@@ -121,7 +122,7 @@ def main(
     weights = keep(output, beta_state)
     accelerator.end_training()
     if not accelerator.is_main_process:
-        return
+        return None
     steps = partial.steps
     meter.train(sum(step["tokens"] for step in steps))
     meter.forward(sum((step["passes"] - 1) * step["tokens"] for step in steps))
@@ -131,12 +132,16 @@ def main(
         with whole(output.parent / f"checkpoint-{step}/policy.pt") as file:
             shutil.copyfile(partial.folder / f"checkpoint-{step}.pt", file)
     first, last = steps[0], steps[-1]
-    print(
-        f"train: {len(examples)} pairs, {len(steps)} steps, loss {first['loss']:.4f} -> {last['loss']:.4f}, "
-        f"accuracy {first['rewards/accuracies']:.2f} -> {last['rewards/accuracies']:.2f}"
-    )
     meter.write(cost)
     partial.remove()
+    return Summary(
+        f"round {round}, {len(examples)} pairs, {len(steps)} steps",
+        settings.epochs * len(examples),
+        "pair",
+        f"loss {first['loss']:.4f} -> {last['loss']:.4f}, "
+        f"accuracy {first['rewards/accuracies']:.2f} -> {last['rewards/accuracies']:.2f}",
+        meter.seconds,
+    )
 
 
 def to_pair(row: dict, tokenizer, loss: str) -> Pair:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prefloop.progress import Progress
 from prefloop.rows import InputError, whole
 from prefloop.seeds import rng_for
 
@@ -19,20 +20,20 @@ def embed(model, tokenizer, texts: Sequence[str], batch_size: int, max_tokens: i
     Padding does not count. Texts are read without a chat template, whose words all prompts share.
     """
     import torch
-    from tqdm import tqdm
 
     from prefloop.batching import batches_by_length, right_pad
 
     encoded = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]
     result = np.zeros((len(texts), model.config.get_text_config().hidden_size), dtype=np.float32)
-    with torch.no_grad():
-        for batch in tqdm(batches_by_length([len(e) for e in encoded], batch_size), desc="embed", disable=None):
+    with torch.no_grad(), Progress("cluster (embedding)", len(texts), "prompt") as progress:
+        for batch in batches_by_length([len(e) for e in encoded], batch_size):
             ids, mask = (
                 t.to(model.device) for t in right_pad([encoded[i] for i in batch], tokenizer.pad_token_id or 0)
             )
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             result[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+            progress.update(len(batch), sum(len(encoded[i]) for i in batch))
     return result, sum(map(len, encoded))
 
 

@@ -70,9 +70,6 @@ class CostMeter:
             }
             | self.notes,
         )
-        tokens = self.tokens_in + self.tokens_out
-        rate = f", {tokens:,} tokens ({tokens / self.seconds:,.0f} a second)" if tokens else ""
-        print(f"{self.stage}: {self.seconds:.1f} s{rate}", flush=True)
 
 
 def peak_memory(device: str) -> int:

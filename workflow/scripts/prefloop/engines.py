@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from prefloop.models import check_base, is_trained, load_merged, load_policy, read_policy, reference_for
+from prefloop.progress import bar_in_log
 from prefloop.rows import InputError, read_json
 from prefloop.samplers import Component, Sampling, mixes_logits
 from prefloop.sampling import Decoding, Voice, generate
@@ -214,7 +215,7 @@ class Vllm:
                 for seed in seeds
             ],
             lora_request=adapter,
-            use_tqdm=sys.stderr.isatty(),
+            use_tqdm=True if sys.stderr.isatty() else bar_in_log("generate", "response"),
         )
         return [list(output.outputs[0].token_ids) for output in outputs]
 

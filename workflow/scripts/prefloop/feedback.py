@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prefloop.chat import PLAIN_TEMPLATE
 from prefloop.judges import Judging, LocalJudge, ServerJudge
+from prefloop.progress import Progress
 from prefloop.rows import InputError, by_prompt, choice, first_line, read_json
 from prefloop.shards import Shard, add
 from prefloop.startup import import_transformers
@@ -118,13 +119,15 @@ class RewardModel:
         encoded = [encode(self.tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
         lengths = [len(e["input_ids"]) for e in encoded]
         rewards = [0.0] * len(encoded)
-        for batch in batches_by_length(lengths, self.batch_size):
-            rows = [encoded[i] for i in batch]
-            padded = self.tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(self.device)
-            with torch.no_grad():
-                logits = self.model(**padded).logits[:, 0].float()
-            for i, reward in zip(batch, logits.tolist(), strict=True):
-                rewards[i] = reward
+        with Progress("reward model", len(encoded), "response") as progress:
+            for batch in batches_by_length(lengths, self.batch_size):
+                rows = [encoded[i] for i in batch]
+                padded = self.tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(self.device)
+                with torch.no_grad():
+                    logits = self.model(**padded).logits[:, 0].float()
+                for i, reward in zip(batch, logits.tolist(), strict=True):
+                    rewards[i] = reward
+                progress.update(len(batch), sum(lengths[i] for i in batch))
         self.tokens += sum(lengths)
         return rewards
 
@@ -182,16 +185,19 @@ def annotate(
     if unknown:
         raise InputError(f"no prompt {unknown[0]} among the prompts, which a response answers")
     found: dict[tuple[str, int], dict] = {}
-    for batch in dealt(rows, prompts, getattr(feedback, "batch_size", None), shard or Shard()):
-        messages, ids = [prompts[row["prompt_id"]] for row in batch], [key_of(row) for row in batch]
-        if feedback is None:
-            fields = [{"reward": float(row["component"] == "chosen")} for row in batch]
-        elif hasattr(feedback, "compare"):
-            fields = compared(feedback, messages, batch, meter)
-        else:
-            rewards = rewards_of(feedback, messages, [row["response"] for row in batch], ids)
-            fields = [{"reward": reward} for reward in rewards]
-        found |= dict(zip(ids, fields, strict=True))
+    batches = dealt(rows, prompts, getattr(feedback, "batch_size", None), shard or Shard())
+    with Progress("reward", sum(map(len, batches)), "response") as progress:
+        for batch in batches:
+            messages, ids = [prompts[row["prompt_id"]] for row in batch], [key_of(row) for row in batch]
+            if feedback is None:
+                fields = [{"reward": float(row["component"] == "chosen")} for row in batch]
+            elif hasattr(feedback, "compare"):
+                fields = compared(feedback, messages, batch, meter)
+            else:
+                rewards = rewards_of(feedback, messages, [row["response"] for row in batch], ids)
+                fields = [{"reward": reward} for reward in rewards]
+            found |= dict(zip(ids, fields, strict=True))
+            progress.update(len(batch))
     meter.feedback(feedback)
     return [
         {name: row[name] for name in ("prompt_id", "cluster", "response_id")} | found[key_of(row)]

@@ -47,4 +47,5 @@ def finetune(
         losses = global_step(model, indices, weight, losses_of, size, step, accelerator)
         return {"loss": losses.sum().item() / predicted, "tokens": sum(examples[i].tokens for i in indices)}
 
+    loop |= {"stage": "sft", "unit": "response"}
     optimise(model, len(examples), settings, take_step, seed=seed, accelerator=accelerator, **loop)

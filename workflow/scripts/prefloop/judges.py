@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop.chat import prompt_ids
+from prefloop.progress import Progress
 from prefloop.rows import InputError, read_json, write_json
 from prefloop.verdicts import Messages, Verdict, in_both_orders, parse_answer, read_template
 
@@ -75,8 +76,6 @@ class LocalJudge:
 
     def first_wins(self, texts: list[str]) -> list[float | None]:
         """p(A) of each rendered template; None where the model would rather say something else than A or B."""
-        from tqdm import tqdm
-
         from prefloop.batching import batches_by_length
 
         encoded = [prompt_ids(self.tokenizer, [{"role": "user", "content": text}]) for text in texts]
@@ -88,12 +87,14 @@ class LocalJudge:
                 f"to the judge are longer (up to {max(lengths)}): drop long prompts or take another judge"
             )
         answers: list[float | None] = [None] * len(texts)
-        for batch in tqdm(batches_by_length(lengths, self.batch_size), desc="judge", unit="batch", disable=None):
-            logps = self.label_logps([encoded[i] for i in batch])
-            masses, probabilities = logps.exp().sum(dim=1).tolist(), logps.softmax(dim=1)[:, 0].tolist()
-            for i, mass, probability in zip(batch, masses, probabilities, strict=True):
-                if mass >= self.settings.min_label_mass:  # which NaN is not
-                    answers[i] = probability
+        with Progress("judge", len(texts), "question") as progress:
+            for batch in batches_by_length(lengths, self.batch_size):
+                logps = self.label_logps([encoded[i] for i in batch])
+                masses, probabilities = logps.exp().sum(dim=1).tolist(), logps.softmax(dim=1)[:, 0].tolist()
+                for i, mass, probability in zip(batch, masses, probabilities, strict=True):
+                    if mass >= self.settings.min_label_mass:  # which NaN is not
+                        answers[i] = probability
+                progress.update(len(batch), sum(lengths[i] for i in batch))
         self.tokens += sum(lengths)
         return answers
 
@@ -191,7 +192,6 @@ class ServerJudge:
         Returns why requests failed, and why questions were refused.
         """
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
-        from tqdm import tqdm
 
         quiet_http()
         hooks = {"request": [self.count_retry], "response": [refuse_broken]}
@@ -228,7 +228,7 @@ class ServerJudge:
             progress.update()
 
         async with client:
-            with tqdm(total=len(texts), desc="judge", unit="request", disable=None) as progress:
+            with Progress("judge", len(texts), "request") as progress:
                 await asyncio.gather(*map(ask, texts))
         return failures, refused
 

@@ -11,11 +11,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from prefloop.models import Lora, resolve_dtype
 from prefloop.partial import Partial
 from prefloop.processes import spread, together
+from prefloop.progress import Progress
 from prefloop.rows import InputError, whole, write_rows
 from prefloop.seeds import rng_for, seed_for
 from prefloop.tracking import Tracking, check_trackers
@@ -160,13 +160,15 @@ def optimise(
     sharding: str = "none",
     partial: Partial | None = None,
     carried=None,
+    stage: str = "train",
+    unit: str = "pair",
 ) -> None:
     """Train `model` in place: for every batch `take_step(model, step, epoch, indices)`, then an optimizer step.
 
     `take_step` runs forward and backward over the global batch and returns its metrics, `tokens` (those of the
     whole batch) among them; `on_step` gets these with step, epoch, grad_norm, learning_rate and seconds.
     `partial` is where an interrupted training goes on from; `carried`, with state_dict and load_state_dict, is what
-    `take_step` changes from step to step besides the model.
+    `take_step` changes from step to step besides the model; `stage` and `unit`, an example's name, are for who watches.
     """
     batches = list(batch_order(examples, settings, seed))
     called = spread(model, sharding, accelerator)
@@ -176,24 +178,25 @@ def optimise(
         partial.restore(model, optimizer, schedule, carried)
     done = 0 if partial is None else len(partial.steps)
     train_mode(called)
-    silent = None if accelerator.is_main_process else True  # None: unless this is a terminal
-    bar = tqdm(desc="train", unit="step", total=len(batches), initial=done, disable=silent)
-    for step, (epoch, indices) in list(enumerate(batches))[done:]:
-        started = time.perf_counter()
-        torch.manual_seed(seed_for(seed, "dropout", step, accelerator.process_index))
-        metrics = take_step(called, step, epoch, indices)
-        grad_norm = together(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)).item()
-        learning_rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        seconds = time.perf_counter() - started
-        metrics |= {"grad_norm": grad_norm, "learning_rate": learning_rate, "seconds": seconds}
-        on_step(metrics := {"step": step, "epoch": epoch} | metrics)
-        bar.update()
-        if partial is not None:
-            partial.steps.append(metrics)
-            partial.after_step(model, optimizer, schedule, carried)
+    earlier = sum(len(indices) for _, indices in batches[:done])
+    silent = not accelerator.is_main_process
+    with Progress(stage, settings.epochs * examples, unit, done=earlier, silent=silent) as progress:
+        for step, (epoch, indices) in list(enumerate(batches))[done:]:
+            started = time.perf_counter()
+            torch.manual_seed(seed_for(seed, "dropout", step, accelerator.process_index))
+            metrics = take_step(called, step, epoch, indices)
+            grad_norm = together(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)).item()
+            learning_rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            seconds = time.perf_counter() - started
+            metrics |= {"grad_norm": grad_norm, "learning_rate": learning_rate, "seconds": seconds}
+            on_step(metrics := {"step": step, "epoch": epoch} | metrics)
+            progress.update(len(indices), metrics["tokens"])
+            if partial is not None:
+                partial.steps.append(metrics)
+                partial.after_step(model, optimizer, schedule, carried)
     if partial is not None:
         partial.ended()
 

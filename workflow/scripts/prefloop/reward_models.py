@@ -12,6 +12,7 @@ from torch import Tensor
 from prefloop.batching import batches_by_length
 from prefloop.models import add_adapter
 from prefloop.optimisation import Optimisation, global_step, optimise
+from prefloop.progress import Progress
 from prefloop.prompts import identity
 from prefloop.rows import InputError, first_line, read_json
 from prefloop.seeds import seed_for
@@ -127,6 +128,7 @@ def fit(
             "tokens": sum(pairs[i].tokens for i in indices),
         }
 
+    loop["stage"] = "reward_model"
     optimise(model, len(pairs), settings, take_step, seed=seed, accelerator=accelerator, **loop)
 
 
@@ -135,8 +137,10 @@ def reward_gaps(model, tokenizer, pairs: list[Encoded], batch_size: int) -> np.n
     """r(chosen) − r(rejected) of each pair, [pairs]."""
     rows = [side for pair in pairs for side in pair]
     found = np.zeros(len(rows))
-    for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
-        found[batch] = rewards(model, tokenizer, [rows[i] for i in batch]).cpu().numpy()
+    with Progress("reward_model (held out)", len(rows), "response") as progress:
+        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
+            found[batch] = rewards(model, tokenizer, [rows[i] for i in batch]).cpu().numpy()
+            progress.update(len(batch))
     return found[0::2] - found[1::2]
 
 

@@ -1,0 +1,101 @@
+"""What stages and the status command tell of a real, tiny experiment: while it runs, once it failed, and at its end."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from conftest import ROOT
+from prefloop.progress import seconds_taken
+from prefloop.status import look, table, time_left
+
+RUN = "results/tiny/dota/seed-0"
+
+
+def test_every_stage_ends_in_one_line_that_sums_it_up(finished):
+    logs = sorted((finished.path / "results/logs/tiny").rglob("*.log"))
+    told = {
+        log: log.read_text().splitlines()[-1] for log in [*logs, *(finished.path / "results/logs/models").iterdir()]
+    }
+    assert [str(log) for log, line in told.items() if seconds_taken(line) is None] == []
+    programs = {line.split(":")[0] for line in told.values()}
+    stages = {"fetch_model", "prompts", "cluster", "allocate", "generate", "reward", "perplexity", "arms", "pairs"}
+    assert programs >= stages | {"train", "judge", "figure_quality", "table_results"}
+    rated = {line.split(":")[0] for line in told.values() if "/s)" in line}
+    assert rated >= {"cluster", "generate", "reward", "perplexity", "pairs", "train", "judge", "prompts"}
+
+
+def test_a_finished_experiment(finished):
+    status = look(finished.path, "tiny")
+    assert status.word == "done" and time_left(status, time.time()) == (0.0, [])
+    assert list(status.runs) == [("dota", 0), ("uniform", 0)]
+    for run in status.runs.values():
+        assert (run.rounds, run.steps, run.evaluated, run.prompts) == (2, 4, 2, 16)
+    costs = [json.loads(path.read_text()) for path in (finished.path / "results/tiny").rglob("*.cost.json")]
+    runs = [*status.runs.values(), status.shared]
+    assert sum(run.amounts["flops"] for run in runs) == sum(cost["flops"] for cost in costs) > 0
+    assert sum(run.amounts["seconds"] for run in runs) == pytest.approx(sum(cost["seconds"] for cost in costs))
+    assert status.shared.amounts["flops"] > 0, "clusters and the initial policy's samples"
+
+
+def test_a_dry_run_and_one_with_nothing_to_do_write_no_plan(workdir, finished):
+    assert workdir.jobs()
+    assert not (workdir.path / "results").exists()
+    plan = finished.path / "results/logs/tiny/plan.json"
+    before = plan.stat().st_mtime_ns
+    done = finished.run()
+    assert done.returncode == 0 and plan.stat().st_mtime_ns == before
+
+
+def test_while_it_runs_and_when_it_fails(workdir):
+    """Up to the first policy of one method; then a reward that raises."""
+    command = workdir.command(f"{RUN}/round-1/policy.pt")
+    running = subprocess.Popen(**command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seen = []
+    while running.poll() is None:
+        if (workdir.path / "results/logs/tiny/plan.json").is_file():
+            seen.append(look(workdir.path, "tiny"))
+        time.sleep(0.3)
+    assert running.returncode == 0
+    done = [status.counts["done"] for status in seen]
+    assert done == sorted(done) and len(set(done)) > 5, "one job after the other"
+    atwork = {job.stage for status in seen if status.alive for job in status.jobs if job.state == "running"}
+    assert atwork >= {"cluster", "generate", "train"}
+    assert time_left(seen[0], time.time())[0] is None, "nothing is known at the start"
+    status = look(workdir.path, "tiny")
+    run = status.runs["dota", 0]
+    assert (status.word, run.rounds, run.steps, run.prompts) == ("done", 1, 2, 8)
+    assert (status.runs["uniform", 0].steps, status.runs["uniform", 0].amounts["flops"]) == (0, 0)
+
+    workdir.configure(feedback={"function": "rewards:raising"})
+    assert workdir.run(f"{RUN}/round-1/policy.pt").returncode != 0
+    status = look(workdir.path, "tiny")
+    assert status.word == "failed" and status.runs["dota", 0].rounds == 0, "the policy is of other rewards"
+    failed = [job for job in status.jobs if job.state == "failed"]
+    assert failed and {job.stage for job in failed} == {"reward"}
+    assert failed[0].last.startswith("error: feedback raising raised KeyError")
+    assert "error: feedback raising" in table(status, time.time())
+
+
+def test_shards_are_done_although_their_files_are_gone(workdir):
+    workdir.configure(shards=2)
+    done = workdir.run(f"{RUN}/round-1/step-1/rewards.jsonl")
+    assert done.returncode == 0, done.stdout
+    status = look(workdir.path, "tiny")
+    assert status.word == "done"
+    shards = [entry for entry in status.plan["jobs"] if entry["temporary"]]
+    assert sorted(entry["stage"] for entry in shards) == ["generate_shard"] * 2 + ["reward_shard"] * 2
+    assert not any((workdir.path / entry["output"]).exists() for entry in shards)
+    assert all(job.seconds is not None for job in status.jobs)
+
+
+def test_make_status(finished):
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "-f", ROOT / "Makefile", "status"],
+        cwd=finished.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown.startswith("tiny: done, ")
