@@ -8,7 +8,7 @@ PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Where there is no GPU to wait for, as many model stages at once as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
 
-.PHONY: demo status test slurm check docs constraints clean
+.PHONY: demo status browse test slurm check docs chromium constraints clean
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
@@ -18,11 +18,19 @@ demo: .venv/installed ## the default experiment and its report
 status: ## how far experiments are, while they run too; python workflow/scripts/status.py --help says more
 	@$(PYTHON) workflow/scripts/status.py
 
+browse: .venv/installed ## the default experiment's rows as one page, to search in a browser: results/default/browse.html
+	snakemake --cores all browse $(PROFILE)
+
 test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package) and SLURM's
 	pytest -q -m "not slow and not slurm" --durations=10
 
 slurm: .venv/tools ## the tests that start a SLURM of their own; skipped, saying why, where that cannot be
 	pytest -q -rs tests/workflow/test_slurm.py
+
+# A browser for the test of the browse page, which is skipped without one. Who is not root installs it by hand.
+chromium: ## Debian's chromium, where apt-get can install it
+	command -v chromium || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } \
+	    || echo "no chromium here: the browse page is not tested in a browser"
 
 check: .venv/tools ## linters, and a dry-run of the default
 	ruff check . && ruff format --check .

@@ -31,6 +31,7 @@ include: "rules/evaluation.smk"
 include: "rules/theory.smk"
 include: "rules/figures.smk"
 include: "rules/export.smk"
+include: "rules/browse.smk"
 
 
 # For `make status`. A dry-run does not come here.
