@@ -13,6 +13,7 @@ from prefloop.browsing.evaluated import contests_and_changes
 from prefloop.browsing.files import files_of, found_below
 from prefloop.browsing.page import data_of, page_of
 from prefloop.experiment import Experiment
+from prefloop.progress import Summary
 from prefloop.rows import whole
 
 TEMPLATE = Path(__file__).parents[1] / "browse"
@@ -40,7 +41,7 @@ def main(
     verdicts: tuple[Path, ...] = (),
     arms: bool = True,
     most: int = 5000,
-) -> None:
+) -> Summary:
     """Write one page that needs no server and no network. By hand: browse.py --root results/default --output page.html
 
     Args:
@@ -62,7 +63,7 @@ def main(
     with whole(output) as partial:
         partial.write_text(page_of(data_of(shown.root.resolve().name, about, tables, maps), TEMPLATE), encoding="utf-8")
     told = ", ".join(f"{len(table.rows)} of {table.total} {table.label.lower()}" for table in tables)
-    print(f"browse: {told} in {output}")
+    return Summary(f"{told} -> {output}")
 
 
 run(main)
