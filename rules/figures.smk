@@ -1,5 +1,9 @@
 # Figures and tables read rows and nothing else; each writes its data as CSV beside the picture, and its caption.
 
+
+include: "functions/figures.smk"
+
+
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
@@ -217,6 +221,34 @@ use rule figure_quality as figure_gradients with:
         "<logs>/figures/gradients.log",
     params:
         experiment=experiment_flags(gradients=GRADIENTS),
+
+
+rule figure_tabular:
+    input:
+        code=code_of("figure_tabular"),
+        curves=rules.tabular.output.curves,
+        cost=rules.tabular.output.cost,
+    output:
+        **picture("tabular"),
+    log:
+        "<logs>/figures/tabular.log",
+    group:
+        figures_job
+    conda:
+        "../environment.yml"
+    params:
+        settings=flags(
+            {
+                "actions": config["tabular"]["actions"],
+                "beta": config["tabular"]["beta"],
+                "exact_rate": config["tabular"]["normalised"]["learning_rate"],
+                "empirical_rate": config["tabular"]["empirical"]["learning_rate"],
+                "pairs": config["tabular"]["empirical"]["pairs"],
+            }
+        ),
+    shell:
+        "python {input.code[0]} --rows {input.curves} --cost {input.cost} {params.settings}"
+        " --figure {output.pdf} > {log} 2>&1"
 
 
 rule table_results:
