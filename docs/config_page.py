@@ -100,7 +100,9 @@ def meaning(sub: dict, beside: dict) -> str:
     """The description, and under which words of the keys `beside` it the key counts."""
     conditions = []
     for key, words in sub.get("when", {}).items():
-        others = [word for word in beside[key]["enum"] if word not in words]
+        choices = beside[key]["enum"]
+        words = [word for word in choices if word not in words["not"]] if isinstance(words, dict) else words
+        others = [word for word in choices if word not in words]
         few, verb = (others, "is not") if len(others) == 1 < len(words) else (words, "is")
         conditions.append(f"`{key}` {verb} {' or '.join(f'`{word}`' for word in few)}")
     text = sub["description"] + (f". Counts where {' and '.join(conditions)}" if conditions else "")
