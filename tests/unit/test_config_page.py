@@ -9,6 +9,7 @@ from prefloop.checks import load_schema
 
 SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
 KEYWORDS = {
+    "expected",
     "description",
     "unit",
     "type",
