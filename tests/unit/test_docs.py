@@ -19,7 +19,7 @@ TABLE = yaml.safe_load((ROOT / "tests/documented_commands.yaml").read_text(encod
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FOLDERS = ("workflow", "rules", "docs", "tests", "experiments", "profiles", "benchmarks")
 PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*|[\w-]+\.(?:py|smk|yaml|yml|toml|txt|md))`")
-OWN = {"mine.yaml", "my_rewards.py", "config.json"}  # files that pages take as a reader's own or a model's
+OWN = {"mine.yaml", "my_rewards.py", "count.py", "config.json"}  # files that pages take as a reader's own or a model's
 
 
 def names(pages: list[Path]) -> list[str]:
