@@ -10,14 +10,12 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.captions import UNCORRECTED, caption, undecided
-from prefloop.comparisons import arrays, last_round
+from prefloop.comparisons import differences, others_of
 from prefloop.experiment import Experiment
 from prefloop.figures import legend_above, look, save, warn_of_evaluator
 from prefloop.figures.win_rates import MEASURES, axis_label, measures_of, opponent_in_words
-from prefloop.intervals import paired_difference
 from prefloop.progress import Summary
 from prefloop.results import verdicts
-from prefloop.rows import InputError
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
@@ -29,12 +27,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         experiment: Which runs.
         figure: Where the figure goes; .svg, .png, .csv and the caption .rst stand beside it.
     """
-    baseline, opponent = experiment.baseline, experiment.opponents[0]
-    others = [method for method in experiment.methods if method != baseline]
-    if baseline not in experiment.methods or not others:
-        raise InputError(
-            f"baseline: {baseline!r}, expected one of two or more methods: {', '.join(experiment.methods)}"
-        )
+    baseline, opponent, others = experiment.baseline, experiment.opponents[0], others_of(experiment)
     table = verdicts(experiment)
     measured = measures_of(table)
     data = differences(table, experiment, measured)
@@ -76,31 +69,6 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     )
     save(picture, figure, data, told)
     return Summary(f"{', '.join(measured)} of {', '.join(others)} minus {baseline} -> {figure}")
-
-
-def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
-    """Columns method, baseline, measure, seed, difference, low, high, told_apart (the interval leaves out 0).
-
-    The mean over seeds has no seed; the mean of one seed, where there are several, has no interval.
-    """
-    parts, rows = last_round(table, experiment), []
-    for measure in measures:
-        values = arrays({method: parts[method] for method in experiment.methods}, measure)
-        for method in experiment.methods:
-            if method == experiment.baseline:
-                continue
-            what = {"method": method, "baseline": experiment.baseline, "measure": measure}
-            interval = paired_difference(values[method], values[experiment.baseline])
-            rows.append(what | {"seed": None} | dict(zip(("difference", "low", "high"), interval, strict=True)))
-            of_seeds = pd.DataFrame(values[method] - values[experiment.baseline]).mean(axis=1)
-            if len(of_seeds) > 1:
-                rows += [
-                    what | {"seed": seed, "difference": mean}
-                    for seed, mean in zip(sorted(experiment.seeds), of_seeds, strict=True)
-                ]
-    data = pd.DataFrame(rows).astype({"seed": "Int64"})
-    told_apart = ((data["low"] > 0) | (data["high"] < 0)).astype("boolean")
-    return data.assign(told_apart=told_apart.where(data["seed"].isna()))
 
 
 def not_apart(means: pd.DataFrame, what: str) -> str:

@@ -8,12 +8,10 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.captions import caption
-from prefloop.comparisons import arrays, last_round
+from prefloop.comparisons import differences, others_of
 from prefloop.experiment import Experiment
-from prefloop.intervals import paired_difference
 from prefloop.progress import Summary
 from prefloop.results import verdicts
-from prefloop.rows import InputError
 from prefloop.tables import MEASURES, save
 
 
@@ -27,24 +25,15 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         experiment: Which runs.
         table: Where the CSV goes; .tex and the caption .rst stand beside it.
     """
-    baseline = experiment.baseline
-    others = [method for method in experiment.methods if method != baseline]
-    if baseline not in experiment.methods or not others:
-        raise InputError(
-            f"baseline: {baseline!r}, expected one of two or more methods: {', '.join(experiment.methods)}"
-        )
-    rows = verdicts(experiment)
-    parts, results, shown = last_round(rows, experiment), [], pd.DataFrame({f"minus {baseline}": others})
-    for measure, label in MEASURES.items():
-        if not rows[measure].notna().any():  # a judge gives no reward
-            continue
-        values, cells = arrays(parts, measure), []
-        for method in others:
-            difference, low, high = paired_difference(values[method], values[baseline])
-            row = {"method": method, "baseline": baseline, "measure": measure, "difference": difference}
-            results.append(row | {"low": low, "high": high, "told_apart": low > 0 or high < 0})
-            cells.append(f"{difference:+.3g} [{low:.3g}, {high:.3g}]")
-        shown[label] = cells
+    baseline, rows = experiment.baseline, verdicts(experiment)
+    measured = [measure for measure in MEASURES if rows[measure].notna().any()]  # a judge gives no reward
+    results = differences(rows, experiment, measured)
+    results = results[results["seed"].isna()].drop(columns="seed")
+    shown = pd.DataFrame({f"minus {baseline}": others_of(experiment)})
+    for measure in measured:
+        found = results.loc[results["measure"] == measure, ["difference", "low", "high"]]
+        cells = found.itertuples(index=False)
+        shown[MEASURES[measure]] = [f"{difference:+.3g} [{low:.3g}, {high:.3g}]" for difference, low, high in cells]
     told = caption(
         experiment,
         f"Each method minus {baseline} after the last round, paired by prompt and seed; the win rate is against the "
@@ -54,7 +43,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         prompts=rows["prompt_id"].nunique(),
         shown="brackets",
     )
-    save(table, pd.DataFrame(results), shown, told)
+    save(table, results, shown, told)
     return Summary(f"{len(results)} rows -> {table}")
 
 

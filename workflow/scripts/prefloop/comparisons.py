@@ -8,6 +8,7 @@ import pandas as pd
 
 from prefloop.experiment import Experiment
 from prefloop.intervals import paired_difference
+from prefloop.rows import InputError
 
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
@@ -40,3 +41,38 @@ def not_told_apart(values: dict[str, np.ndarray]) -> list[tuple[str, str]]:
         if not (interval.low > 0 or interval.high < 0):
             found.append((one, other))
     return found
+
+
+def others_of(experiment: Experiment) -> list[str]:
+    """The methods that are compared with the baseline; InputError if there is none, or no such baseline."""
+    others = [method for method in experiment.methods if method != experiment.baseline]
+    if experiment.baseline not in experiment.methods or not others:
+        raise InputError(
+            f"baseline: {experiment.baseline!r}, expected one of two or more methods: {', '.join(experiment.methods)}"
+        )
+    return others
+
+
+def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
+    """Every method after the last round minus the baseline, paired by prompt and seed.
+
+    Columns method, baseline, measure, seed, difference, low, high, told_apart (the interval leaves out 0).
+
+    The mean over seeds has no seed; the mean of one seed, where there are several, has no interval.
+    """
+    parts, rows = last_round(table, experiment), []
+    for measure in measures:
+        values = arrays({method: parts[method] for method in experiment.methods}, measure)
+        for method in others_of(experiment):
+            what = {"method": method, "baseline": experiment.baseline, "measure": measure}
+            interval = paired_difference(values[method], values[experiment.baseline])
+            rows.append(what | {"seed": None} | dict(zip(("difference", "low", "high"), interval, strict=True)))
+            of_seeds = pd.DataFrame(values[method] - values[experiment.baseline]).mean(axis=1)
+            if len(of_seeds) > 1:
+                rows += [
+                    what | {"seed": seed, "difference": mean}
+                    for seed, mean in zip(sorted(experiment.seeds), of_seeds, strict=True)
+                ]
+    data = pd.DataFrame(rows).astype({"seed": "Int64"})
+    told_apart = ((data["low"] > 0) | (data["high"] < 0)).astype("boolean")
+    return data.assign(told_apart=told_apart.where(data["seed"].isna()))
