@@ -1,8 +1,9 @@
 # What a job of a round reads, and its flags.
-from prefloop.checks import registry_words
+from prefloop.registries import registry_words
 from prefloop.samplers import Mixp, Sampling, models_of
 
 NEEDS_BETA = registry_words("metrics.NEEDS_BETA")
+AT_RANDOM = registry_words("bandit.AT_RANDOM")
 
 
 def beta_for(section):
@@ -83,7 +84,7 @@ def steps_before(wildcards):
 
 def looks_at_arms(method):
     """Whether a method's allocation depends on what the arms have learnt."""
-    return settings_of("bandit", method)["allocation"] not in ("uniform", "all")
+    return settings_of("bandit", method)["allocation"] not in AT_RANDOM
 
 
 def arms_seen(wildcards):

@@ -172,6 +172,7 @@ ALLOCATIONS: dict[str, Callable[..., np.ndarray] | None] = {
     "uniform": None,
     "all": None,
 }
+AT_RANDOM = ("uniform", "all")  # of these, the ones that look at no arm
 
 
 def settle(allocate: Callable[[Arms, int], np.ndarray], arms: Arms, available: np.ndarray, budget: int) -> np.ndarray:

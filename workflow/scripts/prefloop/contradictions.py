@@ -10,7 +10,8 @@ from prefloop.experiment import CHOSEN
 from prefloop.registries import registry_words
 from prefloop.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible
 
-PROMPTS_ONLY = ("ultrachat", "rlhflow")  # formats without responses
+PROMPTS_ONLY = registry_words("formats.PROMPTS_ONLY")
+AT_RANDOM = registry_words("bandit.AT_RANDOM")
 NEEDS_REFERENCE = registry_words("metrics.NEEDS_REFERENCE")
 
 
@@ -89,7 +90,7 @@ def impossible_figures(config: dict) -> list[str]:
     figures, tables, target = config["figures"], config["tables"], config["evaluation"]["target"]["measure"]
     settings = [of_method(config, method) for method in config["compare"] if method in config["methods"]]
     problems = []
-    if "cluster_counts" in figures and not any(s["bandit"]["allocation"] not in ("uniform", "all") for s in settings):
+    if "cluster_counts" in figures and not any(s["bandit"]["allocation"] not in AT_RANDOM for s in settings):
         problems.append("figures: cluster_counts needs a method whose bandit.allocation looks at clusters")
     if "gradients" in figures and settings and settings[0]["train"]["parameters"] == "full":
         problems.append(
@@ -134,7 +135,7 @@ def impossible_method(settings: dict) -> list[str]:
         "that answered: all arms would be alike; take another metric or reference": (
             settings["reference"]["kind"] == "previous"
             and bandit["metric"] in NEEDS_REFERENCE
-            and bandit["allocation"] not in ("uniform", "all")
+            and bandit["allocation"] not in AT_RANDOM
         ),
         "bandit.neighbours: exp3 keeps weights of its own, which no neighbour shares; set it to 0": (
             bandit["allocation"] == "exp3" and bandit["neighbours"] > 0

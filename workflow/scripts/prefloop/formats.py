@@ -196,6 +196,7 @@ FORMATS: dict[str, Callable[[dict], dict | None]] = {
     "pku_safe_rlhf_safer": pku_safe_rlhf_safer,
     "rlhflow": rlhflow,
 }
+PROMPTS_ONLY = ("ultrachat", "rlhflow")  # of these, the ones without responses
 # Why a format drops a row; the formats that are not here drop none.
 FILTERS = {
     "ultrafeedback": "with equal scores",
