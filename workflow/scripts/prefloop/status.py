@@ -170,9 +170,13 @@ def changed(path: Path) -> float | None:
 
 def end_of(log: Path) -> tuple[str, bool]:
     """A log's last line, and whether the end of the log tells of an error."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:  # deleted just now, as its job starts again
+        return "", False
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     return last, last.startswith("error:") or "Traceback (most recent call last):" in lines
 
