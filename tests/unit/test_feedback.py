@@ -474,6 +474,6 @@ def test_a_server_evaluates_against_the_opponent(tmp_path):
             ("nonsense", "invalid", None, None, None, 0.0, 0.0, 3, 2),
         ]
     ]
-    assert "judge: 4 samples, 1 win, 1 tie, 1 loss, 1 invalid" in done.stdout
+    assert "judge: 4 samples in " in done.stdout and " samples/s), 1 win, 1 tie, 1 loss, 1 invalid" in done.stdout
     assert read_json(tmp_path / "cost.json")["judge"]["outcomes"] == {"A": 1, "B": 1, "tie": 1, "invalid": 1}
     assert_secret(tmp_path, done)

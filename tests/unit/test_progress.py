@@ -8,7 +8,17 @@ import pytest
 
 from conftest import ROOT
 from prefloop import progress
-from prefloop.progress import Progress, Summary, bar_in_log, duration, roughly, seconds_in, seconds_left, seconds_taken
+from prefloop.progress import (
+    Progress,
+    Summary,
+    bar_in_log,
+    duration,
+    rate,
+    roughly,
+    seconds_in,
+    seconds_left,
+    seconds_taken,
+)
 
 PROGRAMS = sorted(
     path for path in (ROOT / "workflow/scripts").glob("*.py") if path.name not in ("_program.py", "status.py")
@@ -46,6 +56,13 @@ def test_times_are_told_exactly_and_roughly(seconds, exact, rough):
     assert duration(seconds) == exact
     assert roughly(seconds) == rough
     assert seconds_in(exact) == pytest.approx(seconds, abs=30 if seconds > 3599 else 0.6)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, "0.027 pairs/s"), (37, "1 pairs/s"), (123, "3.3 pairs/s"), (380_000, "10,270 pairs/s")]
+)
+def test_rates_have_two_figures_or_all_before_the_point(count, expected):
+    assert rate(count, 37.0, "pair") == expected
 
 
 def test_a_summary_says_what_how_fast_how_long_and_what_came_out():
@@ -131,7 +148,7 @@ def test_a_bar_that_a_library_makes_itself_writes_lines_to_a_log(clock, capsys):
     bar.refresh()
     bar.close()
     assert bar.n == 4 and sys.stderr.getvalue() == ""
-    assert capsys.readouterr().out == "generate: 4/8 responses, 31 s, 0.1 responses/s, about 31 s left\n"
+    assert capsys.readouterr().out == "generate: 4/8 responses, 31 s, 0.13 responses/s, about 31 s left\n"
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

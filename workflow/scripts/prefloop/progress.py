@@ -104,9 +104,9 @@ def bar_in_log(stage: str, unit: str) -> type:
 
 
 def rate(count: float, seconds: float, unit: str) -> str:
-    """`379 tokens/s`."""
+    """`379 tokens/s`, `3.3 pairs/s`, `0.027 requests/s`."""
     each = count / max(seconds, 1e-3)
-    return f"{each:,.1f} {unit}s/s" if each < 9.95 else f"{each:,.0f} {unit}s/s"
+    return f"{each:,.0f} {unit}s/s" if each >= 9.95 else f"{each:.2g} {unit}s/s"
 
 
 def duration(seconds: float) -> str:
