@@ -80,8 +80,8 @@ def test_the_config_names_baseline_evaluator_and_feedback():
     assert experiment.evaluator == "the function prefloop.lexicons:afinn"
     assert experiment.trained_by == ("the function prefloop.lexicons:vader",) * 2
     assert configured(compare=["dota"], figures=["quality"], tables=[]).baseline == "dota"
-    own = configured(methods={"dota": {"feedback": {"function": "other:reward"}}})
-    assert own.trained_by == ("the function other:reward", "the function prefloop.lexicons:vader")
+    own = configured(methods={"dota": {"feedback": {"function": "prefloop.lexicons:afinn"}}})
+    assert own.trained_by == ("the function prefloop.lexicons:afinn", "the function prefloop.lexicons:vader")
 
 
 def test_feedback_in_words_leaves_checksums_out():
