@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 N, TEMPERATURE, BATCH = 4, 0.9, 64
-SIZES = {"a round": (32, 40), "long": (16, 128)}  # prompts, and tokens at most
+SIZES = {"a round": (32, 40), "long": (8, 128)}  # prompts, and tokens at most
 
 
 def encoded(manifest: Path, count: int):

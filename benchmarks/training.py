@@ -136,10 +136,26 @@ def memory(name: str, dtype: str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
+def profile(dtype: torch.dtype, most: int = 8) -> None:
+    """Print what a round of our steps spends its time on: operations of torch with their shares, largest first."""
+    from torch.profiler import ProfilerActivity
+
+    way = Way("prefloop", conversations(BATCH * STEPS), dtype)
+    way.steps()
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+        way.steps()
+    operations = sorted(found.key_averages(), key=lambda one: -one.self_cpu_time_total)
+    total = sum(one.self_cpu_time_total for one in operations)
+    print("| operation | share |\n|---|---:|")
+    for one in operations[:most]:
+        print(f"| `{one.key}` | {one.self_cpu_time_total / total:.1%} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--memory-of", choices=WAYS)
+    parser.add_argument("--profile", action="store_true", help="what our steps spend their time on, and nothing else")
     parser.add_argument("--stretch", type=float, nargs="*", default=[1, 3, 0.1], help="of prompts, one a row")
     given = parser.parse_args()
     dtype = getattr(torch, given.dtype)
@@ -149,6 +165,9 @@ def main() -> None:
         before = resident("VmRSS")
         way.steps()
         print(resident("VmHWM") - before)
+        return
+    if given.profile:
+        profile(dtype)
         return
     rate = multiplication_rate(1024, dtype)
     print(f"{machine()}\n{given.dtype}; matrix product {rate / 1e9:.0f} GFLOP/s")
