@@ -15,7 +15,9 @@ rule browse:
         code=code_of("browse"),
         template=multiext("workflow/browse/browse", ".css", ".js"),
         page="workflow/browse/page.html",
-        prompts=[rules.prompts.output.train, rules.prompts.output.held_out],
+        # Where only theory is simulated there is nothing to show, and the program says so.
+        prompts=[rules.prompts.output.train, rules.prompts.output.held_out]
+        * bool(METHODS),
         clusters=CLUSTERS,
         held_out=[path.replace(".csv", "_eval.csv") for path in CLUSTERS],
         drawn=every_step("prompts.jsonl"),
