@@ -12,10 +12,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT
-from prefloop.engines import Vllm, VllmSettings, engine_for
+from prefloop.engines import Transformers, Vllm, VllmSettings, engine_for
 from prefloop.models import load_merged, load_policy
 from prefloop.rows import InputError
-from prefloop.samplers import POLICY, REFERENCE, Mixp, Sampling
+from prefloop.samplers import POLICY, REFERENCE, Component, Mixp, Sampling
 from prefloop.sampling import Decoding
 from prefloop.scoring import response_logps
 
@@ -105,6 +105,22 @@ def test_each_response_is_a_request_with_its_own_seed(monkeypatch, manifests):
     (made,) = stand.engines
     assert made.folder == manifests["llama"].parent, "an untrained policy's own folder is read"
     assert (made.max_num_seqs, made.max_model_len, made.kv_cache_memory_bytes) == (7, 30, 2 * 2**30)
+
+
+def test_a_power_of_one_model_is_a_temperature(monkeypatch, manifests):
+    """π_θ^½ is the policy at twice the temperature, for transformers and for vLLM."""
+    manifest, hot = manifests["llama"], Component("hot", 0.5, 0.0)
+    files = {"policy": manifest, "reference": manifest}
+    engine = Transformers(manifest, files, [1], 2, torch.float32, "cpu")
+
+    def answers(component: Component, temperature: float) -> list[list[int]]:
+        return engine.answer(component, PROMPTS, [4, 4], range(8), Decoding(temperature), 12)
+
+    assert answers(hot, 0.5) == answers(POLICY, 1.0) != answers(POLICY, 0.5)
+    assert answers(Component("both", 0.25, 0.25), 0.5) == answers(POLICY, 1.0), "one model in round 1: powers add up"
+    stand = Stand(monkeypatch, on_cpu=True)
+    started(manifest, manifest).answer(hot, PROMPTS, [1, 1], [1, 2], Decoding(0.7), 4)
+    assert {p.temperature for p in stand.requests[0][1]} == {1.4}
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])

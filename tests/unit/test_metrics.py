@@ -95,8 +95,8 @@ def test_who_reads_beta_or_the_reference_is_listed(name):
     """Others are given no β of config's, and are not refused where the policy is its own reference."""
     pairs = Watched(PAIRS)
     METRICS[name](pairs, np.random.default_rng(0))
-    assert ("beta" in pairs.read) == (name in NEEDS_BETA)
-    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE)
+    assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name} in NEEDS_BETA, or not, against what it reads"
+    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name} in NEEDS_REFERENCE, or not"
 
 
 def test_ordered_pairs_drop_and_count_ties():

@@ -122,7 +122,8 @@ class Transformers:
             self.voice_of = {}  # free what was loaded before
             self.voice_of, self.loaded = self.load(files), files
         if len(files) == 1:
-            return list(self.voice_of.values())
+            (voice,) = self.voice_of.values()
+            return [voice._replace(weight=sum(weights.values()))]
         return [self.voice_of[self.files[name]]._replace(weight=weight) for name, weight in weights.items()]
 
     def passes(self, component: Component) -> int:
@@ -193,7 +194,7 @@ class Vllm:
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
-        (file,) = {file for name, file in self.files.items() if getattr(component, name) != 0}
+        ((file, weight),) = {(file, w) for name, file in self.files.items() if (w := getattr(component, name)) != 0}
         adapter = None
         if file in self.adapters:
             number = list(self.adapters).index(file) + 1
@@ -204,7 +205,7 @@ class Vllm:
             [{"prompt_token_ids": ids} for ids in repeated],
             [
                 SamplingParams(
-                    temperature=decoding.temperature,
+                    temperature=decoding.temperature / weight,
                     top_p=decoding.top_p,
                     top_k=decoding.top_k or 0,
                     seed=seed,

@@ -94,7 +94,7 @@ def speak(voices: Sequence[Voice], caches: Sequence, **inputs: Tensor) -> tuple[
         with voice.context():
             step = voice.model(**inputs, past_key_values=cache, use_cache=True)
         logits = step.logits[:, -1]
-        if len(voices) > 1:
+        if len(voices) > 1 or voice.weight != 1:
             logits = voice.weight * logits.float()
         mixed = logits if mixed is None else mixed + logits
         after.append(step.past_key_values)
