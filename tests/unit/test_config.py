@@ -273,6 +273,18 @@ def test_a_feedback_is_named_by_what_its_kind_is_told():
     assert in_words({"kind": "length"}) == "the feedback length"
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_that_reads_constants_gets_config_s(name):
+    """generation.mixp reaches the samplers that its `when` names; another would run with the defaults."""
+    try:
+        SAMPLERS[name](4, [0.2, 0.6], None)
+        reads = False
+    except AttributeError:
+        reads = True
+    words = SCHEMA["$defs"]["generation"]["properties"]["mixp"]["when"]["sampler"]
+    assert reads == (name in words), f"in config.schema.yaml, `when` of generation.mixp: {name} in it, or not"
+
+
 def test_the_library_s_defaults_are_the_schema_s():
     """A stage run by hand without a flag does what the workflow does without the key."""
     from dataclasses import asdict
