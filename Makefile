@@ -8,7 +8,10 @@ PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Where there is no GPU to wait for, as many model stages at once as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
 
-.PHONY: demo status browse test slurm check docs chromium constraints clean
+.PHONY: help demo status browse test slurm check docs chromium constraints clean
+
+help: ## what can be made; so does `make` alone
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
