@@ -14,6 +14,12 @@ import pytest
 import yaml
 
 from documented import FENCE, ROOT, pages, written
+from prefloop.bandit import ALLOCATIONS
+from prefloop.betas import BETAS
+from prefloop.losses import LOSSES
+from prefloop.metrics import METRICS
+from prefloop.questions import FIGURES, OF_JUDGES, TABLES
+from prefloop.samplers import SAMPLERS
 
 TABLE = yaml.safe_load((ROOT / "tests/documented_commands.yaml").read_text(encoding="utf-8"))
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -123,6 +129,20 @@ def test_make_knows_every_target_that_pages_name():
     targets = {word for word in words if "=" not in word}
     makefile = (ROOT / "Makefile").read_text()
     assert not [target for target in targets if not re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(
+    ("page", "registries"),
+    [
+        ("methods", [ALLOCATIONS, METRICS, SAMPLERS, LOSSES, BETAS]),
+        ("evaluation", [FIGURES, TABLES, OF_JUDGES]),
+    ],
+)
+def test_every_word_of_a_registry_has_a_row(page, registries):
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))))
+    missing = [word for words in registries for word in words if word not in shown]
+    assert not missing, f"docs/{page}.md: no row of a table begins with {', '.join(missing)}"
 
 
 def test_version_and_licence_are_the_same_everywhere():
