@@ -61,4 +61,4 @@ constraints: .venv/tools ## after a change of pins: the versions that .venv has 
 
 clean: ## everything made but the environment and the models
 	find results -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +
-	rm -rf report.html .snakemake
+	rm -rf report.html .snakemake build workflow/scripts/prefloop.egg-info
