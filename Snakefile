@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 include: "rules/common.smk"
 
 
+# What <results> and <logs> stand for in the rules' paths.
 pathvars:
     results=RESULTS,
     logs=LOGS,

@@ -47,10 +47,10 @@ CONFIG_FILE = (
 )
 REWARD_MODELS = trained_here(config)
 # One method alone has no differences, which the default asks for.
-NOTHING = [] if len(METHODS) > 1 else ["differences"]
-FIGURES = [name for name in config["figures"] if name not in NOTHING]
+LEFT_OUT = [] if len(METHODS) > 1 else ["differences"]
+FIGURES = [name for name in config["figures"] if name not in LEFT_OUT]
 TABLES = [
-    *[name for name in config["tables"] if name not in NOTHING],
+    *[name for name in config["tables"] if name not in LEFT_OUT],
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
 ]
