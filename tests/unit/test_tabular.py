@@ -276,7 +276,8 @@ def test_programs_write_rows_and_draw_them(tmp_path):
     told = (tmp_path / "drawn.rst").read_text()
     assert "4 actions, β = 3, 3 seeds" in told and "upper bounds for Unif, linear." in told
     assert "Mix-P" not in told and "quadratic" not in told, "nothing is said of samplers that are not there"
-    assert "Mix-R ② is component ② of Mix-R, alone." in told and " seconds for 114 updates." in told
+    assert "z being 0 for Unif, all pairs alike. Mix-R ② is component ② of Mix-R (weight e^z" in told
+    assert " seconds for 114 updates." in told
     drawn = pd.read_csv(tmp_path / "drawn.csv").query(
         "sampler == 'unif' and mode == 'normalised' and measure == 'max_diff'"
     )

@@ -28,10 +28,17 @@ BOUND_LABELS = {
     "mix_p": ("${.}611^{2^T-1}$", 1e-15, "left"),
 }
 
+# How a sampler draws a pair: by its z, or as one component of a mixture alone.
+WEIGHTS = {
+    "unif": "0 for {}, all pairs alike",
+    "mix_r": "r_a − r_b for {}, what the rewards say",
+    "mix_p": "x_ab for {}, what the policy says",
+    "mix_p_star": "the same within plus or minus the largest difference of rewards for {}",
+}
 COMPONENTS = {
-    "mix_1": "component ① of a mixture, alone",
-    "mix_r_2": "component ② of Mix-R, alone",
-    "mix_p_2": "component ② of Mix-P, alone",
+    "mix_1": "component ① of a mixture (weight 2, all pairs alike), alone",
+    "mix_r_2": "component ② of Mix-R (weight e^z + e^−z, z = r_a − r_b), alone",
+    "mix_p_2": "component ② of Mix-P (weight e^z + e^−z, z = x_ab), alone",
 }
 
 
@@ -82,10 +89,11 @@ def main(
         lines += "confidence intervals."
     spent = read_json(cost)
     sentences = [
-        "How fast the policy's preferences x reach the rewards' (δ is what is still lacking of a pair), by sampler, on "
-        f"one prompt with a table of actions: {settings}; {rates}. {lines}\n\n{theorems(samplers)}",
+        "How fast the policy learns the rewards, by which sampler draws the pairs, on one prompt with a table of "
+        f"actions: {settings}; {rates}. Of the actions a and b the policy says x_ab = β(log π_a − log π_b), and "
+        f"δ_ab = (r_a − r_b) − x_ab is what it still lacks; mean and largest |δ| are over pairs. {drawn(samplers)} "
+        f"{lines}\n\n{theorems(samplers)}",
         *found(data, samplers, overshoots(table)),
-        " ".join(f"{NAMES[name]} is {COMPONENTS[name]}." for name in samplers if name in COMPONENTS),
         f"Cost of the simulation: {spent['seconds']:,.0f} seconds for {spent['updates']:,} updates.",
     ]
     save(picture, figure, data, " ".join(sentence for sentence in sentences if sentence))
@@ -126,6 +134,13 @@ def overshoots(table: pd.DataFrame) -> dict[str, int]:
     largest = part.groupby(["sampler", "seed"], sort=False)["max_diff"].agg(["first", "max"])
     doubled = (largest["max"] > 2 * largest["first"]).groupby("sampler", sort=False).sum()
     return {NAMES[sampler]: int(count) for sampler, count in doubled.items() if count}
+
+
+def drawn(samplers: list[str]) -> str:
+    """How these samplers draw their pairs."""
+    weights = [WEIGHTS[name].format(NAMES[name]) for name in samplers if name in WEIGHTS]
+    told = [f"A pair is drawn with a weight of 2 + e^z + e^−z, z being {'; '.join(weights)}."] if weights else []
+    return " ".join([*told, *(f"{NAMES[name]} is {COMPONENTS[name]}." for name in samplers if name in COMPONENTS)])
 
 
 def theorems(samplers: list[str]) -> str:
