@@ -26,6 +26,12 @@ from prefloop.rows import InputError
 from prefloop.sources import code_files
 
 SCHEMA = load_schema(WORKFLOW / "schemas/config.schema.yaml")
+# Snakemake itself says this only where --configfile names none.
+if not Path("experiments/methods.yaml").exists():
+    raise WorkflowError(
+        f"config: no experiments/methods.yaml in {Path.cwd()}; "
+        f"start snakemake in the folder of Snakefile, {Path(workflow.basedir).resolve()}"
+    )
 try:
     check_keys(workflow.configfiles)
     config.update(checked(config, SCHEMA))
