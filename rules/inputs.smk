@@ -1,9 +1,10 @@
 include: "functions/training.smk"
 
 
+# Its code is no input: a fetched model carries its checksums, and a changed module is no reason to delete it and ask a
+# network that may be gone.
 rule fetch_model:
     input:
-        code=code_of("fetch_model"),
         files=lambda wildcards: sorted(
             map(str, Path(MODELS[wildcards.model]).glob("*.*"))
         ),
@@ -22,7 +23,7 @@ rule fetch_model:
             }
         ),
     shell:
-        "python {input.code[0]} {params.source} {params.trust}"
+        "python workflow/scripts/fetch_model.py {params.source} {params.trust}"
         " --manifest {output.manifest} > {log} 2>&1"
 
 

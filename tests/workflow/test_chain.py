@@ -120,6 +120,13 @@ def test_editing_how_a_figure_looks_redraws_and_nothing_else(finished, copy_of, 
     assert directory.jobs() == expected
 
 
+def test_editing_how_models_are_fetched_deletes_none(finished, copy_of):
+    directory = copy_of(finished)
+    with (directory.path / "workflow/scripts/prefloop/fetch.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert "fetch_model" not in directory.jobs()
+
+
 def test_writing_a_default_out_runs_nothing(finished, copy_of):
     directory = copy_of(finished)
     directory.configure(pairs={"min_gap": None}, train={"loss": "dpo"})
