@@ -310,7 +310,7 @@ def headline(status: Status, now: float) -> str:
     if status.word == "done":
         return words
     left, unknown = time_left(status, now)
-    if left is None:
+    if left is None or (unknown and left < 1):
         return f"{words}; time left: unknown"
     return f"{words}; {'at least' if unknown else 'about'} {roughly(left)} left"
 
