@@ -1,5 +1,6 @@
 """Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
 
+import gzip
 import shlex
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_the_schema_knows_the_words_of_every_registry(name, words):
         (
             {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
             | {"evaluation": {"target": {"measure": "feedback"}}},
-            "evaluation.target.measure: feedback is no number, as a dataset gives none",
+            "evaluation.target.measure: feedback is no number, as a dataset gives none; set it to win or reward",
         ),
         ({"tables": ["judges"]}, "tables.0: 'judges' is none of results"),
         ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* none of base"),
@@ -112,6 +113,30 @@ def test_the_schema_knows_the_words_of_every_registry(name, words):
 def test_wrong_config_is_named(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, differences), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("lines", "take", "differences", "message"),
+    [
+        (57, None, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.source with 57 lines leaves 51 for"),
+        (58, None, {"bandit": {"budget": 13}}, None),
+        (100, 57, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.take leaves 51 for"),
+        (57, None, {"bandit": {"budget": 13, "reuse": True}}, None),
+        (57, None, {"clusters": {"k": 52}}, "clusters.k: 52, and prompts.source with 57 lines leaves 51 to cluster"),
+        (0, None, {}, "prompts.source with 0 lines leaves 0 for training"),
+    ],
+)
+@pytest.mark.parametrize("name", ["own.jsonl", "own.jsonl.gz"])
+def test_a_file_of_too_few_prompts_is_told_before_any_job(lines, take, differences, message, name, tmp_path):
+    content = b'{"prompt": "x"}\n' * lines
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    prompts = {"source": str(tmp_path / name), "take": take, "eval_fraction": 0.1}
+    config = merge(merge(VALID, differences), {"prompts": prompts})
+    if message is None:
+        checked(config, SCHEMA)
+    else:
+        with pytest.raises(InputError, match=message):
+            checked(config, SCHEMA)
 
 
 def test_all_mistakes_are_told_at_once():

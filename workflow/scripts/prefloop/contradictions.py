@@ -7,6 +7,7 @@ import math
 
 from prefloop.config import HUB_ID, TRAINED, exports_of, of_method, repository_of
 from prefloop.experiment import CHOSEN
+from prefloop.presence import lines_up_to
 from prefloop.registries import registry_words
 from prefloop.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible
 
@@ -98,9 +99,12 @@ def impossible_figures(config: dict) -> list[str]:
             "parameters; compare another first, or leave the figure out"
         )
     judged = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
-    if "cost_to_reach" in tables and target in judged and judged[target]["kind"] in ("judge", "dataset"):
+    unpriced = [name for name, who in judged.items() if who["kind"] in ("judge", "dataset")]
+    if "cost_to_reach" in tables and target in unpriced:
+        others = " or ".join(name for name in ("win", "feedback", "reward") if name not in unpriced)
         problems.append(
-            f"evaluation.target.measure: {target} is no number, as a {judged[target]['kind']} gives none; use another"
+            f"evaluation.target.measure: {target} is no number, as a {judged[target]['kind']} gives none; set it to "
+            f"{others}, or leave cost_to_reach out of tables"
         )
     return problems
 
@@ -165,21 +169,38 @@ def impossible_method(settings: dict) -> list[str]:
     return [problem for problem, holds in found.items() if holds]
 
 
+def for_training(prompts: dict, wanted: int) -> tuple[float, str, str]:
+    """How many prompts are left for training at most, what limits them, and what gives more; infinite if unknown.
+
+    A file of one's own has at most as many prompts as lines. They are counted no further than `wanted` needs.
+    """
+    there, limit, more = math.inf, "", ""
+    if prompts["take"] is not None:
+        there, limit, more = prompts["take"], "prompts.take", "take more"
+    enough = 2 + math.ceil(wanted / (1 - prompts["eval_fraction"]))
+    lines = lines_up_to(prompts["source"], enough)
+    if lines is not None and lines < min(enough, there):
+        there, limit, more = lines, f"prompts.source with {lines} lines", "add prompts"
+    if there == math.inf:
+        return there, limit, more
+    held_out = max(1, round(prompts["eval_fraction"] * there))
+    return max(there - held_out, min(1, there)), limit, more
+
+
 def too_little(settings: dict, config: dict, method: str) -> list[str]:
     """What a run is too short for, or its prompts too few, as far as config tells."""
-    bandit, pairs, train, take = settings["bandit"], settings["pairs"], settings["train"], settings["prompts"]["take"]
+    bandit, pairs, train = settings["bandit"], settings["pairs"], settings["train"]
     k, n = settings["clusters"]["k"], settings["generation"]["n"]
     problems = []
     wanted = bandit["budget"] * settings["steps"] * settings["rounds"]
-    if take is not None:
-        left = take - min(max(1, round(settings["prompts"]["eval_fraction"] * take)), take - 1)
-        if wanted > left and bandit["allocation"] != "all" and not bandit["reuse"]:
-            problems.append(
-                f"bandit.budget: {bandit['budget']} a step come to {wanted} prompts in all, and prompts.take leaves "
-                f"{left} for training; lower it, take more, or set bandit.reuse: true"
-            )
-        if k != "elbow" and k > left:
-            problems.append(f"clusters.k: {k}, and prompts.take leaves {left} to cluster; lower it or take more")
+    left, limit, more = for_training(settings["prompts"], max(wanted, 0 if k == "elbow" else k))
+    if wanted > left and bandit["allocation"] != "all" and not bandit["reuse"]:
+        problems.append(
+            f"bandit.budget: {bandit['budget']} a step come to {wanted} prompts in all, and {limit} leaves "
+            f"{left} for training; lower it, {more}, or set bandit.reuse: true"
+        )
+    if k != "elbow" and k > left:
+        problems.append(f"clusters.k: {k}, and {limit} leaves {left} to cluster; lower it or {more}")
     most = bandit["budget"] * settings["steps"] * math.comb(n, 2)
     sampled = settings["generation"]["sampler"] != "dataset"  # which has the one pair that it has
     if sampled and bandit["allocation"] != "all" and pairs["top_n"] is not None and pairs["top_n"] > most:

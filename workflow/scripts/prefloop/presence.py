@@ -5,7 +5,10 @@ Snakemake reads this at every start, so nothing heavy is imported here and no mo
 
 import ast
 import difflib
+import gzip
 import importlib.util
+import zlib
+from itertools import islice
 from pathlib import Path
 
 from prefloop.config import HUB_ID, asked, model_sources, trained_here
@@ -38,6 +41,17 @@ def absent_prompts(where: str, source: str) -> list[str]:
     if not source.endswith((".jsonl", ".jsonl.gz")):
         return [f"{where}: {source}: expected packaged, a .jsonl or .jsonl.gz file, or hub:owner/name"]
     return [] if Path(source).is_file() else [f"{where}: {source}: no such file{similar(Path(source))}"]
+
+
+def lines_up_to(source: str, enough: int) -> int | None:
+    """How many lines a file of prompts has, counted up to `enough`; None for what is no file here."""
+    if not source.endswith((".jsonl", ".jsonl.gz")) or not Path(source).is_file():
+        return None
+    try:
+        with (gzip.open if source.endswith(".gz") else open)(source, "rb") as lines:
+            return sum(1 for _ in islice(lines, enough))
+    except (OSError, EOFError, zlib.error):  # the stage that reads it says why
+        return None
 
 
 def absent_model(source: str) -> list[str]:
