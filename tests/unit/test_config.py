@@ -1,6 +1,7 @@
 """Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
 
 import gzip
+import re
 import shlex
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS
 from prefloop.losses import LOSSES
 from prefloop.metrics import METRICS, NEEDS_BETA
+from prefloop.presence import misspelt_in_profile
 from prefloop.questions import FIGURES, TABLES
 from prefloop.rows import InputError
 from prefloop.samplers import SAMPLERS
@@ -137,6 +139,25 @@ def test_a_file_of_too_few_prompts_is_told_before_any_job(lines, take, differenc
     else:
         with pytest.raises(InputError, match=message):
             checked(config, SCHEMA)
+
+
+def test_misspelt_names_of_a_profile_are_told_and_others_pass():
+    by_rule = {"train": {"gpu": 1, "my_licence": 1}, "tarin": {"gpu": 4}, "gather_rewards": {"mem_mib": 1}}
+    assert misspelt_in_profile({"slurm_acount": "x", "mem_mb": 1}, by_rule, {"train", "sample"}) == [
+        "profile: default-resources: slurm_acount: unknown resource; did you mean slurm_account?",
+        "profile: set-resources: tarin: unknown rule; did you mean train?",
+    ]
+    assert misspelt_in_profile(None, {}, {"train"}) == []
+
+
+def test_the_slurm_profile_has_no_name_that_looks_misspelt():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    rules = set(re.findall(r"^ *(?:use )?rule (\w+)|\bas (\w+) with:", all_rules(), re.MULTILINE))
+    assert misspelt_in_profile(profile["default-resources"], profile["set-resources"], {a or b for a, b in rules}) == []
+
+
+def all_rules() -> str:
+    return "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
 
 
 def test_all_mistakes_are_told_at_once():

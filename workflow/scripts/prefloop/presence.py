@@ -8,12 +8,19 @@ import difflib
 import gzip
 import importlib.util
 import zlib
+from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from pathlib import Path
 
 from prefloop.config import HUB_ID, asked, model_sources, trained_here
 from prefloop.fetch import PACKAGE, PACKAGE_FORM, no_model
 
+# What the SLURM plugin reads, and what all of Snakemake knows. Other names pass unless they look like one of these.
+RESOURCES = [
+    *["slurm_account", "slurm_partition", "slurm_extra", "slurm_cluster", "clusters", "constraint", "qos", "gres"],
+    *["gpu", "gpu_model", "nodes", "tasks", "tasks_per_node", "tasks_per_gpu", "cpus_per_task", "cpus_per_gpu", "mpi"],
+    *["mem", "mem_mb", "mem_mib", "mem_mb_per_cpu", "disk", "disk_mb", "disk_mib", "runtime", "tmpdir"],
+]
 LIBRARY = Path(__file__).parent.parent  # where modules are found that come with the project
 
 
@@ -124,3 +131,24 @@ def similar(path: Path) -> str:
     there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)
     return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+def misspelt_in_profile(
+    default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
+) -> list[str]:
+    """A line for each resource or rule of a profile that looks misspelt: Snakemake and SLURM pass over such a name."""
+    places = {
+        "default-resources": default or (),
+        **{f"set-resources: {rule}": names for rule, names in by_rule.items()},
+    }
+    problems = [
+        f"profile: {place}: {name}: unknown resource; did you mean {close[0]}?"
+        for place, names in places.items()
+        for name in names
+        if name not in RESOURCES and (close := difflib.get_close_matches(name, RESOURCES, n=1, cutoff=0.8))
+    ]
+    return problems + [
+        f"profile: set-resources: {rule}: unknown rule; did you mean {close[0]}?"
+        for rule in by_rule
+        if rule not in rules and (close := difflib.get_close_matches(rule, sorted(rules), n=1, cutoff=0.8))
+    ]
