@@ -33,19 +33,7 @@ include: "rules/theory.smk"
 include: "rules/figures.smk"
 include: "rules/export.smk"
 include: "rules/browse.smk"
-
-
-if problems := misspelt_in_profile(
-    workflow.resource_settings.default_resources,
-    workflow.resource_settings.overwrite_resources,
-    {rule.name for rule in workflow.rules},
-):
-    raise WorkflowError("\n".join(problems))
-
-
-# For `make status`. A dry-run does not come here.
-onstart:
-    write_plan(Path(LOGS, PLAN), EXPERIMENT, workflow.dag, config["shards"])
+include: "rules/start.smk"
 
 
 rule all:

@@ -20,9 +20,6 @@ from prefloop.config import (
     trained_here,
 )
 from prefloop.experiment import experiment_of
-from prefloop.plan import FILE as PLAN
-from prefloop.plan import write_plan
-from prefloop.presence import misspelt_in_profile
 from prefloop.rows import InputError
 from prefloop.sources import code_files
 
