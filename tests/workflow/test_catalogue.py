@@ -186,6 +186,15 @@ def test_memory_that_is_full_is_told_in_one_line(tmp_path):
         )
 
 
+def test_ctrl_c_is_told_in_one_line(tmp_path):
+    pressed = "signal.raise_signal(signal.SIGINT)"
+    text = f"import signal\nfrom _program import run\ndef main() -> None:\n    {pressed}\nrun(main)\n"
+    (tmp_path / "program.py").write_text(text)
+    done = ends([str(tmp_path / "program.py")])
+    assert done.status == 1
+    assert done.printed.strip() == "error: interrupted by Ctrl-C; start again, and the run goes on from what is there"
+
+
 PAGE = troubleshooting.PAGE.read_text(encoding="utf-8")
 QUOTED = [line for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 

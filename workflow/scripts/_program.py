@@ -26,6 +26,8 @@ def run(main: Callable) -> None:
         summary = tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted by Ctrl-C; start again, and the run goes on from what is there")
     except OSError as error:
         if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise
