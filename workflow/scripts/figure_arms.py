@@ -60,8 +60,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     told = caption(
         experiment,
         "Above, the share of each step's prompts that every cluster gave; below, the arms' scores (upper confidence "
-        "bounds) after the step, by round and step. Means over seeds. Methods that draw at random show their scores "
-        "too, though they do not use them.",
+        "bounds) after the step, by round and step: a step's shares follow from the scores one column further left. "
+        "Means over seeds. Methods that draw at random show their scores too, though they do not use them.",
     )
     save(picture, figure, data.drop(columns="time"), told)
     return Summary(f"{data['cluster'].nunique()} clusters -> {figure}")

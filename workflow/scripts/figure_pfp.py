@@ -70,7 +70,8 @@ def told_of(table: pd.DataFrame, drawn: pd.DataFrame, feedbacks: list[str]) -> l
     return [
         "Preference perplexity logp(rejected) − logp(chosen) of every ordered pair of annotated responses (all "
         f"methods, seeds, rounds and steps) against {against}. A strong correlation with length means that choosing by "
-        "preference perplexity chooses by length.",
+        "preference perplexity chooses by length. Responses that were cut have one length, so a pair of them lies at a "
+        "difference of 0.",
         f"Reward gaps are not drawn, as {len(feedbacks)} feedbacks trained the methods, whose rewards have no common "
         f"unit: {'; '.join(feedbacks)}."
         if several

@@ -67,7 +67,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Pat
     told = caption(
         experiment,
         "The training prompts in the plane of their embeddings' two first principal components. Numbers stand at the "
-        f"clusters' centres. Coloured prompts were annotated in {many(experiment.rounds, 'round')} of "
+        f"clusters' centres. Coloured prompts, by cluster, were annotated in {many(experiment.rounds, 'round')} of "
         f"{many(experiment.steps, 'step')}, the larger, the more often they were drawn in "
         + ("all seeds together" if len(experiment.seeds) > 1 else "all")
         + "; grey ones were not.",
