@@ -40,7 +40,7 @@ PAIRS = (
     Column("pfp", "PFP", "number", digits=2, help="preference perplexity: logp rejected − logp chosen, nats"),
     Column("metric", "metric", "choice", shown=False, help="what ranked the round's pairs"),
     Column("score", "score", "number", shown=False, help="of the pair by the metric; only trained pairs have one"),
-    Column("trained", "trained", "choice", help="whether the round trained on this pair"),
+    Column("trained", "trained", "choice", help="whether it passed the gap filters and the metric ranked it high"),
 )
 RESPONSES = (
     *RUN,

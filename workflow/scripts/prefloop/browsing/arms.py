@@ -24,7 +24,7 @@ def cluster_columns(steps: tuple[str, ...]) -> tuple[Column, ...]:
         Column("drawn", "pulls by step", "series", digits=0, ticks=steps),
         Column("reward", "reward", "number", help="mean of all annotated responses, by the feedback"),
         Column("rewards", "reward by step", "series", ticks=steps),
-        Column("mean", "arm's mean", "number", help="what the bandit has learnt that a prompt is worth (arms.json)"),
+        Column("mean", "arm's mean", "number", help="of its prompts' worth to the bandit (arms.json), not of reward"),
         Column("means", "arm's mean by step", "series", shown=False, ticks=steps),
         Column("score", "score", "number", shown=False, help="what the bandit would draw by next (arms.json)"),
         Column("examples", "example prompts", "texts", help="those nearest to the cluster's centre on the map"),
