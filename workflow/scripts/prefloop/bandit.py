@@ -1,5 +1,9 @@
 """The bandit over prompt clusters: which prompts are worth annotating next.
 
+In each step `scored` gives every arm a score, `draw` shares the budget out by it (an allocation says how many prompts
+it wants of each arm, `settle` makes that possible) and picks prompts within arms by chance, and `update` takes in what
+they were worth: their rewards h, which are normalised metrics of pairs and not the rewards of responses.
+
 An arm is a cluster. Its state is five arrays of shape [arms], carried in arms.json over steps and rounds:
 `pulls` (prompts drawn so far), `count` and `reward_sum` (discounted), `log_weight` (exp3's), `score` (the last UCB).
 """

@@ -3,7 +3,8 @@
 Pairs are columns, a dict of arrays of shape [pairs]: `logp_*` and `logp_ref_*` of chosen and rejected (nats, summed
 over the response), `n_*` (tokens), `reward_*`, `best_worst` (whether the pair is its prompt's best against its worst
 response); and `beta`, the number that training starts with. A larger score is a pair more worth training on. A metric
-whose column is missing raises KeyError.
+whose column is missing raises KeyError. In formulas w is the chosen (winning) and l the rejected (losing) response, N a
+response's number of tokens and PPL = exp(−logp/N) its perplexity.
 """
 
 from collections.abc import Callable, Iterable
@@ -63,7 +64,7 @@ def best_worst(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 
 def margin(pairs: Pairs) -> np.ndarray:
-    """The log-ratio margin M, in nats: how much more than the reference the policy prefers the chosen response."""
+    """The log-ratio margin M in nats, shape [pairs]: what `losses.log_ratio_margin` makes of tensors."""
     ratio_chosen = pairs["logp_chosen"] - pairs["logp_ref_chosen"]
     return ratio_chosen - (pairs["logp_rejected"] - pairs["logp_ref_rejected"])
 
@@ -74,7 +75,7 @@ def dpo_weight(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 
 def difficulty(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """−M: the smallest implicit reward gap first (arXiv 2508.04149); ranks as `dpo_weight` does, needs no β."""
+    """−M: the smallest margin first (arXiv 2508.04149); ranks as `dpo_weight` does, needs no β."""
     return -margin(pairs)
 
 
