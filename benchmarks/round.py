@@ -22,6 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS, BATCH, RATE = 40, 8, 1e-4
+WAYS = ["prefloop", "TRL", "TRL best"]
 
 
 def config(pairs: int, model: Path) -> dict:
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="prefloop first")
     parser.add_argument("--trl", choices=["default", "best"], help="one run of TRL in this process")
     given = parser.parse_args()
     if given.trl:
@@ -121,12 +123,13 @@ def main() -> None:
         "TRL": lambda: subprocess.run([*command, "default"], check=True, capture_output=True),
         "TRL best": lambda: subprocess.run([*command, "best"], check=True, capture_output=True),
     }
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    taken: dict[str, list[float]] = {name: [] for name in given.ways}
     for _ in range(given.repeats):
-        for name, work in works.items():
+        for name in given.ways:
             start = time.perf_counter()
-            work()
+            works[name]()
             taken[name].append(time.perf_counter() - start)
+            print(f"{name}: {taken[name][-1]:.1f} s", file=sys.stderr, flush=True)
     print(f"{machine()}\n\n| way | prompts | pairs trained | seconds a round | times ours | a pair |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, runs in taken.items():
