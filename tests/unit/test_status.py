@@ -10,7 +10,8 @@ import pytest
 
 from conftest import ROOT
 from prefloop.rows import InputError, write_json, write_rows
-from prefloop.status import WIDTH, as_dict, experiments, headline, look, parallelism, table, time_left, with_prefix
+from prefloop.status import as_dict, experiments, look, parallelism, time_left
+from prefloop.status_text import WIDTH, headline, table, with_prefix
 
 START = 1_000_000.0
 COST = "generate.cost.json"
@@ -273,9 +274,8 @@ def test_the_program_tells_one_in_full_and_several_in_short(tmp_path):
 
 
 def test_nothing_heavy_is_loaded():
-    program = (
-        "import sys, prefloop.status; print(sorted({'torch', 'numpy', 'pandas', 'tqdm', 'yaml'} & set(sys.modules)))"
-    )
+    heavy = {"torch", "numpy", "pandas", "tqdm", "yaml"}
+    program = f"import sys, prefloop.status_text; print(sorted({heavy} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

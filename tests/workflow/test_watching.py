@@ -8,7 +8,8 @@ import pytest
 
 from conftest import ROOT
 from prefloop.progress import seconds_taken
-from prefloop.status import look, table, time_left
+from prefloop.status import look, time_left
+from prefloop.status_text import table
 
 RUN = "results/tiny/dota/seed-0"
 

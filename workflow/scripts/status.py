@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from prefloop.rows import InputError
-from prefloop.status import as_dict, experiments, headline, look, table
+from prefloop.status import as_dict, experiments, look
+from prefloop.status_text import headline, table
 
 
 def main() -> None:
