@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from measuring import SMOLLM2, Conversation, in_turn, machine, new_model
+from measuring import SMOLLM2, conversations, in_turn, machine, new_model
 from scoring import ours as score
 
 from prefloop.bandit import Arms, Bandit, draw, scored, update
@@ -30,21 +30,7 @@ from prefloop.tracking import Tracking
 from prefloop.training import Pair, Settings, train
 
 PAD = SMOLLM2["pad_token_id"]
-PROMPT, RESPONSE = 77, 26  # tokens: the means of HH-RLHF's pairs; all alike, so that what doubles alone makes more work
 Work = Callable[[], object]
-
-
-def conversations(count: int, responses: int, prompt_length: float, length: float = 1) -> list[Conversation]:
-    """Random tokens in equal lengths, the means stretched."""
-    rng = np.random.default_rng(0)
-
-    def ids(tokens: float) -> list[int]:
-        return rng.integers(3, SMOLLM2["vocab_size"], round(tokens)).tolist()
-
-    return [
-        Conversation(ids(PROMPT * prompt_length), [ids(RESPONSE * length) for _ in range(responses)])
-        for _ in range(count)
-    ]
 
 
 def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_length: float = 1) -> Work:
@@ -62,7 +48,7 @@ def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_lengt
 
 
 def perplexity(prompts: int = 4, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
-    """Log-probabilities in batches of 64."""
+    """Log-probabilities in batches of 64; lengths in those of HH-RLHF's pairs."""
     asked = conversations(prompts, responses, prompt_length, length)
     return lambda: score(models()["plain"], asked)
 
