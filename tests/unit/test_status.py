@@ -66,7 +66,7 @@ def half_done(path) -> Made:
         first, second = (f"{method}/seed-0/round-{number}/" for number in (1, 2))
         made.job("generate", f"{first}step-1/", COST, 10, 10, "generate: 4 prompts in 10 s (9 tokens/s)")
         made.job("train", first, "train.cost.json", 30, 30, "train: round 1, 8 pairs in 20 s (0.4 pairs/s), loss 1")
-        for name in ("policy.pt", "step-1/arms.json", "step-1/rewards.jsonl"):
+        for name in ("policy.pt", "step-1/pfp.jsonl", "step-1/rewards.jsonl"):
             made.file(f"{made.root}/{first}{name}", "{}\n", 10)
         write_rows(path / made.root / f"{first}step-1/prompts.jsonl", [{"prompt_id": str(i)} for i in range(4)])
         if method == "a":
@@ -141,10 +141,14 @@ def test_what_is_to_be_made_again_is_not_done(tmp_path):
     """Outputs, logs and errors of before the start count for nothing, and neither does the policy they lead to."""
     made = Made(tmp_path, methods=["a"], rounds=1)
     made.job("train", "a/seed-0/round-1/", "train.cost.json", -50, -50, "error: diverged\n")
-    made.job("arms", "a/seed-0/round-1/step-1/", "arms.json", -60, -60, "arms: 4 prompts in 0.1 s", to_do=False)
+    step = "a/seed-0/round-1/step-1/"
+    for stage, rows in {"reward": "rewards.jsonl", "perplexity": "pfp.jsonl"}.items():
+        made.job(stage, step, f"{stage}.cost.json", -60, -60, f"{stage}: 4 responses in 0.1 s", to_do=False)
+        made.file(f"results/tiny/{step}{rows}", "{}\n", -60)
+    made.file(f"results/tiny/{step}prompts.jsonl", "{}\n", -60)
     made.file("results/tiny/a/seed-0/round-1/policy.pt", "", -50)
     status = made.planned().look()
-    assert status.counts == {"waiting": 1, "done": 1}
+    assert status.counts == {"waiting": 1, "done": 2}
     assert (status.runs["a", 0].rounds, status.runs["a", 0].steps) == (0, 1)
 
 

@@ -56,7 +56,7 @@ def test_config_text_is_never_run_by_the_shell(workdir):
     nasty = "a b'; $(touch ran) `touch ran`.jsonl"
     rows = "".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(10))
     (workdir.path / nasty).write_text(rows)
-    workdir.configure(prompts={"source": nasty, "take": None})
+    workdir.configure(prompts={"source": nasty, "take": None}, bandit={"reuse": True})
     done = workdir.run("results/tiny/prompts/train.jsonl")
     assert done.returncode == 0, done.stdout
     assert not (workdir.path / "ran").exists()

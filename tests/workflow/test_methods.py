@@ -140,6 +140,7 @@ def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, 
         compare=["follows", "averages", "judged"],
         rounds=3,
         steps=1,
+        pairs={"top_n": None},
         prompts={"source": "pairs.jsonl", "take": None, "eval_fraction": 0.1},
         sft={"enabled": True, "lora": {"r": 4}, "batch_size": 8, "learning_rate": 5e-3, "dtype": "float32"},
         reward_models={

@@ -192,7 +192,8 @@ def run_of(folder: Path, plan: dict, ahead: set[Path]) -> Run:
         run.evaluated += there(verdicts, verdicts.with_suffix(".cost.json"))
         for step in range(1, plan["steps"] + 1):
             inner = place / f"step-{step}"
-            run.steps += there(inner / "arms.json", inner / "arms.json")
+            scored = there(inner / "pfp.jsonl", inner / "perplexity.cost.json")
+            run.steps += scored and there(inner / "rewards.jsonl", inner / "reward.cost.json")
             if (inner / "rewards.jsonl").is_file():
                 run.prompts += lines_in(inner / "prompts.jsonl")
     return run
