@@ -25,7 +25,7 @@ browse: .venv/installed ## the default experiment's rows as one page, to search 
 	snakemake --cores all browse $(PROFILE)
 
 test: .venv/tools ## all tests but the slow ones (pytest -m slow: the default model from its package) and SLURM's
-	pytest -q -m "not slow and not slurm" --durations=10
+	pytest -q -n auto --dist loadfile -m "not slow and not slurm" --durations=10
 
 slurm: .venv/tools ## the tests that start a SLURM of their own; skipped, saying why, where that cannot be
 	pytest -q -rs tests/workflow/test_slurm.py
