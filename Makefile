@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 PINS := $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 
 # Where there is no GPU to wait for, as many model stages at once as there are cores.
-PROFILE := $(if $(shell command -v nvidia-smi),,--workflow-profile profiles/cpu)
+PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
 .PHONY: help demo status browse test slurm check docs chromium constraints clean
 
