@@ -38,11 +38,12 @@ def by_prefloop(manifest: Path, prompts, tokenizer, longest: int, dtype, device:
     """What workflow/scripts/generate.py does between reading and writing, with either engine."""
     from prefloop.batching import batches_by_length
     from prefloop.chat import eos_ids
-    from prefloop.engines import Transformers, Vllm, VllmSettings
+    from prefloop.engines import Transformers
     from prefloop.models import generation_config
     from prefloop.samplers import POLICY
     from prefloop.sampling import Decoding
     from prefloop.seeds import seed_for
+    from prefloop.vllm_engine import Vllm, VllmSettings
 
     eos, files = eos_ids(tokenizer, generation_config(manifest)), {"policy": manifest, "reference": None}
     if vllm:
@@ -99,8 +100,8 @@ def by_transformers(manifest: Path, prompts, tokenizer, longest: int, dtype, dev
 
 def by_vllm(manifest: Path, prompts, tokenizer, longest: int, dtype, device: str):
     from prefloop.chat import eos_ids
-    from prefloop.engines import set_environment, whole_prompts
     from prefloop.models import generation_config
+    from prefloop.vllm_engine import set_environment, whole_prompts
 
     set_environment()
     from vllm import LLM, SamplingParams

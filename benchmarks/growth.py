@@ -21,9 +21,10 @@ from prefloop.bandit import Arms, Bandit, draw, scored, update
 from prefloop.batching import batches_by_length
 from prefloop.clusters import cluster
 from prefloop.metrics import METRICS
-from prefloop.models import Lora, add_adapter
+from prefloop.models import add_adapter
 from prefloop.optimisation import start
 from prefloop.pairs import all_pairs, to_columns
+from prefloop.policies import Lora
 from prefloop.sampling import Decoding, Voice
 from prefloop.sampling import generate as sample
 from prefloop.tracking import Tracking

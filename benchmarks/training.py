@@ -23,8 +23,9 @@ from peers import dpo_trainer, reference_logps
 from scoring import operations
 from scoring import ours as score
 
-from prefloop.models import Lora, add_adapter
+from prefloop.models import add_adapter
 from prefloop.optimisation import start
+from prefloop.policies import Lora
 from prefloop.tracking import Tracking
 from prefloop.training import Pair, Settings, train
 

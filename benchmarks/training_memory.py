@@ -21,8 +21,9 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from prefloop.launching import launch  # noqa: E402
-from prefloop.models import Lora, add_adapter  # noqa: E402
+from prefloop.models import add_adapter  # noqa: E402
 from prefloop.optimisation import start  # noqa: E402
+from prefloop.policies import Lora  # noqa: E402
 from prefloop.processes import anywhere, checkpoint_activations  # noqa: E402
 from prefloop.tracking import Tracking  # noqa: E402
 from prefloop.training import Pair, Settings, train  # noqa: E402

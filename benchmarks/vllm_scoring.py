@@ -18,10 +18,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
 from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
-from prefloop.engines import set_environment
 from prefloop.models import load_policy
 from prefloop.rows import read_rows
 from prefloop.scoring import response_logps
+from prefloop.vllm_engine import set_environment
 
 RUNS = 3
 

@@ -295,7 +295,7 @@ use rule table_results as table_cost_to_reach with:
         "<logs>/tables/cost_to_reach.log",
     params:
         experiment=experiment_flags(
-            measure=config["evaluation"]["target"]["measure"],
+            measure=target_measure(config),
             target=config["evaluation"]["target"]["value"],
         ),
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS.parent / "workflow/scripts"), str(TESTS / "helpers")]
 
 import tiny  # noqa: E402
 from conftest import Workdir  # noqa: E402

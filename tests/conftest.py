@@ -43,7 +43,8 @@ def manifests(model_folders, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
     """policy.pt files of the tiny llama, far enough from it to be told apart: trained("lora" or "full", seed=…)."""
-    from prefloop.models import Lora, load_trainable, write_policy
+    from prefloop.models import load_trainable
+    from prefloop.policies import Lora
 
     root, manifest = tmp_path_factory.mktemp("trained"), manifests["llama"]
 
@@ -58,7 +59,7 @@ def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
             for parameter in network.parameters():
                 if parameter.requires_grad:
                     parameter.data += 0.05 * torch.randn_like(parameter)
-            write_policy(path, model=network, lora=lora, manifest=manifest, round=1, seed=seed, pairs_sha256="")
+            tiny.write_policy(path, network, manifest, lora, seed)
         return path
 
     return make

@@ -2,6 +2,7 @@
 from dataclasses import asdict
 
 from prefloop import questions
+from prefloop.config import target_measure
 
 
 def experiment_flags(**more):

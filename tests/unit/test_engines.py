@@ -12,12 +12,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT
-from prefloop.engines import Transformers, Vllm, VllmSettings, engine_for
+from prefloop.engines import Transformers, engine_for
 from prefloop.models import load_merged, load_policy
 from prefloop.rows import InputError
 from prefloop.samplers import POLICY, REFERENCE, Component, Mixp, Sampling
 from prefloop.sampling import Decoding
 from prefloop.scoring import response_logps
+from prefloop.vllm_engine import Vllm, VllmSettings
 
 PROMPTS, RESPONSES = [[0, 5, 6], [0, 8]], [[7, 8, 1], [9]]
 

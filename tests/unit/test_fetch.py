@@ -15,7 +15,8 @@ from conftest import ROOT
 from prefloop import fetch as module
 from prefloop.chat import prompt_ids
 from prefloop.fetch import count_parameters, fetch
-from prefloop.models import load_policy, parameter_count
+from prefloop.manifests import parameter_count
+from prefloop.models import load_policy
 from prefloop.rows import InputError
 from prefloop.scoring import response_logps
 

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conftest import ROOT
 from prefloop.fetch import count_parameters
 from prefloop.finetuning import Example, finetune
-from prefloop.models import Lora, add_adapter, load_base, load_policy, read_policy
+from prefloop.models import add_adapter, load_base, load_policy
 from prefloop.optimisation import Optimisation
+from prefloop.policies import Lora, read_policy
 from prefloop.rows import InputError, read_json, read_rows, sha256_of, write_rows
 
 # Prompts and responses of uneven lengths, one response of a single token.

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from conftest import ROOT
 from prefloop.chat import load_tokenizer, prompt_ids
 from prefloop.gradients import draw, pair_gradient, two_norm
-from prefloop.models import Lora, load_base, load_policy, load_trainable
+from prefloop.models import load_base, load_policy, load_trainable
+from prefloop.policies import Lora
 from prefloop.rows import read_rows, write_rows
 from prefloop.scoring import response_logps
 from prefloop.seeds import seed_for

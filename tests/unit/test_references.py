@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prefloop.models import average, load_base, load_policy, read_policy, reference_for
+from prefloop.models import load_base, load_policy, reference_for
+from prefloop.policies import average, read_policy
 from prefloop.rows import write_tensors
 from prefloop.scoring import response_logps
 

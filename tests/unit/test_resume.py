@@ -9,9 +9,10 @@ from accelerate import Accelerator
 import two_processes
 from prefloop.betas import Batch, Risk
 from prefloop.finetuning import Example, finetune
-from prefloop.models import Lora, add_adapter, load_base
+from prefloop.models import add_adapter, load_base
 from prefloop.optimisation import Optimisation
 from prefloop.partial import Partial, work_of
+from prefloop.policies import Lora
 from prefloop.training import Settings, train
 
 

@@ -18,17 +18,15 @@ from tokenizers.processors import TemplateProcessing
 
 import tiny
 from conftest import ROOT
-from prefloop.feedback import RewardModel, encode
-from prefloop.feedback import Settings as Feedback
+from prefloop.classifiers import RewardModel, encode, load_trainable_classifier
 from prefloop.fetch import count_parameters, fetch
-from prefloop.models import Lora
 from prefloop.optimisation import Optimisation
+from prefloop.policies import Lora
 from prefloop.reward_models import (
     Encoded,
     bradley_terry,
     fit,
     half_of,
-    load_classifier,
     report,
     reward_gaps,
     rewards,
@@ -93,7 +91,7 @@ def bases(manifests, tmp_path_factory) -> dict[str, Path]:
 
 def load(base: Path, settings: Optimisation, max_tokens: int = 128, dtype: torch.dtype = torch.float32):
     torch.manual_seed(0)
-    return load_classifier(base, settings, max_tokens, dtype)
+    return load_trainable_classifier(base, settings.parameters, settings.lora, max_tokens, dtype)
 
 
 def encoded(tokenizer, rows: list[dict]) -> list[Encoded]:
@@ -400,7 +398,7 @@ def held_out_of(rows: list[dict], share: float) -> list[dict]:
 
 def scored(manifest: Path, rows: list[dict], batch_size: int = 32) -> np.ndarray:
     """r(chosen) − r(rejected) as the pipeline's feedback gives it."""
-    model = RewardModel(Feedback(kind="reward_model", model=manifest, batch_size=batch_size), 1)
+    model = RewardModel(manifest, batch_size, 1)
     conversations = [row["messages"] for row in rows]
     sides = [np.array(model(conversations, [row[side] for row in rows])) for side in ("chosen", "rejected")]
     return sides[0] - sides[1]

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, Mistra
 from prefloop import heads
 from prefloop.attention import reads_packed
 from prefloop.chat import prompt_ids
-from prefloop.models import Lora, add_adapter, load_policy
+from prefloop.models import add_adapter, load_policy
+from prefloop.policies import Lora
 from prefloop.scoring import response_logits, response_logps, rows_of, tokens_read
 from tiny import ARCHITECTURES
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from prefloop.stats import bootstrap_mean, rank_normalise, spearman
+from prefloop.intervals import mean_interval
+from prefloop.stats import rank_normalise, spearman
 
 
 def test_ranks_are_between_0_and_1_and_ties_share_theirs():
@@ -27,7 +28,7 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
     covered = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        interval = bootstrap_mean(rng.normal(3, 1, (1, 60)), rng, resamples=400)
+        interval = mean_interval(rng.normal(3, 1, (1, 60)), rng, resamples=400)
         covered += interval.low <= 3 <= interval.high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -36,10 +37,10 @@ def test_several_seeds_widen_the_interval_when_runs_differ():
     rng = np.random.default_rng(0)
     same = rng.normal(0, 1, (1, 100)).repeat(3, axis=0)
     shifted = same + np.array([[-1.0], [0.0], [1.0]])
-    narrow, wide = (bootstrap_mean(x, np.random.default_rng(1)) for x in (same, shifted))
+    narrow, wide = (mean_interval(x, np.random.default_rng(1)) for x in (same, shifted))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_invalid_verdicts_do_not_count():
-    interval = bootstrap_mean(np.array([[1.0, np.nan, 0.0]]), np.random.default_rng(0))
+    interval = mean_interval(np.array([[1.0, np.nan, 0.0]]), np.random.default_rng(0))
     assert interval.mean == 0.5

@@ -17,6 +17,7 @@ from prefloop.tabular import (
     MEASURES,
     NAMES,
     SAMPLERS,
+    Draw,
     empirical_gradient,
     exact_gradient,
     incidence,
@@ -24,7 +25,6 @@ from prefloop.tabular import (
     multinomial_draw,
     normal_rewards,
     preference_gap,
-    released_draw,
     simulate,
     unit_rewards,
 )
@@ -63,6 +63,33 @@ def random_instances() -> list[np.ndarray]:
     """300 rewards in [0, 1] of 2 to 50 actions; those of two actions are (0, 1), the hardest."""
     sizes = [2, 3, 5, 10, 20, 50]
     return [unit_rewards(np.random.default_rng(size).random((50, size))) for size in sizes]
+
+
+def released_draw(pairs: int, actions: int, independent: bool) -> Draw:
+    """The draw of the released script, one seed at a time: the same random numbers in the same order.
+
+    It uses torch's global generator: seed it, draw the rewards, then run the samplers one after the other without
+    seeding again. `independent` draws a, then b (as that script does for Unif), else the flattened pairs at once.
+    """
+    upper = np.triu_indices(actions, 1)
+
+    def draw(weights: np.ndarray, preference: np.ndarray, itself: float) -> tuple[np.ndarray, np.ndarray]:
+        table, prefer = np.full((actions, actions), itself), np.full((actions, actions), 0.5)
+        table[upper], prefer[upper] = weights[0], preference[0]
+        table.T[upper], prefer.T[upper] = weights[0], 1 - preference[0]
+        chance = torch.from_numpy(table / table.sum()).float()
+        if independent:
+            a = torch.multinomial(chance.sum(dim=1), pairs, replacement=True)
+            b = torch.multinomial(chance.sum(dim=0), pairs, replacement=True)
+        else:
+            drawn = torch.multinomial(chance.flatten(), pairs, replacement=True)
+            a, b = drawn // actions, drawn % actions
+        first = torch.bernoulli(torch.from_numpy(prefer).float()[a, b]) > 0
+        winner, loser = torch.where(first, a, b), torch.where(first, b, a)
+        wins = torch.bincount(winner * actions + loser, minlength=actions**2).reshape(actions, actions).numpy() / pairs
+        return wins[upper][None], wins.T[upper][None]
+
+    return draw
 
 
 @pytest.mark.parametrize(("sampler", "name"), [("unif", "DPO-Unif"), ("mix_r", "DPO-Mix-R"), ("mix_p", "DPO-Mix-P")])

@@ -8,8 +8,9 @@ import torch
 
 import two_processes
 from prefloop import tracking as tracking_module
-from prefloop.models import Lora, add_adapter, load_base
+from prefloop.models import add_adapter, load_base
 from prefloop.optimisation import start
+from prefloop.policies import Lora
 from prefloop.rows import InputError
 from prefloop.tracking import Tracking, check_trackers, start_trackers
 from prefloop.training import Settings, train

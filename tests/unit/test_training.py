@@ -10,23 +10,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+import tiny
 import two_processes
 from conftest import ROOT
 from prefloop.attention import reads_packed
 from prefloop.betas import BETAS, Risk, Schedule
 from prefloop.heads import is_plain
 from prefloop.losses import LOSSES
-from prefloop.models import (
-    Lora,
-    add_adapter,
-    load_base,
-    load_merged,
-    load_policy,
-    read_policy,
-    reference_for,
-    write_policy,
-)
+from prefloop.models import add_adapter, load_base, load_merged, load_policy, reference_for
 from prefloop.optimisation import batch_order, build_schedule
+from prefloop.policies import Lora, read_policy
 from prefloop.processes import checkpoint_activations, layers_of
 from prefloop.rows import InputError
 from prefloop.scoring import response_logps
@@ -152,26 +145,13 @@ def test_schedule(schedule, expected):
     assert rates == pytest.approx(expected, abs=1e-6)
 
 
-def save(path, model, manifest, lora):
-    write_policy(
-        path,
-        model=model,
-        lora=lora,
-        manifest=manifest,
-        round=1,
-        seed=0,
-        beta_state={"rule": "constant"},
-        pairs_sha256="",
-    )
-
-
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 def test_policy_comes_back_from_its_file(manifests, tmp_path, parameters):
     """Scored unmerged and generated from merged, the policy is the one that was trained; its reference the base."""
     lora = Lora(r=4) if parameters == "lora" else None
     settings = Settings(parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=3, batch_size=6)
     _, model = run(manifests["llama"], settings)
-    save(tmp_path / "policy.pt", model, manifests["llama"], lora)
+    tiny.write_policy(tmp_path / "policy.pt", model, manifests["llama"], lora)
     prompts, responses = [[0, 5, 6]] * 2, [[7, 8, 1], [9]]
     with torch.no_grad():
         trained = response_logps(model.eval(), prompts, responses, 2)
@@ -209,7 +189,7 @@ def test_policy_files_that_are_none_are_refused(manifests, tmp_path):
         read_policy(path)
     assert not (tmp_path / "ran").exists()
     model, _ = load_base(manifests["llama"], torch.float32)
-    save(path, model, manifests["llama"], None)
+    tiny.write_policy(path, model, manifests["llama"], None)
     with pytest.raises(InputError, match="trained on base model"):
         load_policy(manifests["qwen"], path, torch.float32, "cpu")
 
@@ -219,7 +199,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
     tolerance."""
     outcome = tmp_path / "two.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "tests/two_processes.py"), str(manifests["llama"]), str(outcome)]
+    command += [str(ROOT / "tests/helpers/two_processes.py"), str(manifests["llama"]), str(outcome)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT, Workdir
 from pages import follow
-from prefloop.models import read_policy
+from prefloop.policies import read_policy
 from prefloop.rows import read_rows
 
 WORDS = ["gap_per_token", "nca", "odpo", "spread", "nash_md", "gaussian_thompson", "program", "lengths", "annotated"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT, Workdir
-from prefloop.models import read_policy
+from prefloop.policies import read_policy
 from prefloop.questions import FIGURES, OF_JUDGES, TABLES
 
 METHODS = ["two_arms", "uniform"]

@@ -16,8 +16,8 @@ import torch
 
 from conftest import ROOT
 from prefloop.launching import launch
-from prefloop.models import read_policy
 from prefloop.partial import read_state
+from prefloop.policies import read_policy
 from prefloop.rows import write_rows
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from conftest import ROOT
-from prefloop.models import read_policy
+from prefloop.policies import read_policy
 from prefloop.rows import read_rows
 
 PRESETS = list(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["methods"])

@@ -19,11 +19,12 @@ from conftest import ROOT, TINY, merge
 from judge_server import JudgeServer
 from prefloop.chat import load_tokenizer
 from prefloop.checks import checked, load_schema
+from prefloop.classifiers import RewardModel
 from prefloop.clusters import read_clusters, write_clusters
 from prefloop.config import flags, in_words
-from prefloop.feedback import RewardModel, Settings
 from prefloop.fetch import PACKAGE, fetch
-from prefloop.models import load_base, read_policy
+from prefloop.models import load_base
+from prefloop.policies import read_policy
 from prefloop.rows import InputError, read_json
 
 SOURCES = [path for part in ("workflow", "benchmarks") for path in sorted((ROOT / part).rglob("*.py"))]
@@ -97,7 +98,7 @@ def test_a_models_own_code_runs_only_if_config_says_so(with_code, tmp_path):
     manifest = tmp_path / "fetched/manifest.json"
     loaders = [
         lambda: load_base(manifest, torch.float32),
-        lambda: RewardModel(Settings(kind="reward_model", model=manifest), 1),
+        lambda: RewardModel(manifest, 1, 1),
     ]
     for load in loaders:
         with pytest.raises(InputError, match="trust_remote_code|custom code"):
@@ -244,7 +245,7 @@ def test_files_of_any_name_work(workdir, model_folders):
     workdir.configure(
         policy={"model": name},
         prompts={"source": f"{name}.jsonl", "take": None},
-        evaluation={"evaluator": {"kind": "judge", "judge": judge}, "target": {"measure": "win"}},
+        evaluation={"evaluator": {"kind": "judge", "judge": judge}},
     )
     listed = workdir.run("--dry-run", "--printshellcmds")
     assert listed.returncode == 0, listed.stdout

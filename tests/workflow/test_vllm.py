@@ -176,7 +176,7 @@ from pathlib import Path
 
 import torch
 
-from prefloop.engines import Vllm, VllmSettings
+from prefloop.vllm_engine import Vllm, VllmSettings
 from prefloop.samplers import POLICY, REFERENCE
 from prefloop.sampling import Decoding
 

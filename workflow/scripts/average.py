@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from _program import run
-from prefloop.models import average, is_trained, load_base, read_policy
+from prefloop.models import load_base
+from prefloop.policies import average, is_trained, read_policy
 from prefloop.progress import Summary
 from prefloop.rows import write_tensors
 

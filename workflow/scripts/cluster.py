@@ -9,9 +9,10 @@ from _program import run
 from prefloop.chat import load_tokenizer
 from prefloop.clusters import assign, cluster, elbow, embed, plane, write_clusters
 from prefloop.costs import CostMeter
-from prefloop.models import default_device, parameter_count
+from prefloop.manifests import parameter_count, trusted
+from prefloop.models import default_device
 from prefloop.progress import Progress, Summary
-from prefloop.rows import InputError, read_json, read_rows, whole
+from prefloop.rows import InputError, read_rows, whole
 from prefloop.startup import import_transformers
 
 
@@ -50,11 +51,10 @@ def main(
         raise InputError(f"clusters.k: {k!r}, expected a whole number of 1 or more, or elbow")
     torch.set_num_threads(threads)
     meter = CostMeter("cluster", parameter_count(model), default_device())
-    remote = read_json(model).get("trust_remote_code", False)
     rows, evaluated = (read_rows(path, ["prompt_id", "messages"]) for path in (prompts, held_out))
-    tokenizer = load_tokenizer(model.parent, remote)
+    tokenizer = load_tokenizer(model.parent, trusted(model))
     network = import_transformers().AutoModel.from_pretrained(
-        model.parent, dtype=torch.float32, trust_remote_code=remote
+        model.parent, dtype=torch.float32, trust_remote_code=trusted(model)
     )
     network.to(default_device()).eval()
     embeddings, tokens = embed(network, tokenizer, texts_of(rows), batch_size)

@@ -10,7 +10,8 @@ from prefloop.batching import batches_by_length
 from prefloop.chat import eos_ids, prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.divergence import divergences
-from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
+from prefloop.manifests import parameter_count
+from prefloop.models import default_device, load_policy, reference_for, resolve_dtype
 from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.sampling import Decoding, Voice, generate

@@ -12,14 +12,16 @@ from _program import run
 from prefloop.batching import batches_by_length
 from prefloop.chat import eos_ids, load_tokenizer, prompt_ids
 from prefloop.costs import CostMeter
-from prefloop.engines import Transformers, Vllm, VllmSettings, engine_for
-from prefloop.models import default_device, generation_config, parameter_count, resolve_dtype
+from prefloop.engines import Transformers, engine_for
+from prefloop.manifests import parameter_count, trusted
+from prefloop.models import default_device, generation_config, resolve_dtype
 from prefloop.progress import Progress, Summary
-from prefloop.rows import InputError, choice, has_pair, read_json, read_rows, write_rows
+from prefloop.rows import InputError, choice, has_pair, read_rows, write_rows
 from prefloop.samplers import SAMPLERS, Component, Sampling
 from prefloop.sampling import Decoding
 from prefloop.seeds import rng_for, seed_for
 from prefloop.shards import Shard
+from prefloop.vllm_engine import Vllm, VllmSettings
 
 Wanted = tuple[int, int, Component]  # prompt's place, response's number, what the response comes from
 
@@ -73,7 +75,7 @@ def main(
         coins = rng_for(seed, "sampler", stream, row["prompt_id"]).random(sampling.n).tolist()
         components = sampler(sampling.n, coins, sampling.mixp)
         wanted += [(i, number, component) for number, component in enumerate(components)]
-    tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
+    tokenizer = load_tokenizer(model.parent, trusted(model))
     if sampling.sampler == "dataset":
         mine = set(shard.take(range(len(rows))))
         found = given_responses(tokenizer, rows, [one for one in wanted if one[0] in mine], prompts)

@@ -9,9 +9,11 @@ from _program import run
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.gradients import draw, pair_gradient
+from prefloop.manifests import parameter_count
 from prefloop.metrics import METRICS
-from prefloop.models import Lora, default_device, load_trainable, parameter_count, resolve_dtype
+from prefloop.models import default_device, load_trainable, resolve_dtype
 from prefloop.pairs import all_pairs, read_responses, to_columns
+from prefloop.policies import Lora
 from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, read_rows, write_rows
 from prefloop.scoring import response_logps, tokens_read

@@ -6,7 +6,7 @@ from _program import run
 from prefloop.costs import CostMeter
 from prefloop.feedback import Settings, contest
 from prefloop.progress import Summary
-from prefloop.rows import InputError, check_known, read_json, read_rows, write_rows
+from prefloop.rows import InputError, check_known, read_rows, write_rows
 
 RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]
 
@@ -82,8 +82,9 @@ def main(
 def chosen_responses(rows: list[dict], manifest: Path) -> dict[str, dict]:
     """The data set's preferred response of each prompt, in the form of a sample."""
     from prefloop.chat import load_tokenizer
+    from prefloop.manifests import trusted
 
-    count = load_tokenizer(manifest.parent, read_json(manifest).get("trust_remote_code", False))
+    count = load_tokenizer(manifest.parent, trusted(manifest))
     return {
         row["prompt_id"]: {
             "prompt_id": row["prompt_id"],

@@ -8,7 +8,8 @@ from _program import run
 from prefloop.batching import batches_by_length
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
-from prefloop.models import default_device, load_policy, parameter_count, reference_for, resolve_dtype
+from prefloop.manifests import parameter_count
+from prefloop.models import default_device, load_policy, reference_for, resolve_dtype
 from prefloop.progress import Progress, Summary
 from prefloop.rows import InputError, by_prompt, check_known, read_rows, write_rows
 from prefloop.scoring import response_logps, tokens_read

@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 from _program import run
 from prefloop.chat import load_tokenizer
+from prefloop.manifests import trusted
 from prefloop.progress import Progress, Summary
 from prefloop.prompts import (
     Columns,
@@ -24,7 +25,7 @@ from prefloop.prompts import (
     unique,
     without_void_pairs,
 )
-from prefloop.rows import InputError, read_json, row_at, write_rows
+from prefloop.rows import InputError, row_at, write_rows
 from prefloop.seeds import rng_for
 
 PART = 1000  # rows in memory at once
@@ -70,7 +71,7 @@ def main(
     """
     template = parse_template(messages_template) if messages_template is not None else None
     check_settings(format, columns, template)
-    tokenizer = load_tokenizer(model.parent, read_json(model).get("trust_remote_code", False))
+    tokenizer = load_tokenizer(model.parent, trusted(model))
     raw = prompt_rows(read_source(source, packaged, subset, split), format, columns, template)
     train.parent.mkdir(parents=True, exist_ok=True)
     # In a source's order; the split is not, and needs them all.

@@ -10,25 +10,17 @@ import torch
 from tyro.conf import arg
 
 from _program import run
+from prefloop.classifiers import RewardModel, encode, load_trainable_classifier
 from prefloop.costs import CostMeter
-from prefloop.feedback import RewardModel, Settings, encode
 from prefloop.fetch import write_model
-from prefloop.models import default_device, parameter_count
+from prefloop.manifests import parameter_count
+from prefloop.models import default_device
 from prefloop.optimisation import Optimisation, start, write_steps
 from prefloop.partial import Partial, work_of
 from prefloop.processes import Running, checkpoint_activations, together
 from prefloop.progress import Summary
 from prefloop.prompts import Columns, check_settings, prompt_rows, read_source, without_void_pairs
-from prefloop.reward_models import (
-    Encoded,
-    fit,
-    half_of,
-    load_classifier,
-    report,
-    reward_gaps,
-    split_by_conversation,
-    warning,
-)
+from prefloop.reward_models import Encoded, fit, half_of, report, reward_gaps, split_by_conversation, warning
 from prefloop.rows import InputError, sha256_of, write_json
 from prefloop.seeds import rng_for, seed_for
 from prefloop.tracking import Tracking, start_trackers
@@ -99,7 +91,8 @@ def main(
         raise InputError(f"reward_models: {source} has no preference pair in part {part}; {account}")
     rows = [rows[i] for i in rng_for(seed, "reward_model", "take").permutation(len(rows))[:take]]
     training, unseen = split_by_conversation(rows, held_out, rng_for(seed, "reward_model", "split"))
-    model, tokenizer = load_classifier(base, settings, max_tokens, dtype)
+    start_from = base, settings.parameters, settings.lora, max_tokens, dtype
+    model, tokenizer = load_trainable_classifier(*start_from)
     encoded = [
         [Encoded(*(encode(tokenizer, r["messages"], r[s]) for s in ("chosen", "rejected"))) for r in part_rows]
         for part_rows in (training, unseen)
@@ -127,12 +120,13 @@ def main(
     if not accelerator.is_main_process:
         return None
     meter.train(settings.epochs * sum(pair.tokens for pair in encoded[0]))
-    model, _ = load_classifier(base, settings, max_tokens, dtype)  # whole again, if it was trained in shards
+    model, _ = load_trainable_classifier(*start_from)  # whole again, if it was trained in shards
     model.load_state_dict(weights)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     write_model(merged.to(torch.float32), tokenizer, manifest, base, "reward model on")
-    saved = RewardModel(Settings(kind="reward_model", model=manifest), threads)  # as whoever asks it will read it
-    gaps = reward_gaps(saved.model, saved.tokenizer, encoded[1], 2 * settings.micro_batch_size)
+    batch_size = 2 * settings.micro_batch_size
+    saved = RewardModel(manifest, batch_size, threads)  # as whoever asks it will read it
+    gaps = reward_gaps(saved.model, saved.tokenizer, encoded[1], batch_size)
     meter.forward(sum(pair.tokens for pair in encoded[1]))
     longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])
     found = {"trained_pairs": len(training)} | report(gaps, longer, rng_for(seed, "reward_model", "report"))

@@ -11,16 +11,11 @@ from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.fetch import write_model
 from prefloop.finetuning import Example, finetune
-from prefloop.models import (
-    default_device,
-    load_merged,
-    load_trainable,
-    parameter_count,
-    policy_content,
-    trained_weights,
-)
+from prefloop.manifests import parameter_count
+from prefloop.models import default_device, load_merged, load_trainable
 from prefloop.optimisation import Optimisation, start, write_steps
 from prefloop.partial import Partial, work_of
+from prefloop.policies import policy_content, trained_weights
 from prefloop.processes import Running, checkpoint_activations
 from prefloop.progress import Summary
 from prefloop.rows import InputError, read_rows, sha256_of, write_tensors

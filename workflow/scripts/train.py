@@ -11,18 +11,11 @@ from _program import run
 from prefloop.chat import prompt_ids
 from prefloop.costs import CostMeter
 from prefloop.losses import asks_for
-from prefloop.models import (
-    default_device,
-    is_trained,
-    load_trainable,
-    parameter_count,
-    policy_content,
-    read_policy,
-    replace_adapter,
-    trained_weights,
-)
+from prefloop.manifests import parameter_count
+from prefloop.models import default_device, load_trainable
 from prefloop.optimisation import start, write_steps
 from prefloop.partial import Partial, work_of
+from prefloop.policies import is_trained, policy_content, read_policy, replace_adapter, trained_weights
 from prefloop.processes import Running, checkpoint_activations
 from prefloop.progress import Summary
 from prefloop.rows import InputError, read_rows, sha256_of, whole, write_tensors

@@ -66,6 +66,17 @@ def asks_judge(config: dict) -> bool:
     return any(feedback["kind"] == "judge" for feedback in asked(config)[:-1])
 
 
+def gives_rewards(feedback: dict) -> bool:
+    """Whether a feedback gives a response a number of its own; a judge and the data set only prefer one to another."""
+    return feedback["kind"] not in ("judge", "dataset")
+
+
+def target_measure(config: dict) -> str:
+    """What table cost_to_reach reads: config's word, or for auto the evaluator's reward if there is one, else win."""
+    word, evaluator = config["evaluation"]["target"]["measure"], config["evaluation"]["evaluator"]
+    return word if word != "auto" else "reward" if gives_rewards(evaluator) else "win"
+
+
 def trained_here(config: dict) -> list[str]:
     """Names of the reward models that the experiment trains because somebody asks them."""
     named = [model_of(feedback) or "" for feedback in asked(config)]

@@ -5,7 +5,7 @@ Snakemake reads this at every start, so nothing heavy is imported here.
 
 import math
 
-from prefloop.config import HUB_ID, TRAINED, exports_of, of_method, repository_of
+from prefloop.config import HUB_ID, TRAINED, exports_of, gives_rewards, of_method, repository_of, target_measure
 from prefloop.experiment import CHOSEN
 from prefloop.presence import lines_up_to
 from prefloop.registries import registry_words
@@ -88,7 +88,7 @@ def impossible_evaluation(config: dict) -> list[str]:
 
 def impossible_figures(config: dict) -> list[str]:
     """Figures and tables for which the compared methods, or who rewards them, have nothing to show."""
-    figures, tables, target = config["figures"], config["tables"], config["evaluation"]["target"]["measure"]
+    figures, tables, target = config["figures"], config["tables"], target_measure(config)
     settings = [of_method(config, method) for method in config["compare"] if method in config["methods"]]
     problems = []
     if "cluster_counts" in figures and not any(s["bandit"]["allocation"] not in AT_RANDOM for s in settings):
@@ -99,7 +99,7 @@ def impossible_figures(config: dict) -> list[str]:
             "parameters; compare another first, or leave the figure out"
         )
     judged = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
-    unpriced = [name for name, who in judged.items() if who["kind"] in ("judge", "dataset")]
+    unpriced = [name for name, who in judged.items() if not gives_rewards(who)]
     if "cost_to_reach" in tables and target in unpriced:
         others = " or ".join(name for name in ("win", "feedback", "reward") if name not in unpriced)
         problems.append(

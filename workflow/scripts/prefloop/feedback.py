@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prefloop.chat import PLAIN_TEMPLATE
 from prefloop.judges import Judging, LocalJudge, ServerJudge
 from prefloop.progress import Progress
-from prefloop.rows import InputError, by_prompt, choice, first_line, read_json
+from prefloop.rows import InputError, by_prompt, choice
 from prefloop.shards import Shard, add
-from prefloop.startup import import_transformers
 from prefloop.verdicts import Messages, Verdict, report
+
+if TYPE_CHECKING:  # torch is not needed for functions, which are most of what is asked
+    from prefloop.classifiers import RewardModel
 
 
 @dataclass
@@ -74,78 +76,13 @@ def what(error: BaseException) -> str:
     return f"{text}, in {own[-1][0].name}, line {own[-1][1]}" if own else text
 
 
-class RewardModel:
-    """A one-logit sequence classifier as a function of (prompts, responses), batched by length.
+def load_reward_model(settings: Settings, threads: int) -> "RewardModel":
+    """The classifier `model` as a function of (prompts, responses); InputError if none is given."""
+    from prefloop.classifiers import RewardModel
 
-    Reads each conversation as `encode` says; its rewards are logits, in float32. Raises InputError if the folder has no
-    trained classifier of one logit. `tokens`, `parameters` and `device` are what the cost meter reads.
-    """
-
-    def __init__(self, settings: Settings, threads: int):
-        import torch
-
-        from prefloop.models import default_device, parameter_count
-
-        if settings.model is None:
-            raise InputError("feedback.model: kind reward_model needs a model")
-        transformers = import_transformers()
-        folder, remote = Path(settings.model).parent, read_json(settings.model).get("trust_remote_code", False)
-        try:
-            self.model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
-                folder, trust_remote_code=remote, output_loading_info=True
-            )
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: no sequence classifier ({first_line(error)})") from error
-        labels, missing = self.model.config.num_labels, sorted(loading["missing_keys"])
-        if labels != 1:
-            raise InputError(f"{folder}: a reward model has one logit, this classifier has {labels}; name another")
-        if missing:
-            raise InputError(f"{folder}: not a trained reward model, it lacks {', '.join(missing)}")
-        # Decoders find a row's last token by the padding token. A model that has none may end its rows in EOS,
-        # which then cannot stand for padding: it reads one response at a time.
-        self.batch_size = settings.batch_size if self.tokenizer.pad_token_id is not None else 1
-        self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self.tokenizer.truncation_side = "left"
-        torch.set_num_threads(threads)
-        self.device, self.tokens, self.parameters = default_device(), 0, parameter_count(settings.model)
-        self.model.to(self.device).eval()
-
-    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-        import torch
-
-        from prefloop.batching import batches_by_length
-
-        encoded = [encode(self.tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
-        lengths = [len(e["input_ids"]) for e in encoded]
-        rewards = [0.0] * len(encoded)
-        with Progress("reward model", len(encoded), "response") as progress:
-            for batch in batches_by_length(lengths, self.batch_size):
-                rows = [encoded[i] for i in batch]
-                padded = self.tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt").to(self.device)
-                with torch.no_grad():
-                    logits = self.model(**padded).logits[:, 0].float()
-                for i, reward in zip(batch, logits.tolist(), strict=True):
-                    rewards[i] = reward
-                progress.update(len(batch), sum(lengths[i] for i in batch))
-        self.tokens += sum(lengths)
-        return rewards
-
-
-def encode(tokenizer, messages: Messages, response: str) -> dict:
-    """A conversation and a response to it as a reward model reads them.
-
-    In its chat template; an encoder without one as a text pair, a decoder without one in the plain template. Too
-    long a conversation loses its start, and the response nothing unless it is too long by itself.
-    """
-    if tokenizer.chat_template is None and tokenizer.cls_token is not None:
-        question = "\n".join(message["content"] for message in messages)
-        fits = len(tokenizer("", response, verbose=False)["input_ids"]) < tokenizer.model_max_length
-        return tokenizer(question, response, truncation="only_first" if fits else True)
-    conversation = [*messages, {"role": "assistant", "content": response}]
-    template = tokenizer.chat_template or PLAIN_TEMPLATE
-    text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
-    return tokenizer(text, add_special_tokens=False, truncation=True)
+    if settings.model is None:
+        raise InputError("feedback.model: kind reward_model needs a model")
+    return RewardModel(settings.model, settings.batch_size, threads)
 
 
 def load_judge(settings: Settings, threads: int) -> LocalJudge | ServerJudge:
@@ -165,7 +102,7 @@ def load_nothing(settings: Settings, threads: int) -> None:
 # (prefloop.judges), or None for the data set's own preference. What one kind alone is told has a setting of its name.
 FEEDBACK: dict[str, Callable[[Settings, int], object]] = {
     "function": load_function,
-    "reward_model": RewardModel,
+    "reward_model": load_reward_model,
     "judge": load_judge,
     "dataset": load_nothing,
 }

@@ -59,7 +59,8 @@ class LocalJudge:
     def __init__(self, settings: Judging, manifest: Path, threads: int, batch_size: int):
         import torch
 
-        from prefloop.models import default_device, load_base, parameter_count, resolve_dtype
+        from prefloop.manifests import parameter_count
+        from prefloop.models import default_device, load_base, resolve_dtype
 
         self.settings, self.batch_size = settings, batch_size
         self.template = read_template(settings.template)

@@ -1,32 +1,17 @@
-"""Policies: a base model in a folder, and what training added to it in a policy.pt."""
+"""Loading models: a base model from its folder, and policies as what policy.pt makes of it."""
 
 import contextlib
-import dataclasses
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from prefloop.chat import load_tokenizer
-from prefloop.processes import together
-from prefloop.rows import InputError, first_line, read_json, read_tensors, write_tensors
+from prefloop.manifests import trusted
+from prefloop.policies import Lora, check_base, is_trained, read_policy
+from prefloop.rows import InputError, first_line
 from prefloop.startup import import_transformers
 
-FORMAT = "prefloop-policy-1"
 DTYPES = ("auto", "bfloat16", "float32")
-
-
-@dataclass
-class Lora:
-    """Low-rank adapters on every linear layer but the language-model head (Hu et al. 2021)."""
-
-    r: int = 16
-    """Rank of each adapter."""
-    alpha: float = 32.0
-    """Scale: an adapter's output is multiplied by alpha / r."""
-    dropout: float = 0.0
-    """Probability of dropping an adapter's input during training."""
 
 
 def default_device() -> str:
@@ -49,7 +34,7 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
 def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
     """The model whose folder holds `manifest`, and its tokenizer; `attention` is transformers' implementation."""
     transformers = import_transformers()
-    folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
+    folder, remote = Path(manifest).parent, trusted(manifest)
     try:
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -71,7 +56,7 @@ def load_base(manifest: Path, dtype: torch.dtype, attention: str | None = None):
 def generation_config(manifest: Path):
     """The generation config of the model whose folder holds `manifest`, without its weights."""
     transformers = import_transformers()
-    folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
+    folder, remote = Path(manifest).parent, trusted(manifest)
     if (folder / "generation_config.json").is_file():
         return transformers.GenerationConfig.from_pretrained(folder)
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
@@ -106,11 +91,6 @@ def load_merged(manifest: Path, policy: Path, dtype: torch.dtype, device: str):
     return model.to(dtype).to(device).eval(), tokenizer
 
 
-def is_trained(policy: Path) -> bool:
-    """Whether a policy file is a policy.pt rather than the manifest of the base model."""
-    return Path(policy).suffix == ".pt"
-
-
 def add_trained(model, saved: dict, manifest: Path, policy: Path, name: str = "default"):
     """Put a policy.pt's weights onto its base model: an adapter called `name`, or all parameters."""
     check_base(saved, manifest, policy)
@@ -122,15 +102,6 @@ def add_trained(model, saved: dict, manifest: Path, policy: Path, name: str = "d
     model = add_adapter(model, Lora(**saved["adapter"]), name)
     set_peft_model_state_dict(model, saved["state_dict"], adapter_name=name)
     return model
-
-
-def check_base(saved: dict, manifest: Path, policy: Path) -> None:
-    """Raise InputError if a policy.pt's content was trained on another base model than the manifest's."""
-    base = read_json(manifest)["sha256"]
-    if saved["base_model"] != base:
-        raise InputError(
-            f"{policy}: trained on base model {saved['base_model'][:12]}, but {manifest} is {base[:12]}; make it again"
-        )
 
 
 def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM"):
@@ -163,21 +134,6 @@ def load_trainable(manifest: Path, policy: Path, parameters: str, lora: Lora, dt
     return network, tokenizer
 
 
-def replace_adapter(folder: Path, network, state: dict | None) -> None:
-    """Put the trained adapter where an older one may lie, under its name only when whole; none if all was trained.
-
-    `state` are the adapter's weights as `trained_weights` gathered them.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    for stale in (folder, partial):
-        shutil.rmtree(stale, ignore_errors=True)
-    if state is not None:
-        settings = network.peft_config["default"]
-        settings.target_modules = sorted(settings.target_modules)  # a set, written in another order each time
-        network.save_pretrained(partial, state_dict=state)
-        partial.rename(folder)
-
-
 def reference_for(network, policy: Path, reference: Path, manifest: Path, dtype: torch.dtype, device: str):
     """The model that speaks for the reference beside a loaded policy, and a context in which it does.
 
@@ -204,78 +160,3 @@ def adapter(network, name: str):
         yield
     finally:
         network.set_adapter("default")
-
-
-def average(reference: dict | None, policy: dict, decay: float, initial: dict | None = None) -> dict:
-    """decay·reference + (1 − decay)·policy as the content of a policy.pt: the reference `ema` of the next round.
-
-    `reference` is None for the initial policy, whose parameters are `initial` where all of them are trained.
-    Adapters are averaged as what they add to the weights, B·A, and not factor by factor: the factors of both are
-    stacked, so that ranks add up (the initial policy adds nothing).
-    """
-    state = policy["state_dict"]
-    if policy["adapter"] is None:
-        old = reference["state_dict"] if reference else initial
-        mixed = {name: decay * old[name].float() + (1 - decay) * new.float() for name, new in state.items()}
-        return policy | {"state_dict": mixed}
-    shape, mixed = policy["adapter"], {}
-    for name, new in state.items():
-        new = (1 - decay) * new if "lora_B" in name else new
-        if reference:
-            old = reference["state_dict"][name]
-            new = torch.cat([decay * old, new], dim=1) if "lora_B" in name else torch.cat([old, new], dim=0)
-        mixed[name] = new.contiguous()
-    rank = shape["r"] + (reference["adapter"]["r"] if reference else 0)
-    return policy | {"state_dict": mixed, "adapter": shape | {"r": rank, "alpha": shape["alpha"] * rank / shape["r"]}}
-
-
-def trained_weights(model, lora: Lora | None) -> dict:
-    """A model's weights (the adapters' alone with LoRA) by name, whole and on the CPU; every process has to ask."""
-    state = model.state_dict()
-    return {name: together(tensor) for name, tensor in state.items() if lora is None or "lora_" in name}
-
-
-def policy_content(
-    *,
-    model,
-    weights: dict,
-    lora: Lora | None,
-    manifest: Path,
-    round: int,
-    seed: int,
-    beta_state: dict | None = None,
-    pairs_sha256: str,
-) -> dict:
-    """The content of a policy.pt: `trained_weights`, and where they come from."""
-    if lora is not None:
-        from peft import get_peft_model_state_dict
-
-        weights = get_peft_model_state_dict(model, state_dict=weights)
-    return {
-        "format": FORMAT,
-        "base_model": read_json(manifest)["sha256"],
-        "adapter": None if lora is None else dataclasses.asdict(lora),
-        "state_dict": weights,
-        "round": round,
-        "seed": seed,
-        "beta_state": beta_state,
-        "pairs_sha256": pairs_sha256,
-    }
-
-
-def write_policy(path: Path, *, model, lora: Lora | None, **whence) -> None:
-    """Write the policy that `model` is now, in one process, as policy.pt; `whence` is as for `policy_content`."""
-    write_tensors(path, policy_content(model=model, weights=trained_weights(model, lora), lora=lora, **whence))
-
-
-def read_policy(path: Path) -> dict:
-    """Read a policy.pt without executing anything in it; InputError if it is not one."""
-    saved = read_tensors(path)
-    if saved.get("format") != FORMAT:
-        raise InputError(f"{path}: not a policy of format {FORMAT}")
-    return saved
-
-
-def parameter_count(manifest: Path) -> int:
-    """Parameters of a fetched model, from its manifest."""
-    return read_json(manifest)["parameters"]

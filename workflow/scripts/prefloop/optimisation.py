@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prefloop.models import Lora, resolve_dtype
+from prefloop.models import resolve_dtype
 from prefloop.partial import Partial
+from prefloop.policies import Lora
 from prefloop.processes import spread, together
 from prefloop.progress import Progress
 from prefloop.rows import InputError, whole, write_rows

@@ -1,7 +1,6 @@
 """Training a reward model on preference pairs, and what it is worth on pairs it has not seen."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.batching import batches_by_length
-from prefloop.models import add_adapter
+from prefloop.intervals import mean_interval
 from prefloop.optimisation import Optimisation, global_step, optimise
 from prefloop.progress import Progress
 from prefloop.prompts import identity
-from prefloop.rows import InputError, first_line, read_json
+from prefloop.rows import InputError
 from prefloop.seeds import seed_for
-from prefloop.startup import import_transformers
-from prefloop.stats import bootstrap_mean
 
 BINS = 5  # of the calibration table, by confidence from ½ to 1
 
@@ -31,32 +28,6 @@ class Encoded(NamedTuple):
     @property
     def tokens(self) -> int:
         return len(self.chosen["input_ids"]) + len(self.rejected["input_ids"])
-
-
-def load_classifier(manifest: Path, settings: Optimisation, max_tokens: int, dtype: torch.dtype):
-    """The base model with a new head of one logit, in float32 where it is trained, and its tokenizer."""
-    transformers = import_transformers()
-    folder, remote = Path(manifest).parent, read_json(manifest).get("trust_remote_code", False)
-    full = settings.parameters == "full"
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, trust_remote_code=remote, dtype=torch.float32 if full else dtype
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: no model that transformers can make a classifier of ({first_line(error)})"
-        ) from error
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    tokenizer.truncation_side = "left"
-    positions = getattr(model.config, "max_position_embeddings", None) or max_tokens
-    tokenizer.model_max_length = min(max_tokens, tokenizer.model_max_length, positions)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model = model if full else add_adapter(model, settings.lora, task="SEQ_CLS")
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # the new head too, which came in the base's dtype
-            parameter.data = parameter.data.float()
-    return model, tokenizer
 
 
 def half_of(rows: list[dict], part: str) -> list[dict]:
@@ -167,10 +138,10 @@ def report(gaps: np.ndarray, length_differences: np.ndarray, rng: np.random.Gene
     ]
     return {
         "held_out_pairs": len(gaps),
-        "accuracy": list(bootstrap_mean(right, rng)),
+        "accuracy": list(mean_interval(right, rng)),
         "longer_wins": float(longer.mean()),
         "shorter_wins": float(1 - longer.mean()),
-        "lead_over_length": list(bootstrap_mean(right - baseline, rng)),
+        "lead_over_length": list(mean_interval(right - baseline, rng)),
         "log_loss": float(np.logaddexp(0, -gaps).mean()),
         "calibration_error": sum(bin["pairs"] * abs(bin["confidence"] - bin["accuracy"]) for bin in table) / len(gaps),
         "calibration": table,

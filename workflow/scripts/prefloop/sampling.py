@@ -53,6 +53,8 @@ def generate(
     inverting its distribution function, so what is random in a response is its own; a response that reaches no
     EOS is cut at their end. Prompts run once and their cache is repeated; finished rows leave the batch.
     """
+    from prefloop.caches import make_room  # which imports transformers, as some that sample by themselves do not
+
     device = next(voices[0].model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_pad(prompts, pad))
     # An index, not the number 1: a slice is not contiguous, and PyTorch would then copy the head once a prompt.
@@ -62,6 +64,7 @@ def generate(
     repeated = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     for cache in caches:
         cache.batch_select_indices(repeated)
+        make_room(cache, uniforms.shape[1])
     logits, mask = logits[repeated], mask[repeated]
     uniforms, eos_tokens = uniforms.to(device), torch.tensor(eos, device=device)
     responses: list[list[int]] = [[] for _ in range(len(uniforms))]
@@ -108,9 +111,9 @@ def next_tokens(logits: Tensor, uniforms: Tensor, decoding: Decoding) -> Tensor:
     """
     if decoding.temperature == 0:
         return logits.argmax(dim=1)
-    logits = logits.float() / decoding.temperature
+    logits = logits.to(torch.float32, copy=True).div_(decoding.temperature)
     if decoding.top_k is None and decoding.top_p >= 1:
-        return invert(torch.softmax(logits, dim=1), uniforms)
+        return invert(logits.sub_(logits.amax(dim=1, keepdim=True)).exp_(), uniforms)
     vocabulary = logits.shape[1]
     size = min(decoding.top_k or NUCLEUS_GUESS, vocabulary)
     top, tokens = logits.topk(size, dim=1)
@@ -138,7 +141,7 @@ def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     """
     size = weights.shape[1]
     blocks = F.pad(weights, (0, -size % BLOCK)).unflatten(1, (-1, BLOCK))
-    sums = blocks.sum(dim=2, dtype=torch.float64)
+    sums = blocks.sum(dim=2).double()
     block, left = exceeding(sums, uniforms[:, None] * sums.sum(dim=1, keepdim=True))
     within = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK)).squeeze(1).double()
     return (block * BLOCK + exceeding(within, left)[0]).squeeze(1)

@@ -1,4 +1,4 @@
-"""Ranks, correlations and bootstrap intervals, from rows and nothing else."""
+"""Ranks, their correlation, and what an interval is."""
 
 from typing import NamedTuple
 
@@ -30,25 +30,3 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     if ranks_x.nunique() < 2 or ranks_y.nunique() < 2:
         return float("nan")
     return float(np.corrcoef(ranks_x, ranks_y)[0, 1])
-
-
-def bootstrap_mean(
-    values: np.ndarray, rng: np.random.Generator, resamples: int = 2000, level: float = 0.95
-) -> Interval:
-    """The mean of `values` [seeds, prompts] and its percentile bootstrap interval; NaN marks an invalid verdict.
-
-    Prompts are resampled jointly for all seeds (the seeds answered the same prompts); with more than one
-    seed, seeds are resampled too, so that the interval speaks of new seeds and new prompts.
-    """
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    seeds, prompts = values.shape
-    if not np.isfinite(values).any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    means = []
-    for _ in range(resamples):
-        drawn = values[:, rng.integers(prompts, size=prompts)]
-        drawn = drawn[rng.integers(seeds, size=seeds)] if seeds > 1 else drawn
-        valid = drawn[np.isfinite(drawn)]
-        means.append(valid.mean() if len(valid) else np.nan)
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.nanmean(values)), float(low), float(high))

@@ -249,17 +249,17 @@ def time_left(status: Status, now: float) -> tuple[float | None, list[str]]:
     ahead = [job for job in status.jobs if job.state != "done"]
     if not ahead:
         return 0.0, []
-    if not taken:
-        return None, sorted({kind(job.stage) for job in ahead})
-    total, unknown = 0.0, set()
+    total, known, unknown = 0.0, False, set()
     for job in ahead:
         said = seconds_left(job.last) if job.state == "running" else None
         if said is not None:
-            total += max(0.0, said - (now - job.changed))
+            total, known = total + max(0.0, said - (now - job.changed)), True
         elif kind(job.stage) in taken:
-            total += statistics.median(taken[kind(job.stage)])
+            total, known = total + statistics.median(taken[kind(job.stage)]), True
         else:
             unknown.add(kind(job.stage))
+    if not known:
+        return None, sorted(unknown)
     since_start = [span for span in spans if span[1] >= status.started]
     return total / parallelism(since_start or spans), sorted(unknown)
 

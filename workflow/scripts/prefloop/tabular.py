@@ -249,32 +249,3 @@ def multinomial(total: int, weights: np.ndarray, rng: np.random.Generator) -> np
     places = np.sort(rest + rng.random(len(rest)))
     cells = np.searchsorted((ends + row[:, None]).ravel(), places, side="right")
     return counts + np.bincount(cells, minlength=counts.size).reshape(counts.shape)
-
-
-def released_draw(pairs: int, actions: int, independent: bool) -> Draw:
-    """The draw of the released script, one seed at a time: the same random numbers in the same order.
-
-    It uses torch's global generator: seed it, draw the rewards, then run the samplers one after the other without
-    seeding again. `independent` draws a, then b (as that script does for Unif), else the flattened pairs at once.
-    """
-    import torch
-
-    upper = np.triu_indices(actions, 1)
-
-    def draw(weights: np.ndarray, preference: np.ndarray, itself: float) -> tuple[np.ndarray, np.ndarray]:
-        table, prefer = np.full((actions, actions), itself), np.full((actions, actions), 0.5)
-        table[upper], prefer[upper] = weights[0], preference[0]
-        table.T[upper], prefer.T[upper] = weights[0], 1 - preference[0]
-        chance = torch.from_numpy(table / table.sum()).float()
-        if independent:
-            a = torch.multinomial(chance.sum(dim=1), pairs, replacement=True)
-            b = torch.multinomial(chance.sum(dim=0), pairs, replacement=True)
-        else:
-            drawn = torch.multinomial(chance.flatten(), pairs, replacement=True)
-            a, b = drawn // actions, drawn % actions
-        first = torch.bernoulli(torch.from_numpy(prefer).float()[a, b]) > 0
-        winner, loser = torch.where(first, a, b), torch.where(first, b, a)
-        wins = torch.bincount(winner * actions + loser, minlength=actions**2).reshape(actions, actions).numpy() / pairs
-        return wins[upper][None], wins.T[upper][None]
-
-    return draw

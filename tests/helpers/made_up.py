@@ -13,7 +13,7 @@ from prefloop.config import flags
 from prefloop.experiment import Experiment
 from prefloop.rows import write_json
 
-SCRIPTS = Path(__file__).parents[1] / "workflow/scripts"
+SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
 
 def experiment_in(root: Path, **changes) -> Experiment:

@@ -1,7 +1,7 @@
 """Train the tiny policy under every β rule, whole and sharded, in as many processes as this runs in; the first writes
 what came out.
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 tests/two_processes.py MANIFEST OUT.pt`
+`python -m torch.distributed.run --standalone --nproc-per-node 2 tests/helpers/two_processes.py MANIFEST OUT.pt`
 """
 
 import sys
@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "workflow/scripts"))
 
 from prefloop.betas import BETAS, Risk, Schedule  # noqa: E402
-from prefloop.models import Lora, add_adapter, load_base  # noqa: E402
+from prefloop.models import add_adapter, load_base  # noqa: E402
+from prefloop.policies import Lora  # noqa: E402
 from prefloop.processes import checkpoint_activations, together  # noqa: E402
 from prefloop.training import Pair, Settings, train  # noqa: E402
 

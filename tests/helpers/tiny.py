@@ -6,6 +6,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from prefloop.policies import Lora, policy_content, trained_weights
+from prefloop.rows import write_tensors
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -71,3 +74,12 @@ def make_reward_model(folder: Path, labels: int = 1, seed: int = 0) -> Path:
     transformers.LlamaForSequenceClassification(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return Path(folder)
+
+
+def write_policy(path: Path, model, manifest: Path, lora: Lora | None, seed: int = 0) -> None:
+    """Write the policy that `model` is now as the policy.pt of round 1."""
+    whence = {"lora": lora, "manifest": manifest, "round": 1, "seed": seed, "pairs_sha256": ""}
+    content = policy_content(
+        model=model, weights=trained_weights(model, lora), beta_state={"rule": "constant"}, **whence
+    )
+    write_tensors(path, content)

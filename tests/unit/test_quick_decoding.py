@@ -1,0 +1,93 @@
+"""Decoding on a CPU: quick models and caches compute what transformers' own do."""
+
+import pytest
+import torch
+from transformers import DynamicCache, Gemma2Config, Gemma2ForCausalLM
+
+from prefloop.batching import positions_of
+from prefloop.caches import RoomyLayer, make_room
+from prefloop.models import load_base
+from prefloop.quick_decoding import NAME, Packed, packs, quicken
+from tiny import ARCHITECTURES
+
+IDS = torch.tensor([[2, 2, 0, 7, 9, 12], [0, 30, 31, 8, 40, 41]])  # the first with two tokens of padding
+MASK = (IDS != 2).long()
+STEPS = torch.tensor([[5, 6, 44], [17, 50, 3]])
+
+
+def decoded(model, room: bool) -> torch.Tensor:
+    """Logits [rows, 4, vocabulary] after two prompts and after each of three tokens more, the last after a swap of the
+    rows, which are swapped back."""
+    mask, found = MASK, []
+    step = model(input_ids=IDS, attention_mask=mask, position_ids=positions_of(mask), use_cache=True)
+    cache = step.past_key_values
+    if room:
+        make_room(cache, 3)
+    for tokens in STEPS.T:
+        found.append(step.logits[:, -1])
+        mask = torch.cat([mask, mask.new_ones(2, 1)], dim=1)
+        if len(found) == 3:
+            swap = torch.tensor([1, 0])
+            cache.batch_select_indices(swap)
+            mask, tokens = mask[swap], tokens[swap]
+        more = {"attention_mask": mask, "position_ids": positions_of(mask)[:, -1:], "past_key_values": cache}
+        step = model(input_ids=tokens[:, None], **more, use_cache=True)
+    return torch.stack([*found, step.logits[swap, -1]], dim=1).float()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_a_quick_model_decodes_as_it_did(architecture, dtype, close, manifests):
+    model = load_base(manifests[architecture], dtype, "eager")[0].eval()
+    plain = decoded(model, room=False)
+    quicken(model)
+    assert model.config._attn_implementation == NAME
+    found = decoded(model, room=True)
+    assert (found - plain).abs().max() <= close * plain.abs().max()
+    assert found.std() > 0.1, "logits that could not be told apart would show nothing"
+
+
+@pytest.mark.skipif(not packs(), reason="this processor multiplies no bfloat16")
+def test_linear_layers_in_bfloat16_are_packed_and_no_others(manifests):
+    model = load_base(manifests["llama"], torch.bfloat16, "eager")[0].eval()
+    linear = sum(type(module) is torch.nn.Linear for module in model.modules())
+    quicken(model)
+    assert sum(type(module) is Packed for module in model.modules()) == linear > 7
+    whole = load_base(manifests["llama"], torch.float32, "eager")[0].eval()
+    quicken(whole)
+    assert not any(type(module) is Packed for module in whole.modules())
+
+
+@torch.no_grad()
+def test_a_model_with_an_attention_of_its_own_keeps_it():
+    """Gemma 2 caps its scores, which a plain attention would leave out."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 90, "attn_logit_softcapping": 0.02}
+    model = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, attn_implementation="eager")).eval()
+    plain = decoded(model, room=False)
+    quicken(model)
+    assert model.config._attn_implementation == "eager"
+    assert torch.allclose(decoded(model, room=True), plain, atol=1e-5)
+
+
+def test_a_cache_with_room_holds_what_a_growing_one_does():
+    torch.manual_seed(0)
+    growing, roomy = DynamicCache(), DynamicCache()
+    first = torch.randn(2, 3, 2, 4, 8)  # keys and values, rows, groups, tokens, size
+    for cache in (growing, roomy):
+        cache.update(*first, 0)
+    make_room(roomy, 5)
+    assert type(roomy.layers[0]) is RoomyLayer
+    place = roomy.layers[0].room[0].data_ptr()
+    for _ in range(5):
+        more = torch.randn(2, 3, 2, 1, 8)
+        for one, other in zip(growing.update(*more, 0), roomy.update(*more, 0), strict=True):
+            assert torch.equal(one, other)
+    assert roomy.layers[0].room[0].data_ptr() == place, "nothing was moved"
+    assert roomy.get_seq_length() == growing.get_seq_length() == 9
+    for cache in (growing, roomy):
+        cache.batch_select_indices(torch.tensor([2, 0]))
+    assert torch.equal(growing.layers[0].keys, roomy.layers[0].keys)
+    assert torch.equal(growing.layers[0].values, roomy.layers[0].values)
