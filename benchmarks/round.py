@@ -46,8 +46,10 @@ def ours(folder: Path) -> int:
     """Run the round anew; the number of pairs trained on."""
     shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
     policy = "results/round/uniform/seed-0/round-1/policy.pt"
-    command = [sys.executable, "-m", "snakemake", policy, "--cores", "all", "--quiet", "all"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    command = [sys.executable, "-m", "snakemake", policy, "--cores", "all"]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout + done.stderr)
     return sum(1 for _ in (folder / policy).with_name("pairs.jsonl").open())
 
 

@@ -1,5 +1,6 @@
 """Attention over sequences that lie end to end, without padding between them; all else in a layer sees tokens only."""
 
+import contextlib
 import inspect
 from collections.abc import Sequence as Listed
 
@@ -18,19 +19,24 @@ def attend(
     """transformers' scaled dot-product attention, and where `sequences` are given one of each after the other.
 
     Then query, key and value are [1, heads, tokens, size], what comes out is [1, tokens, heads, size], and a mask is
-    bool [1, 1, length, length]. Splitting takes no copy, and no sequence pays for the longest one's square.
+    bool [1, 1, length, length]. Splitting takes no copy, and no sequence pays for the longest one's square. On a CPU
+    bfloat16 is attended in float32: forward that takes as long there, backward half as long, and less is rounded.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if sequences is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    lengths = [length for length, _ in sequences]
+    lengths, device, dtype = [length for length, _ in sequences], query.device.type, query.dtype
+    in_float = device == "cpu"
+    if in_float:
+        query, key, value = query.float(), key.float(), value.float()
     parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    found = [
-        sdpa_attention_forward(module, *states, mask, **options)[0]
-        for states, (_, mask) in zip(parts, sequences, strict=True)
-    ]
-    return torch.cat(found, dim=1), None
+    with torch.autocast(device, enabled=False) if in_float else contextlib.nullcontext():
+        found = [
+            sdpa_attention_forward(module, *states, mask, **options)[0]
+            for states, (_, mask) in zip(parts, sequences, strict=True)
+        ]
+    return torch.cat(found, dim=1).to(dtype), None
 
 
 @once_a_model
