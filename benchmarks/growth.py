@@ -25,6 +25,7 @@ from prefloop.models import add_adapter
 from prefloop.optimisation import start
 from prefloop.pairs import all_pairs, to_columns
 from prefloop.policies import Lora
+from prefloop.quick_decoding import quicken
 from prefloop.sampling import Decoding, Voice
 from prefloop.sampling import generate as sample
 from prefloop.tracking import Tracking
@@ -36,7 +37,7 @@ Work = Callable[[], object]
 
 def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_length: float = 1) -> Work:
     """Sampling in batches of 64, as workflow/scripts/generate.py; `length` tokens a response."""
-    model, asked = models()["plain"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
+    model, asked = models()["writer"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
     uniforms = np.random.default_rng(0).random((prompts, responses, length))
 
     def work() -> None:
@@ -51,7 +52,7 @@ def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_lengt
 def perplexity(prompts: int = 4, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
     """Log-probabilities in batches of 64; lengths in those of HH-RLHF's pairs."""
     asked = conversations(prompts, responses, prompt_length, length)
-    return lambda: score(models()["plain"], asked)
+    return lambda: score(models()["reader"], asked)
 
 
 def training(pairs: int = 4, length: float = 1, prompt_length: float = 1) -> Work:
@@ -131,9 +132,10 @@ STAGES: dict[str, tuple[Callable[..., Work], dict[str, list]]] = {
 
 
 def models() -> dict[str, torch.nn.Module]:
-    """A model to read and write with, and one with adapters to train; made when they are first asked for."""
+    """Models to write with, to read with, and with adapters to train; made when they are first asked for."""
     if not LOADED:
-        LOADED["plain"] = new_model(DTYPE)
+        quicken(writer := new_model(DTYPE, attn_implementation="eager"))
+        LOADED["writer"], LOADED["reader"] = writer, new_model(DTYPE)
         LOADED["adapter"] = add_adapter(new_model(DTYPE), Lora(r=16))
     return LOADED
 

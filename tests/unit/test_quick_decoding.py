@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache, Gemma2Config, Gemma2ForCausalLM
 
 from prefloop.batching import positions_of
-from prefloop.caches import RoomyLayer, make_room
+from prefloop.caches import SPARE, RoomyLayer, make_room
 from prefloop.models import load_base
 from prefloop.quick_decoding import NAME, Packed, packs, quicken
 from tiny import ARCHITECTURES
@@ -22,7 +22,7 @@ def decoded(model, room: bool) -> torch.Tensor:
     step = model(input_ids=IDS, attention_mask=mask, position_ids=positions_of(mask), use_cache=True)
     cache = step.past_key_values
     if room:
-        make_room(cache, 3)
+        make_room(cache)
     for tokens in STEPS.T:
         found.append(step.logits[:, -1])
         mask = torch.cat([mask, mask.new_ones(2, 1)], dim=1)
@@ -78,15 +78,17 @@ def test_a_cache_with_room_holds_what_a_growing_one_does():
     first = torch.randn(2, 3, 2, 4, 8)  # keys and values, rows, groups, tokens, size
     for cache in (growing, roomy):
         cache.update(*first, 0)
-    make_room(roomy, 5)
-    assert type(roomy.layers[0]) is RoomyLayer
-    place = roomy.layers[0].room[0].data_ptr()
-    for _ in range(5):
-        more = torch.randn(2, 3, 2, 1, 8)
+    make_room(roomy)
+    layer, moved = roomy.layers[0], []
+    assert type(layer) is RoomyLayer
+    for _ in range(2 * SPARE):
+        place, more = layer.room[0].data_ptr(), torch.randn(2, 3, 2, 1, 8)
         for one, other in zip(growing.update(*more, 0), roomy.update(*more, 0), strict=True):
             assert torch.equal(one, other)
-    assert roomy.layers[0].room[0].data_ptr() == place, "nothing was moved"
-    assert roomy.get_seq_length() == growing.get_seq_length() == 9
+        moved.append(layer.room[0].data_ptr() != place)
+    assert sum(moved) == 1, "room for 64 tokens is made, and for 64 more when it is full"
+    assert moved[SPARE]
+    assert roomy.get_seq_length() == growing.get_seq_length() == 4 + 2 * SPARE
     for cache in (growing, roomy):
         cache.batch_select_indices(torch.tensor([2, 0]))
     assert torch.equal(growing.layers[0].keys, roomy.layers[0].keys)

@@ -208,6 +208,17 @@ def test_before_anything_is_known(tmp_path):
     assert headline(status, START) == "tiny: running, 0 of 1 jobs done; time left: unknown"
 
 
+def test_a_running_stage_is_known_before_any_has_ended(tmp_path):
+    made = Made(tmp_path, methods=["a"], rounds=1)
+    told = "cluster: 40/80 prompts, 5 s, 8 prompts/s, about 5 s left"
+    made.job("cluster", "", "cluster.cost.json", None, 1, told)
+    made.job("generate", "a/seed-0/round-1/step-1/", COST)
+    made.planned().lock()
+    status = made.look()
+    assert time_left(status, START + 2) == (4.0, ["generate"])
+    assert headline(status, START + 2) == "tiny: running, 0 of 2 jobs done, 1 running; at least 4 s left"
+
+
 def test_all_done(tmp_path):
     made = Made(tmp_path, methods=["a"], rounds=1)
     made.job("cluster", "", "cluster.cost.json", 3, 3, "cluster: 9 prompts, 2 clusters in 3.0 s")

@@ -64,7 +64,7 @@ def generate(
     repeated = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     for cache in caches:
         cache.batch_select_indices(repeated)
-        make_room(cache, uniforms.shape[1])
+        make_room(cache)
     logits, mask = logits[repeated], mask[repeated]
     uniforms, eos_tokens = uniforms.to(device), torch.tensor(eos, device=device)
     responses: list[list[int]] = [[] for _ in range(len(uniforms))]
