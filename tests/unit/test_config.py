@@ -12,7 +12,7 @@ from conftest import ROOT, TINY, merge
 from prefloop.bandit import ALLOCATIONS, Bandit
 from prefloop.betas import BETAS
 from prefloop.checks import checked, load_schema, registry_words
-from prefloop.config import flags, in_words, model_name, model_sources, of_method, relevant
+from prefloop.config import flags, in_words, model_name, model_sources, of_method, relevant, target_measure
 from prefloop.feedback import FEEDBACK
 from prefloop.feedback import Settings as FeedbackSettings
 from prefloop.formats import FORMATS
@@ -283,6 +283,19 @@ def test_responses_must_come_from_somewhere():
 def test_an_evaluator_needs_an_opinion_of_new_samples():
     with pytest.raises(InputError, match="evaluation.evaluator: the data set has no preference between new samples"):
         checked(merge(VALID, {"evaluation": {"evaluator": {"kind": "dataset"}}}), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "measure"),
+    [
+        ({}, "reward"),
+        ({"evaluator": {"kind": "judge", "model": "some/judge"}}, "win"),
+        ({"target": {"measure": "feedback"}}, "feedback"),
+    ],
+)
+def test_what_the_price_of_is_stated_follows_the_evaluator(evaluation, measure):
+    """A judge gives no rewards, so that by default the price is one of a win rate."""
+    assert target_measure(checked(merge(VALID, {"evaluation": evaluation}), SCHEMA)) == measure
 
 
 def test_settings_that_do_not_count_reach_no_program():
