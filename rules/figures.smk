@@ -364,7 +364,7 @@ rule table_reward_models:
         "python {input.code[0]} --reports {input.reports} --table {output.csv} > {log} 2>&1"
 
 
-# The documentation's own copy, which is in git: snakemake gallery --configfile experiments/laptop/dota.yaml
+# The documentation's own copy, which is in git: snakemake --cores all gallery --configfile experiments/laptop/dota.yaml
 rule gallery:
     input:
         code=code_of("gallery"),

@@ -108,6 +108,14 @@ def test_every_command_is_accounted_for():
     assert not missing, "run each, and enter it in tests/documented_commands.yaml"
 
 
+def test_every_command_that_runs_something_says_on_how_many_cores():
+    """Snakemake refuses to run without, but plans. `snakemake export` in a sentence only names a target."""
+    enough = {"--cores", "--dry-run", "--report", "--touch", "--lint", "--unlock", "--version"}  # each by itself
+    commands = [words for command in written() if (words := command.split())[0] == "snakemake" and len(words) > 2]
+    for words in commands:
+        assert enough.intersection(words) or "profiles/slurm" in words, " ".join(words)
+
+
 def test_the_table_has_no_command_that_no_page_has():
     assert TABLE.keys() <= written().keys()
 
