@@ -2,17 +2,41 @@
 
 import pytest
 import torch
-from transformers import DynamicCache, Gemma2Config, Gemma2ForCausalLM
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    DeepseekV3Config,
+    DynamicCache,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GraniteConfig,
+    MistralConfig,
+)
 
 from prefloop.batching import positions_of
 from prefloop.caches import SPARE, RoomyLayer, make_room
 from prefloop.models import load_base
-from prefloop.quick_decoding import NAME, Packed, packs, quicken
+from prefloop.quick_decoding import NAME, Packed, grouped_attention, packs, quicken
 from tiny import ARCHITECTURES
 
 IDS = torch.tensor([[2, 2, 0, 7, 9, 12], [0, 30, 31, 8, 40, 41]])  # the first with two tokens of padding
 MASK = (IDS != 2).long()
 STEPS = torch.tensor([[5, 6, 44], [17, 50, 3]])
+SIZES = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
+EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
+FAMILIES = {
+    "sliding windows": (MistralConfig(**GROUPED, sliding_window=4), NAME),
+    "some sliding windows": (Gemma3TextConfig(**GROUPED, sliding_window=4), NAME),
+    "scaled otherwise": (GraniteConfig(**SIZES, num_key_value_heads=2, attention_multiplier=0.5), NAME),
+    "latent": (DeepseekV3Config(**SIZES, num_key_value_heads=4, **LATENT, **EXPERTS, first_k_dense_replace=1), NAME),
+    "caps": (Gemma2Config(**GROUPED, attn_logit_softcapping=0.02), "eager"),
+    "sinks": (GptOssConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2), "eager"),
+    "distances": (BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=90), "eager"),
+}
 
 
 def decoded(model, room: bool) -> torch.Tensor:
@@ -48,6 +72,17 @@ def test_a_quick_model_decodes_as_it_did(architecture, dtype, close, manifests):
     assert found.std() > 0.1, "logits that could not be told apart would show nothing"
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_grouped_attention_is_scaled_dot_product_attention(groups):
+    """Several tokens a row, a mask that hides some of what is before, and values of another size than keys."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 4, 5, 8), torch.randn(3, groups, 9, 8), torch.randn(3, groups, 9, 6)
+    mask = torch.where(torch.rand(3, 1, 5, 9) < 0.3, -1e9, 0.0)
+    found, _ = grouped_attention(None, query, key, value, mask, 0.3)
+    expected = scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
+    assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
+
+
 @pytest.mark.skipif(not packs(), reason="this processor multiplies no bfloat16")
 def test_linear_layers_in_bfloat16_are_packed_and_no_others(manifests):
     model = load_base(manifests["llama"], torch.bfloat16, "eager")[0].eval()
@@ -60,29 +95,34 @@ def test_linear_layers_in_bfloat16_are_packed_and_no_others(manifests):
 
 
 @torch.no_grad()
-def test_a_model_with_an_attention_of_its_own_keeps_it():
-    """Gemma 2 caps its scores, which a plain attention would leave out."""
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_decode_as_they_did_and_those_with_an_attention_of_their_own_keep_it(name):
+    """Caps (Gemma 2), sinks (GPT-OSS) and distances (BLOOM) are what a plain attention would leave out."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 90, "attn_logit_softcapping": 0.02}
-    model = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, attn_implementation="eager")).eval()
+    config, attention = FAMILIES[name]
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     plain = decoded(model, room=False)
     quicken(model)
-    assert model.config._attn_implementation == "eager"
+    assert model.config._attn_implementation == attention
     assert torch.allclose(decoded(model, room=True), plain, atol=1e-5)
+
+
+def states(tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of 3 rows and 2 groups, of sizes that differ, as those of latent attention do."""
+    return torch.randn(3, 2, tokens, 8), torch.randn(3, 2, tokens, 5)
 
 
 def test_a_cache_with_room_holds_what_a_growing_one_does():
     torch.manual_seed(0)
     growing, roomy = DynamicCache(), DynamicCache()
-    first = torch.randn(2, 3, 2, 4, 8)  # keys and values, rows, groups, tokens, size
+    first = states(4)
     for cache in (growing, roomy):
         cache.update(*first, 0)
     make_room(roomy)
     layer, moved = roomy.layers[0], []
     assert type(layer) is RoomyLayer
     for _ in range(2 * SPARE):
-        place, more = layer.room[0].data_ptr(), torch.randn(2, 3, 2, 1, 8)
+        place, more = layer.room[0].data_ptr(), states(1)
         for one, other in zip(growing.update(*more, 0), roomy.update(*more, 0), strict=True):
             assert torch.equal(one, other)
         moved.append(layer.room[0].data_ptr() != place)

@@ -19,12 +19,12 @@ class RoomyLayer(DynamicLayer):
         self.move(layer.keys, layer.values, 1)
 
     def move(self, keys: Tensor, values: Tensor, more: int) -> None:
-        """Copy keys and values [rows, groups, tokens, size] to the front of new room, with space for `more` tokens."""
-        rows, groups, self.used, size = keys.shape
+        """Copy keys and values [rows, groups, tokens, size of either] to the front of new room for `more` tokens."""
+        self.used = keys.shape[2]
         self.length = self.used + max(more, SPARE, self.used // 2)
-        self.room = [states.new_empty((rows, groups, self.length, size)) for states in (keys, values)]
+        self.room = [states.new_empty((*states.shape[:2], self.length, states.shape[3])) for states in (keys, values)]
         if keys.device.type == "cpu":  # where q·kᵀ is quicker with keys that lie as columns
-            self.room[0] = keys.new_empty((rows, groups, size, self.length)).transpose(2, 3)
+            self.room[0] = keys.new_empty((*keys.shape[:2], keys.shape[3], self.length)).transpose(2, 3)
         self.put(keys, values, 0)
 
     def put(self, keys: Tensor, values: Tensor, start: int) -> None:

@@ -29,16 +29,16 @@ def quicken(model) -> None:
 def grouped_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, scaling: float, **_):
     """Softmax attention by plain matrix products, which on a CPU are faster than the fused kernel for one query a row.
 
-    `query` is [rows, heads, tokens, size], `key` and `value` are [rows, groups, length, size], the mask is added to
-    scores [rows, 1, tokens, length]; [rows, tokens, heads, size] comes out. The heads of a group lie one after the
-    other and share its keys, which transformers' own eager attention copies for each of them.
+    `query` is [rows, heads, tokens, size], `key` is [rows, groups, length, size] and `value` alike, of a size of its
+    own; the mask is added to scores [rows, 1, tokens, length]; [rows, tokens, heads, value's size] comes out. The heads
+    of a group lie one after the other and share its keys, which transformers' eager attention copies for each of them.
     """
     rows, heads, tokens, size = query.shape
     scores = query.reshape(rows, key.shape[1], -1, size) @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         scores = (scores.unflatten(2, (-1, tokens)) + attention_mask[:, :, None]).flatten(2, 3)
     found = torch.softmax(scores, dim=3) @ value
-    return found.reshape(rows, heads, tokens, size).transpose(1, 2).contiguous(), None
+    return found.reshape(rows, heads, tokens, -1).transpose(1, 2).contiguous(), None
 
 
 def attend_in_groups(model) -> None:
