@@ -20,7 +20,7 @@ def attend(
 
     Then query, key and value are [1, heads, tokens, size], what comes out is [1, tokens, heads, size], and a mask is
     bool [1, 1, length, length]. Splitting takes no copy, and no sequence pays for the longest one's square. On a CPU
-    bfloat16 is attended in float32: forward that takes as long there, backward half as long, and less is rounded.
+    bfloat16 is attended in float32: the backward pass takes half as long there (benchmarks/RESULTS.md, Training).
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
