@@ -167,7 +167,9 @@ def test_a_row_opens_by_keyboard_and_shows_everything(opened):
     assert browser.js("document.activeElement.tagName") == "TR"
     browser.press("Enter")
     browser.click("#details .links a")
-    browser.until("location.hash.startsWith('#pairs?prompt_id=%3Dtrain-1')")
+    # A link changes the address at once, and the rows only when the browser tells the page so.
+    browser.until(f"new Set({CELLS.format(json.dumps('prompt'))}).size === 1")
+    assert browser.js("location.hash").startswith("#pairs?prompt_id=%3Dtrain-1")
     assert set(cells(browser, "prompt")) == {"Prompt train 1: say something about a river."}
 
 
