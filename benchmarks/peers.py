@@ -15,6 +15,13 @@ def tokenizer():
     return words
 
 
+def with_adapter(model):
+    """The model with new adapters of rank 16 as peft makes and computes them."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
 def dpo_trainer(model, pairs: list[dict], **settings):
     """A DPOTrainer for `pairs` of prompt_ids, chosen_ids and rejected_ids, at its defaults but for `settings`.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from measuring import conversations, machine, multiplication_rate, new_model, ratios, spread
-from peers import dpo_trainer, reference_logps
+from peers import dpo_trainer, reference_logps, with_adapter
 from scoring import operations
 from scoring import ours as score
 
@@ -39,7 +39,8 @@ class Way:
     def __init__(self, name: str, asked, dtype: torch.dtype, rate: float = 1e-4, epochs: int = 1):
         self.name, self.dtype, self.rate, self.epochs = name, dtype, rate, epochs
         torch.manual_seed(0)
-        self.model = add_adapter(new_model(dtype), Lora(r=16))
+        model = new_model(dtype)
+        self.model = add_adapter(model, Lora(r=16)) if name == "prefloop" else with_adapter(model)
         self.losses: list[float] = []
         self.beforehand = 0.0
         began = time.perf_counter()

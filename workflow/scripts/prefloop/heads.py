@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 256  # tokens whose logits exist at a time: 256 × 49,152 numbers are 50 MB in float32
+BLOCK = 16  # of these, tokens that a CPU takes the softmax of at a time: 3 MB
 
 
 class TokenLogps(torch.autograd.Function):
@@ -26,10 +27,10 @@ class TokenLogps(torch.autograd.Function):
         logps = torch.empty(len(states), dtype=torch.float32, device=states.device)
         slopes = torch.empty_like(states) if ahead else None
         for some in chunks(len(states)):
-            all_logps = torch.log_softmax(F.linear(states[some], weight, bias).float(), dim=1)
-            logps[some] = all_logps.gather(1, tokens[some, None]).squeeze(1)
+            logits = F.linear(states[some], weight, bias)
+            logps[some] = take(logits, tokens[some], ahead)
             if ahead:
-                slopes[some] = residuals(all_logps, tokens[some]).to(weight.dtype) @ weight
+                slopes[some] = logits @ weight
         ctx.ahead = ahead
         ctx.save_for_backward(*((slopes,) if ahead else (states, weight, bias, tokens)))
         return logps
@@ -44,8 +45,9 @@ class TokenLogps(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=torch.float32)
         to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         for some in chunks(len(states)):
-            all_logps = torch.log_softmax(F.linear(states[some], weight, bias).float(), dim=1)
-            to_logits = (grad[some, None] * residuals(all_logps, tokens[some])).to(weight.dtype)
+            to_logits = F.linear(states[some], weight, bias)
+            take(to_logits, tokens[some], True)
+            to_logits *= grad[some, None]
             to_states[some] = to_logits @ weight
             to_weight += to_logits.T @ states[some]
             if bias is not None:
@@ -53,15 +55,25 @@ class TokenLogps(torch.autograd.Function):
         return to_states, to_weight.to(weight.dtype), None if bias is None else to_bias.to(bias.dtype), None, None
 
 
-def chunks(tokens: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, tokens, CHUNK))
+def chunks(tokens: int, size: int = CHUNK) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, tokens, size))
 
 
-def residuals(logps: Tensor, tokens: Tensor) -> Tensor:
-    """The gradient of log π(token) in the logits, 1[v = token] − π_v; made of `logps` in place."""
-    found = logps.exp_().neg_()
-    found[torch.arange(len(tokens), device=tokens.device), tokens] += 1
-    return found
+def take(logits: Tensor, tokens: Tensor, residual: bool) -> Tensor:
+    """log π of `tokens` [tokens] under `logits` [tokens, vocabulary]; float32 [tokens].
+
+    With `residual` the logits become the gradient of log π(token) in them, 1[v = token] − π_v. On a CPU few rows are
+    taken at a time, so that what is computed of them in float32 stays in the processor's cache.
+    """
+    logps = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    for some in chunks(len(logits), BLOCK if logits.device.type == "cpu" else CHUNK):
+        found = torch.log_softmax(logits[some].float(), dim=1)
+        logps[some] = found.gather(1, tokens[some, None]).squeeze(1)
+        if residual:
+            found.exp_().neg_()
+            found[torch.arange(len(found), device=found.device), tokens[some]] += 1
+            logits[some] = found
+    return logps
 
 
 def head_logps(head: torch.nn.Linear, states: Tensor, tokens: Tensor) -> Tensor:

@@ -108,9 +108,12 @@ def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM
     """Wrap a model with new LoRA adapters in float32, or give a wrapped one more; B = 0, so nothing moves yet."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    from prefloop.lora_linear import LoraLinear
+
     shape = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type=task
     )
+    shape._register_custom_module({torch.nn.Linear: LoraLinear})
     if isinstance(model, PeftModel):
         model.add_adapter(name, shape)
         return model
