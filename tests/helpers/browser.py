@@ -93,10 +93,15 @@ class Browser:
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=page.as_uri() + address)
         self.until("document.readyState == 'complete' && document.querySelector('#views a') !== null")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page as it is has been painted: Chromium drops a click on what nobody could have seen."""
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def js(self, expression: str):
-        """The value of a JavaScript expression in the page."""
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page, of a promise what it comes to."""
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -109,9 +114,11 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click an element where it is seen, as a mouse does."""
+        node = f"document.querySelector({json.dumps(selector)})"
+        self.js(f"{node}.scrollIntoView({{block: 'center'}})")
+        self.settle()
         place = self.js(
-            f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
-            " node.scrollIntoView({block: 'center'}); const box = node.getBoundingClientRect();"
+            f"(() => {{ const box = {node}.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
