@@ -1,7 +1,8 @@
 """A linear layer and its low-rank adapter (LoRA; Hu et al. 2021, arXiv 2106.09685) as one operation.
 
 Of parts, as in peft's own layer, what the adapter adds is written, scaled and added by three passes over as many
-numbers as the layer returns, and what flows back by as many again: on a CPU a tenth of a training step.
+numbers as the layer returns, and what flows back by as many again, which on a CPU takes long (benchmarks/RESULTS.md,
+Training).
 """
 
 import torch
@@ -37,8 +38,8 @@ class LoraLinear(Linear):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """[…, in] → […, out]."""
-        base, names = self.base_layer, self.active_adapters
-        at_work = [] if self.disable_adapters or self.merged else [name for name in names if name in self.lora_A]
+        base, names = self.base_layer, [name for name in self.active_adapters if name in self.lora_A]
+        at_work = [] if self.disable_adapters or self.merged else names
         frozen = type(base) is nn.Linear and not base.weight.requires_grad
         if args or kwargs or len(at_work) != 1 or not frozen or drops(self.lora_dropout[at_work[0]]):
             return super().forward(x, *args, **kwargs)

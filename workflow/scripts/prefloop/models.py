@@ -113,6 +113,7 @@ def add_adapter(model, lora: Lora, name: str = "default", task: str = "CAUSAL_LM
     shape = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type=task
     )
+    # peft's experimental way to be given a layer; the class is not saved, and peft reads the folder with its own
     shape._register_custom_module({torch.nn.Linear: LoraLinear})
     if isinstance(model, PeftModel):
         model.add_adapter(name, shape)
