@@ -91,14 +91,23 @@ def ratios(ours: list[float], theirs: list[float]) -> list[float]:
 
 
 def multiplication_rate(rows: int, dtype: torch.dtype, device: str = "cpu") -> float:
-    """Operations a second of the machine's own matrix product, in the shapes of the model's layers; median of 20."""
+    """Operations a second of the machine's own matrix product, in the shapes of the model's layers; median of 20.
+
+    Each product is let go before the next: memory that is new each time would be what is measured.
+    """
     inner, outer = SMOLLM2["hidden_size"], SMOLLM2["intermediate_size"]
     one, two = (
         torch.randn(rows, inner, dtype=dtype, device=device),
         torch.randn(outer, inner, dtype=dtype, device=device),
     )
-    times = in_turn({"product": lambda: [torch.nn.functional.linear(one, two) for _ in range(20)]}, repeats=20)
-    return 20 * 2 * rows * inner * outer / statistics.median(times["product"])
+
+    def products() -> None:
+        for _ in range(20):
+            torch.nn.functional.linear(one, two)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return 20 * 2 * rows * inner * outer / statistics.median(in_turn({"products": products}, repeats=20)["products"])
 
 
 def machine() -> str:

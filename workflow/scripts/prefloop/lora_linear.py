@@ -1,7 +1,7 @@
 """A linear layer and its low-rank adapter (LoRA; Hu et al. 2021, arXiv 2106.09685) as one operation.
 
 Of parts, as in peft's own layer, what the adapter adds is written, scaled and added by three passes over as many
-numbers as the layer returns, and what flows back by as many again, which on a CPU takes long (benchmarks/RESULTS.md,
+numbers as the layer returns, and scaled and added on the way back, which on a CPU takes long (benchmarks/RESULTS.md,
 Training).
 """
 
