@@ -3,24 +3,12 @@ from snakemake.utils import min_version
 min_version("9.12")  # pathvars
 
 
-configfile: "experiments/methods.yaml"  # the published methods, by name
-configfile: "config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
-
-
-# What <results> and <logs> stand for in the rules' paths.
-pathvars:
-    results=RESULTS,
-    logs=LOGS,
-
-
-include: "rules/inputs.smk"
-include: "rules/rounds.smk"
+include: "rules/prepare.smk"
+include: "rules/annotate.smk"
 
 
 if config["shards"] > 1:
@@ -28,12 +16,11 @@ if config["shards"] > 1:
     include: "rules/shards.smk"
 
 
-include: "rules/evaluation.smk"
-include: "rules/theory.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
 include: "rules/figures.smk"
 include: "rules/export.smk"
 include: "rules/browse.smk"
-include: "rules/start.smk"
 
 
 rule all:
@@ -41,8 +28,40 @@ rule all:
     input:
         collect("<results>/figures/{figure}.pdf", figure=FIGURES),
         collect("<results>/tables/{table}.csv", table=TABLES),
+        FACTS,
 
 
 rule figures:
     input:
         collect("<results>/figures/{figure}.pdf", figure=FIGURES),
+
+
+# Resources of a profile are checked once all rules are known.
+if problems := misspelt_in_profile(
+    workflow.resource_settings.default_resources,
+    workflow.resource_settings.overwrite_resources,
+    {rule.name for rule in workflow.rules},
+):
+    raise WorkflowError("\n".join(problems))
+
+
+# The report contains these files. In a shared folder, a link would publish the file that it points to.
+if links := links_in_report():
+    raise WorkflowError(
+        f"{links[0]}: a symbolic link, expected a file that a rule has written; delete it"
+    )
+
+
+# A dry-run does not come here.
+onstart:
+    if not workflow.local_exec and shlex.quote(sys.executable) != sys.executable:
+        # Jobs of a cluster start Python without quotes (snakemake/snakemake#3211).
+        raise WorkflowError(
+            f"Python: {sys.executable!r} has a space or another special character in its path, which jobs of a cluster "
+            "cannot start; create the environment in another folder, as python3 -m venv ~/prefloop-venv"
+        )
+    remove_default_limit(workflow.scheduler)
+    # For `make status`.
+    plan = Path(LOGS, PLAN_FILE)
+    logs = write_plan(plan, EXPERIMENT, workflow.dag)
+    logger.addHandler(FailureRecorder(logs, plan.stat().st_mtime))

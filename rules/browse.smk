@@ -1,33 +1,44 @@
-# One HTML page to search, sort and filter an experiment's rows in. Not part of the default target: snakemake browse
+# An HTML page to search, sort and filter the rows of an experiment. Not part of the default target: snakemake browse
+from itertools import chain
 
 
-include: "functions/browse.smk"
+def files_of_figures():
+    """All files that the experiment's figures and tables read."""
+    readers = [getattr(rules, f"plot_{name}") for name in FIGURES]
+    readers += [getattr(rules, f"tabulate_{name}") for name in TABLES]
+    return set(map(str, chain.from_iterable(rule.input for rule in readers)))
 
 
+def comparisons_in(files):
+    """Comparisons whose judgments or costs are among these files."""
+    judged = {file.replace(".cost.json", ".jsonl") for file in files}
+    return [c for c in EXPERIMENT.comparisons if judgments_of([c])[0] in judged]
+
+
+PAGE = [f"workflow/browse/{file}" for file in ["page.html", "browse.css", "browse.js"]]
 CLUSTERS = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
-CONTESTS = contests_asked()
-# Of methods that draw at random only figures ask what the arms have learnt.
-ARMS = sorted(asked_anyway().intersection(every_step("arms.json")))
+FILES = files_of_figures()
+COMPARISONS = comparisons_in(FILES)
+# For methods that draw at random, only figures need the arms.
+ARMS = sorted(FILES.intersection(every_step("arms.json")))
 
 
 rule browse:
     input:
-        code=code_of("browse"),
-        template=multiext("workflow/browse/browse", ".css", ".js"),
-        page="workflow/browse/page.html",
-        # Where only theory is simulated there is nothing to show, and the program says so.
-        prompts=[rules.prompts.output.train, rules.prompts.output.held_out]
+        # If only theory is simulated there are no rows, and the program stops with a message.
+        prompts=[
+            rules.prepare_prompts.output.train,
+            rules.prepare_prompts.output.eval,
+        ]
         * bool(METHODS),
         clusters=CLUSTERS,
-        held_out=[path.replace(".csv", "_eval.csv") for path in CLUSTERS],
+        eval=[path.replace(".csv", "_eval.csv") for path in CLUSTERS],
         drawn=every_step("prompts.jsonl"),
-        generations=every_step("generations.jsonl"),
-        rewards=every_step("rewards.jsonl"),
         pfp=every_step("pfp.jsonl"),
         arms=ARMS,
         pairs=every_round("pairs.jsonl"),
-        verdicts=verdicts_of(CONTESTS),
-        samples=sorted({f"{RESULTS}/{c.folder}/samples.jsonl" for c in CONTESTS}),
+        judgments=judgments_of(COMPARISONS),
+        samples=sorted({f"{RESULTS}/{c.folder}/samples.jsonl" for c in COMPARISONS}),
     output:
         "<results>/browse.html",
     log:
@@ -35,8 +46,9 @@ rule browse:
     conda:
         "../environment.yml"
     params:
+        **program("browse", *PAGE),
         experiment=experiment_flags(
-            clusters=CLUSTERS, verdicts=verdicts_of(CONTESTS), arms=bool(ARMS)
+            clusters=CLUSTERS, judgments=judgments_of(COMPARISONS), arms=bool(ARMS)
         ),
     shell:
-        "python {input.code[0]} {params.experiment} --output {output} > {log} 2>&1"
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

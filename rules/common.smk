@@ -1,60 +1,104 @@
+# Paths, the config, and helpers of more than one phase.
+import os
+import shlex
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
-WORKFLOW = Path(workflow.basedir, "workflow")
-sys.path.insert(0, str(WORKFLOW / "scripts"))
+# The clone of the project: programs, presets and packaged files are found from it, whatever the working directory is.
+CLONE = Path(workflow.snakefile).resolve().parents[1]
+SCRIPTS = CLONE / "workflow/scripts"
+sys.path.insert(0, str(SCRIPTS))
+# For programs in scripts/figures and scripts/tables, which are below the folder of the library.
+os.environ["PYTHONPATH"] = str(SCRIPTS)
 
-from prefloop.checks import check_keys, checked, load_schema
-from prefloop.config import (
+from prefloop.config.consistency import doubts
+from prefloop.config.declarations import hints, inner, relevant
+from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
+from prefloop.config.settings import ExperimentConfig, MethodConfig
+from prefloop.config.source_names import configured_sources, source_code, source_files
+from prefloop.config.training_settings import RewardModelSection
+from prefloop.config.validation import check_keys, checked
+from prefloop.config.resolve import (
     TRAINED,
     asks_judge,
+    figure_names,
     flags,
-    model_name,
+    may_run_code,
+    merged,
     model_of,
     model_sources,
     of_method,
-    relevant,
     trained_here,
 )
-from prefloop.experiment import experiment_of
-from prefloop.rows import InputError
-from prefloop.sources import code_files
+from prefloop.config.experiment import experiment_of
+from prefloop.config.existence import misspelt_in_profile
+from prefloop.monitor.failures import FailureRecorder
+from prefloop.monitor.plan import PLAN_FILE, write_plan
+from prefloop.monitor.rate_limit import remove_default_limit
+from prefloop.core.code_dependencies import code_hash
+from prefloop.core.errors import InputError
+from prefloop.core.files import check_own_folder, find_file, sha256_of
+from prefloop.core.own_functions import is_own, own_code
+from prefloop.models.sources import model_name
 
-SCHEMA = load_schema(WORKFLOW / "schemas/config.schema.yaml")
-# Snakemake itself says this only where --configfile names none.
-if not Path("experiments/methods.yaml").exists():
-    raise WorkflowError(
-        f"config: no experiments/methods.yaml in {Path.cwd()}; "
-        f"start snakemake in the folder of Snakefile, {Path(workflow.basedir).resolve()}"
-    )
+# The config given by --configfile, --config or an importing workflow's `config:` comes on top of the presets; --config
+# alone comes on top of the demo.
+DEMO = Path("config.yaml") if Path("config.yaml").is_file() else CLONE / "config.yaml"
+GIVEN = workflow.config_settings.configfiles or workflow.modifier.skip_configfile
+BASE_CONFIGS = [CLONE / "experiments/methods.yaml", *([] if GIVEN else [DEMO])]
 try:
-    check_keys(workflow.configfiles)
-    config.update(checked(config, SCHEMA))
+    check_keys([*BASE_CONFIGS, *workflow.configfiles])
+    given = config
+    config = {}
+    for layer in [*map(load_configfile, BASE_CONFIGS), given]:
+        config = merged(config, layer)
+    config = checked(config)
+    if workflow.is_main_process:  # else a job, whose main process has checked it
+        check_own_folder(Path(".snakemake"))
 except InputError as error:
     raise WorkflowError(str(error))
+if workflow.is_main_process:
+    for doubt in doubts(config):
+        logger.warning(f"config: {doubt}")
 
 RESULTS = f"results/{config['name']}"
 LOGS = f"results/logs/{config['name']}"
+
+
+pathvars:
+    results=RESULTS,
+    logs=LOGS,
+
+
+# Programs get these paths as flags, too, so an importing workflow cannot change them.
+if workflow.modifier.modify_path(workflow.pathvars.apply("<results>")) != RESULTS:
+    raise WorkflowError(
+        "module prefloop: prefix, replace_prefix and pathvars are not supported; "
+        "set `name` in its config, or start snakemake with --directory"
+    )
+
 MODELS = model_sources(config)
 METHODS = config["compare"]
 SEEDS = config["seeds"]
 ROUNDS = range(1, config["rounds"] + 1)
 STEPS = range(1, config["steps"] + 1)
-# Most CPU threads of a model stage; Snakemake lowers it to the cores it has.
+# Maximum CPU threads of a model stage; Snakemake lowers it to its number of cores.
 THREADS = 8
-# The file that was given, or the default: Snakemake lists those of the command line first.
-CONFIG_FILE = (
-    workflow.configfiles[0] if len(workflow.configfiles) > 2 else "config.yaml"
-)
+CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
-# One method alone has no differences, which the default asks for.
-LEFT_OUT = [] if len(METHODS) > 1 else ["differences"]
-FIGURES = [name for name in config["figures"] if name not in LEFT_OUT]
+# The default asks for differences, which one method alone does not have.
+OMITTED = [] if len(METHODS) > 1 else ["differences"]
+FIGURE_NAMES = figure_names(config)
+FIGURES = [name for name in FIGURE_NAMES if name not in OMITTED]
+OWN_FIGURES = [name for name in FIGURES if is_own(FIGURE_NAMES[name])]
 TABLES = [
-    *[name for name in config["tables"] if name not in LEFT_OUT],
+    *[name for name in config["tables"] if name not in OMITTED],
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
 ]
@@ -77,22 +121,52 @@ wildcard_constraints:
     name="[A-Za-z0-9_]+",
 
 
-def code_of(script):
-    """A stage's program and the modules it imports, so that editing one of them reruns the stage."""
-    return code_files(f"workflow/scripts/{script}.py")
+def warm_start(warm=True):
+    """The path of the program that forks another one from the warm process; empty if it starts in a new process.
+
+    Jobs of a cluster start in new processes, as they share no machine.
+    """
+    local = workflow.local_exec and workflow.is_main_process
+    return [SCRIPTS / "_start.py"] if warm and local and config["warm_start"] else []
+
+
+def program(name, *packaged, compared=True, warm=lambda wildcards: True):
+    """Params of a rule: the path of its program, and the code that Snakemake compares with the last run.
+
+    If `warm` of the wildcards is true, the path follows that of the program which starts it from the warm process.
+
+    The code is a hash of the meaning of the program and its imports, and of the bytes of `packaged` files of the clone.
+    The path is a function of `output`, which Snakemake does not compare, so that a clone can move without a rerun. The
+    models that may run their own code follow the path.
+    """
+    path = SCRIPTS / f"{name}.py"
+    words = [path, *trusted_models()]
+
+    def code(wildcards):
+        files = [sha256_of(CLONE / file)[:16] for file in packaged]
+        return " ".join([f"{name}.py", code_hash(path)[:16], *files])
+
+    def command(wildcards, output):
+        return shlex.join(map(str, [*warm_start(warm(wildcards)), *words]))
+
+    return {"program": command} | ({"code": code} if compared else {})
 
 
 @cache
 def settings_of(section, method=None):
-    """A config section as a method has it, without what does not count under its words."""
+    """A config section of a method, without settings that its other settings make irrelevant."""
     settings = of_method(config, method)[section]
-    return relevant(
-        settings, SCHEMA["$defs"].get(section) or SCHEMA["properties"][section]
-    )
+    return relevant(settings, inner(ExperimentConfig, section))
+
+
+def samples_by_transformers(wildcards):
+    """Whether a stage samples without vLLM, which starts processes of its own and needs a new one."""
+    engine = settings_of("generation", wildcards.get("method"))["engine"]
+    return engine == "transformers" or (engine == "auto" and find_spec("vllm") is None)
 
 
 def flags_of(section, *keys, without=()):
-    """A config section (or some of its keys) as flags, as the wildcards' method has it."""
+    """A config section of the wildcards' method, or some of its keys, as flags."""
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
@@ -102,26 +176,50 @@ def flags_of(section, *keys, without=()):
     return of_wildcards
 
 
+def own_functions(section, *keys):
+    """Hashes of the functions of the user that a section of the wildcards' method names."""
+
+    def of_wildcards(wildcards):
+        settings = settings_of(section, wildcards.get("method"))
+        return [own_code(settings[key]) for key in keys if is_own(settings[key])]
+
+    return of_wildcards
+
+
 def manifest_of(source):
-    """The manifest of a model that config names: a fetched one, or a reward model trained here."""
+    """The manifest of a model in the config: a fetched one, or a reward model that the experiment trains."""
     if source.startswith(TRAINED):
         return f"{RESULTS}/reward_models/{source.removeprefix(TRAINED)}/manifest.json"
     return f"results/models/{model_name(source)}/manifest.json"
 
 
-FETCHED = manifest_of(config["policy"]["model"])
+# Empty if only theory is simulated.
+FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
 # The initial policy, which is every method's start and first reference.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
 
 
-def embedding_model(wildcards):
-    """The model that embeds prompts: the fetched policy, or an encoder."""
-    source = settings_of("clusters", wildcards.get("method"))["embedding"]
-    return FETCHED if source == "policy" else manifest_of(source)
+@cache
+def trusted_models():
+    """The models that the config lets run their own code, and those that this experiment derives from them, as flags."""
+    manifests = [
+        manifest_of(source)
+        for source in MODELS.values()
+        if may_run_code(config, source)
+    ]
+    manifests += [BASE] if FETCHED in manifests else []
+    for name in REWARD_MODELS:
+        if may_run_code(config, config["reward_models"][name]["base"]):
+            manifests.append(manifest_of(TRAINED + name))
+    return [
+        word
+        for manifest in dict.fromkeys(manifests)
+        for word in ("--trusted-model", manifest)
+    ]
 
 
 def cluster_folder(method=None):
-    """Where the clusters lie that a method draws from: everybody's, or its own where it says so."""
+    """The folder of the clusters that a method draws from: the shared ones, or its own if its settings differ."""
     own = settings_of("clusters", method) != settings_of("clusters")
     return f"{RESULTS}/{method}" if own else RESULTS
 
@@ -131,24 +229,18 @@ def run_of(wildcards):
     return f"<results>/{wildcards.method}/seed-{wildcards.seed}"
 
 
-def feedback_files(settings):
-    """What a feedback depends on: model and template, a local function's module with what it imports, files it names."""
-    model = model_of(settings)
-    models = [manifest_of(model)] if model else []
-    if settings["kind"] == "judge":
-        models.append(settings["judge"]["template"])
-    function = settings["function"] if settings["kind"] == "function" else ""
-    name = function.split(":")[0].replace(".", "/")
-    for place in (f"{name}.py", f"{name}/__init__.py", f"workflow/scripts/{name}.py"):
-        if Path(place).is_file():
-            return models + code_files(place)
-    told = settings.get(settings["kind"])  # by its own name, as a function is
-    words = told.split() if isinstance(told, str) else []
-    return models + [word for word in words if Path(word).is_file()]
+def policy_before(wildcards):
+    """The policy that a round starts from: the initial one, or that of the previous round."""
+    before = int(wildcards.round) - 1
+    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else BASE
 
 
-def feedback_flags(name, settings):
-    """Flags of a feedback, its model named by manifest."""
-    model = model_of(settings)
-    settings = relevant(settings, SCHEMA["$defs"]["feedback"])
-    return flags({name: settings | {"model": manifest_of(model) if model else None}})
+def reference_of(wildcards, rounds_back=0):
+    """The reference of a round, or of an earlier one."""
+    kind = settings_of("reference", wildcards.method)["kind"]
+    round_index = int(wildcards.round) - rounds_back
+    if kind == "previous":
+        return policy_before(wildcards)
+    if kind == "initial" or round_index == 1:
+        return BASE
+    return f"{run_of(wildcards)}/round-{round_index}/reference.pt"

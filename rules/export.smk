@@ -1,41 +1,85 @@
-# Trained policies as models that transformers and vLLM load, each with its card; on the hub if config says so.
+# Trained policies as models that transformers and vLLM load, each with its card; pushed to the hub if the config says so.
 # Not part of the default target: snakemake export
+import json
+
+from prefloop.config.resolve import exports_of, repository_of
 
 
-include: "functions/export.smk"
+def rounds_until(wildcards, file):
+    """A file of every round up to the wildcards' own."""
+    return [
+        f"{run_of(wildcards)}/round-{r}/{file}"
+        for r in range(1, int(wildcards.round) + 1)
+    ]
+
+
+def costs_until(wildcards):
+    """Costs of everything that led to a policy, without evaluation."""
+    feedback = model_of(of_method(config, wildcards.method)["feedback"]) or ""
+    asked = [feedback.removeprefix(TRAINED)] if feedback.startswith(TRAINED) else []
+    return [
+        f"{cluster_folder(wildcards.method)}/cluster_prompts.cost.json",
+        *(["<results>/sft/fine_tune.cost.json"] if config["sft"]["enabled"] else []),
+        *(f"<results>/reward_models/{name}.cost.json" for name in asked),
+        *(
+            cost
+            for s in STEPS
+            for stage in ["generate", "reward", "logprobs"]
+            for cost in rounds_until(wildcards, f"step-{s}/{stage}.cost.json")
+        ),
+        *rounds_until(wildcards, "train.cost.json"),
+    ]
+
+
+def tables_of(wildcards):
+    """The tables with results of a policy, which there are after the last round."""
+    wanted = [name for name in ("results", "differences") if name in TABLES]
+    last = int(wildcards.round) == ROUNDS[-1]
+    return [f"<results>/tables/{name}.csv" for name in wanted] if last else []
+
+
+def settings_of_run(wildcards):
+    """The config of a method as JSON, without irrelevant settings."""
+    shared = ["policy", "prompts", "rounds", "steps"]
+    shared += ["sft"] if config["sft"]["enabled"] else []
+    sections = hints(MethodConfig)
+    own = {name: settings_of(name, wildcards.method) for name in sections}
+    return json.dumps({key: config[key] for key in shared} | own)
 
 
 MERGED = "<results>/{method}/seed-{seed}/round-{round}/model"
 
 
-rule merge:
+rule merge_policy:
     input:
-        code=code_of("merge"),
         model=BASE,
         base=FETCHED,
         policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",
     output:
         f"{MERGED}/manifest.json",
     log:
-        "<logs>/{method}/seed-{seed}/round-{round}/merge.log",
+        "<logs>/{method}/seed-{seed}/round-{round}/merge_policy.log",
     conda:
         "../environment.yml"
     threads: THREADS
     params:
+        **program("merge_policy"),
         flags=flags({"dtype": config["export"]["dtype"]}),
     shell:
-        "python {input.code[0]} --model {input.model} --base {input.base}"
+        "PREFLOOP_LOG={log} python {params.program} --model {input.model} --base {input.base}"
         " --policy {input.policy} {params.flags} --threads {threads}"
         " --manifest {output} > {log} 2>&1"
 
 
-rule model_card:
+rule write_model_card:
     input:
-        code=code_of("model_card"),
-        merged=rules.merge.output,
+        merged=rules.merge_policy.output,
         model=BASE,
         base=FETCHED,
-        prompts=[rules.prompts.output.train, rules.prompts.output.held_out],
+        prompts=[
+            rules.prepare_prompts.output.train,
+            rules.prepare_prompts.output.eval,
+        ],
         policies=lambda wildcards: rounds_until(wildcards, "policy.pt"),
         pairs=lambda wildcards: rounds_until(wildcards, "pairs.jsonl"),
         costs=costs_until,
@@ -43,34 +87,35 @@ rule model_card:
     output:
         f"{MERGED}/README.md",
     log:
-        "<logs>/{method}/seed-{seed}/round-{round}/model_card.log",
+        "<logs>/{method}/seed-{seed}/round-{round}/write_model_card.log",
     conda:
         "../environment.yml"
     params:
+        **program("write_model_card"),
         title=f"{config['name']}-{{method}}-seed-{{seed}}-round-{{round}}",
         settings=lambda wildcards: flags({"settings": settings_of_run(wildcards)}),
-        licence=lambda wildcards: flags({"licence": config["export"]["licence"]}),
+        license=lambda wildcards: flags({"license": config["export"]["license"]}),
         tables=lambda wildcards, input: flags({"tables": list(input.tables) or None}),
     shell:
-        "python {input.code[0]} --title {params.title} --method {wildcards.method}"
-        " {params.settings} {params.licence} --model {input.model} --base {input.base}"
+        "PREFLOOP_LOG={log} python {params.program} --title {params.title} --method {wildcards.method}"
+        " {params.settings} {params.license} --model {input.model} --base {input.base}"
         " --prompts {input.prompts} --policies {input.policies} --pairs {input.pairs}"
         " --costs {input.costs} {params.tables} --card {output} > {log} 2>&1"
 
 
 # The token is in the environment variable HF_TOKEN and nowhere else.
-rule push:
+rule push_model:
     input:
-        code=code_of("push"),
-        manifest=rules.merge.output,
-        card=rules.model_card.output,
+        manifest=rules.merge_policy.output,
+        card=rules.write_model_card.output,
     output:
         "<results>/{method}/seed-{seed}/round-{round}/push.json",
     log:
-        "<logs>/{method}/seed-{seed}/round-{round}/push.log",
+        "<logs>/{method}/seed-{seed}/round-{round}/push_model.log",
     conda:
         "../environment.yml"
     params:
+        **program("push_model"),
         flags=lambda wildcards: flags(
             {
                 "repository": repository_of(config["export"]["hub_id"], wildcards),
@@ -78,7 +123,7 @@ rule push:
             }
         ),
     shell:
-        "python {input.code[0]} --manifest {input.manifest} {params.flags}"
+        "PREFLOOP_LOG={log} python {params.program} --manifest {input.manifest} {params.flags}"
         " --output {output} > {log} 2>&1"
 
 

@@ -1,354 +1,266 @@
-# Figures and tables read rows and nothing else; each writes its data as CSV beside the picture, and its caption.
+# Figures and tables read rows and nothing else. Each writes its data as CSV next to the picture, and its caption.
+from dataclasses import asdict
+
+from prefloop.config import outputs
+from prefloop.config.resolve import target_measure
+
+# Snakemake renders captions as Jinja templates. This one includes the text that a program has written.
+CAPTION = "../workflow/report/caption.rst"
 
 
-include: "functions/figures.smk"
+def experiment_flags(**more):
+    """Flags of a program that reads a whole experiment, and more flags of its own."""
+    text = flags(asdict(EXPERIMENT) | more)
+    # A function, as Snakemake would read braces in a text as wildcards.
+    return lambda wildcards: text
 
 
+def judgments_of(comparisons):
+    """The judgment files of comparisons."""
+    return [f"{RESULTS}/{comparison.judgments}" for comparison in comparisons]
+
+
+def files_read(rule, reads):
+    """The files that a figure or table reads: those that config/outputs.py lists, and its own."""
+    comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
+    files = [
+        *judgments_of(comparisons),
+        *(path for file in reads.rounds for path in every_round(file)),
+        *(path for file in reads.steps for path in every_step(file)),
+        *ALIGNMENT_COSTS,
+        *OWN_FILES.get(rule, []),
+    ]
+    return list(dict.fromkeys(files))
+
+
+def figure_group(wildcards):
+    """The job group of figures and tables. None on one machine, where planning a group with many inputs is slow."""
+    return None if workflow.local_exec else "figures"
+
+
+def table(name):
+    """The files of a table. The report shows its CSV with the caption that its program writes."""
+    return {
+        "csv": report(
+            f"<results>/tables/{name}.csv",
+            caption=CAPTION,
+            category=ALL_TABLES[name].question,
+            labels={"table": name},
+        ),
+        "tex": f"<results>/tables/{name}.tex",
+        "caption": f"<results>/tables/{name}.rst",
+    }
+
+
+def links_in_report():
+    """Symbolic links in place of files that the report and the gallery copy."""
+    patterns = ["run.rst", "figures/*", "tables/*"]
+    files = [file for pattern in patterns for file in Path(RESULTS).glob(pattern)]
+    return sorted(str(file) for file in files if file.is_symlink())
+
+
+def every_round(file):
+    """A file of every round of every run."""
+    return collect(
+        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/{file}",
+        method=METHODS,
+        seed=SEEDS,
+        round=ROUNDS,
+    )
+
+
+def every_step(file):
+    """A file of every step of every run."""
+    return collect(
+        f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
+        method=METHODS,
+        seed=SEEDS,
+        round=ROUNDS,
+        step=STEPS,
+    )
+
+
+def picture(name, question):
+    """The files of a figure. The report shows its PNG with the caption that its program writes."""
+    return {
+        "pdf": f"<results>/figures/{name}.pdf",
+        "svg": f"<results>/figures/{name}.svg",
+        "csv": f"<results>/figures/{name}.csv",
+        "caption": f"<results>/figures/{name}.rst",
+        "png": report(
+            f"<results>/figures/{name}.png",
+            caption=CAPTION,
+            category=question,
+            labels={"figure": name},
+        ),
+    }
+
+
+ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
         file
-        for stage in ["generate", "reward", "perplexity"]
+        for stage in ["generate", "reward", "logprobs"]
         for file in every_step(f"{stage}.cost.json")
     ],
 ]
-# Costs of no round: what methods share, and clusters of their own.
+# Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
-        f"{path}/cluster.cost.json"
+        f"{path}/cluster_prompts.cost.json"
         for path in dict.fromkeys(map(cluster_folder, METHODS))
     ),
-    *([f"{RESULTS}/sft/sft.cost.json"] if config["sft"]["enabled"] else []),
+    *([f"{RESULTS}/sft/fine_tune.cost.json"] if config["sft"]["enabled"] else []),
     *(f"{RESULTS}/reward_models/{name}.cost.json" for name in REWARD_MODELS),
-    *([GRADIENTS.replace(".jsonl", ".cost.json")] if "gradients" in FIGURES else []),
+    *(
+        [GRADIENTS.replace("gradients.jsonl", "measure_gradients.cost.json")]
+        if "gradients" in FIGURES
+        else []
+    ),
 ]
 COSTS = [
     *SHARED_COSTS,
     *ALIGNMENT_COSTS,
     *dict.fromkeys(
-        f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.contests
+        f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.comparisons
     ),
     *(
-        verdicts.replace(".jsonl", ".cost.json")
-        for verdicts in verdicts_of(EXPERIMENT.contests)
+        judgments.replace(".jsonl", ".cost.json")
+        for judgments in judgments_of(EXPERIMENT.comparisons)
     ),
-    *(every_round("evaluation/divergence.cost.json") if "frontier" in FIGURES else []),
+    *(every_round("evaluation/measure_kl.cost.json") if "frontier" in FIGURES else []),
 ]
-# The shares of margins above τ that the methods' β rules hold to.
+# The target shares of margins above τ of the methods' β rules.
 DELTAS = {
     settings_of("train", method).get("beta_risk", {}).get("delta") for method in METHODS
 }
-BY_ROUND = verdicts_of(EXPERIMENT.by_round())
+# Files and flags of single figures and tables, in addition to what config/outputs.py lists.
+CLUSTER_TABLES = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
+EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
+OWN_FILES = {
+    "plot_prompts": CLUSTER_TABLES,
+    "plot_cluster_wins": [EVAL_CLUSTERS],
+    "plot_gradients": [GRADIENTS] * bool(METHODS),
+    "tabulate_length": [
+        f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()
+    ],
+    "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
+    "tabulate_costs": COSTS,
+    "tabulate_judges": COSTS,
+}
+OWN_FLAGS = {
+    "plot_cluster_counts": {
+        "at_random": [m for m in METHODS if not looks_at_arms(m)],
+    },
+    "plot_betas": {"delta": sorted(DELTAS - {None})},
+    "plot_prompts": {"clusters": CLUSTER_TABLES},
+    "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
+    "plot_gradients": {"gradients": GRADIENTS},
+    "tabulate_cost_to_reach": {
+        "measure": target_measure(config),
+        "target": config["evaluation"]["target"]["value"],
+    },
+    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": "frontier" in FIGURES},
+}
 
 
-rule figure_quality:
+for name in [name for name in outputs.FIGURES if name != "tabular"]:
+
+    rule:
+        name:
+            f"plot_{name}"
+        input:
+            files_read(f"plot_{name}", outputs.FIGURES[name]),
+        output:
+            **picture(name, outputs.FIGURES[name].question),
+        log:
+            f"<logs>/figures/{name}.log",
+        group:
+            figure_group
+        conda:
+            "../environment.yml"
+        params:
+            **program(f"figures/plot_{name}"),
+            experiment=experiment_flags(**OWN_FLAGS.get(f"plot_{name}", {})),
+        shell:
+            "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
+
+
+for name in OWN_FIGURES:
+
+    rule:
+        name:
+            f"plot_{name}"
+        input:
+            files_read(f"plot_{name}", outputs.OWN_FIGURE),
+        output:
+            **picture(name, outputs.OWN),
+        log:
+            f"<logs>/figures/{name}.log",
+        group:
+            figure_group
+        conda:
+            "../environment.yml"
+        params:
+            **program("figures/plot_own"),
+            own=own_code(FIGURE_NAMES[name]),
+            experiment=experiment_flags(function=FIGURE_NAMES[name]),
+        shell:
+            "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
+
+
+for name in [name for name in ALL_TABLES if name != "reward_models"]:
+
+    rule:
+        name:
+            f"tabulate_{name}"
+        input:
+            files_read(f"tabulate_{name}", ALL_TABLES[name]),
+        output:
+            **table(name),
+        log:
+            f"<logs>/tables/{name}.log",
+        group:
+            figure_group
+        conda:
+            "../environment.yml"
+        params:
+            **program(f"tables/tabulate_{name}"),
+            experiment=experiment_flags(**OWN_FLAGS.get(f"tabulate_{name}", {})),
+        shell:
+            "PREFLOOP_LOG={log} python {params.program} {params.experiment} --table {output.csv} > {log} 2>&1"
+
+
+rule plot_tabular:
     input:
-        code=code_of("figure_quality"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
+        curves=rules.simulate_tabular.output.curves,
     output:
-        **picture("quality"),
-    log:
-        "<logs>/figures/quality.log",
-    group:
-        figures_job
-    conda:
-        "../environment.yml"
-    params:
-        experiment=experiment_flags(),
-    shell:
-        "python {input.code[0]} {params.experiment} --figure {output.pdf} > {log} 2>&1"
-
-
-use rule figure_quality as figure_differences with:
-    input:
-        code=code_of("figure_differences"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("differences"),
-    log:
-        "<logs>/figures/differences.log",
-
-
-use rule figure_quality as figure_cluster_counts with:
-    input:
-        code=code_of("figure_cluster_counts"),
-        verdicts=BY_ROUND,
-        arms=every_step("arms.json"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("cluster_counts"),
-    log:
-        "<logs>/figures/cluster_counts.log",
-    params:
-        experiment=experiment_flags(
-            at_random=[m for m in METHODS if not looks_at_arms(m)]
-        ),
-
-
-use rule figure_quality as figure_contests with:
-    input:
-        code=code_of("figure_contests"),
-        verdicts=verdicts_of(EXPERIMENT.against_everybody()),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("contests"),
-    log:
-        "<logs>/figures/contests.log",
-
-
-use rule figure_quality as figure_temperatures with:
-    input:
-        code=code_of("figure_temperatures"),
-        verdicts=verdicts_of(EXPERIMENT.over_temperatures()),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("temperatures"),
-    log:
-        "<logs>/figures/temperatures.log",
-
-
-use rule figure_quality as figure_checkpoints with:
-    input:
-        code=code_of("figure_checkpoints"),
-        verdicts=verdicts_of(EXPERIMENT.over_training()),
-        metrics=every_round("training.jsonl"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("checkpoints"),
-    log:
-        "<logs>/figures/checkpoints.log",
-
-
-use rule figure_quality as figure_frontier with:
-    input:
-        code=code_of("figure_frontier"),
-        verdicts=BY_ROUND,
-        divergences=every_round("evaluation/kl.jsonl"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("frontier"),
-    log:
-        "<logs>/figures/frontier.log",
-
-
-use rule figure_quality as figure_training with:
-    input:
-        code=code_of("figure_training"),
-        metrics=every_round("training.jsonl"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("training"),
-    log:
-        "<logs>/figures/training.log",
-
-
-use rule figure_quality as figure_betas with:
-    input:
-        code=code_of("figure_betas"),
-        metrics=every_round("training.jsonl"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("betas"),
-    log:
-        "<logs>/figures/betas.log",
-    params:
-        experiment=experiment_flags(delta=sorted(DELTAS - {None})),
-
-
-use rule figure_quality as figure_arms with:
-    input:
-        code=code_of("figure_arms"),
-        arms=every_step("arms.json"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("arms"),
-    log:
-        "<logs>/figures/arms.log",
-
-
-use rule figure_quality as figure_prompts with:
-    input:
-        code=code_of("figure_prompts"),
-        prompts=every_step("prompts.jsonl"),
-        clusters=[f"{cluster_folder(method)}/clusters.csv" for method in METHODS],
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("prompts"),
-    log:
-        "<logs>/figures/prompts.log",
-    params:
-        experiment=experiment_flags(
-            clusters=[f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
-        ),
-
-
-use rule figure_quality as figure_cluster_wins with:
-    input:
-        code=code_of("figure_cluster_wins"),
-        verdicts=BY_ROUND,
-        clusters=f"{RESULTS}/clusters_eval.csv",
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("cluster_wins"),
-    log:
-        "<logs>/figures/cluster_wins.log",
-    params:
-        experiment=experiment_flags(clusters=f"{RESULTS}/clusters_eval.csv"),
-
-
-use rule figure_quality as figure_pfp with:
-    input:
-        code=code_of("figure_pfp"),
-        rewards=every_step("rewards.jsonl"),
-        pfp=every_step("pfp.jsonl"),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("pfp"),
-    log:
-        "<logs>/figures/pfp.log",
-
-
-use rule figure_quality as figure_gradients with:
-    input:
-        code=code_of("figure_gradients"),
-        gradients=GRADIENTS,
-        costs=ALIGNMENT_COSTS,
-    output:
-        **picture("gradients"),
-    log:
-        "<logs>/figures/gradients.log",
-    params:
-        experiment=experiment_flags(gradients=GRADIENTS),
-
-
-rule figure_tabular:
-    input:
-        code=code_of("figure_tabular"),
-        curves=rules.tabular.output.curves,
-        cost=rules.tabular.output.cost,
-    output:
-        **picture("tabular"),
+        **picture("tabular", outputs.THEORY),
     log:
         "<logs>/figures/tabular.log",
     group:
-        figures_job
+        figure_group
     conda:
         "../environment.yml"
     params:
+        **program("figures/plot_tabular"),
         settings=flags(
             {
                 "actions": config["tabular"]["actions"],
                 "beta": config["tabular"]["beta"],
-                "exact_rate": config["tabular"]["normalised"]["learning_rate"],
+                "exact_rate": config["tabular"]["normalized"]["learning_rate"],
                 "empirical_rate": config["tabular"]["empirical"]["learning_rate"],
                 "pairs": config["tabular"]["empirical"]["pairs"],
             }
         ),
     shell:
-        "python {input.code[0]} --rows {input.curves} --cost {input.cost} {params.settings}"
+        "PREFLOOP_LOG={log} python {params.program} --rows {input.curves} {params.settings}"
         " --figure {output.pdf} > {log} 2>&1"
 
 
-rule table_results:
+rule tabulate_reward_models:
     input:
-        code=code_of("table_results"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
-        prompts=every_step("prompts.jsonl"),
-        metrics=every_round("training.jsonl"),
-    output:
-        **table("results"),
-    log:
-        "<logs>/tables/results.log",
-    group:
-        figures_job
-    conda:
-        "../environment.yml"
-    params:
-        experiment=experiment_flags(),
-    shell:
-        "python {input.code[0]} {params.experiment} --table {output.csv} > {log} 2>&1"
-
-
-use rule table_results as table_differences with:
-    input:
-        code=code_of("table_differences"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
-    output:
-        **table("differences"),
-    log:
-        "<logs>/tables/differences.log",
-
-
-use rule table_results as table_cost_to_reach with:
-    input:
-        code=code_of("table_cost_to_reach"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
-        rewards=every_step("rewards.jsonl"),
-    output:
-        **table("cost_to_reach"),
-    log:
-        "<logs>/tables/cost_to_reach.log",
-    params:
-        experiment=experiment_flags(
-            measure=target_measure(config),
-            target=config["evaluation"]["target"]["value"],
-        ),
-
-
-use rule table_results as table_win_rates with:
-    input:
-        code=code_of("table_win_rates"),
-        verdicts=verdicts_of(EXPERIMENT.contests),
-        costs=ALIGNMENT_COSTS,
-    output:
-        **table("win_rates"),
-    log:
-        "<logs>/tables/win_rates.log",
-
-
-use rule table_results as table_length with:
-    input:
-        code=code_of("table_length"),
-        verdicts=BY_ROUND,
-        costs=ALIGNMENT_COSTS,
-    output:
-        **table("length"),
-    log:
-        "<logs>/tables/length.log",
-
-
-use rule table_results as table_costs with:
-    input:
-        code=code_of("table_costs"),
-        costs=COSTS,
-    output:
-        **table("costs"),
-    log:
-        "<logs>/tables/costs.log",
-    params:
-        experiment=experiment_flags(
-            shared=SHARED_COSTS, divergence="frontier" in FIGURES
-        ),
-
-
-use rule table_results as table_judges with:
-    input:
-        code=code_of("table_judges"),
-        costs=COSTS,
-    output:
-        **table("judges"),
-    log:
-        "<logs>/tables/judges.log",
-
-
-rule table_reward_models:
-    input:
-        code=code_of("table_reward_models"),
         reports=collect(
             "<results>/reward_models/{name}.report.json", name=REWARD_MODELS
         ),
@@ -357,18 +269,44 @@ rule table_reward_models:
     log:
         "<logs>/tables/reward_models.log",
     group:
-        figures_job
+        figure_group
     conda:
         "../environment.yml"
+    params:
+        **program("tables/tabulate_reward_models"),
     shell:
-        "python {input.code[0]} --reports {input.reports} --table {output.csv} > {log} 2>&1"
+        "PREFLOOP_LOG={log} python {params.program} --reports {input.reports} --table {output.csv} > {log} 2>&1"
 
 
-# The documentation's own copy, which is in git: snakemake --cores all gallery --configfile experiments/laptop/dota.yaml
+# What all figures and tables share: for the first page of the report, and for the gallery.
+rule describe_run:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        costs=ALIGNMENT_COSTS,
+    output:
+        "<results>/run.rst",
+    log:
+        "<logs>/describe_run.log",
+    group:
+        figure_group
+    conda:
+        "../environment.yml"
+    params:
+        **program("describe_run"),
+        experiment=experiment_flags(),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
+        " --output {output} > {log} 2>&1"
+
+
+FACTS = rules.describe_run.output if METHODS else []
+
+
+# The copy in the documentation, which is in git: snakemake --cores all gallery --configfile experiments/laptop/dota.yaml
 rule gallery:
     input:
-        code=code_of("gallery"),
         config=CONFIG_FILE,
+        facts=FACTS,
         figures=collect("<results>/figures/{figure}.png", figure=FIGURES),
         captions=collect("<results>/figures/{figure}.rst", figure=FIGURES),
         tables=collect("<results>/tables/{table}.csv", table=TABLES),
@@ -378,6 +316,9 @@ rule gallery:
         "<logs>/gallery.log",
     conda:
         "../environment.yml"
+    params:
+        **program("make_gallery"),
+        facts=lambda wildcards, input: flags({"facts": input.facts or None}),
     shell:
-        "python {input.code[0]} --config {input.config:q} --figures {input.figures}"
+        "PREFLOOP_LOG={log} python {params.program} --config {input.config:q} {params.facts} --figures {input.figures}"
         " --tables {input.tables} --page {output} > {log} 2>&1"

@@ -1,29 +1,77 @@
-"""How every program here starts and ends: flags from the signature of `main`, one line of what was done or is wrong."""
+"""Runs a program: flags from the signature of `main`, and one line with the result or the error."""
 
 import errno
+import functools
+import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from prefloop.rows import InputError, first_line
+from prefloop.core.errors import DISK, InputError, first_line, is_out_of_memory
+from prefloop.core.gpus import lease_requested_gpus
+from prefloop.core.progress import Summary
+from prefloop.core.stage_status import recorded, write_status
+from prefloop.core.terminal import escape_output
+from prefloop.models.manifests import trust
 
-# Not a mistake of the program's, and nothing that a traceback would explain.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+JSON_FLAGS = tyro.constructors.ConstructorRegistry()
+# Errors of a path, which a traceback would not explain.
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
-def run(main: Callable) -> None:
+@JSON_FLAGS.primitive_rule
+def read_mapping(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """A mapping with any keys as one flag, whose value is JSON."""
+    if kind.type_origin is not dict:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda words: json.loads(words[0]),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [json.dumps(value)],
+    )
+
+
+def run(main: Callable[..., Summary | None]) -> None:
     """Parse the command line into `main`'s keyword arguments, call it, and print the Summary that it returns.
 
-    Of several processes of one program all but the main one return None.
-    Underscores become dashes, a dataclass argument becomes flags of its fields, docstrings become --help.
+    Of several processes of one program, all but the main one return None.
     """
-    start = time.perf_counter()
+    program, start = Path(sys.argv[0]).stem, time.perf_counter()
+    with recorded(program):
+        summary = call(main)
+    if summary is not None:
+        seconds = time.perf_counter() - start
+        warning = {"warning": summary.warning} if summary.warning else {}
+        write_status(program, "done", seconds=seconds if summary.seconds is None else summary.seconds, **warning)
+        if summary.warning:
+            print(f"WARNING: {summary.warning}")
+        print(summary.line(program, seconds), flush=True)
+
+
+def call(main: Callable[..., Summary | None]) -> Summary | None:
+    """Call `main` with the command line's arguments; exit with one line for errors that a user can fix.
+
+    Before them may come `--trusted-model MANIFEST`, once for each model that the config lets run its own code.
+    """
+    words = sys.argv[1:]
+    while words[:1] == ["--trusted-model"] and len(words) > 1:
+        trust(Path(words[1]))
+        words = words[2:]
+
+    @functools.wraps(main)
+    def main_escaped(**arguments: Any) -> Summary | None:
+        escape_output()  # after the command line is parsed, as help has colors
+        lease_requested_gpus()
+        return main(**arguments)
+
     try:
-        summary = tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
+        return tyro.cli(main_escaped, args=words, config=(tyro.conf.FlagConversionOff,), registry=JSON_FLAGS)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -35,16 +83,8 @@ def run(main: Callable) -> None:
             f"error: {error.filename2 or error.filename or 'writing'}: {error.strerror}; nothing half-written is kept"
         )
     except (MemoryError, RuntimeError) as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         sys.exit(
             f"error: memory is full ({first_line(error)}); lower this stage's batch_size, train's micro_batch_size"
         )
-    if summary is not None:
-        print(summary.line(Path(sys.argv[0]).stem, time.perf_counter() - start), flush=True)
-
-
-def is_full(error: Exception) -> bool:
-    """Whether Python, NumPy or torch has found no memory; torch says so in two ways, and need not be there."""
-    words = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

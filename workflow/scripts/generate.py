@@ -1,29 +1,36 @@
 """Sample responses to prompts from the policy, the reference, or mixtures of both."""
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from tyro.conf import arg
 
 from _program import run
-from prefloop.batching import batches_by_length
-from prefloop.chat import eos_ids, load_tokenizer, prompt_ids
-from prefloop.costs import CostMeter
-from prefloop.engines import Transformers, engine_for
-from prefloop.manifests import parameter_count, trusted
-from prefloop.models import default_device, generation_config, resolve_dtype
-from prefloop.progress import Progress, Summary
-from prefloop.rows import InputError, choice, has_pair, read_rows, write_rows
-from prefloop.samplers import SAMPLERS, Component, Sampling
-from prefloop.sampling import Decoding
-from prefloop.seeds import rng_for, seed_for
-from prefloop.shards import Shard
-from prefloop.vllm_engine import Vllm, VllmSettings
-
-Wanted = tuple[int, int, Component]  # prompt's place, response's number, what the response comes from
+from prefloop.config.generation_settings import GenerationConfig
+from prefloop.core.costs import CostMeter
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import has_pair, read_rows, write_rows
+from prefloop.core.progress import Summary
+from prefloop.core.shards import Shard
+from prefloop.generation.engines import Engine, TransformersEngine
+from prefloop.generation.responses import (
+    count_truncated,
+    dataset_responses,
+    decode_responses,
+    describe_responses,
+    generation_rows,
+    plan_responses,
+    resolve_engine,
+    sample_planned,
+)
+from prefloop.generation.stop_strings import StopStrings
+from prefloop.generation.vllm_engine import VllmEngine
+from prefloop.models.chat import eos_ids, load_tokenizer, prompt_ids, read_format
+from prefloop.models.devices import default_device, resolve_dtype
+from prefloop.models.manifests import is_trusted, parameter_count
+from prefloop.models.positions import check_positions, generation_config
 
 
 def main(
@@ -34,16 +41,11 @@ def main(
     cost: Path,
     seed: int,
     stream: str,
-    sampling: Annotated[Sampling, arg(name="")],
-    decoding: Annotated[Decoding, arg(name="")],
-    vllm: VllmSettings,
+    settings: Annotated[GenerationConfig, arg(name="")],
     shard: Shard,
-    engine: Literal["auto", "transformers", "vllm"] = "auto",
     policy: Path | None = None,
     reference: Path | None = None,
-    max_new_tokens: int = 128,
-    batch_size: int = 64,
-    dtype: str = "auto",
+    chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
     """Sample n responses to each prompt.
@@ -51,132 +53,46 @@ def main(
     Args:
         model: Manifest of the policy's base model.
         prompts: Prompts to answer.
-        output: Where the generations go, in the order of the prompts.
-        cost: Where the cost goes.
+        output: Where the generations are written, in the order of the prompts.
+        cost: Where the cost is written.
         seed: The run's seed.
-        stream: Name of this use of the seed, e.g. round-1/step-2; each has random numbers of its own.
-        sampling: Who answers.
-        decoding: How one token follows another.
-        vllm: How vLLM uses the machine.
-        shard: Which of the batches to answer, and leave the others to other jobs.
-        engine: What computes; auto is vllm where there is one built for a GPU that is there, else transformers.
-        policy: The policy: a policy.pt, or the base model's manifest; where the sampler asks for it.
+        stream: Name of this use of the seed, e.g. round-1/step-2; each has its own random numbers.
+        shard: Which of the batches to answer; other jobs answer the others.
+        policy: The policy, if the sampler uses it: a policy.pt or the base model's manifest.
         reference: The reference, likewise.
-        max_new_tokens: Tokens after which a response is cut.
-        batch_size: Responses in a batch of transformers.
-        dtype: auto, bfloat16 or float32.
+        chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
     meter = CostMeter("generate", parameter_count(model), default_device())
     rows = read_rows(prompts, ["prompt_id", "messages"])
-    wanted, sampler = [], choice(SAMPLERS, sampling.sampler, "generation.sampler")
-    for i, row in enumerate(rows):
-        coins = rng_for(seed, "sampler", stream, row["prompt_id"]).random(sampling.n).tolist()
-        components = sampler(sampling.n, coins, sampling.mixp)
-        wanted += [(i, number, component) for number, component in enumerate(components)]
-    tokenizer = load_tokenizer(model.parent, trusted(model))
-    if sampling.sampler == "dataset":
-        mine = set(shard.take(range(len(rows))))
-        found = given_responses(tokenizer, rows, [one for one in wanted if one[0] in mine], prompts)
+    planned = plan_responses([row["prompt_id"] for row in rows], settings, seed, stream)
+    tokenizer, chat_format = load_tokenizer(model.parent, is_trusted(model)), read_format(chat)
+    if settings.sampler == "dataset":
+        if without := [row["prompt_id"] for row in rows if not has_pair(row)]:
+            raise InputError(f"{prompts}: prompt {without[0]} has no responses of its own, which sampler dataset needs")
+        responses = dataset_responses(tokenizer, rows, planned, shard, chat_format)
     else:
-        encoded = [prompt_ids(tokenizer, row["messages"]) for row in rows]
-        eos, place = eos_ids(tokenizer, generation_config(model)), resolve_dtype(dtype, meter.device)
-        files = {"policy": policy, "reference": reference}
-        chosen = meter.notes["engine"] = engine_for(engine, sampling)
-        if chosen == "vllm":
-            responder = Vllm(model, files, eos, place, vllm, max(map(len, encoded)) + max_new_tokens)
-            signal.signal(signal.SIGTERM, responder.end)
+        encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]
+        eos = eos_ids(tokenizer, generation_config(model), chat_format)
+        meter.notes["engine"] = resolve_engine(settings.engine, settings)
+        dtype, policies = resolve_dtype(settings.dtype, meter.device), {"policy": policy, "reference": reference}
+        engine: Engine
+        stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
+        max_tokens = max(map(len, encoded)) + settings.max_new_tokens
+        check_positions(model, max_tokens)
+        if meter.notes["engine"] == "vllm":
+            engine = vllm = VllmEngine(model, policies, eos, dtype, settings.vllm, max_tokens, stop)
+            signal.signal(signal.SIGTERM, vllm.end)
         else:
-            responder = Transformers(model, files, eos, tokenizer.pad_token_id, place, meter.device)
-
-        def seed_of(i: int, number: int) -> int:
-            return seed_for(seed, "generate", stream, rows[i]["prompt_id"], number)
-
-        found = {}
-        for component in dict.fromkeys(component for _, _, component in wanted):
-            part = [(i, number) for i, number, c in wanted if c == component]
-            ids = sample(
-                responder, component, encoded, part, seed_of, decoding, max_new_tokens, batch_size, shard, meter
-            )
-            for key, response in ids.items():
-                text = tokenizer.decode(response, skip_special_tokens=True)
-                found[key] = response, text, "stop" if response[-1] in eos else "length"
-    write_rows(
-        output,
-        (
-            {
-                "prompt_id": rows[i]["prompt_id"],
-                "cluster": rows[i].get("cluster"),
-                "response_id": number,
-                "response": found[i, number][1],
-                "token_ids": found[i, number][0],
-                "sampler": sampling.sampler,
-                "component": component.name,
-                "finish_reason": found[i, number][2],
-                "n_tokens": len(found[i, number][0]),
-            }
-            for i, number, component in wanted
-            if (i, number) in found
-        ),
-    )
-    tokens = sum(len(ids) for ids, _, _ in found.values())
+            engine = TransformersEngine(model, policies, eos, tokenizer.pad_token_id, dtype, meter.device, stop)
+        sampled = sample_planned(engine, planned, encoded, settings, settings.batch_size, shard, meter)
+        responses = decode_responses(tokenizer, sampled, eos, chat_format, settings.stop)
+    write_rows(output, generation_rows(rows, planned, responses, settings.sampler))
+    meter.notes["truncated"] = [count_truncated(responses), len(responses)]
     meter.write(cost)
-    what = f"{len(rows)} prompts, {len(found)} responses by {sampling.sampler}, {tokens:,} tokens"
-    return Summary(what, tokens, "token", seconds=meter.seconds)
-
-
-def sample(
-    responder: Transformers | Vllm,
-    component: Component,
-    encoded: list[list[int]],
-    part: list[tuple[int, int]],
-    seed_of: Callable[[int, int], int],
-    decoding: Decoding,
-    max_new_tokens: int,
-    batch_size: int,
-    shard: Shard,
-    meter: CostMeter,
-) -> dict[tuple[int, int], list[int]]:
-    """Token ids of the responses `part`, (prompt's place, response's number), of a component: this shard's batches."""
-    found, numbers = {}, {}
-    for i, number in part:
-        numbers.setdefault(i, []).append(number)
-    places = list(numbers)
-    lengths = [len(encoded[i]) for i in places]
-    batches = shard.take(batches_by_length(lengths, max(1, batch_size // max(map(len, numbers.values())))))
-    if responder.takes_all and batches:
-        batches = [[b for batch in batches for b in batch]]
-    total = sum(len(numbers[places[b]]) for batch in batches for b in batch)
-    with Progress(f"generate ({component.name})", total, "response") as progress:
-        for batch in batches:
-            keys = [(places[b], number) for b in batch for number in numbers[places[b]]]
-            counts = [len(numbers[places[b]]) for b in batch]
-            seeds = [seed_of(*key) for key in keys]
-            inputs = [encoded[places[b]] for b in batch]
-            sampled = responder.answer(component, inputs, counts, seeds, decoding, max_new_tokens)
-            found |= dict(zip(keys, sampled, strict=True))
-            passes, tokens = responder.passes(component), sum(map(len, sampled))
-            meter.forward(passes * sum(map(len, inputs)), tokens)
-            meter.forward((passes - 1) * tokens)
-            progress.update(len(keys), tokens)
-    return found
-
-
-def given_responses(
-    tokenizer, rows: list[dict], wanted: list[Wanted], prompts: Path
-) -> dict[tuple[int, int], tuple[list[int], str, str]]:
-    """(token ids, text, finish reason) of the data set's own responses, whole and with their EOS."""
-    without = [row["prompt_id"] for row in rows if not has_pair(row)]
-    if without:
-        raise InputError(f"{prompts}: prompt {without[0]} has no responses of its own, which sampler dataset needs")
-    found = {}
-    for i, number, component in wanted:
-        text = rows[i][component.name]
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        ids.append(tokenizer.eos_token_id)  # the only one: what stands in the text is text
-        found[i, number] = ids, text, "stop"
-    return found
+    work, tokens, result, warning = describe_responses(len(rows), responses, settings)
+    return Summary(work, tokens, "token", result, meter.seconds, warning)
 
 
 if __name__ == "__main__":  # vLLM's processes on several GPUs import this file

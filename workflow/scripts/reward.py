@@ -1,13 +1,15 @@
-"""Score generations with the feedback that trains."""
+"""Score generations with the training feedback."""
 
 from pathlib import Path
 
 from _program import run
-from prefloop.costs import CostMeter
-from prefloop.feedback import Settings, annotate
-from prefloop.progress import Summary
-from prefloop.rows import check_known, read_rows, write_rows
-from prefloop.shards import Shard
+from prefloop.config.feedback_settings import FeedbackConfig
+from prefloop.core.costs import CostMeter
+from prefloop.core.jsonl import check_known, read_rows, write_rows
+from prefloop.core.progress import Summary
+from prefloop.core.shards import Shard
+from prefloop.feedback.annotate import annotate, load_feedback, with_prompt_columns
+from prefloop.feedback.thinking import strip_thoughts
 
 
 def main(
@@ -16,8 +18,9 @@ def main(
     generations: Path,
     output: Path,
     cost: Path,
-    feedback: Settings,
+    feedback: FeedbackConfig,
     shard: Shard,
+    chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
     """Score every response.
@@ -25,25 +28,32 @@ def main(
     Args:
         prompts: The prompts that were answered.
         generations: The responses.
-        output: Where the rewards go, one row a response.
-        cost: Where the cost goes.
-        feedback: Who scores.
-        shard: Which of the batches to score, and leave the others to other jobs.
-        threads: CPU threads, for a model that scores or judges.
+        output: Where the rewards are written, one row per response.
+        cost: Where the cost is written.
+        feedback: What scores.
+        shard: Which of the batches to score; other jobs score the others.
+        chat: The policy's chat.json, whose date the template of a judge or reward model prints.
+        threads: CPU threads, for a reward model or judge.
     """
     meter = CostMeter("reward")
-    messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
+    known = {row["prompt_id"]: row for row in read_rows(prompts, ["prompt_id", "messages"])}
     required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
-    rows = read_rows(generations, required)
-    check_known(rows, messages, prompts, generations)
-    scored = annotate(feedback, threads, messages, rows, meter, shard)
-    write_rows(output, scored)
-    rewards = [row["reward"] for row in scored if row["reward"] is not None]
-    mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "none of them decided"
-    if "judge" in meter.notes:
-        print(f"reward: judge {meter.notes['judge']}")
+    responses = read_rows(generations, required)
+    check_known(responses, known, prompts, generations)
+    source = load_feedback(feedback, threads, "feedback", chat)
+    if feedback.strip_thinking:
+        responses = strip_thoughts(responses)
+    messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
+    responses = with_prompt_columns(responses, known)
+    annotated = annotate(source, messages, responses, shard, feedback.truncation_penalty)
+    rows = annotated.rows
+    write_rows(output, rows)
+    meter.add_usage(source.usage)
+    annotated.add_notes(meter)
     meter.write(cost)
-    return Summary(f"{len(scored)} responses", len(scored), "response", mean, meter.seconds)
+    rewards = [row["reward"] for row in rows if row["reward"] is not None]
+    mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "no response has a valid judgment"
+    return Summary(f"{len(rows)} responses", len(rows), "response", mean, meter.seconds, annotated.warning)
 
 
 run(main)

@@ -1,152 +1,99 @@
 """Train the policy on one round's pairs."""
 
 import math
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
 from _program import run
-from prefloop.chat import prompt_ids
-from prefloop.costs import CostMeter
-from prefloop.losses import asks_for
-from prefloop.manifests import parameter_count
-from prefloop.models import default_device, load_trainable
-from prefloop.optimisation import start, write_steps
-from prefloop.partial import Partial, work_of
-from prefloop.policies import is_trained, policy_content, read_policy, replace_adapter, trained_weights
-from prefloop.processes import Running, checkpoint_activations
-from prefloop.progress import Summary
-from prefloop.rows import InputError, read_rows, sha256_of, whole, write_tensors
-from prefloop.seeds import seed_for
-from prefloop.tracking import Tracking, start_trackers
-from prefloop.training import Pair, Settings, train
+from prefloop.config.training_settings import TrainConfig
+from prefloop.core.errors import section
+from prefloop.core.files import checksums, sha256_of
+from prefloop.core.progress import Summary
+from prefloop.core.seeds import seed_for
+from prefloop.models.chat import read_format
+from prefloop.models.loading import load_trainable
+from prefloop.models.options import RuntimeConfig
+from prefloop.models.policies import Provenance, is_trained, read_policy, replace_adapter
+from prefloop.models.response_logprobs import prepare_scorer
+from prefloop.training.checkpoint import fingerprint
+from prefloop.training.preference import PreferenceObjective, tokenize_pairs
+from prefloop.training.run import TrainingFiles, TrainingJob, first_to_last, training_run
+from prefloop.training.snapshots import PolicySnapshots
+from prefloop.training.tracking import Tracking
 
-NEEDED = ["token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]  # of every pair
-NEEDED += ["messages", "reward_chosen", "reward_rejected"]
+
+@dataclass
+class Files(TrainingFiles):
+    """Inputs and outputs."""
+
+    model: Path
+    """Manifest of the base model."""
+    policy: Path
+    """The policy before this round: a policy.pt, or the base model's manifest."""
+    pairs: Path
+    """The round's pairs, with the reference's log-probabilities."""
+    output: Path
+    """Where policy.pt goes."""
+    chat: Path | None = None
+    """The run's chat format, a chat.json; the template's own variables and today's date if not given."""
 
 
 def main(
     *,
-    model: Path,
-    policy: Path,
-    pairs: Path,
-    output: Path,
-    metrics: Path,
-    speed: Path,
-    cost: Path,
-    seed: int,
-    round: int,
-    settings: Annotated[Settings, arg(name="")],
-    running: Annotated[Running, arg(name="")],
+    files: Annotated[Files, arg(name="")],
+    settings: Annotated[TrainConfig, arg(name="")],
+    runtime: Annotated[RuntimeConfig, arg(name="")],
     tracking: Tracking,
-    carry_beta: bool = True,
+    seed: int,
+    round_index: Annotated[int, arg(name="round")],
     checkpoints: tuple[int, ...] = (),
     threads: int = 1,
 ) -> Summary | None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
-    Runs as one process, or as several under torchrun or `accelerate launch`, to the same weights. Until it has
-    ended, policy.partial/ beside policy.pt holds its state; killed and started again it goes on from there.
+    Runs as one process, or as several under torchrun, to the same weights. Until it has
+    ended, policy.partial/ next to policy.pt holds its state, from which it continues if it was killed.
 
     Args:
-        model: Manifest of the base model.
-        policy: The policy before this round: a policy.pt, or the base model's manifest.
-        pairs: The round's pairs, with the reference's log-probabilities.
-        output: Where policy.pt goes.
-        metrics: Where training.jsonl goes, one row an optimizer step.
-        speed: Where the seconds and tokens a second of each step go, as CSV: they differ between equal runs.
-        cost: Where the cost goes.
         seed: The run's seed.
-        round: Round, from 1.
-        settings: How to train.
-        running: How to go about it: nothing of it counts for the weights.
-        tracking: Where to send the metrics besides.
-        carry_beta: Go on with the β rule's state of the round before, instead of starting it anew.
-        checkpoints: Optimizer steps after which the policy is kept too, as checkpoint-<step>/policy.pt beside output.
+        round_index: Round, from 1.
+        checkpoints: Optimizer steps after which the policy is kept too, as checkpoint-<step>/policy.pt next to output.
         threads: CPU threads of each process.
     """
-    device = default_device()
-    accelerator, dtype = start(settings, device, threads, seed_for(seed, "train", round), tracking)
-    meter = CostMeter("train", parameter_count(model), device)
-    inputs = [sha256_of(file) for file in (model, policy, pairs)]
-    work = work_of(__file__, settings, inputs=inputs, run=[seed, round, carry_beta, checkpoints])
-    partial = Partial(output.parent / "policy.partial", work, running.save_every, accelerator)
-    meter.resume(partial.earlier_seconds, partial.resumed)
-    network, tokenizer = load_trainable(model, policy, settings.parameters, settings.lora, dtype)
-    if running.gradient_checkpointing:
-        checkpoint_activations(network)
-    examples = [to_pair(row, tokenizer, settings.loss) for row in read_rows(pairs, NEEDED)]
-    lora = settings.lora if settings.parameters == "lora" else None
-    whence = {"lora": lora, "manifest": model, "round": round, "seed": seed, "pairs_sha256": sha256_of(pairs)}
-    total = settings.epochs * math.ceil(len(examples) / settings.batch_size)
-    if max(checkpoints, default=0) > total:
-        raise InputError(
-            f"evaluation.by_checkpoint.steps: {max(checkpoints)}, but this round trains {total} steps; lower it"
+    pairs_sha256, folder = sha256_of(files.pairs), files.output.parent
+    inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256]
+    work = fingerprint(__file__, settings, {"inputs": inputs, "run": [seed, round_index, checkpoints]})
+    train_seed, columns = seed_for(seed, "train", round_index), {"round": round_index}
+    job = TrainingJob("train", files.model, folder / "policy.partial", work, train_seed, threads, columns)
+    with section("train"), training_run(job, files, settings, runtime, tracking) as training:
+        network, tokenizer = load_trainable(
+            files.model, files.policy, settings.parameters, settings.lora, training.dtype, training.reads_weights
         )
-    start_trackers(tracking, accelerator, partial.steps)
-
-    def keep(path: Path, beta_state: dict | None = None) -> dict:
-        """Write the policy as it is now and return its weights; every process takes part, the first one writes."""
-        weights = trained_weights(network, lora)
-        if accelerator.is_main_process:
-            write_tensors(path, policy_content(model=network, weights=weights, beta_state=beta_state, **whence))
-        return weights
-
-    def on_step(metrics: dict) -> None:
-        accelerator.log(metrics, step=metrics["step"])
-        if metrics["step"] + 1 in checkpoints:
-            keep(partial.folder / f"checkpoint-{metrics['step'] + 1}.pt")
-
-    beta_state = train(
-        network,
-        examples,
-        settings,
-        round=round,
-        pad=tokenizer.pad_token_id,
-        seed=seed_for(seed, "train", round),
-        accelerator=accelerator,
-        on_step=on_step,
-        beta_state=read_policy(policy)["beta_state"] if carry_beta and is_trained(policy) else None,
-        sharding=running.sharding,
-        partial=partial,
-    )
-    weights = keep(output, beta_state)
-    accelerator.end_training()
-    if not accelerator.is_main_process:
-        return None
-    steps = partial.steps
-    meter.train(sum(step["tokens"] for step in steps))
-    meter.forward(sum((step["passes"] - 1) * step["tokens"] for step in steps))
-    replace_adapter(output.parent / "adapter", network, weights if lora is not None else None)
-    write_steps(metrics, speed, steps, round=round)
-    for step in checkpoints:  # only now: Snakemake deletes what a job that failed had written
-        with whole(output.parent / f"checkpoint-{step}/policy.pt") as file:
-            shutil.copyfile(partial.folder / f"checkpoint-{step}.pt", file)
-    first, last = steps[0], steps[-1]
-    meter.write(cost)
-    partial.remove()
+        pairs = tokenize_pairs(files.pairs, tokenizer, settings.loss, files.model, read_format(files.chat))
+        provenance = Provenance(files.model, round_index, seed, pairs_sha256)
+        total = settings.epochs * math.ceil(len(pairs) / settings.batch_size)
+        snapshots = PolicySnapshots(checkpoints, total, training, network, provenance)
+        model = training.prepare(network)
+        objective = PreferenceObjective(prepare_scorer(model), pairs, settings, training.accelerator, round_index)
+        if settings.carry_beta and is_trained(files.policy):
+            objective.load_state_dict(read_policy(files.policy)["beta_state"] or {})
+        steps = training.optimize(model, objective, train_seed, snapshots.save)
+        weights = training.write_policy(files.output, network, provenance, objective.state_dict())
+        if not training.end_processes():
+            return None
+        adapter = weights if settings.parameters == "lora" else None
+        replace_adapter(folder / "adapter", network, files.model, adapter)
+        snapshots.publish(folder)
+    accuracy = first_to_last(steps, "rewards/accuracies", 2)
     return Summary(
-        f"round {round}, {len(examples)} pairs, {len(steps)} steps",
-        settings.epochs * len(examples),
+        f"round {round_index}, {len(pairs)} pairs, {len(steps)} steps",
+        settings.epochs * len(pairs),
         "pair",
-        f"loss {first['loss']:.4f} -> {last['loss']:.4f}, "
-        f"accuracy {first['rewards/accuracies']:.2f} -> {last['rewards/accuracies']:.2f}",
-        meter.seconds,
-    )
-
-
-def to_pair(row: dict, tokenizer, loss: str) -> Pair:
-    return Pair(
-        prompt=prompt_ids(tokenizer, row["messages"]),
-        chosen=row["token_ids_chosen"],
-        rejected=row["token_ids_rejected"],
-        logp_ref_chosen=row["logp_ref_chosen"],
-        logp_ref_rejected=row["logp_ref_rejected"],
-        reward_chosen=row["reward_chosen"],
-        reward_rejected=row["reward_rejected"],
-        explored=row.get("token_ids_explored") if "logp_explored" in asks_for(loss) else None,
+        f"loss {first_to_last(steps, 'loss')}, accuracy {accuracy}",
+        training.meter.seconds,
     )
 
 

@@ -1,0 +1,343 @@
+# The steps of a round: draw prompts, generate and score responses, and update the arms.
+from prefloop.core.registry import registry_words
+from prefloop.methods.samplers import Mixp, Sampling, models_of
+
+NEEDS_BETA = registry_words("methods.pair_metrics.NEEDS_BETA")
+AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
+
+
+def beta_for(section):
+    """The first β as a flag, for metrics that use it. Others do not rerun when it changes."""
+
+    def of_wildcards(wildcards):
+        settings = of_method(config, wildcards.method)
+        asks = settings[section]["metric"] in NEEDS_BETA
+        return flags({"beta": settings["train"]["beta"] if asks else None})
+
+    return of_wildcards
+
+
+def clusters_of(wildcards):
+    """clusters.pkl of the wildcards' method."""
+    return f"{cluster_folder(wildcards.method)}/clusters.pkl"
+
+
+def sampling_models(wildcards):
+    """The models that the sampler draws from: policy, reference, both or none."""
+    settings = settings_of("generation", wildcards.method)
+    sampling = Sampling(
+        settings["sampler"], settings.get("n", 2), Mixp(**settings.get("mixp", {}))
+    )
+    files = {"policy": policy_before, "reference": reference_of}
+    return {name: files[name](wildcards) for name in models_of(sampling)}
+
+
+def sampling_flags(wildcards, input):
+    """The models that the sampler draws from, as flags."""
+    return flags(dict(zip(sampling_models(wildcards), input.sampling_models)))
+
+
+def engine_environment(wildcards):
+    """The environment of stages that sample. vLLM has its own, as it pins too many packages to share one."""
+    settings = settings_of("generation", wildcards.get("method"))
+    if settings["engine"] != "vllm":
+        return "../environment.yml"
+    return {
+        "cuda": "../workflow/envs/vllm.yml",
+        "cpu": "../workflow/envs/vllm-cpu.yml",
+    }[settings["vllm_build"]]
+
+
+def engine_gpus(wildcards):
+    """GPUs that share a model while it samples."""
+    settings = settings_of("generation", wildcards.get("method"))
+    return settings.get("vllm", {}).get("tensor_parallel_size", 1)
+
+
+def shard_flags(wildcards):
+    """The shard of a stage that is divided, as flags."""
+    if "shard" not in wildcards.keys():
+        return ""
+    return flags({"shard": {"index": int(wildcards.shard), "count": config["shards"]}})
+
+
+def steps_before(wildcards):
+    """Every earlier (round, step) of the run, oldest first."""
+    here = int(wildcards.round), int(wildcards.step)
+    return [(r, s) for r in range(1, here[0] + 1) for s in STEPS if (r, s) < here]
+
+
+def looks_at_arms(method):
+    """Whether a method's allocation depends on the arms."""
+    return settings_of("bandit", method)["allocation"] not in AT_RANDOM
+
+
+def arms_seen(wildcards):
+    """The arms.json that an allocation reads: none if it draws at random."""
+    return arms_before(wildcards) if looks_at_arms(wildcards.method) else []
+
+
+def allocation_flags(wildcards):
+    """The settings that a step's draw of prompts depends on, as flags. A random draw does not rerun when α changes."""
+    settings = settings_of("bandit", wildcards.method)
+    keys = ["allocation", "budget", "reuse"]
+    if settings["allocation"] == "all":
+        keys = ["allocation"]
+    if looks_at_arms(wildcards.method):
+        keys = [k for k in settings if k not in ("metric", "normalize", "gamma")]
+    sampler = settings_of("generation", wildcards.method)["sampler"]
+    pairs_only = {"pairs_only": True} if sampler == "dataset" else {}
+    return flags({key: settings[key] for key in keys} | pairs_only)
+
+
+def arms_before(wildcards):
+    """The arms.json of the previous step; none in a run's first step."""
+    return [
+        f"{run_of(wildcards)}/round-{r}/step-{s}/arms.json"
+        for r, s in steps_before(wildcards)[-1:]
+    ]
+
+
+def draw_group(wildcards):
+    """The job group of a draw: one for all draws of a run if they ignore the arms, else that of the previous step."""
+    if not looks_at_arms(wildcards.method):
+        return f"draws_{wildcards.method}_seed_{wildcards.seed}"
+    return step_group(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
+
+
+def step_group(wildcards, round_index, step):
+    """The job group after a step: gathered shards, PFP, arms, and the draw of the next step."""
+    return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round_index}_step_{step}"
+
+
+def prompts_before(wildcards):
+    """The prompts of all earlier steps."""
+    return [
+        f"{run_of(wildcards)}/round-{r}/step-{s}/prompts.jsonl"
+        for r, s in steps_before(wildcards)
+    ]
+
+
+def feedback_of(wildcards):
+    """The feedback that trains a method."""
+    return of_method(config, wildcards.method)["feedback"]
+
+
+def reward_flags(wildcards):
+    """Flags of the feedback that trains a method."""
+    return feedback_flags("feedback", feedback_of(wildcards))
+
+
+def reward_code(wildcards):
+    """The code of the feedback that trains a method, as a hash."""
+    return feedback_code(feedback_of(wildcards))
+
+
+def feedback_files(settings):
+    """Files that a feedback depends on: its model, and files of the user in its settings."""
+    model = model_of(settings)
+    models = [manifest_of(model)] if model else []
+    return models + [word for word in feedback_words(settings) if is_own_file(word)]
+
+
+def feedback_code(settings):
+    """A hash of what a feedback depends on other than settings and files: a function's module, a packaged template."""
+    if settings["kind"] == "function":
+        return own_code(settings["function"])
+    packaged = [word for word in feedback_words(settings) if not is_own_file(word)]
+    files = [path for path in map(find_file, packaged) if path.is_file()]
+    return " ".join(sha256_of(path)[:16] for path in files)
+
+
+def feedback_words(settings):
+    """Words of a feedback's settings that may be files: a judge's template, or the setting with the kind's name."""
+    if settings["kind"] == "judge":
+        return [settings["judge"]["template"]]
+    own = settings.get(settings["kind"])
+    return own.split() if isinstance(own, str) else []
+
+
+def is_own_file(name):
+    """Whether a name is a file of the user: one that does not come with the project."""
+    path = Path(name)
+    return path.is_file() and not path.resolve().is_relative_to(CLONE / "workflow")
+
+
+def feedback_gpus(*feedbacks):
+    """GPUs of a stage that uses these feedbacks: 0 if no model is loaded."""
+    return int(any(model_of(settings) for settings in feedbacks))
+
+
+def feedback_flags(name, settings):
+    """Flags of a feedback, with its model as a manifest."""
+    model = model_of(settings)
+    settings = relevant(settings, inner(ExperimentConfig, "feedback"))
+    # `program` says which models may run their own code.
+    own = {"model": manifest_of(model) if model else None, "trust_remote_code": None}
+    return flags({name: settings | own})
+
+
+rule allocate:
+    input:
+        prompts=rules.prepare_prompts.output.train,
+        clusters=clusters_of,
+        arms=arms_seen,
+        used=prompts_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/step-{step}/prompts.jsonl",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/allocate.log",
+    group:
+        draw_group
+    conda:
+        "../environment.yml"
+    params:
+        **program("allocate"),
+        own=own_functions("bandit", "allocation"),
+        flags=allocation_flags,
+        before=lambda wildcards, input: flags(
+            {"arms": input.arms or None, "used": list(input.used) or None}
+        ),
+        steps=len(STEPS),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --prompts {input.prompts} --clusters {input.clusters}"
+        " {params.before} {params.flags} --seed {wildcards.seed} --round {wildcards.round}"
+        " --step {wildcards.step} --steps {params.steps} --output {output} > {log} 2>&1"
+
+
+rule generate:
+    input:
+        prompts=rules.allocate.output,
+        chat=rules.prepare_prompts.output.chat,
+        model=BASE,
+        sampling_models=lambda wildcards: list(sampling_models(wildcards).values()),
+    output:
+        generations="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generations.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/generate.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/generate.log",
+    conda:
+        engine_environment
+    threads: THREADS
+    resources:
+        gpu=engine_gpus,
+    params:
+        **program("generate", warm=samples_by_transformers),
+        flags=flags_of("generation", without=["vllm_build"]),
+        sampling_models=sampling_flags,
+        stream="round-{round}/step-{step}",
+        shard=shard_flags,
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --model {input.model}"
+        " --chat {input.chat} {params.sampling_models} {params.flags} --seed {wildcards.seed}"
+        " --stream {params.stream} {params.shard} --threads {threads}"
+        " --output {output.generations} --cost {output.cost} > {log} 2>&1"
+
+
+rule reward:
+    input:
+        prompts=rules.allocate.output,
+        generations=rules.generate.output.generations,
+        chat=rules.prepare_prompts.output.chat,
+        feedback=lambda wildcards: feedback_files(feedback_of(wildcards)),
+    output:
+        rewards="<results>/{method}/seed-{seed}/round-{round}/step-{step}/rewards.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/reward.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/reward.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: feedback_gpus(feedback_of(wildcards)),
+    params:
+        **program("reward"),
+        feedback=reward_code,
+        flags=reward_flags,
+        shard=shard_flags,
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --generations {input.generations}"
+        " --chat {input.chat} {params.flags} {params.shard} --threads {threads}"
+        " --output {output.rewards} --cost {output.cost} > {log} 2>&1"
+
+
+rule logprobs:
+    input:
+        prompts=rules.allocate.output,
+        generations=rules.generate.output.generations,
+        chat=rules.prepare_prompts.output.chat,
+        model=BASE,
+        policy=policy_before,
+        reference=reference_of,
+    output:
+        logprobs="<results>/{method}/seed-{seed}/round-{round}/step-{step}/logprobs.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/logprobs.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/logprobs.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("logprobs"),
+        flags=flags_of("logprobs"),
+        shard=shard_flags,
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --generations {input.generations}"
+        " --model {input.model} --policy {input.policy} --reference {input.reference}"
+        " --chat {input.chat} {params.flags} {params.shard} --threads {threads}"
+        " --output {output.logprobs} --cost {output.cost} > {log} 2>&1"
+
+
+rule pfp:
+    input:
+        prompts=rules.allocate.output,
+        generations=rules.generate.output.generations,
+        rewards=rules.reward.output.rewards,
+        logprobs=rules.logprobs.output.logprobs,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.jsonl",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.log",
+    group:
+        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+    conda:
+        "../environment.yml"
+    params:
+        **program("pfp"),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --prompts {input.prompts} --generations {input.generations}"
+        " --rewards {input.rewards} --logprobs {input.logprobs} --output {output} > {log} 2>&1"
+
+
+rule update_arms:
+    input:
+        clusters=clusters_of,
+        pfp=rules.pfp.output,
+        arms=arms_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/step-{step}/arms.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/update_arms.log",
+    group:
+        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+    conda:
+        "../environment.yml"
+    params:
+        **program("update_arms"),
+        own=own_functions("bandit", "metric"),
+        flags=flags_of(
+            "bandit",
+            *["metric", "normalize", "gamma", "alpha", "exploration"],
+            *["neighbors", "neighbor_weight"],
+        ),
+        beta=beta_for("bandit"),
+        before=lambda wildcards, input: flags({"arms": input.arms or None}),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --clusters {input.clusters} --pfp {input.pfp}"
+        " {params.before} {params.flags} {params.beta} --seed {wildcards.seed}"
+        " --round {wildcards.round} --step {wildcards.step} --output {output} > {log} 2>&1"

@@ -1,0 +1,186 @@
+# Evaluation of a policy: one sample per evaluation prompt and temperature against an opponent's, and the KL divergence from
+# the initial policy. All policies sample with the same random numbers per prompt: equal policies give equal samples, and
+# differences between scores vary less.
+from prefloop.config.experiment import CHOSEN
+
+
+def base_of_evaluated(wildcards):
+    """The base model of an evaluated policy: the fetched or the fine-tuned model."""
+    return FETCHED if wildcards.policy == "base" else BASE
+
+
+def evaluated_policy(wildcards):
+    """The evaluated policy: a trained one, or a base model."""
+    if wildcards.policy in ("base", "initial"):
+        return base_of_evaluated(wildcards)
+    return f"<results>/{wildcards.policy}/policy.pt"
+
+
+def opponent_samples(wildcards):
+    """Samples that a policy is compared with: of the initial policy, or of a method at the same seed and round."""
+    if wildcards.opponent == CHOSEN:
+        return []
+    _, _, run = wildcards.policy.partition("/")
+    opponent = f"{wildcards.opponent}/{run}" if run else wildcards.opponent
+    opponent = "initial" if wildcards.opponent == "initial" else opponent
+    return f"<results>/{opponent}/evaluation/temperature-{wildcards.temperature}/samples.jsonl"
+
+
+# The evaluator decides comparisons. The rewards of the config's own feedback are shown as well.
+EVALUATORS = [config["evaluation"]["evaluator"], config["feedback"]]
+
+
+wildcard_constraints:
+    policy=r"base|initial|[A-Za-z0-9_]+/seed-\d+/round-\d+(/checkpoint-\d+)?",
+    temperature=r"\d+\.\d+",
+    opponent="[A-Za-z0-9_]+",
+
+
+rule sample:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        chat=rules.prepare_prompts.output.chat,
+        model=base_of_evaluated,
+        policy=evaluated_policy,
+    output:
+        samples="<results>/{policy}/evaluation/temperature-{temperature}/samples.jsonl",
+        cost="<results>/{policy}/evaluation/temperature-{temperature}/sample.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/temperature-{temperature}/sample.log",
+    conda:
+        engine_environment
+    threads: THREADS
+    resources:
+        gpu=engine_gpus,
+    params:
+        **program("generate", warm=samples_by_transformers),
+        flags=flags_of(
+            "evaluation",
+            *[
+                "top_p",
+                "top_k",
+                "min_p",
+                "repetition_penalty",
+                "max_new_tokens",
+                "stop",
+            ],
+            *["batch_size", "dtype"],
+        ),
+        engine=flags_of("generation", "engine", "vllm"),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --model {input.model}"
+        " --policy {input.policy} --chat {input.chat} --temperature {wildcards.temperature} {params.flags}"
+        " {params.engine} --n 1 --seed 0 --stream evaluation --threads {threads}"
+        " --output {output.samples} --cost {output.cost} > {log} 2>&1"
+
+
+rule compare_samples:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        samples=rules.sample.output.samples,
+        opponent=opponent_samples,
+        tokenizer=FETCHED,
+        chat=rules.prepare_prompts.output.chat,
+        feedback=[file for asked in EVALUATORS for file in feedback_files(asked)],
+    output:
+        judgments="<results>/{policy}/evaluation/temperature-{temperature}/against-{opponent}.jsonl",
+        cost="<results>/{policy}/evaluation/temperature-{temperature}/against-{opponent}.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/temperature-{temperature}/against-{opponent}.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=feedback_gpus(*EVALUATORS),
+    params:
+        **program("compare_samples"),
+        feedback_code=lambda wildcards: [feedback_code(asked) for asked in EVALUATORS],
+        opponent=lambda wildcards, input: flags(
+            {"opponent": input.opponent}
+            if input.opponent
+            else {"tokenizer": input.tokenizer}
+        ),
+        evaluator=lambda wildcards: feedback_flags(
+            "evaluator", config["evaluation"]["evaluator"]
+        ),
+        feedback=lambda wildcards: feedback_flags("feedback", config["feedback"]),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --samples {input.samples}"
+        " --chat {input.chat} {params.opponent} {params.evaluator} {params.feedback}"
+        " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
+
+
+rule measure_kl:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        chat=rules.prepare_prompts.output.chat,
+        model=base_of_evaluated,
+        policy=evaluated_policy,
+        reference=BASE,
+    output:
+        rows="<results>/{policy}/evaluation/kl.jsonl",
+        cost="<results>/{policy}/evaluation/measure_kl.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/measure_kl.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("measure_kl"),
+        flags=flags_of("evaluation", "max_new_tokens", "batch_size"),
+        samples=flags(config["evaluation"]["kl"]),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --model {input.model}"
+        " --policy {input.policy} --reference {input.reference} --chat {input.chat} {params.flags}"
+        " {params.samples} --seed 0 --stream divergence --threads {threads}"
+        " --output {output.rows} --cost {output.cost} > {log} 2>&1"
+
+
+# The gradient norm of each pair, before the round that trains on the pairs.
+rule measure_gradients:
+    input:
+        pfp=collect(rules.pfp.output, step=STEPS, allow_missing=True),
+        chat=rules.prepare_prompts.output.chat,
+        model=BASE,
+        policy=policy_before,
+    output:
+        rows="<results>/{method}/seed-{seed}/round-{round}/gradients.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/measure_gradients.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/measure_gradients.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("measure_gradients"),
+        flags=flags_of("train", "lora", "beta", "dtype"),
+        pairs=flags(config["evaluation"]["gradients"]),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --pfp {input.pfp} --model {input.model}"
+        " --policy {input.policy} --chat {input.chat} {params.flags} {params.pairs} --seed {wildcards.seed}"
+        " --round {wildcards.round} --threads {threads} --output {output.rows} --cost {output.cost} > {log} 2>&1"
+
+
+# Samplers on a table of actions: no prompts, no model.
+rule simulate_tabular:
+    output:
+        curves="<results>/tabular.csv",
+        cost="<results>/tabular.cost.json",
+    log:
+        "<logs>/simulate_tabular.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("simulate_tabular"),
+        flags=flags_of("tabular"),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.flags} --output {output.curves}"
+        " --cost {output.cost} > {log} 2>&1"

@@ -1,0 +1,126 @@
+# From a model and a data set to prompts and their clusters.
+PACKAGED_PROMPTS = "workflow/prompts/instructions.jsonl"
+
+
+def packaged_prompts(wildcards, output):
+    """The path of the packaged prompts; a function of `output` for the same reason as the path of a program."""
+    return shlex.quote(str(CLONE / PACKAGED_PROMPTS))
+
+
+def eval_flags():
+    """The evaluation set as flags, if it has a source of its own."""
+    section = config["evaluation"]["prompts"]
+    own = relevant(section, EvalPromptsSection) if configured_sources(section) else {}
+    return flags({"evaluation": own})
+
+
+def most_new_tokens(wildcards, output):
+    """The most tokens that a stage samples, as a flag for a check; a function of `output`, so that it reruns nothing."""
+    sections = [settings_of("generation", method) for method in METHODS]
+    sampled = [section.get("max_new_tokens", 0) for section in sections]
+    return flags(
+        {"max_new_tokens": max([config["evaluation"]["max_new_tokens"], *sampled])}
+    )
+
+
+def package_limit(wildcards, output):
+    """The size of a model's package as a flag; a function of `output`, so that it fetches nothing again."""
+    return flags({"max_package_gb": config["max_package_gb"]})
+
+
+def embedding_model(wildcards):
+    """The model that embeds prompts: the fetched policy, or an encoder."""
+    source = settings_of("clusters", wildcards.get("method"))["embedding"]
+    return FETCHED if source == "policy" else manifest_of(source)
+
+
+# Its code is not compared, because models are verified by checksums: changed code must not trigger another download.
+rule fetch_model:
+    input:
+        files=lambda wildcards: sorted(
+            map(str, Path(MODELS[wildcards.model]).glob("*.*"))
+        ),
+    output:
+        manifest="results/models/{model}/manifest.json",
+    log:
+        "results/logs/models/{model}.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("fetch_model", compared=False),
+        source=lambda wildcards: flags({"source": MODELS[wildcards.model]}),
+        trust=lambda wildcards: flags(
+            {"trust_remote_code": may_run_code(config, MODELS[wildcards.model])}
+        ),
+        limit=package_limit,
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.source} {params.trust} {params.limit}"
+        " --manifest {output.manifest} > {log} 2>&1"
+
+
+rule prepare_prompts:
+    input:
+        source=source_files(config["prompts"]),
+        eval_source=source_files(config["evaluation"]["prompts"]),
+        model=FETCHED,
+    output:
+        train="<results>/prompts/train.jsonl",
+        eval="<results>/prompts/eval.jsonl",
+        sources="<results>/prompts/sources.json",
+        # update: the program sees the file of an earlier run, whose date it keeps.
+        chat=update("<results>/prompts/chat.json"),
+    log:
+        "<logs>/prepare_prompts.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("prepare_prompts", PACKAGED_PROMPTS),
+        own=source_code(config["prompts"])
+        + source_code(config["evaluation"]["prompts"]),
+        packaged=packaged_prompts,
+        flags=flags_of("prompts"),
+        evaluation=eval_flags(),
+        policy=flags_of("policy", *hints(ChatConfig)),
+        room=most_new_tokens,
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --packaged {params.packaged} --model {input.model}"
+        " {params.flags} {params.evaluation} {params.policy} {params.room} --train {output.train}"
+        " --eval {output.eval} --provenance {output.sources} --chat {output.chat} > {log} 2>&1"
+
+
+rule cluster_prompts:
+    input:
+        prompts=rules.prepare_prompts.output.train,
+        eval=rules.prepare_prompts.output.eval,
+        model=embedding_model,
+    output:
+        clusters="<results>/clusters.pkl",
+        table="<results>/clusters.csv",
+        eval="<results>/clusters_eval.csv",
+        cost="<results>/cluster_prompts.cost.json",
+    log:
+        "<logs>/cluster_prompts.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("cluster_prompts"),
+        flags=flags_of("clusters", "k", "k_max", "seed", "batch_size"),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --prompts {input.prompts} --eval {input.eval}"
+        " --model {input.model} {params.flags} --threads {threads} --clusters {output.clusters}"
+        " --table {output.table} --eval-table {output.eval} --cost {output.cost} > {log} 2>&1"
+
+
+# For methods with `clusters` settings of their own.
+use rule cluster_prompts as cluster_prompts_of_method with:
+    output:
+        clusters="<results>/{method}/clusters.pkl",
+        table="<results>/{method}/clusters.csv",
+        eval="<results>/{method}/clusters_eval.csv",
+        cost="<results>/{method}/cluster_prompts.cost.json",
+    log:
+        "<logs>/{method}/cluster_prompts.log",

@@ -1,0 +1,233 @@
+# Trainings: of the initial policy, of reward models, and of each round's policy on its pairs.
+from prefloop.models.options import RuntimeConfig
+from prefloop.monitor.launch import launch
+
+# Runtime options. They do not affect the trained weights, so changing one reruns nothing: they reach the program through a
+# params function of threads and resources, which Snakemake does not compare with the last run.
+RUNTIME = list(hints(RuntimeConfig))
+
+
+def training_settings(section, wildcards):
+    """The settings of a training: of a section, or of one of the reward models."""
+    if section == "reward_models":
+        return config[section][wildcards.name]
+    return settings_of(section, wildcards.get("method"))
+
+
+def processes_of(section, wildcards, resources):
+    """Number of processes: that in the config, or one per GPU."""
+    return training_settings(section, wildcards)["processes"] or max(
+        1, int(resources.get("gpu", 1))
+    )
+
+
+def launch_command(section):
+    """The command that starts a training on its processes and nodes."""
+
+    def of_job(wildcards, threads, resources):
+        processes = processes_of(section, wildcards, resources)
+        try:
+            command = launch(processes, int(resources.get("nodes", 1)), threads)
+        except ValueError as error:
+            raise WorkflowError(f"{section}.{error}")
+        if command != "python":
+            return command
+        return shlex.join(["python", *map(str, warm_start())])
+
+    return of_job
+
+
+def in_launch(wildcards):
+    """A training's launch command, not its program, names the program that starts it from the warm process."""
+    return False
+
+
+def runtime_flags(section, run):
+    """Runtime options as flags, with threads per process and trackers, which get the name `run`."""
+
+    def of_job(wildcards, threads, resources):
+        settings = training_settings(section, wildcards)
+        processes = processes_of(section, wildcards, resources)
+        nodes = int(resources.get("nodes", 1))
+        tracking = config["tracking"] | {
+            "run": f"{config['name']}/{run}".format(**dict(wildcards.items())),
+            "folder": f"{RESULTS}/tracking",
+        }
+        return flags(
+            {key: settings[key] for key in RUNTIME if key != "processes"}
+            | {"threads": max(1, threads * nodes // processes)}
+            | {"tracking": tracking if tracking["trackers"] else {}}
+        )
+
+    return of_job
+
+
+def checkpoint_flags(wildcards):
+    """The optimizer steps after which a method keeps its policy, as flags."""
+    kept = EXPERIMENT.by_checkpoint
+    return flags(
+        {"checkpoints": kept.steps if wildcards.method in kept.methods else ()}
+    )
+
+
+# The fine-tuned model, with adapters merged, is the base model of every method, and so its first reference.
+rule fine_tune:
+    input:
+        prompts=rules.prepare_prompts.output.train,
+        chat=rules.prepare_prompts.output.chat,
+        model=FETCHED,
+    output:
+        policy="<results>/sft/policy.pt",
+        manifest="<results>/sft/model/manifest.json",
+        metrics="<results>/sft/training.jsonl",
+        speed="<results>/sft/training_speed.csv",
+        cost="<results>/sft/fine_tune.cost.json",
+    log:
+        "<logs>/fine_tune.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("fine_tune", warm=in_launch),
+        flags=flags_of("sft", without=["enabled", *RUNTIME]),
+        launch=launch_command("sft"),
+        running=runtime_flags("sft", "sft"),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " exec {params.launch} {params.program} --prompts {input.prompts} --model {input.model}"
+        " --chat {input.chat} {params.flags} {params.running} --output {output.policy}"
+        " --manifest {output.manifest} --metrics {output.metrics}"
+        " --speed {output.speed} --cost {output.cost} > {log} 2>&1"
+
+
+rule train_reward_model:
+    input:
+        source=lambda wildcards: source_files(config["reward_models"][wildcards.name]),
+        base=lambda wildcards: manifest_of(
+            config["reward_models"][wildcards.name]["base"]
+        ),
+    output:
+        manifest="<results>/reward_models/{name}/manifest.json",
+        report="<results>/reward_models/{name}.report.json",
+        metrics="<results>/reward_models/{name}.training.jsonl",
+        speed="<results>/reward_models/{name}.training_speed.csv",
+        cost="<results>/reward_models/{name}.cost.json",
+    log:
+        "<logs>/reward_models/{name}.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("train_reward_model", PACKAGED_PROMPTS, warm=in_launch),
+        own=lambda wildcards: source_code(config["reward_models"][wildcards.name]),
+        packaged=packaged_prompts,
+        flags=lambda wildcards: flags(
+            relevant(config["reward_models"][wildcards.name], RewardModelSection)
+            | dict.fromkeys(["base", "trust_remote_code", *RUNTIME])
+        ),
+        launch=launch_command("reward_models"),
+        running=runtime_flags("reward_models", "reward_models/{name}"),
+    shell:
+        # exec, as in train; warnings go to the terminal, too.
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " exec {params.launch} {params.program} --packaged {params.packaged} --base {input.base}"
+        " {params.flags} {params.running} --manifest {output.manifest}"
+        " --report {output.report} --metrics {output.metrics}"
+        " --speed {output.speed} --cost {output.cost} > >(tee {log} | grep ^WARNING >&2) 2>&1"
+
+
+rule select_pairs:
+    input:
+        pfp=collect(rules.pfp.output, step=STEPS, allow_missing=True),
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/pairs.jsonl",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/select_pairs.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("select_pairs"),
+        own=own_functions("pairs", "metric"),
+        flags=flags_of("pairs"),
+        beta=beta_for("pairs"),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --pfp {input.pfp} {params.flags} {params.beta}"
+        " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"
+
+
+# For reference.kind ema: from the second round on, the reference moves towards the policy.
+rule update_reference:
+    input:
+        model=BASE,
+        reference=lambda wildcards: reference_of(wildcards, rounds_back=1),
+        policy=policy_before,
+    output:
+        "<results>/{method}/seed-{seed}/round-{round}/reference.pt",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/update_reference.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("update_reference"),
+        flags=flags_of("reference", "decay"),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} --model {input.model} --reference {input.reference}"
+        " --policy {input.policy} {params.flags} --output {output} > {log} 2>&1"
+
+
+# With LoRA, a PEFT folder adapter/ appears next to policy.pt. Training all parameters makes none, so it is no output.
+rule train:
+    input:
+        pairs=rules.select_pairs.output,
+        chat=rules.prepare_prompts.output.chat,
+        model=BASE,
+        policy=policy_before,
+    output:
+        policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",
+        metrics="<results>/{method}/seed-{seed}/round-{round}/training.jsonl",
+        speed="<results>/{method}/seed-{seed}/round-{round}/training_speed.csv",
+        cost="<results>/{method}/seed-{seed}/round-{round}/train.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/train.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("train", warm=in_launch),
+        own=own_functions("train", "loss", "beta_rule"),
+        flags=flags_of("train", without=RUNTIME),
+        checkpoints=checkpoint_flags,
+        launch=launch_command("train"),
+        running=runtime_flags("train", "{method}/seed-{seed}/round-{round}"),
+    shell:
+        # exec: a shell in between would end on SIGTERM at once, and Snakemake would kill the training while it saves.
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " exec {params.launch} {params.program} --pairs {input.pairs} --model {input.model}"
+        " --policy {input.policy} --chat {input.chat} {params.flags} {params.checkpoints} --seed {wildcards.seed}"
+        " --round {wildcards.round} {params.running} --output {output.policy}"
+        " --metrics {output.metrics} --speed {output.speed} --cost {output.cost} > {log} 2>&1"
+
+
+if EXPERIMENT.by_checkpoint.steps:
+
+    # The same for methods that are evaluated over training: intermediate policies are kept.
+    use rule train as train_with_checkpoints with:
+        output:
+            policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",
+            metrics="<results>/{method}/seed-{seed}/round-{round}/training.jsonl",
+            speed="<results>/{method}/seed-{seed}/round-{round}/training_speed.csv",
+            cost="<results>/{method}/seed-{seed}/round-{round}/train.cost.json",
+            checkpoints=[
+                f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/checkpoint-{step}/policy.pt"
+                for step in EXPERIMENT.by_checkpoint.steps
+            ],
+        wildcard_constraints:
+            method="|".join(EXPERIMENT.by_checkpoint.methods),
+
+    ruleorder: train_with_checkpoints > train

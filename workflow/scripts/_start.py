@@ -1,0 +1,9 @@
+"""Run a program as `python program flags` does, without waiting for its imports: `python _start.py program flags`."""
+
+import sys
+from pathlib import Path
+
+from prefloop.core.warm_start import start
+
+if __name__ == "__main__":
+    start(Path(__file__).resolve().with_name("_warm_process.py"), sys.argv[1:])

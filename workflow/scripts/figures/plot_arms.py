@@ -1,0 +1,34 @@
+"""Draw each step's share of prompts by cluster, and the arms' scores."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import arms
+from prefloop.report.arm_heatmaps import arm_shares, draw_heatmaps
+from prefloop.report.captions import caption
+from prefloop.report.plotting import save_figure
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
+    """Draw the arms over time, as means over seeds: share of the step's prompts above, score below.
+
+    Args:
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+    """
+    data = arm_shares(arms(experiment))
+    text = caption(
+        "Share of each step's prompts by cluster (above) and the arms' UCB scores after the step (below), as means "
+        "over seeds.",
+        conclusion="The shares of a step follow from the scores one column to the left; methods that draw at random "
+        "do not use their scores.",
+    )
+    save_figure(draw_heatmaps(experiment.methods, data), figure, data, text)
+    return Summary(f"{data['cluster'].nunique()} clusters -> {figure}")
+
+
+run(main)

@@ -1,0 +1,45 @@
+"""Draw β during training, and the quantities that its rule depends on."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import training
+from prefloop.report.beta_curves import draw_betas, logged_betas, warmup_ends
+from prefloop.report.captions import caption
+from prefloop.report.curves import curve_marks
+from prefloop.report.plotting import save_figure
+
+NAMES = {
+    "beta": "β",
+    "threshold": "threshold τ (risk rules) or running mean margin M0 (β-DPO) of margins without β",
+    "beta/p_hat": "share p̂ of the step's margins above τ",
+    "beta/kept": "share of the batch's pairs that counted in the loss",
+}
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta: tuple[float, ...] = ()) -> Summary:
+    """Draw β, threshold, p̂ and kept share by optimizer step, means over seeds with their range.
+
+    A panel that no method's β rule has is left out, and so is a method in panels that its rule does not have.
+
+    Args:
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        delta: Target shares of margins above τ of the methods' rules, drawn as lines.
+    """
+    data = logged_betas(training(experiment))
+    picture, shown = draw_betas(data, experiment.methods, delta)
+    marks = curve_marks(experiment, data) + "; dotted lines end warm-ups" * bool(warmup_ends(data))
+    if delta and "beta/p_hat" in shown:
+        marks += f"; the target share is δ = {', '.join(f'{share:g}' for share in delta)}"
+    names = "; ".join(NAMES[name] for name in shown)
+    text = caption(f"By optimizer step of all rounds, from above: {names}.", f"{marks}.")
+    save_figure(picture, figure, data, text)
+    return Summary(f"{len(data)} steps, {len(shown)} panels -> {figure}")
+
+
+run(main)

@@ -1,0 +1,41 @@
+"""Draw the difference of every method from the baseline after the last round, paired by prompt and seed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.comparisons import differences, others_of
+from prefloop.evaluation.results import judgments
+from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.difference_dots import difference_clause, draw_differences
+from prefloop.report.plotting import note_evaluator, save_figure
+from prefloop.report.significance import significance_sentence
+from prefloop.report.win_rates import MEASURES, measures_of, opponent_label
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
+    """Draw the last round of every method minus the baseline's, one panel per measure; bars are 95 % CIs.
+
+    Args:
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+    """
+    baseline, methods, table = experiment.baseline, others_of(experiment), judgments(experiment)
+    measures = measures_of(table)
+    data = differences(table, experiment, measures)
+    picture = draw_differences(experiment, data)
+    note_evaluator(picture, experiment)
+    text = caption(
+        f"Every method after the last round minus {baseline}, paired by prompt and seed: "
+        f"{', '.join(MEASURES[measure] for measure in measures)} against {opponent_label(experiment.opponents[0])}.",
+        interval_sentence(experiment, "bars"),
+        significance_sentence([difference_clause(data, measure) for measure in measures]),
+    )
+    save_figure(picture, figure, data, text)
+    return Summary(f"{', '.join(measures)} of {', '.join(methods)} minus {baseline} -> {figure}")
+
+
+run(main)

@@ -1,0 +1,35 @@
+"""Draw a map of the training prompts: the clusters, and which prompts each method annotated."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.csv_files import read_frame
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import annotated
+from prefloop.report.captions import caption
+from prefloop.report.plotting import save_figure
+from prefloop.report.prompt_map import draw_map, with_pulls
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Path, ...], figure: Path) -> Summary:
+    """Draw the map, one panel per method: color and number are the cluster, size the pulls over all seeds.
+
+    Args:
+        clusters: clusters.csv of every method; most or all share one.
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+    """
+    maps = {method: read_frame(path) for method, path in zip(experiment.methods, clusters, strict=True)}
+    data = with_pulls(maps, annotated(experiment))
+    text = caption(
+        "Training prompts in the plane of the first two principal components of their embeddings, with numbers at the "
+        "cluster centers. Colored prompts were annotated in at least one seed, and larger ones more often."
+    )
+    save_figure(draw_map(data), figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]], text)
+    return Summary(f"{len(data)} prompts of {len(maps)} methods in {data['cluster'].max() + 1} clusters -> {figure}")
+
+
+run(main)

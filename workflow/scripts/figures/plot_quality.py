@@ -1,0 +1,44 @@
+"""Draw reward and win rate against cumulative cost, by method."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.comparisons import arrays, last_round
+from prefloop.evaluation.results import judgments
+from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.plotting import note_evaluator, save_figure
+from prefloop.report.quality_curves import draw_quality, quality_by_cost
+from prefloop.report.significance import significance_clause, significance_sentence
+from prefloop.report.win_rates import MAX_BANDS, MEASURES, measures_of, opponent_label
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
+    """Draw quality against cost; every point is a round, bands are 95 % CIs.
+
+    Args:
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+    """
+    table = judgments(experiment)
+    measures = measures_of(table)
+    data = quality_by_cost(experiment, table, measures)
+    picture = draw_quality(experiment, data)
+    note_evaluator(picture, experiment)
+    ends = last_round(table, experiment)
+    measure = "reward" if "reward" in measures else "win"
+    values = arrays({method: ends[method] for method in experiment.methods}, measure)
+    text = caption(
+        f"Quality on eval prompts after every round ({', '.join(MEASURES[name] for name in measures)} against "
+        f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without evaluation.",
+        "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
+        significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
+    )
+    save_figure(picture, figure, data, text)
+    return Summary(f"{len(data)} points -> {figure}")
+
+
+run(main)

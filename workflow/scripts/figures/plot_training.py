@@ -1,0 +1,52 @@
+"""Draw the training curves of every method."""
+
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import numpy as np
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import training
+from prefloop.report.captions import caption
+from prefloop.report.curves import curve_marks, draw_by_step
+from prefloop.report.plotting import legend_above, save_figure
+
+CURVES = {
+    "loss": "loss (nats)",
+    "rewards/margins": "implicit reward margin\n(β · nats)",
+    "rewards/accuracies": "accuracy",
+    "grad_norm": "gradient 2-norm",
+}
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
+    """Draw curves by optimizer step, means over seeds with their range; a grey line starts each round.
+
+    Args:
+        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+    """
+    table = training(experiment)
+    table = table[["method", "seed", "round", "step", *CURVES]]
+    picture, panels = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True, layout="constrained")
+    for axes, (curve, label) in zip(panels.flat, CURVES.items(), strict=True):
+        draw_by_step(axes, table, curve, experiment.methods)
+        axes.set_ylabel(label)
+        if curve == "loss":
+            axes.axhline(np.log(2), color="0.4", linewidth=0.8, linestyle=":")
+    for axes in panels[1]:
+        axes.set_xlabel("optimizer step")
+    legend_above(picture, panels[0][0])
+    text = caption(
+        "Loss, implicit reward margin, accuracy and gradient norm by optimizer step.",
+        f"{curve_marks(experiment, table)}; the dotted line is log 2, the DPO loss of a policy equal to its reference.",
+        "Methods with different losses or β have losses on different scales.",
+    )
+    save_figure(picture, figure, table, text)
+    return Summary(f"{len(table)} steps -> {figure}")
+
+
+run(main)

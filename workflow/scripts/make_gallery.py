@@ -1,0 +1,64 @@
+"""Write the figures and tables of an experiment into the documentation: small pictures, captions, the command."""
+
+import shutil
+from itertools import takewhile
+from pathlib import Path
+
+from PIL import Image
+
+from _program import run
+from prefloop.core.csv_files import read_frame
+from prefloop.core.errors import refused
+from prefloop.core.files import atomic_write
+from prefloop.core.progress import Summary
+from prefloop.report.captions import read_caption
+from prefloop.report.tables import in_markdown
+
+COLORS = 128  # of a picture's palette
+
+
+def main(
+    *,
+    config: Path,
+    page: Path,
+    facts: Path | None = None,
+    figures: tuple[Path, ...] = (),
+    tables: tuple[Path, ...] = (),
+) -> Summary:
+    """Write a Markdown page, and next to it a folder of its name with the pictures and tables.
+
+    Args:
+        config: The experiment's config; its first comment is the page's introduction.
+        page: Where the page goes.
+        facts: The facts that all figures share (run.rst).
+        figures: Pictures (.png), each next to its caption (.rst).
+        tables: Tables as CSV.
+    """
+    folder = page.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    parts = [f"# {page.stem}", first_comment(config), *([read_caption(facts)] if facts else [])]
+    for path in figures:
+        with refused(f"{path}: no picture; make it again"):
+            small = Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        small.save(folder / path.name, optimize=True)
+        text = read_caption(path.with_suffix(".rst"))
+        parts.append(f"![{path.stem}]({folder.name}/{path.name})\n\n{text}")
+    for path in tables:
+        shutil.copy(path, folder / path.name)
+        parts.append(f"**{path.stem}** ([CSV]({folder.name}/{path.name}))\n\n{in_markdown(read_frame(path))}")
+    with atomic_write(page) as partial:
+        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return Summary(f"{len(figures)} figures and {len(tables)} tables in {page}")
+
+
+def first_comment(config: Path) -> str:
+    """A file's first comment as Markdown; its indented lines are commands."""
+    text = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), text)]
+    return "".join(
+        f"\n```\n{line.strip()}\n```\n" if line.startswith("   ") else line.lstrip() for line in lines
+    ).strip()
+
+
+run(main)

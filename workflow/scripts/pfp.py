@@ -1,0 +1,25 @@
+"""Join a step's responses with their rewards and log-probabilities, and compute the PFP of each prompt."""
+
+from pathlib import Path
+
+from _program import run
+from prefloop.core.jsonl import write_rows
+from prefloop.core.progress import Summary
+from prefloop.data.pfp_rows import join_step
+
+
+def main(*, prompts: Path, generations: Path, rewards: Path, logprobs: Path, output: Path) -> Summary:
+    """Write one row per prompt: its responses, the best and the worst of them, and the PFP of these two.
+
+    Args:
+        prompts: The step's prompts.
+        generations: The responses.
+        rewards: Their rewards.
+        logprobs: Their log-probabilities.
+        output: Where the rows go.
+    """
+    count = write_rows(output, join_step(prompts, generations, rewards, logprobs))
+    return Summary(f"{count:,} prompts", count, "prompt")
+
+
+run(main)

@@ -1,0 +1,1 @@
+"""The page on which an experiment's rows are searched."""

@@ -1,0 +1,158 @@
+"""Tables of judgments, and of answers before and after training, for the browse page."""
+
+from pathlib import Path
+
+from prefloop.browse.columns import PROMPT, Column, Draw, Table
+from prefloop.browse.experiment_files import Files
+from prefloop.config.experiment import CHOSEN, Comparison
+from prefloop.core.csv_files import csv_rows
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import iterate_rows, read_rows
+from prefloop.feedback.judgments import as_text
+from prefloop.report.feedback_labels import feedback_label
+
+OURS, THEIRS = ("", "answer"), ("_opponent", "opponent_answer")  # suffix of number columns, and the text column
+
+
+def of_answers(*sides: tuple[str, str, str], change: str) -> tuple[Column, ...]:
+    """Number columns of an answer and of the one it is compared with; a side is (suffix, text column, label)."""
+    kinds = (
+        Column("reward", "reward", "number", help="by the evaluator"),
+        Column("feedback", "feedback", "number", shown=False, help="reward by the feedback that trains"),
+        Column("n_tokens", "tokens", "number", shown=False, digits=0),
+    )
+    numbers = [
+        kind._replace(key=kind.key + ending, label=f"{kind.label} {whose}".strip(), of=text)
+        for kind in kinds
+        for ending, text, whose in sides
+    ]
+    return (*numbers, Column("change", "change", "number", help=change))
+
+
+POLICY = (
+    Column("method", "method", "choice"),
+    Column("seed", "seed", "choice"),
+    Column("round", "round", "choice"),
+    Column("checkpoint", "checkpoint", "choice", help="optimizer steps of the round; none at its end"),
+    Column("temperature", "temperature", "choice"),
+    Column("opponent", "opponent", "choice"),
+)
+OUTCOME = Column("outcome", "outcome", "choice", help="of the answer against the opponent's, by the evaluator")
+COMPARISONS = (
+    *POLICY,
+    *PROMPT,
+    Column("answer", "answer", "text"),
+    Column("opponent_answer", "opponent's answer", "text"),
+    OUTCOME,
+    *of_answers((*OURS, ""), (*THEIRS, "opponent"), change="reward minus the opponent's"),
+    Column("preference", "preference", "number", help="a judge's probability that the answer is better"),
+)
+BEFORE = (
+    *(column for column in POLICY if column.key not in ("checkpoint", "opponent")),
+    *PROMPT,
+    Column("opponent_answer", "before", "text", help="the initial policy's answer"),
+    Column("answer", "after", "text", help="the answer after the last round"),
+    *of_answers((*THEIRS, "before"), (*OURS, "after"), change="reward after minus before"),
+    OUTCOME._replace(help="of the answer after against that before, by the evaluator"),
+)
+
+
+def comparisons_and_changes(files: Files, most: int) -> tuple[Table, Table]:
+    """The judgments of comparisons, and the initial policy's samples with those of every run's last round."""
+    root, experiment = files.experiment.root, files.experiment
+    judgments, changes = Draw(most, "judgments"), Draw(most, "changes")
+    prompts = by_id(root / "prompts/eval.jsonl", "messages") if files.comparisons else {}
+    texts = {prompt_id: as_text(row["messages"]) for prompt_id, row in prompts.items()}
+    chosen = {prompt_id: row.get("chosen") for prompt_id, row in prompts.items()}
+    clusters = eval_clusters(files)
+    last = last_of_runs(files.comparisons)
+    for comparison in files.comparisons:
+        ours = answers(root, comparison)
+        theirs = chosen if comparison.opponent == CHOSEN else answers(root, opponent_of(comparison))
+        before, samples = {}, {}
+        if comparison in last:
+            before, samples = by_id(root / last[comparison].judgments), answers(root, last[comparison])
+        keys = comparison._asdict() | {"seed": comparison.seed if comparison.round else None}
+        for row in read_rows(root / comparison.judgments, ["prompt_id", "outcome"]):
+            prompt_id = row["prompt_id"]
+            if prompt_id not in texts or prompt_id not in ours or prompt_id not in theirs:
+                raise InputError(
+                    f"{root / comparison.judgments}: prompt {prompt_id} has no text or no answers below {root}"
+                )
+            cells = keys | row | {"prompt": texts[prompt_id], "answer": ours[prompt_id]}
+            cells["cluster"] = clusters.get(comparison.method, {}).get(prompt_id)
+            judgments.add(cells | {"opponent_answer": theirs[prompt_id], "change": change(row)})
+            if prompt_id in before:
+                cells |= {
+                    f"{name}_opponent": before[prompt_id].get(name) for name in ("reward", "feedback", "n_tokens")
+                }
+                cells |= {"opponent_answer": samples[prompt_id], "change": change(cells)}
+                changes.add(cells | ({} if comparison.opponent == "initial" else {"outcome": None}))
+    evaluator = feedback_label(experiment.evaluator)
+    return (
+        Table(
+            "judgments",
+            "Judgments",
+            f"Every answer to an eval prompt against an opponent's. Outcomes and rewards by {evaluator}.",
+            COMPARISONS,
+            judgments.rows,
+            judgments.total,
+            tally="outcome",
+            mean="change",
+        ),
+        Table(
+            "before-after",
+            "Before and after",
+            "Answers to eval prompts by the initial policy and after each run's last round, drawn with the same "
+            f"random numbers. Rewards by {evaluator}.",
+            BEFORE,
+            changes.rows,
+            changes.total,
+            mean="change",
+        ),
+    )
+
+
+def by_id(path: Path, *required: str) -> dict[str, dict]:
+    """A file's rows by prompt."""
+    return {row["prompt_id"]: row for row in iterate_rows(path, ["prompt_id", *required])}
+
+
+def answers(root: Path, comparison: Comparison) -> dict[str, str]:
+    """The answers of the comparison's policy, by prompt."""
+    path = root / comparison.folder / "samples.jsonl"
+    return {row["prompt_id"]: row["response"] for row in iterate_rows(path, ["prompt_id", "response"])}
+
+
+def opponent_of(comparison: Comparison) -> Comparison:
+    """The comparison whose folder has the opponent's samples; an opposing method has the same seed and round."""
+    if comparison.opponent == "initial":
+        return Comparison("initial", -1, 0, comparison.temperature, comparison.opponent)
+    return comparison._replace(method=comparison.opponent)
+
+
+def last_of_runs(comparisons: list[Comparison]) -> dict[Comparison, Comparison]:
+    """One comparison of each run's last round and, as its value, that of the initial policy with the same opponent."""
+    initial = {(c.temperature, c.opponent): c for c in comparisons if c.method == "initial"}
+    last: dict[tuple, Comparison] = {}
+    for c in comparisons:
+        run = c.method, c.seed, c.temperature
+        if c.round and c.checkpoint is None and (c.temperature, c.opponent) in initial:
+            last[run] = c if run not in last or c.round > last[run].round else last[run]
+    return {c: initial[c.temperature, c.opponent] for c in last.values()}
+
+
+def change(row: dict) -> float | None:
+    """Reward minus that of the other answer; None without rewards."""
+    ours, theirs = row.get("reward"), row.get("reward_opponent")
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def eval_clusters(files: Files) -> dict[str, dict[str, int]]:
+    """The cluster of each eval prompt by method; untrained policies have the first method's."""
+    paths = [path.with_name("clusters_eval.csv") for path in files.clusters]
+    known = {
+        path: {row["prompt_id"]: int(row["cluster"]) for row in csv_rows(path)} for path in paths if files.has(path)
+    }
+    of_method = {m: known.get(path, {}) for m, path in zip(files.experiment.methods, paths, strict=True)}
+    return dict.fromkeys(("base", "initial"), known.get(paths[0], {}) if paths else {}) | of_method

@@ -1,0 +1,1 @@
+"""The config: settings, validation, and what they mean for each method."""

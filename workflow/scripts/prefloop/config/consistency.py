@@ -1,0 +1,295 @@
+"""Settings that contradict each other, each with the reason and a way out.
+
+Every function makes a list of checks (condition, message); a check fails where its condition is true. Snakemake reads
+this at every start, so nothing heavy is imported here.
+"""
+
+from prefloop.config.declarations import defaults
+from prefloop.config.experiment import CHOSEN
+from prefloop.config.method_consistency import (
+    AT_RANDOM,
+    failed,
+    formats_without_responses,
+    impossible_method,
+    too_little,
+)
+from prefloop.config.outputs import FIGURES
+from prefloop.config.prompt_settings import EvalPromptsSection, SourceConfig
+from prefloop.config.resolve import (
+    TRAINED,
+    asks_judge,
+    exports_of,
+    gives_rewards,
+    of_method,
+    repository_of,
+    target_measure,
+)
+from prefloop.config.source_names import SOURCE_FORM, configured_sources
+from prefloop.core.own_functions import is_own, split
+from prefloop.models.sources import HUB_ID
+
+LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
+FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a request to a judge's server, which its answers need
+
+
+def contradictions(config: dict) -> list[str]:
+    """One line for each combination of settings that cannot run."""
+    problems = impossible_evaluation(config) + impossible_figures(config) + impossible_export(config)
+    if config["compare"]:
+        problems += missing_sources(config) + impossible_prompts(config)
+        problems += impossible_feedback("feedback", config["feedback"], config)
+        problems += impossible_feedback("evaluation.evaluator", config["evaluation"]["evaluator"], config)
+    by_problem: dict[str, list[str]] = {}
+    for method in config["compare"]:
+        if method not in config["methods"]:
+            problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
+            continue
+        settings = of_method(config, method)
+        if settings["feedback"] != config["feedback"]:
+            problems += impossible_feedback(f"methods.{method}.feedback", settings["feedback"], config)
+        for problem in impossible_method(settings) + too_little(settings, config, method):
+            by_problem.setdefault(problem, []).append(method)
+    for problem, methods in by_problem.items():
+        problems.append(f"{problem} (method{'s' * (len(methods) > 1)} {', '.join(methods)})")
+    return list(dict.fromkeys(problems))
+
+
+def missing_sources(config: dict) -> list[str]:
+    """Settings without a default that are missing: the policy, the prompts, and the pairs of a reward model."""
+    prompts, eval_set = config["prompts"], config["evaluation"]["prompts"]
+    checks = [
+        (
+            config["policy"]["model"] is None,
+            "policy.model: missing; name the model to align, as owner/name",
+        ),
+        (not configured_sources(prompts), f"prompts.source: missing; name your prompts: {SOURCE_FORM}"),
+        (
+            not configured_sources(eval_set) and eval_set != defaults(EvalPromptsSection),
+            f"evaluation.prompts.source: missing, and other keys of it are set; name the evaluation set: {SOURCE_FORM}",
+        ),
+    ]
+    for name, model in config["reward_models"].items():
+        message = f"reward_models.{name}.source: missing; name your pairs: {SOURCE_FORM}"
+        checks.append((model["source"] is None, message))
+    return failed(checks)
+
+
+def impossible_sources(where: str, section: dict) -> list[str]:
+    """Sources of prompts that exclude each other, shares that do not add up, and templates that a format ignores."""
+    sources, several = configured_sources(section), bool(section["sources"])
+    named = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
+    named += ["messages_template"] * bool(section["messages_template"])
+    shares = [source["share"] for source in sources if several and source["share"] is not None]
+    checks = [
+        (
+            several and bool(named),
+            f"{where}.{''.join(named[:1])}: {where}.sources names the sources, each with its own; give one of the two",
+        ),
+        (
+            several and any(source["source"] is None for source in sources),
+            f"{where}.sources: one of them has no source; name each: {SOURCE_FORM}",
+        ),
+        (
+            bool(shares)
+            and section["take"] is not None
+            and (len(shares) < len(sources) or abs(sum(shares) - 1) > 1e-6),
+            f"{where}.sources: {len(shares)} of {len(sources)} have a share of take, {sum(shares):g} in sum; give all "
+            "or none a share, 1 in sum",
+        ),
+    ]
+    for source in sources:
+        template = source["messages_template"]
+        role = template[-1]["role"] if template else "user"
+        checks += [
+            (
+                bool(template) and source["format"] != "columns",
+                f"{where}.messages_template: only with {where}.format columns; a data set's format has its own",
+            ),
+            (role != "user", f"{where}.messages_template: ends with role {role}, expected user; move it last"),
+        ]
+    return failed(checks)
+
+
+def impossible_prompts(config: dict) -> list[str]:
+    """Contradictory sources, and responses that the data set does not have."""
+    prompts, evaluation = config["prompts"], config["evaluation"]
+    eval_set = evaluation["prompts"] if configured_sources(evaluation["prompts"]) else prompts
+    without_responses, opponents = formats_without_responses(prompts), formats_without_responses(eval_set)
+    checks = [
+        (
+            evaluation["evaluator"]["kind"] == "dataset",
+            "evaluation.evaluator: the data set has no preference between new samples; name another kind",
+        ),
+        (
+            config["sft"]["enabled"] and 0 < len(without_responses) == len(configured_sources(prompts)),
+            f"sft.enabled: prompts.format {', '.join(without_responses)} has no chosen responses; set false",
+        ),
+        (
+            CHOSEN in evaluation["opponents"] and bool(opponents),
+            f"evaluation.opponents: prompts.format {', '.join(opponents)} has no {CHOSEN} responses; use initial",
+        ),
+    ]
+    sections = {"prompts": prompts, "evaluation.prompts": evaluation["prompts"]}
+    return failed(checks) + [problem for item in sections.items() for problem in impossible_sources(*item)]
+
+
+def impossible_evaluation(config: dict) -> list[str]:
+    """Opponents and baselines that the experiment does not have."""
+    evaluation, methods = config["evaluation"], config["compare"]
+    first, *others = evaluation["opponents"]
+    checks = [
+        (
+            first not in ("initial", CHOSEN),
+            f"evaluation.opponents: {first} is first, but all figures need initial or {CHOSEN}",
+        )
+    ]
+    for name in others:
+        known = ("initial", CHOSEN, *methods)
+        checks.append(
+            (name not in known, f"evaluation.opponents: {name} is none of {', '.join(known)}; take one, or compare it")
+        )
+    for key, names in {
+        "baseline": [evaluation["baseline"]] if evaluation["baseline"] else [],
+        "by_temperature.methods": evaluation["by_temperature"]["methods"] or [],
+        "by_checkpoint.methods": evaluation["by_checkpoint"]["methods"] or [],
+    }.items():
+        for name in names:
+            message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
+            checks.append((name not in methods, message))
+    return failed(checks)
+
+
+def impossible_figures(config: dict) -> list[str]:
+    """Figures and tables without rows, because of the methods or of their feedback."""
+    figures, tables, methods = config["figures"], config["tables"], config["compare"]
+    settings = [of_method(config, method) for method in methods if method in config["methods"]]
+    own = [split(figure)[1] for figure in figures if is_own(figure)]
+    clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
+    rewards = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    without_numbers = [name for name, feedback in rewards.items() if not gives_rewards(feedback)]
+    target = target_measure(config)
+    others = " or ".join(name for name in ("win", "feedback", "reward") if name not in without_numbers)
+    kind = rewards[target]["kind"] if target in rewards else ""
+    return failed(
+        [
+            (
+                not methods and bool(set(figures) - {"tabular"} or tables),
+                "compare: names no method, but figures and tables need one; name a method, or set figures: [tabular] "
+                "and tables: []",
+            ),
+            (
+                bool(clashes),
+                f"figures: {', '.join(clashes[:1])} is the name of another figure, too; rename your function",
+            ),
+            (
+                "checkpoints" in figures and not config["evaluation"]["by_checkpoint"]["steps"],
+                "figures: checkpoints need evaluation.by_checkpoint.steps; write optimizer steps, as [8, 16]",
+            ),
+            (
+                "cluster_counts" in figures and all(s["bandit"]["allocation"] in AT_RANDOM for s in settings),
+                "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+            ),
+            (
+                "gradients" in figures and bool(settings) and settings[0]["train"]["parameters"] == "full",
+                f"figures: gradients are measured over adapters, and {', '.join(methods[:1])}, the first method, "
+                "trains all parameters; compare another first, or leave the figure out",
+            ),
+            (
+                "judge_answers" in tables and not asks_judge(config),
+                "tables: judge_answers needs a judge, as feedback or evaluator; leave it out",
+            ),
+            (
+                "cost_to_reach" in tables and target in without_numbers,
+                f"evaluation.target.measure: {target} is no number, as a {kind} gives none; set it to {others}, or "
+                "leave cost_to_reach out of tables",
+            ),
+        ]
+    )
+
+
+def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
+    """Settings that a feedback of this kind lacks, and reward models that are not declared."""
+    kind, model, judge = feedback["kind"], feedback["model"], feedback["judge"]
+    request = judge["request"]
+    fixed = [name for name in FIXED_FIELDS if name in {*request["extra"], *request["rename"].values()}]
+    twice = [name for name in request["drop"] if name in request["rename"]]
+    trained = bool(model) and model.startswith(TRAINED)
+    example = ", as module:function" if kind == "function" else ""
+    known = ", ".join(config["reward_models"]) or "none"
+    return failed(
+        [
+            # The settings of a kind are named as the kind: kind function has its setting `function`.
+            (kind in feedback and not feedback[kind], f"{where}: kind {kind} needs {where}.{kind}{example}"),
+            (
+                kind == "reward_model" and not model,
+                f"{where}: kind reward_model needs {where}.model, as owner/name or trained:<name>",
+            ),
+            (
+                kind == "judge" and bool(model) == bool(judge["base_url"]),
+                f"{where}: kind judge needs either {where}.model or, for a server, judge.base_url",
+            ),
+            (
+                kind == "judge" and bool(judge["base_url"]) and not judge["model"],
+                f"{where}.judge.model: missing; write the server's name of its model, as /v1/models lists it",
+            ),
+            (
+                kind == "judge" and bool(fixed),
+                f"{where}.judge.request: sets {', '.join(fixed)}, which every question needs as it is; leave it out",
+            ),
+            (
+                kind == "judge" and bool(twice),
+                f"{where}.judge.request: {', '.join(twice)} is both dropped and renamed; do one of the two",
+            ),
+            (
+                kind == "judge" and trained,
+                f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model",
+            ),
+            (
+                trained and model.removeprefix(TRAINED) not in config["reward_models"],
+                f"{where}.model: {model}, but reward_models has no such name; known: {known}",
+            ),
+        ]
+    )
+
+
+def impossible_export(config: dict) -> list[str]:
+    """Exports of runs that the experiment does not have, and exports that would overwrite each other."""
+    export = config["export"]
+    known = {"methods": config["compare"], "seeds": config["seeds"], "rounds": range(1, config["rounds"] + 1)}
+    checks = []
+    for key, names in known.items():
+        listed = ", ".join(map(str, names))
+        for name in export[key] or []:
+            checks.append((name not in names, f"export.{key}: {name} is none of {listed}, which this experiment has"))
+    wanted = [repository_of(export["hub_id"], run) for run in exports_of(config)] if export["hub_id"] else []
+    for name in wanted:
+        checks.append((not HUB_ID.fullmatch(name), f"export.hub_id: {name!r} is not owner/name, as me/my-model"))
+    checks.append(
+        (
+            len(set(wanted)) < len(wanted),
+            f"export.hub_id: {len(wanted)} exports would overwrite each other in {''.join(wanted[:1])}; distinguish "
+            "them by {method}, {seed} and {round}",
+        )
+    )
+    return failed(checks)
+
+
+def doubts(config: dict) -> list[str]:
+    """Settings that can run but probably say little, one warning each."""
+    evaluator = config["evaluation"]["evaluator"]
+    trained = [of_method(config, method)["feedback"] for method in config["compare"]]
+    own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
+    return failed(
+        [
+            (
+                bool(own) and is_lexicon(evaluator),
+                f"evaluation.evaluator: {evaluator['function']} counts words of a list, which says little about "
+                "policies trained on another reward; name your own evaluator",
+            )
+        ]
+    )
+
+
+def is_lexicon(feedback: dict) -> bool:
+    """Whether a feedback is one of the packaged word lists."""
+    return feedback["kind"] == "function" and (feedback["function"] or "").startswith(LEXICONS)

@@ -1,0 +1,153 @@
+"""What the dataclasses of the settings declare: fields, defaults, docstrings, and when a setting counts.
+
+Snakemake reads this at every start, so nothing heavy is imported here.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import datetime
+import inspect
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from prefloop.core.metadata import OnlyIf
+
+Settings = type  # a dataclass of settings
+
+
+@cache
+def hints(settings: Settings) -> dict[str, Any]:
+    """The declared type of each field, with its metadata."""
+    return get_type_hints(settings, include_extras=True)
+
+
+def bare(hint: Any) -> Any:
+    """A type without metadata and without None."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    arms = [arm for arm in get_args(hint) if arm is not type(None)]
+    return bare(arms[0]) if is_union(hint) and len(arms) == 1 else hint
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a type is a union."""
+    return get_origin(hint) in (Union, UnionType)
+
+
+def metadata_of(hint: Any) -> list[Any]:
+    """The metadata of a type, also of what is optional."""
+    if get_origin(hint) is Annotated:
+        inner, *metadata = get_args(hint)
+        return [*metadata, *metadata_of(inner)]
+    return [item for arm in get_args(hint) for item in metadata_of(arm)] if is_union(hint) else []
+
+
+def allows_null(hint: Any) -> bool:
+    """Whether None is a value of a type."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return is_union(hint) and type(None) in get_args(hint)
+
+
+def is_section(hint: Any) -> TypeGuard[Settings]:
+    """Whether a type without metadata is a dataclass of settings."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def inner(hint: Any, key: str | int) -> Any:
+    """The type of a field, an item of a list or a value of a mapping; None if the type declares no such thing."""
+    hint = bare(hint)
+    if is_section(hint):
+        return hints(hint).get(str(key))
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0]
+    return get_args(hint)[1] if get_origin(hint) is dict else None
+
+
+def defaults(settings: Settings) -> dict[str, Any]:
+    """The defaults of a section as YAML has them; keys without a default are absent."""
+    values = {}
+    for item in dataclasses.fields(settings):
+        if item.default is not dataclasses.MISSING:
+            values[item.name] = plain(item.default)
+        elif item.default_factory is not dataclasses.MISSING:
+            kind = bare(hints(settings)[item.name])
+            values[item.name] = defaults(kind) if is_section(kind) else plain(item.default_factory())
+    return values
+
+
+def plain(value: Any) -> Any:
+    """A default as YAML has it: lists for tuples, text for paths."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def conditions(settings: Settings) -> dict[str, OnlyIf]:
+    """The keys of a section that count only under certain values of another key."""
+    found = {name: [m for m in metadata_of(hint) if isinstance(m, OnlyIf)] for name, hint in hints(settings).items()}
+    return {name: metadata[0] for name, metadata in found.items() if metadata}
+
+
+def relevant(section: dict, hint: Any) -> dict:
+    """A resolved section of the declared type `hint` without the settings that do not count under its values."""
+    ignored = {name for name, condition in conditions(bare(hint)).items() if not condition.holds(section)}
+    return {name: value for name, value in section.items() if name not in ignored}
+
+
+@cache
+def docstrings(settings: Settings) -> dict[str, str]:
+    """The docstring under each field, inherited ones included."""
+    texts: dict[str, str] = {}
+    for cls in reversed(settings.__mro__):
+        if dataclasses.is_dataclass(cls):
+            texts |= dict(own_docstrings(cls))
+    return texts
+
+
+def own_docstrings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(field, docstring) of the fields that a class itself declares."""
+    body = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    for node, following in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(following, ast.Expr):
+            text = ast.literal_eval(following.value)
+            yield ast.unparse(node.target), " ".join(text.split())
+
+
+def retyped(value: Any, hint: Any) -> Any:
+    """`value` with texts read as YAML where no text is expected: `--config a={b: 1}` passes the 1 as text.
+
+    A day, which YAML reads as a date, becomes text, also as a key.
+    """
+    if isinstance(value, dict):
+        value = {str(key) if isinstance(key, datetime.date) else key: item for key, item in value.items()}
+        return {key: retyped(item, inner(hint, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [retyped(item, inner(hint, 0)) for item in value]
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if not isinstance(value, str) or hint is None:
+        return value
+    if value == "null" and allows_null(hint):
+        return None
+    kind = bare(hint)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if kind in (str, Path) or value in choices:
+        return value
+    if kind is Any:  # as JSON, since YAML reads `no` and `off` as false
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+        return value
+    try:
+        return retyped(yaml.safe_load(value), None)
+    except (yaml.YAMLError, ValueError):  # ValueError for 2024-13-01, and for an integer of 5,000 digits
+        return value

@@ -1,0 +1,116 @@
+"""Settings of evaluation and export: the sections evaluation and export."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen
+
+from prefloop.config.feedback_settings import FeedbackConfig
+from prefloop.config.generation_settings import SamplingParams
+from prefloop.config.prompt_settings import EvalPromptsSection
+from prefloop.core.metadata import Unique, Unit
+from prefloop.models.options import Dtype
+
+Temperatures = tuple[Annotated[float, Ge(0)], ...]
+
+
+@dataclass
+class ByTemperatureConfig:
+    """For figure temperatures: policies before training and after the last round, sampled at several temperatures."""
+
+    temperatures: Annotated[Temperatures, MinLen(1), Unique(), Unit("pure number")] = (0.25, 0.5, 0.75, 1.0)
+    """Temperatures of the samples."""
+    methods: tuple[str, ...] | None = None
+    """Methods to evaluate; null takes all."""
+
+
+@dataclass
+class ByCheckpointConfig:
+    """For figure checkpoints: policies within a round."""
+
+    steps: Annotated[tuple[Annotated[int, Ge(1)], ...], Unique(), Unit("optimizer steps")] = ()
+    """Steps of a round after which the policy is kept and evaluated; an empty list keeps none."""
+    temperatures: Annotated[Temperatures, Unique(), Unit("pure number")] = ()
+    """Temperatures of the samples; an empty list takes evaluation.temperature."""
+    methods: tuple[str, ...] | None = None
+    """Methods to evaluate; null takes all."""
+
+
+@dataclass
+class KLConfig:
+    """KL(policy‖initial policy), for figure frontier: samples at temperature 1, exact at every position."""
+
+    samples: Annotated[int, Ge(1), Unit("samples per prompt")] = 1
+    """Samples of each policy at temperature 1."""
+    dtype: Dtype = "float32"
+    """Arithmetic. The rounding of bfloat16 is not small compared with the divergence."""
+
+
+@dataclass
+class GradientsConfig:
+    """For figure gradients: pairs whose gradient is measured."""
+
+    pairs: Annotated[int, Ge(2), Unit("pairs")] = 300
+    """Pairs drawn from the last round of the first method and seed."""
+
+
+@dataclass
+class TargetConfig:
+    """The reward whose cost table cost_to_reach states."""
+
+    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
+    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+    value: Annotated[float | None, Unit("as measure")] = None
+    """Level to reach; null is halfway between the initial policy and the final level of the best method."""
+
+
+@dataclass
+class EvaluationConfig(SamplingParams):
+    """How every policy is evaluated on the eval prompts: one sample per prompt, compared with the opponents'."""
+
+    temperature: Annotated[float, Ge(0), Unit("pure number")] = 0.7
+    """Divides the logits; 0 is greedy decoding."""
+    batch_size: Annotated[int, Ge(1), Unit("samples")] = 64
+    """Samples per batch."""
+    dtype: Dtype = "auto"
+    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32."""
+    prompts: EvalPromptsSection = field(default_factory=EvalPromptsSection)
+    """An evaluation set of its own, with keys as in prompts; without a source, part of `prompts` is held out."""
+    evaluator: FeedbackConfig = field(default_factory=FeedbackConfig)
+    """What evaluates the samples: keys as in feedback."""
+    opponents: Annotated[tuple[str, ...], MinLen(1), Unique()] = ("initial",)
+    """Opponents of a policy: initial (the initial policy's sample of the same prompt), chosen (the data set's
+    response), or a method (at the same seed and round). Figures use the first; comparisons shows all."""
+    baseline: str | None = None
+    """Method from which differences are taken; null is uniform if it is compared, else the first method."""
+    by_temperature: ByTemperatureConfig = field(default_factory=ByTemperatureConfig)
+    """For figure temperatures: policies before training and after the last round, sampled at several temperatures."""
+    by_checkpoint: ByCheckpointConfig = field(default_factory=ByCheckpointConfig)
+    """For figure checkpoints: policies within a round."""
+    kl: KLConfig = field(default_factory=KLConfig)
+    """KL(policy‖initial policy), for figure frontier: samples at temperature 1, exact at every position."""
+    gradients: GradientsConfig = field(default_factory=GradientsConfig)
+    """For figure gradients: pairs whose gradient is measured."""
+    target: TargetConfig = field(default_factory=TargetConfig)
+    """The reward whose cost table cost_to_reach states."""
+
+
+@dataclass
+class ExportConfig:
+    """Policies that `snakemake export` merges into model folders."""
+
+    methods: Annotated[tuple[str, ...], MinLen(1), Unique()] | None = None
+    """Methods whose policies are exported; null takes all."""
+    seeds: Annotated[Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), Unique()] | None, Unit("seed")] = None
+    """Seeds whose policies are exported; null takes the first."""
+    rounds: Annotated[Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1), Unique()] | None, Unit("round")] = None
+    """Rounds whose policies are exported; null takes the last."""
+    dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    """Dtype of the stored weights; base is that of the fetched model."""
+    license: str | None = None
+    """License of the exported models, in the hub's words; null takes the license on the base model's card."""
+    hub_id: str | None = None
+    """Repository on the hub, owner/name, to push to, with {method}, {seed} and {round} filled in; null pushes nothing.
+    The token is read from the environment variable HF_TOKEN."""
+    private: bool = True
+    """Whether a new repository is private."""

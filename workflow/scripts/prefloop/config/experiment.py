@@ -1,0 +1,215 @@
+"""Which runs an experiment has, and where their files are: what figures read and what rules produce.
+
+Snakemake reads this at every start, so nothing heavy is imported here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from prefloop.config.feedback_identity import feedback_identity
+from prefloop.config.resolve import of_method
+
+CHOSEN = "chosen"  # the opponent: the data set's preferred responses
+
+
+@dataclass
+class ByTemperature:
+    """Which policies are evaluated at which sampling temperatures."""
+
+    temperatures: tuple[float, ...] = ()
+    """Of the samples, one per prompt."""
+    methods: tuple[str, ...] = ()
+    """Methods that are evaluated."""
+
+
+@dataclass
+class ByCheckpoint(ByTemperature):
+    """Which policies are evaluated within rounds."""
+
+    steps: tuple[int, ...] = ()
+    """Optimizer steps of a round after which the policy is kept."""
+
+
+@dataclass
+class Experiment:
+    """The runs of an experiment, and what is evaluated."""
+
+    root: Path
+    """The experiment's folder."""
+    methods: tuple[str, ...]
+    """Methods, in the order of legends."""
+    seeds: tuple[int, ...]
+    """Seeds of every method."""
+    rounds: int
+    """Rounds of every run."""
+    steps: int
+    """Steps of every round."""
+    temperature: float = 0.7
+    """Of the samples that are evaluated."""
+    opponents: tuple[str, ...] = ("initial",)
+    """Opponents of every policy. Figures with one opponent use the first."""
+    fine_tuned: bool = False
+    """Whether the initial policy was fine-tuned, so that the base model is another policy."""
+    baseline: str = ""
+    """The method from which differences are taken."""
+    evaluator: str = ""
+    """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
+    trained_by: tuple[str, ...] = ()
+    """The feedback of each method's training, as `feedback_identity` writes it; empty if unknown."""
+    by_temperature: ByTemperature = field(default_factory=ByTemperature)
+    """What is evaluated at other temperatures."""
+    by_checkpoint: ByCheckpoint = field(default_factory=ByCheckpoint)
+    """What is evaluated over training."""
+
+    def folders(self) -> Iterator[tuple[dict, Path]]:
+        """({method, seed, round}, folder) of every round of every run."""
+        for method in self.methods:
+            for seed in self.seeds:
+                for number in range(1, self.rounds + 1):
+                    where = {"method": method, "seed": seed, "round": number}
+                    yield where, self.root / method / f"seed-{seed}" / f"round-{number}"
+
+    def step_folders(self) -> Iterator[tuple[dict, Path]]:
+        """({method, seed, round, step}, folder) of every step of every run."""
+        for where, folder in self.folders():
+            for step in range(1, self.steps + 1):
+                yield where | {"step": step}, folder / f"step-{step}"
+
+    def comparison(
+        self,
+        method: str,
+        seed: int = -1,
+        round_index: int = 0,
+        *,
+        temperature: float | None = None,
+        opponent: str | None = None,
+        checkpoint: int | None = None,
+    ) -> "Comparison":
+        """A policy's comparison, by default at the experiment's own temperature with its first opponent."""
+        temperature = self.temperature if temperature is None else temperature
+        return Comparison(method, seed, round_index, temperature, opponent or self.opponents[0], checkpoint)
+
+    def by_round(self) -> list["Comparison"]:
+        """Every round of every run, and the initial policy."""
+        runs = [self.comparison(w["method"], w["seed"], w["round"]) for w, _ in self.folders()]
+        return [self.comparison("initial"), *runs]
+
+    def at_the_end(
+        self,
+        methods: tuple[str, ...] | None = None,
+        *,
+        temperature: float | None = None,
+        opponent: str | None = None,
+    ) -> list["Comparison"]:
+        """The last round of every run of these methods; None takes all methods."""
+        runs = [(method, seed) for method in (self.methods if methods is None else methods) for seed in self.seeds]
+        return [self.comparison(*run, self.rounds, temperature=temperature, opponent=opponent) for run in runs]
+
+    def against_everybody(self) -> list["Comparison"]:
+        """The last round of every run against each opponent other than the method itself."""
+        found = [comparison for opponent in self.opponents for comparison in self.at_the_end(opponent=opponent)]
+        return [comparison for comparison in found if comparison.method != comparison.opponent]
+
+    def over_temperatures(self) -> list["Comparison"]:
+        """Base, initial policy and last rounds at every temperature."""
+        found = []
+        for temperature in self.by_temperature.temperatures:
+            found += [self.comparison(name, temperature=temperature) for name in self.untrained]
+            found += self.at_the_end(self.by_temperature.methods, temperature=temperature)
+        return found
+
+    def over_training(self) -> list["Comparison"]:
+        """The initial policy, every checkpoint and the end of every round, at the temperatures asked for."""
+        found = []
+        for temperature in self.by_checkpoint.temperatures or (self.temperature,):
+            found.append(self.comparison("initial", temperature=temperature))
+            for method in self.by_checkpoint.methods:
+                for seed in self.seeds:
+                    for number in range(1, self.rounds + 1):
+                        for step in (*self.by_checkpoint.steps, None):
+                            found.append(
+                                self.comparison(method, seed, number, temperature=temperature, checkpoint=step)
+                            )
+        return found
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The policies before preference training: the base, if it was fine-tuned, and the initial one."""
+        return ("base", "initial") if self.fine_tuned else ("initial",)
+
+    @property
+    def comparisons(self) -> list["Comparison"]:
+        """All comparisons, each once."""
+        found = [*self.by_round(), *self.against_everybody(), *self.over_temperatures(), *self.over_training()]
+        return list(dict.fromkeys(found))
+
+
+class Comparison(NamedTuple):
+    """One policy's samples against an opponent's."""
+
+    method: str
+    """A method, or base or initial."""
+    seed: int
+    """−1 for base and initial."""
+    round: int
+    """0 for base and initial."""
+    temperature: float
+    opponent: str
+    """initial, chosen, or a method."""
+    checkpoint: int | None = None
+    """Optimizer steps of the round after which the policy was kept; None is the round's end."""
+
+    @property
+    def policy(self) -> str:
+        """The policy's folder, relative to the experiment's."""
+        if self.round == 0:
+            return self.method
+        run = f"{self.method}/seed-{self.seed}/round-{self.round}"
+        return run if self.checkpoint is None else f"{run}/checkpoint-{self.checkpoint}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of its samples and judgments, relative to the experiment's."""
+        return f"{self.policy}/evaluation/temperature-{float(self.temperature)}"
+
+    @property
+    def judgments(self) -> str:
+        """The file of its judgments, relative to the experiment's folder."""
+        return f"{self.folder}/against-{self.opponent}.jsonl"
+
+
+def experiment_of(config: dict, root: str) -> Experiment:
+    """What programs that read a whole experiment need from its config."""
+    methods, evaluation = config["compare"], config["evaluation"]
+    temperatures, checkpoints = evaluation["by_temperature"], evaluation["by_checkpoint"]
+    by_temperature, by_checkpoint = ByTemperature(), ByCheckpoint()
+    if "temperatures" in config["figures"]:
+        by_temperature = ByTemperature(floats(temperatures["temperatures"]), tuple(temperatures["methods"] or methods))
+    if "checkpoints" in config["figures"]:
+        by_checkpoint = ByCheckpoint(
+            floats(checkpoints["temperatures"] or [evaluation["temperature"]]),
+            tuple(checkpoints["methods"] or methods),
+            tuple(sorted(checkpoints["steps"])),
+        )
+    default = "uniform" if "uniform" in methods else next(iter(methods), "")
+    return Experiment(
+        root=Path(root),
+        methods=tuple(methods),
+        seeds=tuple(config["seeds"]),
+        rounds=config["rounds"],
+        steps=config["steps"],
+        temperature=float(evaluation["temperature"]),
+        opponents=tuple(evaluation["opponents"]),
+        fine_tuned=config["sft"]["enabled"],
+        baseline=evaluation["baseline"] or default,
+        evaluator=feedback_identity(evaluation["evaluator"]),
+        trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
+        by_temperature=by_temperature,
+        by_checkpoint=by_checkpoint,
+    )
+
+
+def floats(values: list) -> tuple[float, ...]:
+    return tuple(map(float, values))

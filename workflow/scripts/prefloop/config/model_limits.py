@@ -1,0 +1,46 @@
+"""Lengths in a config that exceed the positions of the policy's model, where its config.json is on this machine.
+
+Snakemake reads this at every start, so nothing heavy is imported here. Stages check the lengths of real prompts
+(`prefloop.models.positions`).
+"""
+
+from pathlib import Path
+
+from prefloop.config.resolve import of_method
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json
+from prefloop.models.sources import model_name
+
+
+def beyond_positions(config: dict) -> list[str]:
+    """One line for each maximum length that leaves no position for a prompt."""
+    limit = known_positions(config["policy"]["model"]) if config["compare"] else None
+    if limit is None:
+        return []
+    lengths = [("evaluation.max_new_tokens", config["evaluation"]["max_new_tokens"])]
+    for method in config["compare"]:
+        generation = of_method(config, method)["generation"]
+        if generation["sampler"] != "dataset":
+            lengths.append(("generation.max_new_tokens", generation["max_new_tokens"]))
+    return [
+        f"{key}: {length}, and policy.model has {limit} positions for a prompt and its response; lower it"
+        for key, length in dict.fromkeys(lengths)
+        if length >= limit
+    ]
+
+
+def known_positions(source: str) -> int | None:
+    """The positions of a local or fetched model; None if they are not known, or if rotary positions are scaled."""
+    folder = Path(source) if Path(source).is_dir() else Path("results/models", model_name(source))
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        config = read_json(folder / "config.json")
+    except InputError:  # fetch_model says what is wrong with it
+        return None
+    text = config.get("text_config", config)
+    rope = isinstance(text, dict) and (text.get("rope_parameters") or text.get("rope_scaling") or {})
+    if not isinstance(text, dict) or not isinstance(rope, dict) or "factor" in rope:
+        return None
+    limit = text.get("max_position_embeddings", text.get("n_positions"))
+    return limit if type(limit) is int else None

@@ -1,0 +1,72 @@
+"""Which question each figure and table answers, and which rows it reads.
+
+The config asks for them by these names, and the report sorts them by question. Snakemake reads this at every start, so
+nothing heavy is imported here.
+"""
+
+from typing import NamedTuple
+
+QUALITY = "Which method is better at equal cost?"
+OPPONENTS = "Who wins against whom?"
+DRIFT = "What does reward cost in divergence?"
+TRAINING = "How did training go?"
+PROMPTS = "Which prompts are worth annotating?"
+PAIRS = "Which pairs teach the most?"
+THEORY = "How fast do samplers converge?"
+COST = "What did it cost?"
+JUDGES = "Who judged, and how?"
+OWN = "Figures of your own"
+
+
+class Output(NamedTuple):
+    """A figure or table. Its program and rule are plot_<name> or tabulate_<name>; files that only it reads are in
+    rules/figures.smk."""
+
+    question: str
+    """Heading in the report."""
+    judgments: str = ""
+    """Method of Experiment that lists the comparisons whose judgments it reads."""
+    rounds: tuple[str, ...] = ()
+    """Files that it reads from every round of every run."""
+    steps: tuple[str, ...] = ()
+    """Files that it reads from every step of every run."""
+
+
+FIGURES = {
+    "quality": Output(QUALITY, "by_round"),  # reward and win rate against cost
+    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
+    "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
+    "comparisons": Output(OPPONENTS, "against_everybody"),  # wins, ties and losses against each opponent
+    "temperatures": Output(OPPONENTS, "over_temperatures"),  # win rate by sampling temperature
+    "checkpoints": Output(OPPONENTS, "over_training", ("training.jsonl",)),  # win rate over training
+    "frontier": Output(DRIFT, "by_round", ("evaluation/kl.jsonl",)),  # reward against divergence
+    "training": Output(TRAINING, rounds=("training.jsonl",)),  # loss, margins, accuracy and gradient norm by step
+    "betas": Output(TRAINING, rounds=("training.jsonl",)),  # β, τ and the share of margins above it by optimizer step
+    "arms": Output(PROMPTS, steps=("arms.json",)),  # reward and score of each cluster
+    "prompts": Output(PROMPTS, steps=("prompts.jsonl",)),  # map of the annotated prompts
+    "cluster_wins": Output(PROMPTS, "by_round"),  # change of the win rate by cluster
+    "pfp": Output(PAIRS, steps=("pfp.jsonl",)),  # preference perplexity against reward gap and length
+    "gradients": Output(PAIRS),  # preference perplexity against the true gradient norm
+    "tabular": Output(THEORY),  # convergence of samplers in theory
+}
+
+TABLES = {
+    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",)),  # after the last round
+    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
+    "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",)),  # cost of reaching a target
+    "win_rates": Output(OPPONENTS),  # of every comparison
+    "length": Output(OPPONENTS, "by_round"),  # response length against winning
+    "costs": Output(COST),  # tokens, operations and seconds by stage
+    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",)),  # raw answers of judges
+}
+
+# Tables that are added automatically if the experiment uses a judge or trains a reward model.
+OF_JUDGES = {"judges": Output(JUDGES), "reward_models": Output(JUDGES)}
+
+# Files that a function of the user may read.
+OWN_FIGURE = Output(
+    OWN,
+    "by_round",
+    ("pairs.jsonl", "training.jsonl"),
+    ("prompts.jsonl", "generations.jsonl", "rewards.jsonl", "logprobs.jsonl", "pfp.jsonl", "arms.json"),
+)

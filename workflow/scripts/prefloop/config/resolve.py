@@ -1,0 +1,126 @@
+"""What config.yaml means: resolved for each method, turned into flags, models and the code that a stage runs.
+
+Snakemake reads this at every start, so nothing heavy is imported here.
+"""
+
+import itertools
+import json
+import shlex
+
+from prefloop.core.own_functions import is_own, split
+from prefloop.models.sources import model_name
+
+AS_JSON = ("chat_template_kwargs", "extra", "rename")  # mappings with any keys, which programs read as JSON
+TRAINED = "trained:"  # before the name of a reward model that this experiment trains
+
+
+def of_method(config: dict, method: str | None) -> dict:
+    """The config as one method has it: its own differences laid over the shared sections."""
+    return merged(config, config["methods"][method]) if method else config
+
+
+def merged(base: dict, differences: dict) -> dict:
+    """`base` with `differences` laid over it, mappings key by key."""
+    result = dict(base)
+    for key, value in differences.items():
+        result[key] = merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return result
+
+
+def flags(settings: dict, prefix: str = "") -> str:
+    """Settings as command-line flags, each value quoted for the shell; null is left out, mappings become a.b.
+
+    Those of AS_JSON are one value. Flags are sorted, so that another order of the keys in a config reruns nothing.
+    """
+    words = []
+    for key, value in sorted(settings.items()):
+        name = prefix + key.replace("_", "-")
+        value = list(value) if isinstance(value, tuple) else value
+        if key in AS_JSON:
+            words.append(f"--{name} {shlex.quote(json.dumps(value, sort_keys=True))}" if value else "")
+        elif isinstance(value, dict):
+            words.append(flags(value, f"{name}."))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            words.append(f"--{name} {shlex.quote(json.dumps(value, ensure_ascii=False))}")
+        elif value is not None and value != []:
+            values = [shlex.quote(str(item)) for item in (value if isinstance(value, list) else [value])]
+            # Text that begins with a dash would be read as a flag; a negative number is not.
+            joint = "=" if isinstance(value, str) and value.startswith("-") else " "
+            words.append(f"--{name}{joint}{' '.join(values)}")
+    return " ".join(word for word in words if word)
+
+
+def figure_names(config: dict) -> dict[str, str]:
+    """The figures of an experiment by the name of their files; that of a function of the user is the function's."""
+    return {split(figure)[1] if is_own(figure) else figure: figure for figure in config["figures"]}
+
+
+def asked(config: dict) -> list[dict]:
+    """Every feedback that the experiment uses: the methods', the evaluator, and the config's own, shown with it."""
+    methods = [of_method(config, method)["feedback"] for method in config["compare"]]
+    return [*methods, config["evaluation"]["evaluator"], config["feedback"]]
+
+
+def asks_judge(config: dict) -> bool:
+    """Whether a judge compares anything; `feedback` alone is asked for rewards only, and a judge gives none."""
+    return any(feedback["kind"] == "judge" for feedback in asked(config)[:-1])
+
+
+def gives_rewards(feedback: dict) -> bool:
+    """Whether a feedback gives one number per response; a judge and the data set only compare responses."""
+    return feedback["kind"] not in ("judge", "dataset")
+
+
+def target_measure(config: dict) -> str:
+    """The measure of table cost_to_reach; auto is the evaluator's reward if it gives one, else the win rate."""
+    word, evaluator = config["evaluation"]["target"]["measure"], config["evaluation"]["evaluator"]
+    return word if word != "auto" else "reward" if gives_rewards(evaluator) else "win"
+
+
+def trained_here(config: dict) -> list[str]:
+    """Names of the reward models that the experiment trains, because a feedback uses them."""
+    named = [model_of(feedback) or "" for feedback in asked(config)]
+    return sorted({name.removeprefix(TRAINED) for name in named if name.startswith(TRAINED)})
+
+
+def model_sources(config: dict) -> dict[str, str]:
+    """Every model the experiment fetches: folder name -> source."""
+    named = [model_of(feedback) for feedback in asked(config)]
+    sources = [config["policy"]["model"]] if config["policy"]["model"] else []
+    sources += [config["reward_models"][name]["base"] for name in trained_here(config)]
+    sources += [name for name in named if name and not name.startswith(TRAINED)]
+    sources += [name for name in embeddings(config) if name != "policy"]
+    return {model_name(source): source for source in sources}
+
+
+def may_run_code(config: dict, source: str) -> bool:
+    """Whether a section that names this model lets it run code of its own."""
+    named = [(config["policy"]["model"], config["policy"])]
+    named += [(model["base"], model) for model in config["reward_models"].values()]
+    named += [(model_of(feedback), feedback) for feedback in asked(config)]
+    return any(name == source and section["trust_remote_code"] for name, section in named)
+
+
+def embeddings(config: dict) -> list[str]:
+    """The embedding models of the config and of every compared method."""
+    return [of_method(config, method)["clusters"]["embedding"] for method in (None, *config["compare"])]
+
+
+def model_of(feedback: dict) -> str | None:
+    """The model that a feedback loads, if any."""
+    return feedback["model"] if feedback["kind"] in ("reward_model", "judge") else None
+
+
+def exports_of(config: dict) -> list[dict]:
+    """{method, seed, round} of every policy to export; by default each method's last round with the first seed."""
+    wanted = config["export"]
+    methods, seeds = wanted["methods"] or config["compare"], wanted["seeds"] or config["seeds"][:1]
+    runs = itertools.product(methods, seeds, wanted["rounds"] or [config["rounds"]])
+    return [{"method": method, "seed": seed, "round": number} for method, seed, number in runs]
+
+
+def repository_of(hub_id: str, where: dict) -> str:
+    """The hub id of one export, with {method}, {seed} and {round} filled in."""
+    for key in ("method", "seed", "round"):
+        hub_id = hub_id.replace(f"{{{key}}}", str(where[key]))
+    return hub_id

@@ -1,0 +1,153 @@
+"""Settings of training: the sections sft, reward_models, pairs, reference, train and tracking."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from prefloop.config.prompt_settings import SourceConfig
+from prefloop.core.metadata import Choice, Matches, OnlyIf, Unique, Unit
+from prefloop.methods.beta_config import BetaConfig
+from prefloop.methods.loss_options import LossOptions
+from prefloop.models.options import Dtype, Lora, RuntimeConfig
+
+
+@dataclass
+class OptimizerConfig:
+    """How parameters are trained, whatever the loss. The defaults suit adapters on a model of 1 to 8 B parameters."""
+
+    parameters: Literal["lora", "full"] = "lora"
+    """Train low-rank adapters on every linear layer, or all parameters."""
+    lora: Annotated[Lora, OnlyIf("parameters", ("lora",))] = field(default_factory=Lora)
+    """Shape of the adapters."""
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    """AdamW (betas 0.9, 0.999), or RMSprop (α 0.99) as in the original DPO code."""
+    learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-4
+    """Peak learning rate, reached at the end of the warm-up."""
+    weight_decay: Annotated[float, Ge(0), Unit("per step"), OnlyIf("optimizer", ("adamw",))] = 0.0
+    """Decoupled weight decay: this fraction of a parameter, times the learning rate, is subtracted at each step."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up, to 0 at the end."""
+    warmup_ratio: Annotated[float, Ge(0), Lt(1), Unit("fraction of optimizer steps")] = 0.1
+    """Fraction of the training in which the learning rate rises."""
+    epochs: Annotated[int, Ge(1), Unit("passes")] = 1
+    """Passes over the data."""
+    batch_size: Annotated[int, Ge(1), Unit("examples")] = 64
+    """Preference pairs or responses per optimizer step, over all processes and micro-batches."""
+    micro_batch_size: Annotated[int, Ge(1), Unit("examples")] = 4
+    """Examples per forward pass, unless `micro_batch_tokens` is set."""
+    micro_batch_tokens: Annotated[int | None, Ge(1), Unit("tokens")] = None
+    """Tokens per forward pass, padding included: as many examples as fit, at least one. On a GPU begin with 8192; null
+    takes micro_batch_size examples."""
+    max_grad_norm: Annotated[float, Gt(0), Unit("2-norm of the gradient")] = 1.0
+    """Gradients are clipped to this norm."""
+    dtype: Dtype = "auto"
+    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32. Trained weights and optimizer
+    state stay in float32."""
+
+
+@dataclass
+class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
+    """One round of preference training. The default learning rate suits adapters; full training needs a tenth of it."""
+
+    loss: Annotated[str, Choice("methods.losses.LOSSES", functions=True)] = "dpo"
+    """Preference loss."""
+    learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
+    """Peak learning rate, reached at the end of the warm-up."""
+    carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True
+    """Keep the state of the β rule from round to round; if false, it starts fresh each round."""
+
+
+@dataclass
+class TrainSection(RuntimeConfig, TrainConfig):
+    """One round of preference training. The default learning rate suits adapters; full training needs a tenth of it."""
+
+
+@dataclass
+class SFTConfig(OptimizerConfig):
+    """Supervised fine-tuning on the chosen responses of the data set."""
+
+    max_response_tokens: Annotated[int, Ge(1), Unit("tokens")] = 512
+    """Longer responses are cut, and then end without an end-of-sequence token."""
+    seed: Annotated[int, Ge(0), Unit("seed")] = 0
+    """Seed of the order of examples and of new adapters."""
+
+
+@dataclass
+class SFTSection(RuntimeConfig, SFTConfig):
+    """Supervised fine-tuning on the chosen responses before the first round; its result is the initial policy and
+    the first reference of every method."""
+
+    enabled: bool = False
+    """Fine-tune before the first round."""
+
+
+@dataclass
+class RewardModelConfig(OptimizerConfig, SourceConfig):
+    """A sequence classifier with one logit, trained on preference pairs (Bradley–Terry)."""
+
+    parameters: Literal["lora", "full"] = "full"
+    """Train low-rank adapters on every linear layer, or all parameters."""
+    learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 2e-5
+    """Peak learning rate, reached at the end of the warm-up."""
+    epochs: Annotated[int, Ge(1), Unit("passes")] = 2
+    """Passes over the data."""
+    part: Literal["all", "first", "second"] = "all"
+    """Half of the conversations to use, so that two reward models can share a source and no conversation."""
+    take: Annotated[int | None, Ge(2), Unit("pairs")] = None
+    """Pairs drawn at random, train and eval together; null takes all."""
+    eval_fraction: Annotated[float, Gt(0), Lt(1), Unit("fraction of conversations")] = 0.2
+    """Fraction of the conversations held out for the report."""
+    max_tokens: Annotated[int, Ge(1), Unit("tokens")] = 512
+    """Conversations are cut from the left to this length, and to what the model takes."""
+    seed: Annotated[int, Ge(0), Unit("seed")] = 0
+    """Seed of the draw, the split, the new head and the order of examples."""
+
+
+@dataclass(kw_only=True)
+class RewardModelSection(RuntimeConfig, RewardModelConfig):
+    """A sequence classifier with one logit, trained on preference pairs (Bradley–Terry)."""
+
+    base: Annotated[
+        str, Matches(r"(?!trained:).*", "a model that exists before; a reward model trained here is no base")
+    ]
+    """Encoder or language model to start from, named as policy.model is."""
+    trust_remote_code: bool = False
+    """Whether the repository of the base model may run its own code."""
+
+
+@dataclass
+class PairsConfig:
+    """Which pairs are trained on."""
+
+    metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] = "pfp"
+    """Score by which the pairs of a round are ranked."""
+    top_n: Annotated[int | None, Ge(1), Unit("pairs per round")] = None
+    """Pairs trained on, best first; null takes all."""
+    min_gap: Annotated[float | None, Ge(0), Unit("units of reward")] = None
+    """Pairs with a smaller reward gap are dropped; null drops none."""
+    min_gap_quantile: Annotated[float | None, Ge(0), Le(1), Unit("quantile 0–1")] = None
+    """Pairs below this quantile of the round's reward gaps are dropped; null drops none."""
+    drop_truncated: bool = False
+    """Drop pairs in which a response reached generation.max_new_tokens before its end."""
+
+
+@dataclass
+class ReferenceConfig:
+    """The policy that training is regularized towards, and that samplers call the reference."""
+
+    kind: Literal["initial", "previous", "ema"] = "initial"
+    """The initial policy, the policy before the round, or an exponential moving average of the policies."""
+    decay: Annotated[float, Gt(0), Lt(1), Unit("fraction"), OnlyIf("kind", ("ema",))] = 0.5
+    """Weight of the old reference in the moving average, applied once per round."""
+
+
+@dataclass
+class TrackingConfig:
+    """Experiment trackers that receive the metrics of training.jsonl. Their addresses and keys come from their own
+    environment variables."""
+
+    trackers: Annotated[tuple[Annotated[str, Choice("training.tracking.TRACKERS")], ...], Unique()] = ()
+    """Experiment trackers; each needs the package of its name."""
+    project: Annotated[str, Matches(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "letters, digits, . _ and -")] = "prefloop"
+    """Project (wandb), experiment (mlflow) or folder (tensorboard) that groups the runs."""

@@ -1,0 +1,205 @@
+"""Validates a config before any job: every key against its declaration, then the settings against each other.
+
+Snakemake reads this at every start, so nothing heavy is imported here but pydantic, which Snakemake imports anyway.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefloop.config.consistency import contradictions
+from prefloop.config.declarations import bare, defaults, inner, retyped
+from prefloop.config.existence import absent
+from prefloop.config.messages import explain
+from prefloop.config.model_limits import beyond_positions
+from prefloop.config.resolve import merged
+from prefloop.config.schema import MAX_INTEGER, config_adapter
+from prefloop.config.settings import ExperimentConfig
+from prefloop.config.training_settings import RewardModelSection
+from prefloop.core.errors import InputError, short_repr
+from prefloop.core.own_functions import is_own, split
+
+TOO_DEEP = "values within values too deep to be read, or an alias (*name) within its own anchor (&name); write it flat"
+FILES = ("source", "model", "base", "embedding", "template")  # keys that may name a file or folder
+MAX_VALUES = 100_000  # of a config file; the largest of the project has some hundreds
+YAML_TAG = "tag:yaml.org,2002:"
+PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge"}
+# Keys of texts that models, servers and rows have, and no page shows; all other texts have one line.
+PROSE = {"system_prompt", "content", "stop", "chat_template_kwargs", "extra", "columns", "keep"}
+
+
+def check_keys(files: Iterable[Path]) -> None:
+    """Check what Snakemake does not see in a config file.
+
+    Raises:
+        InputError: A key occurs twice in one mapping, of which YAML silently takes the last; a value has a tag; an
+            alias contains itself, or aliases repeat too many values; or a file is not UTF-8.
+    """
+    for file in files:
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+            root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if count_values(root, {}) > MAX_VALUES:
+                problem = f"more than {MAX_VALUES:,} values, with those that aliases (*name) repeat; write fewer"
+                raise InputError(f"config: {file}: {problem}")
+            lines = [f"line {line}: {tag} is a tag; write the value without it" for tag, line in tags(root)]
+            lines += [f"line {line}: {key} occurs a second time; join the two" for key, line in repeated_keys(root)]
+        except yaml.YAMLError:  # Snakemake has read it as JSON
+            continue
+        except RecursionError as error:
+            raise InputError(f"config: {file}: {TOO_DEEP}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"config: {file}: not UTF-8 ({error}); save it as UTF-8") from error
+        if lines:
+            raise InputError(*(f"config: {file}, {line}" for line in lines))
+
+
+def count_values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Number of values in a node, those of an alias once for each time it occurs; `known` has those counted so far.
+
+    Raises:
+        RecursionError: An alias contains itself.
+    """
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1 + sum(count_values(item, known) for item in children(node))
+    return known[id(node)]
+
+
+def children(node: yaml.Node) -> list[yaml.Node]:
+    """The items of a list, or the keys and values of a mapping."""
+    if isinstance(node, yaml.MappingNode):
+        return [item for pair in node.value for item in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def tags(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
+    """Every tag, such as !!python/name:os.system, that a value has, and its line."""
+    if node is None:
+        return
+    if node.tag.removeprefix(YAML_TAG) not in PLAIN_TAGS:
+        yield node.tag.replace(YAML_TAG, "!!"), node.start_mark.line + 1
+    for item in children(node):
+        yield from tags(item)
+
+
+def repeated_keys(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
+    """Every key that occurs a second time in its mapping, and its line."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if str(key.value) in seen and key.tag != "tag:yaml.org,2002:merge":
+                yield key.value, key.start_mark.line + 1
+            seen.add(str(key.value))
+            yield from repeated_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from repeated_keys(item)
+
+
+def checked(config: dict) -> dict:
+    """A copy of `config` with all defaults; InputError naming every invalid key and the choices."""
+    try:
+        config = retyped(config, ExperimentConfig)
+    except RecursionError as error:
+        raise InputError(f"config: {TOO_DEEP}") from error
+    if problems := list(invalid(config)):
+        raise InputError(*(f"config: {problem}" for problem in problems))
+    config = merged(defaults(ExperimentConfig), config)
+    models = config["reward_models"]
+    config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
+    problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
+    problems += contradictions(config)
+    problems = problems or absent(config) or beyond_positions(config)
+    if problems:
+        raise InputError(*(f"config: {problem}" for problem in problems))
+    return config
+
+
+def invalid(config: dict) -> Iterable[str]:
+    """One line for every unknown key and every value of the wrong type or out of range."""
+    from pydantic import ValidationError
+
+    for name in ("methods", "reward_models"):
+        names = config.get(name)
+        numbers = [key for key in names if not isinstance(key, str)] if isinstance(names, dict) else []
+        yield from (f"{name}: {key}, expected a name of letters, digits and _" for key in numbers)
+    if too_large := list(beyond(config, ExperimentConfig)):
+        yield from too_large
+        return
+    # As JSON, which has lists and texts where the settings have tuples and paths. Lone surrogates are refused below.
+    text = json.dumps(config, default=str, ensure_ascii=False).encode(errors="replace")
+    try:
+        config_adapter().validate_json(text)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        if errors[0]["type"] == "json_invalid":
+            yield TOO_DEEP
+            return
+        # A list with an invalid item is also reported as too short, whatever its length.
+        yield from dict.fromkeys(explain(item) for item in errors if item["type"] != "too_short" or not item["input"])
+
+
+def beyond(value: Any, hint: Any, where: str = "") -> Iterable[str]:
+    """One line for every integer above MAX_INTEGER, except in values that the settings leave to others."""
+    if hint is None or bare(hint) is Any:
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from beyond(item, inner(hint, key), f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from beyond(item, inner(hint, index), f"{where}.{index}")
+    elif type(value) is int and value > MAX_INTEGER:
+        yield f"{where}: {short_repr(value)}, expected {MAX_INTEGER} or less"
+
+
+def unusable(where: str, text: str) -> list[str]:
+    """Why a text of a config cannot be used: characters that no file name or command can hold, and secrets.
+
+    All other texts are safe, as they reach programs quoted for the shell.
+    """
+    problems, keys = [], where.split(".")
+    allowed = "\n\r\t\u2028\u2029" if PROSE.intersection(keys) else ""
+    if control := [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in allowed]:
+        problems.append(f"holds the control character {ascii(control[0])}; remove it")
+    if set(text) & set("{}<>") and keys[-1] in FILES and not where.endswith("judge.model"):
+        problems.append(f"{text!r}: Snakemake reads {{…}} and <…> in file names as patterns; rename the file or folder")
+    if re.search(r"://[^/\s]*@", text):
+        problems.append(
+            "an address with a user name or password in it, which would appear in command lines and logs; "
+            "put a key into an environment variable"
+        )
+    if not problems and (is_own(text) or keys[-1] in (*FILES, "name")):
+        problems += unreachable(split(text)[0] if is_own(text) else text)
+    return problems
+
+
+def unreachable(path: str) -> list[str]:
+    """Why the system does not say whether there is such a file: its name is too long, or a folder may not be read."""
+    try:
+        Path(path).expanduser().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~user of an unknown user
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        return [f"{short_repr(path)}: {reason}; name another file"]
+    return []
+
+
+def texts(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
+    """Key and value of every text."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, where)
+    elif isinstance(value, str):
+        yield where, value

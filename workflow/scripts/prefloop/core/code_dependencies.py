@@ -1,0 +1,119 @@
+"""Hashes of the meaning of Python code, which do not depend on comments, docstrings and formatting.
+
+Snakemake compares these hashes with those of the last run, so nothing heavy is imported here.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+SCRIPTS = Path(__file__).parents[2]
+
+
+class Module(NamedTuple):
+    """One Python file."""
+
+    meaning: str
+    """SHA-256 of its syntax tree without docstrings, comments and positions, in hexadecimal."""
+    imports: tuple[str, ...]
+    """Dotted names that it imports, at its top or within functions; relative ones begin with dots."""
+
+
+def code_hash(*files: Path, root: Path = SCRIPTS) -> str:
+    """Return a hash of the meaning of programs and of every module that they import from `root` or SCRIPTS.
+
+    It has 64 hexadecimal digits. Installed packages do not count, and neither do paths: a copy elsewhere has the same
+    hash.
+    """
+    meanings = sorted({read_module(path).meaning for path in code_files(*files, root=root)})
+    return hashlib.sha256("".join(meanings).encode()).hexdigest()
+
+
+@cache
+def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
+    """Return programs and every module that they import from `root` or SCRIPTS, directly or through others."""
+    code = dict.fromkeys(Path(file) for file in files)
+    queue = list(code)
+    while queue:
+        path = queue.pop()
+        for name in read_module(path).imports:
+            parts = name.lstrip(".")
+            level = len(name) - len(parts)  # dots of a relative import
+            roots = (path.parents[level - 1],) if level else (Path(root), SCRIPTS)
+            for file in module_files(parts, *roots):
+                if file not in code:
+                    code[file] = None
+                    queue.append(file)
+    return tuple(code)
+
+
+@cache
+def module_files(name: str, *roots: Path) -> list[Path]:
+    """Return the files that importing a dotted name reads, packages and a module, from the first folder that has it."""
+    parts = name.split(".") if name else []
+    for root in roots:
+        files = [root.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
+        files += [root.joinpath(*parts).with_suffix(".py")] if parts else [root / "__init__.py"]
+        if present := [file for file in files if is_file(file)]:
+            return present
+    return []
+
+
+@cache
+def is_file(path: Path) -> bool:
+    """Whether a file exists, asked once per start."""
+    return path.is_file()
+
+
+@cache
+def read_module(path: Path) -> Module:
+    """Read a Python file. A file that does not parse counts by its bytes; importing it reports the error."""
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return Module(hashlib.sha256(content).hexdigest(), ())
+    words: list[str] = []
+    imports: list[str] = []
+    add_words(tree, words, imports)
+    return Module(hashlib.sha256("\0".join(words).encode()).hexdigest(), tuple(dict.fromkeys(imports)))
+
+
+def add_words(node: object, words: list[str], imports: list[str]) -> None:
+    """Append a syntax tree to `words` and the names that it imports to `imports`.
+
+    Empty fields are left out, so that a Python version that knows more of them gives the same words.
+    """
+    if isinstance(node, ast.AST):
+        words.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != []:
+                words.append(name)
+                add_words(value, words, imports)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports += imported_names(node)
+    elif isinstance(node, list):
+        words.append("[")
+        for item in node:
+            if type(item) is not ast.Expr or not is_text(item.value):
+                add_words(item, words, imports)
+        words.append("]")
+    else:
+        words.append(repr(node))
+
+
+def is_text(node: ast.expr) -> bool:
+    """Whether an expression is a string literal. As a statement it is a docstring and has no effect."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return the dotted names that a statement imports; names after `from … import` may be modules too."""
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.Import):
+        return names
+    module = "." * node.level + (node.module or "")
+    return [module, *(f"{module}.{name}" if node.module else f"{module}{name}" for name in names)]

@@ -1,0 +1,91 @@
+"""CSV tables, the one form that spreadsheets open: numbers are finite or empty, and no text is a formula.
+
+pandas is imported where it is used, because stages without tables start faster without it.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefloop.core.errors import InputError, refused
+from prefloop.core.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Text that a spreadsheet would run, behind any number of the apostrophes by which `safe_cell` marks it as text.
+FORMULA = re.compile(r"'*[=+\-@\t\n＝＋－＠]")  # noqa: RUF001 (wide forms, which some spreadsheets accept)
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell as tables hold it: nothing for NaN and infinity, and an apostrophe before text that could be a formula.
+
+    Carriage returns become line feeds, because Python's csv does not quote them and readers would end the row there.
+    """
+    if isinstance(value, str):
+        text = value.replace("\r\n", "\n").replace("\r", "\n")
+        return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plain_cell(value: Any) -> Any:
+    """A cell of a table without the apostrophe of `safe_cell`."""
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and FORMULA.match(value) else value
+
+
+def write_cells(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table of rows atomically."""
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([safe_cell(cell) for cell in row] for row in (header, *rows))
+
+
+def write_frame(path: Path, data: "pd.DataFrame") -> None:
+    """Write a data frame atomically, without its index and with six digits of each float."""
+    import numpy as np
+    import pandas as pd
+
+    table = data.rename(columns=safe_cell)
+    for index in range(table.shape[1]):
+        column = table.iloc[:, index]
+        if pd.api.types.is_float_dtype(column.dtype):
+            table.isetitem(index, column.replace([np.inf, -np.inf], np.nan).to_numpy())
+        elif not pd.api.types.is_numeric_dtype(column.dtype):
+            table.isetitem(index, pd.Series([safe_cell(cell) for cell in column], dtype=object).to_numpy())
+    with atomic_write(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.6g")
+
+
+def read_frame(path: Path) -> "pd.DataFrame":
+    """Read a table; empty cells are NaN, and ids of prompts are text.
+
+    Raises:
+        InputError: The file is missing, or no table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a table")
+    with refused(f"{path}: no table"):
+        data = pd.read_csv(path, dtype={"prompt_id": str}, keep_default_na=False, na_values=[""])
+    if "prompt_id" in data:
+        data["prompt_id"] = data["prompt_id"].fillna("")
+    text = data.select_dtypes(exclude="number").columns
+    return data.assign(**{name: data[name].map(plain_cell) for name in text}).rename(columns=plain_cell)
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table as texts; InputError if the file is missing or no table."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                yield {plain_cell(name): plain_cell(cell) for name, cell in row.items()}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no table ({error}); make it again") from error

@@ -1,0 +1,216 @@
+"""JSON documents and tensor files: atomic writes, and read errors that name the file."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from pickletools import genops
+from typing import Any
+
+from prefloop.core.errors import InputError
+
+PROJECT = Path(__file__).parents[4]
+PARTIAL = re.compile(r"\..+\.\d+", re.DOTALL)  # temporary names of `atomic_write`, without the suffix
+SUFFIX = ".partial"
+ROOM = 2**20  # bytes that Snakemake needs at least for its records of a start
+MAX_JSON = 1 << 28  # bytes of a file with one object; the largest, of a run with many arms, has some MB
+
+
+def find_file(path: Path) -> Path:
+    """Return a file of the working directory, or the file of that path that comes with the project."""
+    return Path(path) if Path(path).exists() else PROJECT / path
+
+
+def check_own_folder(folder: Path) -> None:
+    """Make Snakemake's own folder and check that it can be written, as Snakemake itself would end in a traceback.
+
+    Raises:
+        InputError: The disk is full or read-only, or the folder belongs to another user.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        raise InputError(
+            f"{folder.resolve()}: {error.strerror}, but Snakemake keeps its records there; make room, or start in "
+            "another folder with --directory"
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary name to write to, renamed to `path` only when the block ends without an error.
+
+    Temporary files that killed processes left in the folder are deleted.
+
+    Args:
+        path (Path): The file; missing folders are made.
+        durable (bool): Wait until file and name are on the disk, so that they outlive a power failure.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_partials(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    descriptor = open_locked(partial)
+    try:
+        yield partial
+        if durable:
+            os.fsync(descriptor)
+        partial.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def open_locked(path: Path) -> int:
+    """Create a file and lock it; a descriptor that holds the lock until it is closed or the process dies."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):  # a disk without locks, where `sweep_partials` deletes nothing
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return descriptor
+        os.close(descriptor)  # swept between the two calls
+
+
+def sweep_partials(folder: Path) -> None:
+    """Delete temporary files of `atomic_write` that no living process on any machine has locked."""
+    for name in os.listdir(folder):  # noqa: PTH208 (many times faster than paths, of a folder with many answers)
+        if not (name.endswith(SUFFIX) and PARTIAL.fullmatch(name.removesuffix(SUFFIX))):
+            continue
+        with contextlib.suppress(OSError):  # locked, gone, of another user, or on a disk without locks
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
+            finally:
+                os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: dict, durable: bool = False) -> None:
+    """Write one JSON document atomically; `durable` as for `atomic_write`."""
+    with atomic_write(path, durable) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ValueError for any other text, and for lists within lists too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_json(path: Path) -> dict:
+    """Read one JSON object.
+
+    Raises:
+        InputError: The file is missing, holds something else, or is so large that it would fill the memory.
+    """
+    try:
+        if (size := Path(path).stat().st_size) > MAX_JSON:
+            raise InputError(f"{path}: {size} bytes, expected a JSON object of at most {MAX_JSON}; make it again")
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected one JSON object") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_tensors(path: Path, value: dict) -> None:
+    """Write tensors and builtins atomically and durably, as torch.save does.
+
+    The file is opened here, because torch.save stores the name of a path in the archive, and temporary names differ.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    import torch
+
+    with atomic_write(path, durable=True) as partial, partial.open("wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:  # torch raises it on closing an archive that could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def read_tensors(path: Path) -> dict:
+    """Read what `write_tensors` wrote, without executing code in it.
+
+    Tensors are mapped: their numbers are read from the disk when they are used. Changing them does not change the file.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds more than tensors and builtins.
+    """
+    import torch
+
+    try:
+        check_archive(path)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except InputError:
+        raise
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
+        # torch's own message is left out, because it advises to let the file run code.
+        reason = f"torn, or more than tensors: {type(error).__name__}"
+        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); make it again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
+    return value
+
+
+def check_archive(path: Path) -> None:
+    """Check that reading an archive of torch.save takes no more memory than its size, as torch itself does not.
+
+    torch.save packs nothing. A bytearray of any length is a few bytes in a pickle.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: It would take more, or the file is no such archive.
+    """
+    if not zipfile.is_zipfile(path):
+        Path(path).stat()
+        raise InputError(f"{path}: not a readable {Path(path).name} (no whole archive of torch.save); make it again")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > Path(path).stat().st_size:
+            raise InputError(f"{path}: its parts are packed or overlap, which torch.save does not do; make it again")
+        for member in members:
+            if not member.filename.endswith("/data.pkl"):
+                continue
+            with archive.open(member) as file:
+                if any(str(value).endswith(" bytearray") for code, value, _ in genops(file) if code.name == "GLOBAL"):
+                    raise InputError(f"{path}: it makes a bytearray, expected tensors and builtins; make it again")
+
+
+def checksums(*paths: Path | None) -> list[str]:
+    """The SHA-256 of each file that is given."""
+    return [sha256_of(path) for path in paths if path is not None]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

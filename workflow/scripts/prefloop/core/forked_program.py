@@ -1,0 +1,121 @@
+"""Turns a forked process into what `python program flags` would be."""
+
+import gc
+import importlib
+import io
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from prefloop.core.warm_server import StartRequest, WarmServer, check_forkable, imported_files
+from prefloop.core.warm_start import debug_line
+
+
+class CurrentError:
+    """Standard error as it is when something is written.
+
+    It takes the place of `sys.stderr` during imports, because some modules keep the object.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr if sys.stderr is not self else sys.__stderr__, name)
+
+
+def serve_programs(import_packages: Callable[[], None], scripts: Path) -> None:
+    """Be the warm process, which `warm_start.start_server` has started; in a forked process, run a program.
+
+    Args:
+        import_packages: Imports what programs need.
+        scripts: The folder of the programs, whose own modules are not imported.
+    """
+    listener, path, idle = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), float(sys.argv[3])
+    stderr, written = sys.stderr, io.StringIO()
+    sys.__stderr__ = written  # type: ignore
+    sys.stderr = CurrentError()  # type: ignore[assignment]
+    gc.disable()
+    import_packages()
+    sys.__stderr__ = stderr  # type: ignore
+    check_forkable()
+    request = WarmServer(listener, path, idle, imported_files(scripts)).serve()
+    if request is not None:
+        become(request)
+        sys.stderr.write(written.getvalue())  # warnings of the imports
+        gc.enable()
+        run_as_main(sys.argv[0])
+
+
+def become(request: StartRequest) -> None:
+    """Take the streams, working directory, environment and arguments of a program.
+
+    If that fails, this process starts Python again with the program.
+    """
+    os.setsid()
+    *streams, folder = request.descriptors
+    os.fchdir(folder)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    for descriptor in request.descriptors:
+        os.close(descriptor)
+    try:
+        replace_state(request)
+    except Exception as error:
+        os.write(2, debug_line(request.argv[1], error).encode())
+        os.execve(sys.executable, request.argv, request.environment)
+
+
+def replace_state(request: StartRequest) -> None:
+    """Give Python's own copies of environment, streams and arguments the values of a program."""
+    os.environ.clear()
+    os.environ.update(request.environment)
+    sys.stdin, sys.stdout = open_stream(0, sys.__stdin__), open_stream(1, sys.__stdout__)
+    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
+    sys.stderr = sys.__stderr__
+    sys.orig_argv, sys.argv = request.argv, request.argv[1:]
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    importlib.invalidate_caches()
+    # New processes seed these generators by the system's random numbers. Python's own does so at every fork.
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
+
+
+def open_stream(number: int, old: Any) -> Any:
+    """Open standard input or output as Python does when it starts; encoding and error handling are those of `old`."""
+    mode, unbuffered = "w" if number else "r", old.write_through
+    binary: Any = open(number, f"{mode}b", buffering=0 if unbuffered else -1, closefd=False)  # noqa: PTH123, SIM115
+    getattr(binary, "raw", binary).name = old.name
+    by_line, newline = not unbuffered and binary.isatty(), "\n" if number else None
+    stream: Any = io.TextIOWrapper(binary, old.encoding, old.errors, newline, by_line, unbuffered)
+    stream.mode = mode
+    return stream
+
+
+def run_as_main(program: str) -> None:
+    """Run a program as the module `__main__`. An exception ends the process as it ends a new one."""
+    server = sys.modules["__main__"]  # kept, as it is still running
+    main = ModuleType("__main__")
+    file = str(Path(program).absolute())
+    main.__dict__.update(__file__=file, __cached__=None, __builtins__=__builtins__, __annotations__={})
+    main.__loader__ = SourceFileLoader("__main__", file)
+    sys.modules["__main__"] = main
+    try:
+        exec(compile(Path(program).read_bytes(), file, "exec", dont_inherit=True), main.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        inner = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this function
+        sys.excepthook(type(error), error.with_traceback(inner), inner)
+        if isinstance(error, KeyboardInterrupt):
+            sys.stdout.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        sys.exit(1)
+    del server

@@ -1,0 +1,141 @@
+"""GPUs of this machine: which ones a process can see, and leases, so that stages that run in parallel share none.
+
+A lease is a lock on one file per GPU, which the kernel releases when the process ends, however it ends. CUDA reads
+CUDA_VISIBLE_DEVICES when it starts, so a program takes its lease before. The rule that starts it names the number of
+GPUs in the environment variable PREFLOOP_GPUS. A launcher of several processes takes one lease for all of them:
+`python -m prefloop.core.gpus COMMAND` takes it and becomes the command.
+"""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from itertools import takewhile
+from pathlib import Path
+
+from prefloop.core.errors import InputError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+WANTED = "PREFLOOP_GPUS"
+LOCKS = "PREFLOOP_GPU_LOCKS"  # another folder of locks, for containers that share GPUs and not /tmp
+DEVICE = "PREFLOOP_DEVICE"  # `cpu` hides all GPUs, also those that a scheduler has given to the job
+LEASED: list[int] = []  # file descriptors of this process's locks, which closing would release
+
+
+@functools.cache
+def installed_gpus() -> dict[str, str]:
+    """UUIDs of this machine's NVIDIA GPUs by their index, as nvidia-smi lists them; empty without it."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    fields = [line.split(",") for line in listed.stdout.splitlines()] if listed.returncode == 0 else []
+    return {index.strip(): uuid.strip() for index, uuid in fields}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; all installed ones if it is not set.
+
+    As CUDA does, the list ends at the first word that names no GPU, such as -1 or SLURM's NoDevFiles.
+    """
+    listed = os.environ.get(VISIBLE)
+    if listed is None:
+        return list(installed_gpus())
+    names = [name.strip() for name in listed.split(",")]
+    return list(takewhile(lambda name: re.fullmatch(r"\d+|(GPU|MIG)-.+", name), names))
+
+
+def lease_gpus(count: int) -> None:
+    """Wait for free GPUs, reserve them until this process ends, and hide all others from it.
+
+    Nothing happens if no more than `count` GPUs are visible by CUDA_VISIBLE_DEVICES: a scheduler has given these to
+    the job. Without that variable a machine with too few GPUs gives all that it has.
+    """
+    visible, is_given = visible_gpus(), VISIBLE in os.environ
+    if not count or not visible or (is_given and len(visible) <= count):
+        return
+    uuids = {name: installed_gpus().get(name, name) for name in visible}
+    taken = take_locks(lock_folder(), uuids, min(count, len(visible)))
+    os.environ[VISIBLE] = ",".join(taken)
+    if not is_given:
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of nvidia-smi's indices
+
+
+def lease_requested_gpus() -> None:
+    """Take the lease that PREFLOOP_GPUS asks for, unless this is one of several processes, whose launcher has it.
+
+    Raises:
+        InputError: PREFLOOP_DEVICE is set and not `cpu`.
+    """
+    if device := os.environ.get(DEVICE):
+        if device != "cpu":
+            raise InputError(f"{DEVICE}: {device!r}, expected cpu, or nothing for a GPU if there is one")
+        if visible_gpus():
+            os.environ[VISIBLE] = ""
+    elif "LOCAL_RANK" not in os.environ:
+        lease_gpus(int(os.environ.get(WANTED, 0)))
+
+
+def lock_folder() -> Path:
+    """The folder of this user's locks. It does not depend on TMPDIR, which can differ between two runs.
+
+    Raises:
+        InputError: Another user owns it.
+    """
+    if own := os.environ.get(LOCKS):
+        folder = Path(own)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder = Path(f"/tmp/prefloop-gpus-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: owned by another user or a link; set {LOCKS} to a folder of your own")
+    return folder
+
+
+def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
+    """Lock `count` of the GPUs, whose UUIDs are given by name; returns their names.
+
+    One process at a time collects locks, the others queue: no two can wait for each other, and a process that needs
+    several GPUs is not overtaken by those that need one.
+    """
+    import fcntl
+
+    held: dict[str, int] = {}
+    is_waiting = False
+    with (folder / "queue").open("a") as queue:
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        while True:
+            for name in [name for name in uuids if name not in held]:
+                descriptor = os.open(folder / uuids[name], os.O_RDWR | os.O_CREAT, 0o600)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                    continue
+                held[name] = descriptor
+                if len(held) == count:
+                    LEASED.extend(held.values())
+                    return [name for name in uuids if name in held]
+            if not is_waiting:
+                is_waiting = True
+                print(f"waiting for {count} of {len(uuids)} GPUs, which other stages hold", flush=True)
+            time.sleep(0.2)
+
+
+def main() -> None:
+    """Take the requested lease and become the command in the arguments."""
+    try:
+        lease_requested_gpus()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    for descriptor in LEASED:
+        os.set_inheritable(descriptor, True)
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Registries: dictionaries from the words that a config may choose to what they name."""
+
+import ast
+from pathlib import Path
+from typing import TypeVar, cast
+
+from prefloop.core.errors import SettingError
+from prefloop.core.own_functions import is_own, load_own
+
+T = TypeVar("T")
+LIBRARY = Path(__file__).parents[1]
+
+
+def registry_words(name: str) -> list[str]:
+    """The keys of a registry such as `methods.pair_metrics.METRICS`, read from its source without importing it.
+
+    Raises:
+        LookupError: The module defines no such dictionary, list or tuple.
+    """
+    module, variable = name.rsplit(".", 1)
+    for node in ast.parse((LIBRARY / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+        if any(isinstance(target, ast.Name) and target.id == variable for target in targets):
+            if isinstance(node.value, ast.Dict):
+                return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+            if isinstance(node.value, ast.List | ast.Tuple):
+                return [ast.literal_eval(element) for element in node.value.elts]
+    raise LookupError(f"{module}.py defines no {variable}")
+
+
+def lookup(registry: dict[str, T], word: str, key: str) -> T:
+    """The entry of a registry for the `word` that setting `key` holds, or the user's function that it names.
+
+    Raises:
+        SettingError: There is no such entry or function; the message lists all words.
+    """
+    if is_own(word):
+        return cast(T, load_own(word, key))
+    if word not in registry:
+        raise SettingError(f"{key}: {word!r} is none of {', '.join(registry)}")
+    return registry[word]

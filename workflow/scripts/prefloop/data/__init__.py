@@ -1,0 +1,1 @@
+"""Prompts, their clusters, and preference pairs."""

@@ -1,0 +1,166 @@
+"""Preference pairs of scored responses, and the arrays that metrics take.
+
+A prompt is a row of pfp.jsonl; see `prefloop.data.pfp_rows`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from prefloop.core.errors import InputError
+from prefloop.core.truncation import is_truncated
+from prefloop.methods.pair_metrics import Pairs, best_worst_pair, ordered_pairs
+
+FIELDS = {"logp": "logp", "logp_ref": "logp_ref", "n": "n_tokens", "reward": "reward"}  # field of a response by column
+
+
+class Pair(NamedTuple):
+    """Two responses to one prompt, the first preferred to the second."""
+
+    prompt: dict
+    """The prompt's row of pfp.jsonl."""
+    chosen: dict
+    """The preferred response. Where a judge decided, `reward` is its probability of winning against `rejected`."""
+    rejected: dict
+    """The other response. Where a judge decided, `reward` is its probability of winning against `chosen`."""
+
+    @property
+    def best_worst(self) -> bool:
+        """Whether this is the prompt's best response against its worst."""
+        ids = self.chosen["response_id"], self.rejected["response_id"]
+        return ids == (self.prompt["best"], self.prompt["worst"])
+
+
+def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
+    """(chosen, rejected) indices of every two of a prompt's responses between which the feedback has a preference.
+
+    Without a judge, rewards decide. With a judge, only the judgment of the pair itself decides, so that a tie or an
+    invalid answer never becomes a preference through a third response.
+    """
+    if "beats" not in responses[0]:
+        return ordered_pairs(response["reward"] for response in responses)[0]
+    index = {response["response_id"]: i for i, response in enumerate(responses)}
+    return [(i, index[loser]) for i, response in enumerate(responses) for loser in response["beats"]]
+
+
+def decided_pairs(responses: Sequence[dict]) -> list[tuple[int, int]]:
+    """The preferences between different texts.
+
+    A preference between identical responses is noise of the feedback, and there is nothing to learn from it.
+    """
+    return [(i, j) for i, j in preferences(responses) if responses[i]["response"] != responses[j]["response"]]
+
+
+def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
+    """Indices of the responses with the highest and lowest reward.
+
+    None if the feedback has not decided this pair, or if both have the same text: its rewards then say nothing reliable
+    about this prompt.
+    """
+    rewarded = [i for i, response in enumerate(responses) if response["reward"] is not None]
+    indices = best_worst_pair(responses[i]["reward"] for i in rewarded) if rewarded else None
+    if indices is None:
+        return None
+    best, worst = rewarded[indices[0]], rewarded[indices[1]]
+    return (best, worst) if (best, worst) in decided_pairs(responses) else None
+
+
+def all_pairs(prompts: Iterable[dict]) -> tuple[list[Pair], int]:
+    """Every decided pair of each prompt's responses, and the number of pairs without a preference (tied or invalid).
+
+    With sampler best_worst a prompt's only pair is its best response against its worst.
+    """
+    pairs, undecided = [], 0
+    for prompt in prompts:
+        responses = prompt["responses"]
+        decided = [make_pair(prompt, responses[i], responses[j]) for i, j in decided_pairs(responses)]
+        undecided += len(responses) * (len(responses) - 1) // 2 - len(preferences(responses))
+        best_worst_only = responses[0].get("sampler") == "best_worst"
+        pairs += [pair for pair in decided if pair.best_worst or not best_worst_only]
+    return pairs, undecided
+
+
+def count_invalid(prompts: Iterable[dict]) -> int:
+    """The number of pairs of which a judge has no valid judgment."""
+    judgments = (judged for prompt in prompts for row in prompt["responses"] for judged in row.get("judged", ()))
+    return sum(None in judged for judged in judgments)
+
+
+def count_identical(prompts: Iterable[dict]) -> int:
+    """Number of pairs of identical responses between which the feedback has a preference."""
+    groups = [prompt["responses"] for prompt in prompts]
+    return sum(len(preferences(responses)) - len(decided_pairs(responses)) for responses in groups)
+
+
+def best_worst_pairs(prompts: Iterable[dict]) -> list[Pair]:
+    """The best-against-worst pair of every prompt that has one."""
+    return [pair_by_ids(prompt, prompt["best"], prompt["worst"]) for prompt in prompts if prompt["best"] is not None]
+
+
+def pair_by_ids(prompt: dict, chosen: int, rejected: int) -> Pair:
+    """The pair of a prompt's responses with these response ids."""
+    responses = {response["response_id"]: response for response in prompt["responses"]}
+    return make_pair(prompt, responses[chosen], responses[rejected])
+
+
+def make_pair(prompt: dict, chosen: dict, rejected: dict) -> Pair:
+    """A pair; with a judge, its rewards are the probabilities of the pair's own judgment.
+
+    Raises:
+        InputError: The judge has not compared the two responses.
+    """
+    if "beats" not in chosen:
+        return Pair(prompt, chosen, rejected)
+    probability = win_probability(chosen, rejected)
+    if probability is None:
+        ids = f"{chosen['response_id']} and {rejected['response_id']}"
+        raise InputError(f"prompt {prompt['prompt_id']}: no judgment of responses {ids}; make the rewards again")
+    return Pair(prompt, chosen | {"reward": probability}, rejected | {"reward": 1 - probability})
+
+
+def win_probability(response: dict, opponent: dict) -> float | None:
+    """The probability that a judge gave a response against another, averaged over both orders.
+
+    Either response may have the judgment; None if neither has a valid one.
+    """
+    for row, other, flipped in [(response, opponent, False), (opponent, response, True)]:
+        for response_id, asked_first, asked_second in row["judged"]:
+            if response_id == other["response_id"] and None not in (asked_first, asked_second):
+                probability = (asked_first + asked_second) / 2
+                return 1 - probability if flipped else probability
+    return None
+
+
+def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
+    """Pairs as the arrays [pairs] that metrics take, and β for metrics that use it."""
+    columns = {
+        "best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool),
+        "truncated": np.array([is_truncated(p.chosen) or is_truncated(p.rejected) for p in pairs], dtype=bool),
+    }
+    for side in ("chosen", "rejected"):
+        responses = [getattr(pair, side) for pair in pairs]
+        for name, field in FIELDS.items():
+            columns[f"{name}_{side}"] = np.array([response[field] for response in responses], dtype=float)
+    return columns | ({} if beta is None else {"beta": np.array(beta)})
+
+
+def concatenate(parts: Sequence[Pairs], beta: float | None = None) -> Pairs:
+    """The arrays of several parts joined, and β. The parts are emptied, so that no number is in memory twice."""
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    return columns | ({} if beta is None else {"beta": np.array(beta)})
+
+
+def choose(columns: Pairs, indices: np.ndarray) -> Pairs:
+    """The pairs at these indices."""
+    return {name: values[indices] if values.ndim else values for name, values in columns.items()}
+
+
+def gap_filters(gaps: np.ndarray, min_gap: float | None, quantile: float | None) -> dict[str, np.ndarray]:
+    """The pairs that each filter keeps, by config key: bool [pairs]. The quantile is that of all `gaps`."""
+    everything = np.ones(len(gaps), dtype=bool)
+    threshold = np.quantile(gaps, quantile) if quantile is not None and len(gaps) else None
+    return {
+        "min_gap": everything if min_gap is None else gaps >= min_gap,
+        "min_gap_quantile": everything if threshold is None else gaps >= threshold,
+    }

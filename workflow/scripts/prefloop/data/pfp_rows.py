@@ -1,0 +1,140 @@
+"""Rows of pfp.jsonl: the prompts of a step, each with its responses, their rewards and log-probabilities."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import check_fields, iterate_rows, iterate_with_offsets
+from prefloop.data.pairs import best_and_worst
+
+PROMPT_FIELDS = ("prompt_id", "cluster", "messages", "best", "worst", "pfp", "responses")
+RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids", "sampler", "component")
+SCORED_FIELDS = ("response_id", "response", "token_ids", "component", "n_tokens", "reward", "logp", "logp_ref")
+JUDGED_FIELDS = {"beats", "judged"}  # of a judge's feedback
+BATCH = 10  # prompts; the token ids of more would not fit the processor's cache
+
+
+def join_step(prompts: Path, generations: Path, rewards: Path, logprobs: Path) -> Iterator[dict]:
+    """The rows of a step's pfp.jsonl; one prompt at a time is in memory, as all files have the same order.
+
+    Raises:
+        InputError: A file lacks a row, has one too many or another order, or a row is invalid.
+    """
+    key = ["prompt_id", "response_id"]
+    prompt_rows = RowReader(prompts, generations, key[:1], ["messages", "cluster"])
+    reward_rows = RowReader(rewards, generations, key, ["reward"])
+    logprob_rows = RowReader(logprobs, generations, key, ["n_tokens", "logp", "logp_ref"])
+    for prompt_id, group in groupby(iterate_rows(generations, RESPONSE_FIELDS), itemgetter("prompt_id")):
+        prompt, responses = prompt_rows.read(prompt_id), []
+        for generation in group:
+            ids = prompt_id, generation["response_id"]
+            reward, logprob = reward_rows.read(*ids), logprob_rows.read(*ids)
+            check_fields(reward, sorted(JUDGED_FIELDS & reward.keys()), f"{rewards}, {label(reward)}")
+            responses.append(reward | logprob | generation)
+        check_feedback(responses, f"{rewards}, prompt {prompt_id}")
+        yield pfp_row(prompt, responses)
+    for reader in (prompt_rows, reward_rows, logprob_rows):
+        reader.expect_end()
+
+
+def pfp_row(prompt: dict, responses: Sequence[dict]) -> dict:
+    """A prompt {prompt_id, cluster, messages} with its responses {response_id, reward, logp, logp_ref, n_tokens, …}.
+
+    Returns:
+        A row of pfp.jsonl. `best` and `worst` are the ids of the responses with the highest and the lowest reward, and
+        `pfp` is log π(worst) − log π(best) in nats; all three are None if the feedback has not decided between the two.
+    """
+    pair = best_and_worst(responses)
+    best, worst = (responses[i] for i in pair) if pair else (None, None)
+    return {
+        **{name: prompt[name] for name in ("prompt_id", "cluster", "messages")},
+        "best": best and best["response_id"],
+        "worst": worst and worst["response_id"],
+        "pfp": worst["logp"] - best["logp"] if best and worst else None,
+        "responses": [
+            {name: value for name, value in response.items() if name not in ("prompt_id", "cluster", "answers")}
+            for response in responses
+        ],
+    }
+
+
+def read_joined(path: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of a pfp.jsonl, each with the byte offset of its line.
+
+    Raises:
+        InputError: The file is missing or empty, or a row or one of its responses is invalid.
+    """
+    for offset, row in iterate_with_offsets(path, PROMPT_FIELDS):
+        location, responses = f"{path}, prompt {row['prompt_id']}", row["responses"]
+        for number, response in enumerate(responses):
+            missing = [name for name in SCORED_FIELDS if not isinstance(response, dict) or name not in response]
+            if missing:
+                raise InputError(f"{location}: response {number} has no {', '.join(missing)}; make the file again")
+            check_fields(response, SCORED_FIELDS, f"{location}, response {number}")
+            check_fields(response, sorted(JUDGED_FIELDS & response.keys()), f"{location}, response {number}")
+        ids = check_feedback(responses, location)
+        if not {row["best"], row["worst"]} <= ids and (row["best"], row["worst"]) != (None, None):
+            raise InputError(f"{location}: best or worst is no response of the row; make the file again")
+        if row["cluster"] is None:
+            raise InputError(f"{location}: cluster is null, expected an integer; make the file again")
+        yield offset, row
+
+
+def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
+    """The ids of a prompt's responses.
+
+    Raises:
+        InputError: There are none, they have not all been judged or all been rewarded, or one beats a response that is
+            not there. The message starts with `location`.
+    """
+    if not responses:
+        raise InputError(f"{location}: no responses; make the file again")
+    ids, judged = {response["response_id"] for response in responses}, JUDGED_FIELDS & responses[0].keys()
+    for response in responses:
+        if JUDGED_FIELDS & response.keys() != judged or judged not in (set(), JUDGED_FIELDS):
+            raise InputError(f"{location}: beats or judged is missing for some of the responses; make the file again")
+        if response["reward"] is None and not judged:
+            raise InputError(f"{location}: a response has no reward, which only a judge may omit; make the file again")
+        if judged and not ids.issuperset(response["beats"]):
+            raise InputError(f"{location}: a response beats one that is not there; make the file again")
+    return ids
+
+
+class RowReader:
+    """Reads a file of a step in parallel with its generations."""
+
+    def __init__(self, path: Path, generations: Path, key: Sequence[str], fields: Sequence[str]) -> None:
+        self.path, self.generations, self.key = path, generations, key
+        self.rows = iterate_rows(path, [*key, *fields])
+
+    def read(self, *ids: str | int) -> dict:
+        """The next row; InputError if it has other ids."""
+        row = next(self.rows, None)
+        if row is None or tuple(row[name] for name in self.key) != ids:
+            expected = label(dict(zip(self.key, ids, strict=True)))
+            found = "the file's end" if row is None else label(row)
+            raise InputError(
+                f"{self.path}: expected {expected} next, as in {self.generations}, found {found}; make the step again"
+            )
+        return row
+
+    def expect_end(self) -> None:
+        """Raise InputError if the file has rows left."""
+        row = next(self.rows, None)
+        if row is not None:
+            raise InputError(f"{self.path}: {label(row)} is not in {self.generations}; make the step again")
+
+
+def label(row: dict) -> str:
+    """`prompt p3, response 0`, or the prompt alone."""
+    prompt = f"prompt {row['prompt_id']}"
+    return f"{prompt}, response {row['response_id']}" if "response_id" in row else prompt
+
+
+def in_batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    """Rows of pfp.jsonl, `BATCH` at a time."""
+    rows = iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        yield batch

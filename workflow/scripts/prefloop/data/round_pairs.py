@@ -1,0 +1,104 @@
+"""The pairs of a round, read twice: first the numbers by which pairs are selected, then the selected pairs' texts.
+
+Texts and token ids of a whole round are never in memory.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prefloop.core.jsonl import row_at
+from prefloop.core.progress import Progress
+from prefloop.data.pairs import (
+    Pair,
+    all_pairs,
+    concatenate,
+    count_identical,
+    count_invalid,
+    pair_by_ids,
+    to_columns,
+)
+from prefloop.data.pfp_rows import in_batches, read_joined
+from prefloop.methods.pair_metrics import Pairs
+
+
+@dataclass(frozen=True)
+class RoundPairs:
+    """Every decided pair of some steps: the numbers that metrics take, and where its texts are."""
+
+    paths: Sequence[Path]
+    """pfp.jsonl of each step."""
+    columns: Pairs
+    """Arrays [pairs], and β."""
+    prompt_ids: list[str]
+    """[pairs]"""
+    steps: np.ndarray
+    """int64 [pairs], the index in `paths`."""
+    offsets: np.ndarray
+    """int64 [pairs], where the row of the pair's prompt starts in that file, in bytes."""
+    response_ids: np.ndarray
+    """int64 [pairs, 2], of the chosen and the rejected response."""
+    undecided: int
+    """Pairs that the feedback has not decided."""
+    identical: int
+    """Pairs of identical responses, left out although the feedback has decided them."""
+    invalid: int
+    """Undecided pairs of which a judge has no valid judgment."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def scan_pairs(paths: Sequence[Path], beta: float | None = None) -> RoundPairs:
+    """The pairs of all steps, read a few prompts at a time; β is for metrics that use it."""
+    columns, prompt_ids, undecided, identical, invalid = [], [], 0, 0, 0
+    steps, offsets, response_ids = array("q"), array("q"), array("q")
+    with Progress("pairs", None, "prompt") as progress:
+        for step, path in enumerate(paths):
+            rows = (row | {"offset": offset} for offset, row in read_joined(path))
+            for batch in in_batches(rows):
+                pairs, undecided_of_batch = all_pairs(batch)
+                undecided += undecided_of_batch
+                identical += count_identical(batch)
+                invalid += count_invalid(batch)
+                columns.append(to_columns(pairs))
+                for prompt, chosen, rejected in pairs:
+                    prompt_ids.append(prompt["prompt_id"])
+                    steps.append(step)
+                    offsets.append(prompt["offset"])
+                    response_ids.extend((chosen["response_id"], rejected["response_id"]))
+                progress.update(len(batch))
+    ids = np.array(response_ids).reshape(-1, 2)
+    arrays = np.array(steps), np.array(offsets), ids
+    return RoundPairs(paths, concatenate(columns, beta), prompt_ids, *arrays, undecided, identical, invalid)
+
+
+def read_pairs(pairs: RoundPairs, indices: Sequence[int] | np.ndarray) -> Iterator[Pair]:
+    """The pairs at these indices, with all fields of pfp.jsonl."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in pairs.paths]
+        for i in indices:
+            yield pair_by_ids(row_at(files[pairs.steps[i]], pairs.offsets[i]), *pairs.response_ids[i])
+
+
+def training_row(pair: Pair) -> dict:
+    """A row of pairs.jsonl without metric and score. `token_ids_explored` is a response sampled from the reference."""
+    row = {name: pair.prompt[name] for name in ("prompt_id", "cluster", "messages")}
+    for side, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        row |= {
+            side: response["response"],
+            f"response_id_{side}": response["response_id"],
+            f"component_{side}": response["component"],
+            f"token_ids_{side}": response["token_ids"],
+            f"reward_{side}": response["reward"],
+            f"n_{side}": response["n_tokens"],
+            f"logp_{side}": response["logp"],
+            f"logp_ref_{side}": response["logp_ref"],
+        }
+    candidates = (pair.chosen, pair.rejected, *pair.prompt["responses"])
+    explored = next((response for response in candidates if response["component"] == "reference"), None)
+    return row | ({} if explored is None else {"token_ids_explored": explored["token_ids"]})

@@ -1,0 +1,254 @@
+"""Intervals: means, paired differences, the best row, length-controlled win rates, the cost of reaching a reward.
+
+Values are [seeds, prompts] with the same prompts in every row; NaN marks an invalid judgment and is left out. All
+intervals are percentile bootstrap intervals. A resample draws prompts with replacement, jointly for all seeds, and
+seeds too if there are several. The interval of a single seed covers new prompts only, not new seeds.
+
+Without `rng`, all intervals over the same numbers of prompts and seeds use the same draws. The same rows then have the
+same interval in every table and figure, and differences between intervals do not come from resampling.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from prefloop.core.ranks import Interval
+from prefloop.core.seeds import rng_for
+
+RIDGE = 1e-3  # penalty ½·RIDGE·(intercept² + slope²) added to a log-likelihood summed over comparisons
+NEWTON_STEPS = 50
+CHUNKS = 16  # groups of resamples whose regressions are fitted one after the other, to save memory
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class CostToReach(NamedTuple):
+    """The cost of reaching a target with the ends of its interval; infinite if the target is not reached."""
+
+    cost: float
+    low: float
+    high: float
+    reached: float
+    """Fraction of the resamples that reach the target."""
+
+
+def resample_counts(
+    seeds: int, prompts: int, rng: np.random.Generator | None = None, resamples: int = 2000
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample draws each seed [resamples, seeds] and each prompt [resamples, prompts]."""
+    rng = rng_for(0, "interval") if rng is None else rng
+    # Prompts first, so that a policy with the same judgments in every seed has the interval of one seed.
+    of_prompts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
+    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(float)
+    return of_seeds, of_prompts
+
+
+def weighted_means(values: np.ndarray, of_seeds: np.ndarray, of_prompts: np.ndarray) -> np.ndarray:
+    """Means [resamples] of the valid `values` [seeds, prompts]; NaN if none is drawn.
+
+    Weights are the products of `of_seeds` [resamples, seeds] and `of_prompts` [resamples, prompts].
+    """
+    valid = np.isfinite(values)
+    sums = ((of_prompts @ np.where(valid, values, 0).T) * of_seeds).sum(axis=1)
+    counts = ((of_prompts @ valid.T.astype(float)) * of_seeds).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
+def mean_interval(
+    values: np.ndarray, rng: np.random.Generator | None = None, resamples: int = 2000, level: float = 0.95
+) -> Interval:
+    """The mean of `values` [seeds, prompts] with its bootstrap interval; NaN if no value is valid.
+
+    Coverage of a 95 % interval in simulated normal data with 100 prompts (1,500 trials): 94 % with one seed. If seeds
+    differ by more than prompts explain, coverage is too low: 51 % with 2 seeds, 74 % with 3, 84 % with 5, 90 % with
+    10; with a third of that spread between seeds and equal noise in single answers (sd 0.3 and 1), 85 % with 3 seeds.
+    If seeds do not differ and only single answers do, 3 seeds cover 99.7 %, which is too high.
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if not np.isfinite(values).any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    means = weighted_means(values, *resample_counts(values.shape[0], values.shape[1], rng, resamples))
+    return percentiles(float(np.nanmean(values)), means, level)
+
+
+def percentiles(estimate: float, resampled: np.ndarray, level: float) -> Interval:
+    """The estimate with the percentiles of its resamples; a resample without a valid value (NaN) is left out."""
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, rng: np.random.Generator | None = None, resamples: int = 2000, level: float = 0.95
+) -> Interval:
+    """The mean of a − b, both [seeds, prompts], and its interval; a side with one seed is compared with all seeds.
+
+    Both sides have the same resamples, so that differences between prompts cancel. Values that are invalid on one side
+    are left out on both.
+    """
+    return mean_interval(np.atleast_2d(a) - np.atleast_2d(b), rng, resamples, level)
+
+
+def best(
+    values: Mapping[Name, np.ndarray],
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Name | None:
+    """The name whose values [seeds, prompts] are significantly larger than all others, or None.
+
+    The intervals of its paired differences from all others are above 0, at the level of Bonferroni's correction. A
+    name other than the true best is returned with a probability of at most (1 − level)/2, if the intervals have their
+    nominal coverage; the probability is much smaller if several names are equally good.
+    """
+    arrays = {name: np.atleast_2d(array) for name, array in values.items() if np.isfinite(array).any()}
+    if len(arrays) < 2:
+        return None
+    leader = max(arrays, key=lambda name: np.nanmean(arrays[name]))
+    corrected = 1 - (1 - level) / (len(arrays) - 1)
+    for name, array in arrays.items():
+        if name != leader and not paired_difference(arrays[leader], array, rng, resamples, corrected).low > 0:
+            return None
+    return leader
+
+
+def length_controlled(
+    wins: np.ndarray,
+    differences: np.ndarray,
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """The win rate at equal lengths by a logistic regression, with its interval.
+
+    `wins` [seeds, prompts] is 1, ½ (tie) or 0; `differences` [seeds, prompts] is the length minus the opponent's, in
+    tokens. Outcomes are regressed on an intercept and tanh(difference/sd), and the rate is read off at difference 0.
+    Source: length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475, section 3), without its term for how
+    hard an instruction is, which needs many models' answers to the same instructions. `RIDGE` keeps the
+    coefficients finite where length or policy decides every comparison. The sd is that of all valid comparisons,
+    in every resample. Where all differences have one sign the rate is an extrapolation; if they are all the same
+    number other than 0, the effects of length and policy cannot be separated, and it is NaN.
+    """
+    wins, differences = (np.atleast_2d(np.asarray(array, dtype=float)) for array in (wins, differences))
+    valid = np.isfinite(wins) & np.isfinite(differences)
+    y, difference = wins[valid], differences[valid]
+    spread = difference.std() if len(difference) else 0.0
+    if not len(y) or (spread == 0 and difference.any()):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    x = np.tanh(difference / spread) if spread else np.zeros_like(difference)
+    counts = resample_counts(wins.shape[0], wins.shape[1], rng, resamples)
+    rates = []
+    for of_seeds, of_prompts in zip(*(np.array_split(count, CHUNKS) for count in counts), strict=True):
+        weights = (of_seeds[:, :, None] * of_prompts[:, None, :])[:, valid]
+        rates.append(np.where(weights.any(axis=1), rate_at_zero(x, y, weights), np.nan))
+    return percentiles(float(rate_at_zero(x, y, np.ones((1, len(y))))[0]), np.concatenate(rates), level)
+
+
+def rate_at_zero(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rates [fits] at x = 0 of ridge logistic regressions of y [n] (between 0 and 1) on x [n], by Newton's method.
+
+    `weights` [fits, n] are the weights of the observations in each fit.
+    """
+    intercept, slope = np.zeros((2, len(weights)))
+    for _ in range(NEWTON_STEPS):
+        rate = logistic(intercept[:, None] + slope[:, None] * x)
+        residual, curvature = weights * (y - rate), weights * rate * (1 - rate)
+        gradient_0, gradient_1 = residual.sum(axis=1) - RIDGE * intercept, residual @ x - RIDGE * slope
+        hessian_00, hessian_01, hessian_11 = curvature.sum(axis=1) + RIDGE, curvature @ x, curvature @ x**2 + RIDGE
+        determinant = hessian_00 * hessian_11 - hessian_01**2
+        step_0 = (hessian_11 * gradient_0 - hessian_01 * gradient_1) / determinant
+        step_1 = (hessian_00 * gradient_1 - hessian_01 * gradient_0) / determinant
+        intercept, slope = intercept + step_0, slope + step_1
+        if max(np.abs(step_0).max(), np.abs(step_1).max()) < 1e-9:
+            break
+    return logistic(intercept)
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """σ(x) without overflow."""
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+def longer_share(
+    wins: np.ndarray,
+    differences: np.ndarray,
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Fraction of decided comparisons (no tie, unequal lengths) that the longer answer won, with its interval.
+
+    Arguments as for `length_controlled`; NaN if no comparison is decided.
+    """
+    wins, differences = (np.atleast_2d(np.asarray(array, dtype=float)) for array in (wins, differences))
+    decided = ((wins == 1) | (wins == 0)) & np.isfinite(differences) & (differences != 0)
+    longer_won = (wins == 1) == (differences > 0)
+    return mean_interval(np.where(decided, longer_won, np.nan), rng, resamples, level)
+
+
+def resampled_curves(
+    rewards: Mapping[Name, np.ndarray], rng: np.random.Generator | None = None, resamples: int = 2000
+) -> tuple[dict[Name, np.ndarray], np.ndarray]:
+    """Mean rewards [1 + resamples, points] of every method, and how often each seed is drawn [1 + resamples, seeds].
+
+    `rewards` are [seeds, points, prompts] of the same seeds and prompts; points are the initial policy and every round.
+    The first row is the sample itself. A resample draws the same prompts and seeds for all methods.
+    """
+    seeds, _, prompts = next(iter(rewards.values())).shape
+    counts = resample_counts(seeds, prompts, rng, resamples)
+    of_seeds, of_prompts = (np.concatenate([np.ones((1, count.shape[1])), count]) for count in counts)
+    curves = {
+        name: np.stack([weighted_means(values[:, p], of_seeds, of_prompts) for p in range(values.shape[1])], axis=1)
+        for name, values in rewards.items()
+    }
+    return curves, of_seeds
+
+
+def halfway(curves: Mapping[Name, np.ndarray]) -> np.ndarray:
+    """Halfway between the initial mean and the highest final one, per resample; NaN if no final mean is higher.
+
+    `curves` are [resamples, points] with the same initial policy. Prompts that are easy for all policies move the
+    target of a resample as much as its curves.
+    """
+    initial = next(iter(curves.values()))[:, 0]
+    highest = np.fmax.reduce([curve[:, -1] for curve in curves.values()])
+    return np.where(highest > initial, (initial + highest) / 2, np.nan)
+
+
+def cost_to_reach(
+    cost: np.ndarray, curve: np.ndarray, of_seeds: np.ndarray, target: float | np.ndarray, level: float = 0.95
+) -> CostToReach:
+    """The cost at which the mean reward first reaches `target`, with its interval.
+
+    The mean reward is linear in the mean cost between points; the first crossing counts, even if the reward falls
+    below the target later. A resample that does not reach the target, or has none (NaN), has an infinite cost, so the
+    ends of the interval may be infinite.
+
+    Args:
+        cost: [seeds, points], cumulative, from 0.
+        curve: [1 + resamples, points], as `resampled_curves` returns it.
+        of_seeds: [1 + resamples, seeds], likewise.
+        target: One number, or [1 + resamples] as `halfway` returns it.
+        level: Of the interval.
+    """
+    costs = first_crossing(of_seeds @ cost / len(cost), curve, target)
+    # Order statistics, because nothing can be interpolated between a finite and an infinite cost.
+    low = np.quantile(costs[1:], (1 - level) / 2, method="lower")
+    high = np.quantile(costs[1:], (1 + level) / 2, method="higher")
+    return CostToReach(float(costs[0]), float(low), float(high), float(np.isfinite(costs[1:]).mean()))
+
+
+def first_crossing(x: np.ndarray, y: np.ndarray, target: float | np.ndarray) -> np.ndarray:
+    """The x [curves] at which piecewise linear curves through (x, y), both [curves, points], first reach `target`.
+
+    The target is one number or [curves]. Infinite for a curve that stays below; a segment that starts at a NaN in y
+    does not count.
+    """
+    target = np.broadcast_to(target, len(y))
+    reached = y >= target[:, None]
+    after = reached.argmax(axis=1)[:, None]
+    before = np.maximum(after - 1, 0)
+    (x0, x1), (y0, y1) = ([np.take_along_axis(a, i, axis=1)[:, 0] for i in (before, after)] for a in (x, y))
+    part = np.divide(target - y0, y1 - y0, out=np.zeros_like(y0), where=y1 != y0)
+    crossing = np.where(reached[:, 0], x[:, 0], x0 + part * (x1 - x0))
+    return np.where(reached.any(axis=1) & np.isfinite(crossing), crossing, np.inf)

@@ -1,0 +1,203 @@
+"""An experiment's files as tidy tables, from which figures and tables are made."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from prefloop.config.experiment import Comparison, Experiment
+from prefloop.core.files import read_json
+from prefloop.core.jsonl import iterate_rows, read_rows
+from prefloop.evaluation.inference import mean_interval
+from prefloop.feedback.judgments import rates
+
+OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
+JUDGED = ("method", "seed", "round", "step", "stage")
+ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
+
+
+def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.DataFrame:
+    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and `win`.
+
+    `win` is 1, ½ for a tie, 0, and NaN where the judgment is invalid.
+    """
+    rows = []
+    for comparison in wanted:
+        keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
+        rows += [keys | row for row in read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])]
+    table = pd.DataFrame(rows)
+    return table.assign(win=table["outcome"].map(OUTCOMES))
+
+
+def judgments(experiment: Experiment) -> pd.DataFrame:
+    """The comparisons of every round of every run; the initial policy is round 0 of every run."""
+    table = comparisons(experiment, experiment.by_round())
+    initial, runs = table[table["round"] == 0], table[table["round"] > 0]
+    starts = [initial.assign(method=m, seed=seed) for m in experiment.methods for seed in experiment.seeds]
+    return pd.concat([*starts, runs], ignore_index=True)
+
+
+def kl_rows(experiment: Experiment) -> pd.DataFrame:
+    """One row per sample at temperature 1: method, seed, round (from 1) and the fields of kl.jsonl, nats."""
+    rows = []
+    for keys, folder in experiment.folders():
+        rows += [keys | row for row in read_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
+    return pd.DataFrame(rows)
+
+
+def alignment_costs(experiment: Experiment) -> pd.DataFrame:
+    """One row per stage of alignment that ran: method, seed, round, step, and the fields of its *.cost.json."""
+    rows = []
+    for keys, folder in experiment.step_folders():
+        rows += [keys | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")]
+    for keys, folder in experiment.folders():
+        rows.append(keys | {"step": 0} | read_json(folder / "train.cost.json"))
+    return pd.DataFrame(rows)
+
+
+def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False) -> pd.DataFrame:
+    """`alignment_costs` and those of evaluation: sample, compare_samples and, with `divergence`, measure_kl.
+
+    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
+    """
+    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0}
+    own = {experiment.root / method: method for method in experiment.methods}
+    rows = [for_all | {"method": own.get(path.parent, "shared")} | read_json(path) for path in shared]
+    sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
+    sources += [
+        (comparison, "compare_samples", comparison.judgments.replace(".jsonl", ".cost.json"))
+        for comparison in experiment.comparisons
+    ]
+    if divergence:
+        ends = [comparison for comparison in experiment.by_round() if comparison.round]
+        sources += [
+            (comparison, "measure_kl", f"{comparison.policy}/evaluation/measure_kl.cost.json") for comparison in ends
+        ]
+    for path, (comparison, stage) in {path: (comparison, stage) for comparison, stage, path in sources}.items():
+        keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0}
+        rows.append((keys if comparison.round else for_all) | read_json(experiment.root / path) | {"stage": stage})
+    return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
+
+
+def truncated_samples(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Truncated and all samples of the initial policy and of every method after its last round, over all seeds."""
+    last = [comparison for comparison in experiment.by_round() if comparison.round in (0, experiment.rounds)]
+    return sum_truncated((c.method, experiment.root / c.folder / "sample.cost.json") for c in last)
+
+
+def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Truncated and all responses that every method was trained on, over all seeds, rounds and steps."""
+    folders = experiment.step_folders()
+    return sum_truncated((keys["method"], folder / "generate.cost.json") for keys, folder in folders)
+
+
+def sum_truncated(costs: Iterable[tuple[str, Path]]) -> dict[str, tuple[int, int]]:
+    """Sums of `truncated` in cost files, by name."""
+    sums: dict[str, tuple[int, int]] = {}
+    for name, path in costs:
+        (truncated, responses), before = read_json(path)["truncated"], sums.get(name, (0, 0))
+        sums[name] = before[0] + truncated, before[1] + responses
+    return sums
+
+
+def judges(experiment: Experiment) -> pd.DataFrame:
+    """One row per stage in which a judge compared: method, seed, round, step, stage, and its outcomes."""
+    table = costs(experiment)
+    rows = []
+    for keys, notes in zip(table[list(JUDGED)].to_dict("records"), table["judge"], strict=True):
+        if isinstance(notes, dict):
+            rows.append(keys | rates(notes))
+    return pd.DataFrame(rows)
+
+
+def judge_answers(experiment: Experiment) -> pd.DataFrame:
+    """One row per answer of a judge: method, seed, round, step, stage, prompt_id, and what it was asked and said.
+
+    `first` and `second` are the responses in the order in which they were shown: response ids, or ours and opponent.
+    """
+    rows = []
+    for keys, folder in experiment.step_folders():
+        for row in read_rows(folder / "rewards.jsonl", ["prompt_id", "response_id"]):
+            for (opponent, *_), answers in zip(row.get("judged", ()), row.get("answers", ()), strict=True):
+                rows += answer_rows(keys | {"stage": "reward"}, row["prompt_id"], row["response_id"], opponent, answers)
+    for comparison in experiment.by_round():
+        keys = {name: getattr(comparison, name) for name in ("method", "seed", "round")} | {"step": 0}
+        for row in read_rows(experiment.root / comparison.judgments, ["prompt_id"]):
+            keys |= {"stage": "compare_samples"}
+            rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
+    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+
+
+def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Iterable) -> list[dict]:
+    """The rows of `judge_answers` for the answers on responses `a` and `b`, asked in the orders (a, b) and (b, a)."""
+    return [
+        keys | {"prompt_id": prompt_id, "first": first, "second": second, "problem": problem, "answer": text}
+        for (first, second), (text, problem) in zip([(a, b), (b, a)], answers, strict=False)
+    ]
+
+
+def spent(experiment: Experiment) -> pd.DataFrame:
+    """As `spent_by_seed`: method, round, flops, generated_tokens; means over seeds."""
+    table = spent_by_seed(experiment)
+    return table.groupby(["method", "round"], sort=False)[["flops", "generated_tokens"]].mean().reset_index()
+
+
+def spent_by_seed(experiment: Experiment) -> pd.DataFrame:
+    """Cumulative cost of alignment, without evaluation: method, seed, round, flops, generated_tokens."""
+    table = alignment_costs(experiment).rename(columns={"tokens_out": "generated_tokens"})
+    return cumulative(experiment, table, ["flops", "generated_tokens"])
+
+
+def annotated_by_seed(experiment: Experiment) -> pd.DataFrame:
+    """Cumulative number of annotated responses (rows of rewards.jsonl): method, seed, round, annotated_responses."""
+    rows = []
+    for keys, folder in experiment.step_folders():
+        count = sum(1 for _ in iterate_rows(folder / "rewards.jsonl", ["prompt_id"]))
+        rows.append(keys | {"annotated_responses": count})
+    return cumulative(experiment, pd.DataFrame(rows), ["annotated_responses"])
+
+
+def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) -> pd.DataFrame:
+    """Sums of `amounts` up to every round of every run, from round 0, at which they are 0."""
+    levels = {"method": experiment.methods, "seed": experiment.seeds, "round": range(experiment.rounds + 1)}
+    every = pd.MultiIndex.from_product(list(levels.values()), names=list(levels))
+    by_round = table.groupby(list(levels))[amounts].sum().reindex(every, fill_value=0)
+    return by_round.groupby(level=["method", "seed"], sort=False).cumsum().reset_index()
+
+
+def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean and 95 % CI of `value` by method and round, bootstrapped over prompts, and over seeds if several."""
+    rows = []
+    for (method, number), part in table.groupby(["method", "round"], sort=False):
+        values = part.pivot(index="seed", columns="prompt_id", values=value)
+        interval = mean_interval(values.to_numpy())
+        rows.append({"method": method, "round": number} | dict(zip(("mean", "low", "high"), interval, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def arms(experiment: Experiment) -> pd.DataFrame:
+    """One row per arm and step: method, seed, round, step, cluster, drawn (prompts in this step), pulls, score."""
+    rows = []
+    for keys, folder in experiment.step_folders():
+        rows += [keys | arm for arm in read_json(folder / "arms.json")["arms"]]
+    table = pd.DataFrame(rows)
+    before = table.groupby(["method", "seed", "cluster"])["pulls"].shift(fill_value=0)
+    return table.assign(drawn=table["pulls"] - before)
+
+
+def training(experiment: Experiment) -> pd.DataFrame:
+    """One row per optimizer step: method, seed and the fields of training.jsonl; `step` continues over rounds."""
+    rows = []
+    for keys, folder in experiment.folders():
+        rows += [keys | row for row in read_rows(folder / "training.jsonl", ["step", "loss"])]
+    table = pd.DataFrame(rows)
+    return table.assign(step=table.groupby(["method", "seed"]).cumcount())
+
+
+def annotated(experiment: Experiment) -> pd.DataFrame:
+    """One row per drawn prompt: method, seed, round, step, prompt_id, cluster."""
+    rows = []
+    for keys, folder in experiment.step_folders():
+        for row in read_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]):
+            rows.append(keys | {"prompt_id": row["prompt_id"], "cluster": row["cluster"]})
+    return pd.DataFrame(rows)

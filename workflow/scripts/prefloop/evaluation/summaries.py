@@ -1,0 +1,101 @@
+"""Summaries of an experiment's judgments: one row per policy, with means and CIs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from prefloop.config.experiment import Experiment
+from prefloop.evaluation.comparisons import arrays, last_round
+from prefloop.evaluation.inference import best, length_controlled, longer_share, mean_interval
+from prefloop.evaluation.results import annotated, spent, training, truncated_samples
+
+OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
+
+
+def final_results(
+    rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
+    """Results after the last round, one row for the initial policy and for every method.
+
+    Args:
+        rows: As `results.judgments` returns them.
+        experiment: The runs.
+        measures: Columns of `rows`.
+
+    Returns:
+        The table, and by measure the index of the row that is significantly better than all others, if any.
+    """
+    last = last_round(rows, experiment)
+    values = {measure: arrays(last, measure) for measure in measures}
+    prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
+    steps = training(experiment).groupby("method").size() / len(experiment.seeds)
+    at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
+    costs = at_end[["generated_tokens", "flops"]].to_dict("index")
+    table = []
+    for method, part in last.items():
+        row = {"method": method, "seeds": 1 if method == "initial" else len(experiment.seeds)}
+        for measure in measures:
+            interval = mean_interval(values[measure][method])
+            row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
+        row |= {"invalid": int(part["win"].isna().sum())}
+        row |= {"prompts": prompts.get(method, 0), "optimizer_steps": steps.get(method, 0)}
+        table.append(row | costs.get(method, {"generated_tokens": 0, "flops": 0}))
+    data = pd.DataFrame(table)
+    return data, {measure: data.index[data["method"] == best(values[measure])] for measure in measures}
+
+
+def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, pd.Index]:
+    """Tokens, truncated share, raw and length-controlled win rate and wins of the longer answer after the last round.
+
+    Returns:
+        The table, and the index of the row with the significantly best win rate, if any.
+    """
+    parts = last_round(rows.assign(longer_by=rows["n_tokens"] - rows["n_tokens_opponent"]), experiment)
+    columns = ("n_tokens", "n_tokens_opponent", "win", "longer_by")
+    tokens, opponents, wins, longer_by = (arrays(parts, column) for column in columns)
+    truncated, table = truncated_samples(experiment), []
+    for method in parts:
+        intervals = {
+            "n_tokens": mean_interval(tokens[method]),
+            "win": mean_interval(wins[method]),
+            "length_controlled_win": length_controlled(wins[method], longer_by[method]),
+            "longer_won": longer_share(wins[method], longer_by[method]),
+        }
+        row = {"method": method, "seeds": len(wins[method]), "n_tokens_opponent": np.nanmean(opponents[method])}
+        row["truncated"] = truncated[method][0] / truncated[method][1]
+        for measure, interval in intervals.items():
+            row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
+        table.append(row)
+    data = pd.DataFrame(table)
+    return data, data.index[data["method"] == best(wins)]
+
+
+def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Outcomes over prompts and seeds, and win rates with CIs, of every policy against every opponent.
+
+    Args:
+        rows: As `results.comparisons` returns them.
+
+    Returns:
+        One row per opponent, temperature, method, round and checkpoint; `best` marks a win rate whose paired
+        differences from all other methods of the same round and checkpoint, and from the policies before training,
+        are significant (`inference.best`).
+    """
+    table = []
+    for (opponent, temperature), against in rows.groupby(["opponent", "temperature"], sort=False):
+        policies = dict(list(against.groupby(["method", "round", "checkpoint"], sort=False)))
+        wins = arrays(policies, "win")
+        untrained = {policy: values for policy, values in wins.items() if policy[1] == 0}
+        for stage in sorted({policy[1:] for policy in policies}):
+            at_stage = {policy: values for policy, values in wins.items() if policy[1:] == stage}
+            winner = best(untrained | at_stage) if stage[0] else None
+            for policy, values in at_stage.items():
+                counts = policies[policy]["outcome"].value_counts().reindex(OUTCOME_NAMES, fill_value=0)
+                rate = mean_interval(values)
+                row = {"opponent": opponent, "temperature": temperature}
+                row |= dict(zip(("method", "round", "checkpoint"), policy, strict=True))
+                row |= {"seeds": len(values), "prompts": policies[policy]["prompt_id"].nunique(), **counts}
+                row |= {"win_rate": rate.mean, "win_rate_low": rate.low, "win_rate_high": rate.high}
+                table.append(row | {"best": policy == winner})
+    return pd.DataFrame(table)

@@ -1,0 +1,46 @@
+"""The cost until a method's mean reaches a target."""
+
+import numpy as np
+import pandas as pd
+
+from prefloop.config.experiment import Experiment
+from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.inference import cost_to_reach, halfway, resampled_curves
+from prefloop.evaluation.results import annotated_by_seed, spent_by_seed
+
+COST_COLUMNS = ("flops", "generated_tokens", "annotated_responses")
+
+
+def target_costs(
+    rows: pd.DataFrame, experiment: Experiment, measure: str, target: float | None
+) -> tuple[pd.DataFrame, float]:
+    """Cost at which each method's mean first reaches the target.
+
+    Args:
+        rows: As `results.judgments` returns them.
+        experiment: The runs.
+        measure: A column of `rows`.
+        target: The mean to reach; if None, halfway from the initial policy's to the best final one of each resample.
+
+    Returns:
+        One row per method and cost, and the target, NaN if no method ends above the initial policy.
+    """
+    # The same draws for all methods and costs, so that rows can be compared.
+    curves, of_seeds = resampled_curves(means_by_round(rows, experiment, measure))
+    targets = halfway(curves) if target is None else np.array([target])
+    spent = spent_by_seed(experiment).merge(annotated_by_seed(experiment), on=["method", "seed", "round"])
+    table = []
+    for method, curve in curves.items():
+        for column in COST_COLUMNS:
+            part = spent[spent["method"] == method].pivot(index="seed", columns="round", values=column)
+            reached = cost_to_reach(part.to_numpy(), curve, of_seeds, targets)
+            row = {"method": method, "measure": measure, "target": targets[0], "cost": column, "value": reached.cost}
+            table.append(row | {"low": reached.low, "high": reached.high, "reached": reached.reached})
+    return pd.DataFrame(table), float(targets[0])
+
+
+def means_by_round(rows: pd.DataFrame, experiment: Experiment, measure: str) -> dict[str, np.ndarray]:
+    """The measure of every method, [seeds, rounds + 1, prompts], the initial policy first."""
+    by_round = arrays(dict(list(rows.groupby(["method", "round"]))), measure)
+    rounds = range(experiment.rounds + 1)
+    return {m: np.stack([by_round[m, round_index] for round_index in rounds], axis=1) for m in experiment.methods}

@@ -1,0 +1,1 @@
+"""Sources of feedback: functions, reward models, judges, and a data set's own preferences."""

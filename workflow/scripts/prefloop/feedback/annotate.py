@@ -1,0 +1,317 @@
+"""Feedback on responses: rewards.jsonl's fields for training, and outcomes against an opponent for evaluation.
+
+A source of feedback is a `RewardSource`, which gives every response a number, or a `Judge`, which compares two
+responses to a prompt.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefloop.config.feedback_settings import FeedbackConfig
+from prefloop.config.prompt_settings import ChatConfig
+from prefloop.core.costs import CostMeter
+from prefloop.core.errors import SettingError, section
+from prefloop.core.jsonl import by_prompt
+from prefloop.core.own_functions import EXPECTED, is_own, load_own
+from prefloop.core.progress import Progress
+from prefloop.core.registry import lookup
+from prefloop.core.reward_parameters import PROMPT_COLUMNS
+from prefloop.core.shards import Shard, add_counts
+from prefloop.core.truncation import is_truncated
+from prefloop.feedback.judgments import (
+    Judge,
+    Judgment,
+    Messages,
+    invalid_warning,
+    judge_pairs,
+    judge_report,
+    shortened,
+)
+from prefloop.feedback.local_judge import LocalJudge
+from prefloop.feedback.model_chat import share_date
+from prefloop.feedback.reward_sources import DatasetRewards, FunctionRewards, Request, RewardSource
+from prefloop.feedback.server_judge import ServerJudge
+from prefloop.feedback.thinking import count_open_blocks
+
+Feedback = RewardSource | Judge
+KEPT = 1000  # characters of a judge's answer in a row
+
+
+def load_function(settings: FeedbackConfig, threads: int) -> RewardSource:
+    """The user's function; SettingError if there is none."""
+    if not is_own(settings.function):
+        raise SettingError(f"function: {settings.function!r}, expected {EXPECTED}")
+    return FunctionRewards(load_own(settings.function, "function"), settings.concurrency)
+
+
+def load_reward_model(settings: FeedbackConfig, threads: int) -> RewardSource:
+    """The classifier `model`; SettingError if none is given, or if it has several outputs and none is named."""
+    from prefloop.feedback.reward_model import RewardModel
+
+    if settings.model is None:
+        raise SettingError("model: missing; a reward model as feedback needs one")
+    options = settings.output, settings.dtype, chat_config(settings)
+    return RewardModel(Path(settings.model), settings.batch_size, threads, *options)
+
+
+def load_judge(settings: FeedbackConfig, threads: int) -> Judge:
+    """The server that `judge.base_url` names, else the language model `model`; SettingError if neither is given."""
+    if settings.judge.base_url is not None:
+        return ServerJudge(settings.judge, chat_config(settings))
+    if settings.model is None:
+        raise SettingError("model: missing; a judge needs a model, or judge.base_url for a server")
+    return LocalJudge(settings.judge, Path(settings.model), threads, settings.batch_size, chat_config(settings))
+
+
+def chat_config(settings: FeedbackConfig) -> ChatConfig:
+    """How a feedback's model reads conversations."""
+    return ChatConfig(settings.chat_template_kwargs, settings.system_prompt, settings.template_date)
+
+
+def load_dataset(settings: FeedbackConfig, threads: int) -> RewardSource:
+    """The data set's own preference."""
+    return DatasetRewards()
+
+
+# By feedback.kind: (settings, CPU threads) -> RewardSource or Judge. A setting of one kind only has the kind's name.
+FEEDBACK: dict[str, Callable[[FeedbackConfig, int], Feedback]] = {
+    "function": load_function,
+    "reward_model": load_reward_model,
+    "judge": load_judge,
+    "dataset": load_dataset,
+}
+
+
+def load_feedback(settings: FeedbackConfig, threads: int, key: str, chat: Path | None = None) -> Feedback:
+    """Load the source of feedback that settings name.
+
+    Args:
+        settings: Which source.
+        threads: CPU threads, for a model.
+        key: Name of these settings, for error messages.
+        chat: A chat.json, whose day the template of a judge or reward model prints.
+
+    Raises:
+        InputError: There is no such kind, or it cannot be loaded.
+    """
+    with section(key):
+        source = lookup(FEEDBACK, settings.kind, "kind")(settings, threads)
+    share_date(source, chat)
+    return source
+
+
+class FeedbackRows(NamedTuple):
+    """Rewards or outcomes of responses."""
+
+    rows: list[dict]
+    judge_report: dict | None
+    """With a judge, its outcomes and biases (`judge_report`) and the number of requests."""
+    warning: str = ""
+    """What is wrong with most judgments, in one line."""
+    unfinished: int = 0
+    """Responses that begin with thoughts that never end, and are scored as they are."""
+
+    def add_notes(self, meter: CostMeter) -> None:
+        """Add what a judge reports and the unfinished responses to a stage's cost, and print them."""
+        if self.judge_report is not None:
+            meter.notes["judge"] = self.judge_report
+            print(f"{meter.stage}: judge {self.judge_report}")
+        if self.unfinished:
+            meter.notes["unfinished_thoughts"] = self.unfinished
+            print(f"{meter.stage}: {self.unfinished} responses are thoughts without an end and are scored as they are")
+
+
+def annotate(
+    feedback: Feedback,
+    prompts: dict[str, Messages],
+    rows: Sequence[dict],
+    shard: Shard | None = None,
+    truncation_penalty: float | None = None,
+) -> FeedbackRows:
+    """The rows of rewards.jsonl for the responses of a shard.
+
+    A row has the `reward`. With a judge it is the mean probability of being better than the prompt's other responses,
+    null without a valid judgment, and the row also has `beats` (responses that it wins against), `judged`: [other
+    response_id, probability that this response is better when shown first, and when shown second] for each pair, and
+    `answers`: for each pair the two answers as [text, problem].
+
+    Args:
+        feedback: Source of feedback.
+        prompts: Messages by prompt_id, of all rows.
+        rows: Rows of generations.jsonl, for a function with the columns of `with_prompt_columns`.
+        shard: Which of the batches; all if not given.
+        truncation_penalty: As in `reward_rows` and `compare_rows`.
+    """
+    fields: dict[tuple[str, int], dict] = {}
+    reports: list[dict] = []
+    judgments: list[Judgment] = []
+    batches = form_batches(rows, prompts, feedback.batch_size, shard or Shard())
+    with Progress("reward", sum(map(len, batches)), "response") as progress:
+        for batch in batches:
+            messages = [prompts[row["prompt_id"]] for row in batch]
+            if isinstance(feedback, Judge):
+                batch_fields, batch_judgments, report = judge_responses(feedback, messages, batch, truncation_penalty)
+                reports.append(report)
+                judgments += batch_judgments
+            else:
+                rewards = reward_rows(feedback, messages, batch, truncation_penalty)
+                batch_fields = [{"reward": reward} for reward in rewards]
+            fields |= dict(zip(map(key_of, batch), batch_fields, strict=True))
+            progress.update(len(batch))
+    annotated = [
+        {name: row[name] for name in ("prompt_id", "cluster", "response_id")} | fields[key_of(row)]
+        for row in rows
+        if key_of(row) in fields
+    ]
+    unfinished = sum(map(count_open_blocks, batches))
+    return FeedbackRows(annotated, combined_report(feedback, reports), invalid_warning(judgments), unfinished)
+
+
+def key_of(row: dict) -> tuple[str, int]:
+    return row["prompt_id"], row["response_id"]
+
+
+def with_prompt_columns(rows: Sequence[dict], prompts: dict[str, dict]) -> list[dict]:
+    """Rows of responses with the columns of their prompts that a function may ask for."""
+    return [row | {name: prompts[row["prompt_id"]].get(name) for name in PROMPT_COLUMNS} for row in rows]
+
+
+def requests_of(messages: Sequence[Messages], rows: Sequence[dict]) -> list[Request]:
+    return [
+        Request(*key_of(row), prompt, row["response"], row.get("component", ""), row)
+        for prompt, row in zip(messages, rows, strict=True)
+    ]
+
+
+def reward_rows(
+    source: RewardSource, messages: Sequence[Messages], rows: Sequence[dict], truncation_penalty: float | None
+) -> list[float]:
+    """The rewards of rows; `truncation_penalty` is subtracted from those of truncated responses."""
+    rewards = source.rewards(requests_of(messages, rows))
+    if truncation_penalty is None:
+        return rewards
+    return [reward - truncation_penalty * is_truncated(row) for reward, row in zip(rewards, rows, strict=True)]
+
+
+def form_batches(
+    rows: Sequence[dict], prompts: dict[str, Messages], batch_size: int | None, shard: Shard
+) -> list[list[dict]]:
+    """The rows of a shard in batches; all responses to a prompt are in one batch.
+
+    With a batch size, a batch holds prompts of similar length, and the batches do not depend on the number of shards.
+    Without one, all rows of the shard are one batch.
+    """
+    groups = list(by_prompt(rows).values())
+    if batch_size is None:
+        shard_rows = [row for group in shard.select(groups) for row in group]
+        return [shard_rows] if shard_rows else []
+    from prefloop.models.batching import batches_by_length
+
+    def characters(group: list[dict]) -> int:
+        prompt_length = sum(len(message["content"]) for message in prompts[group[0]["prompt_id"]])
+        return prompt_length + max(len(row["response"]) for row in group)
+
+    prompts_per_batch = max(1, batch_size // max(map(len, groups)))
+    batches = shard.select(batches_by_length(list(map(characters, groups)), prompts_per_batch))
+    return [[row for i in batch for row in groups[i]] for batch in batches]
+
+
+def judge_responses(
+    judge: Judge, messages: Sequence[Messages], rows: Sequence[dict], truncation_penalty: float | None = None
+) -> tuple[list[dict[str, Any]], list[Judgment], dict]:
+    """Compare every two responses to a prompt; the fields of each row, the judgments, and the judge's report."""
+    groups = by_prompt({"prompt_id": row["prompt_id"], "index": i} for i, row in enumerate(rows)).values()
+    pairs = [(a["index"], b["index"]) for group in groups for a, b in combinations(group, 2)]
+    sides = [rows[a] for a, _ in pairs], [rows[b] for _, b in pairs]
+    judgments, report = compare_rows(judge, [messages[a] for a, _ in pairs], *sides, truncation_penalty)
+    fields: list[dict[str, Any]] = [{"reward": None, "beats": [], "judged": [], "answers": []} for _ in rows]
+    preferences: list[list[float]] = [[] for _ in rows]
+    for (a, b), judgment in zip(pairs, judgments, strict=True):
+        fields[a]["judged"].append([rows[b]["response_id"], judgment.first, judgment.second])
+        fields[a]["answers"].append(raw_answers(judgment))
+        if judgment.preference is not None:
+            preferences[a].append(judgment.preference)
+            preferences[b].append(1 - judgment.preference)
+        if judgment.outcome in ("A", "B"):
+            winner, loser = (a, b) if judgment.outcome == "A" else (b, a)
+            fields[winner]["beats"].append(rows[loser]["response_id"])
+    for row_fields, values in zip(fields, preferences, strict=True):
+        row_fields["reward"] = sum(values) / len(values) if values else None
+    return fields, judgments, report
+
+
+def raw_answers(judgment: Judgment) -> list[list[str]]:
+    """Text and problem of a judge's answers in both orders; a long text without its middle."""
+    return [[shortened(answer.text, KEPT), answer.problem] for answer in judgment.answers]
+
+
+def compare_rows(
+    judge: Judge,
+    messages: Sequence[Messages],
+    a: Sequence[dict],
+    b: Sequence[dict],
+    truncation_penalty: float | None = None,
+) -> tuple[list[Judgment], dict]:
+    """Judgments on rows `a` against rows `b`, and the judge's report.
+
+    `truncation_penalty` is subtracted from the probability that a truncated response is better than a finished one of
+    another text. The report is of the judge's own answers.
+    """
+    judgments = judge_pairs(judge, messages, [row["response"] for row in a], [row["response"] for row in b])
+    report = judge_report(judgments, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b])
+    if truncation_penalty is not None:
+        judgments = [
+            judgment.shifted(truncation_penalty * (is_truncated(other) - is_truncated(row)))
+            if row["response"] != other["response"]
+            else judgment
+            for judgment, row, other in zip(judgments, a, b, strict=True)
+        ]
+    return judgments, report
+
+
+def combined_report(feedback: Feedback, reports: Sequence[dict]) -> dict | None:
+    """The sum of a judge's reports and the number of its requests; None if nothing was asked."""
+    return add_counts(reports) | feedback.usage.requests if reports else None
+
+
+def compare_responses(
+    feedback: Feedback,
+    messages: Sequence[Messages],
+    ours: Sequence[dict],
+    theirs: Sequence[dict],
+    truncation_penalty: float | None = None,
+) -> FeedbackRows:
+    """Outcomes of `ours` against `theirs`, one response each per prompt; identical responses tie.
+
+    A row has `outcome` (win, tie, loss or invalid), `reward` and `reward_opponent`. A judge gives no rewards: both are
+    null, and the row also has `preference`, the probability that ours is better, null if its answer was invalid, and
+    `answers`, as in `annotate`.
+    """
+    unfinished = count_open_blocks([*ours, *theirs])
+    if isinstance(feedback, Judge):
+        judgments, report = compare_rows(feedback, messages, ours, theirs, truncation_penalty)
+        outcomes = {"A": "win", "B": "loss", "tie": "tie", "invalid": "invalid"}
+        rows: list[dict[str, Any]] = [
+            {
+                "outcome": outcomes[judgment.outcome],
+                "reward": None,
+                "reward_opponent": None,
+                "preference": judgment.preference,
+                "answers": raw_answers(judgment),
+            }
+            for judgment in judgments
+        ]
+        return FeedbackRows(rows, combined_report(feedback, [report]), invalid_warning(judgments), unfinished)
+    rewards = [reward_rows(feedback, messages, side, truncation_penalty) for side in (ours, theirs)]
+    identical = [row["response"] == other["response"] for row, other in zip(ours, theirs, strict=True)]
+    rows = [
+        {
+            "outcome": "tie" if same or a == b else "win" if a > b else "loss",
+            "reward": a,
+            "reward_opponent": b,
+        }
+        for same, a, b in zip(identical, *rewards, strict=True)
+    ]
+    return FeedbackRows(rows, None, unfinished=unfinished)

@@ -1,0 +1,154 @@
+"""What a judge's written answer says: A, B or a tie if that is unambiguous, else why it is invalid."""
+
+import json
+import re
+from typing import NamedTuple
+
+from prefloop.feedback.thinking import has_open_block, without_thoughts
+
+
+class Answer(NamedTuple):
+    """A judge's answer to one question."""
+
+    probability: float | None
+    """Probability that the response shown first is better; None if the answer is invalid."""
+    text: str = ""
+    """What the judge wrote; of a local model its most probable token."""
+    problem: str = ""
+    """Why the answer is invalid, a key of PROBLEMS; empty if it is valid."""
+
+
+# Why an answer is invalid, and the remedy.
+PROBLEMS = {
+    "cut": "the answer ends at judge.max_tokens: raise it, or limit the thoughts of a reasoning model by judge.request",
+    "thoughts": "the server returns thoughts without an answer: raise judge.max_tokens, or turn thinking off by "
+    "chat_template_kwargs or judge.request",
+    "empty": "the server returns no text: ask the model the question yourself, or use another model",
+    "unclear": "the answer names no response or more than one: let judge.template ask for the letter A or B alone",
+    "refused": "the server refuses the question: see its message, and drop long prompts by prompts.max_prompt_tokens",
+    "improbable": "the model would begin with another word than A or B: let judge.template ask for the letter alone, "
+    "turn thinking off by chat_template_kwargs, or lower judge.min_label_mass",
+}
+
+VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "tied": 0.5, "draw": 0.5, "equal": 0.5}
+MARKS = {"A": 1.0, "A>B": 1.0, "A>>B": 1.0, "B": 0.0, "B>A": 0.0, "B>>A": 0.0, "C": 0.5, "A=B": 0.5, "TIE": 0.5}
+NOUN = r"(?:response|reply|assistant|answer|option|candidate|model|output|choice)"
+LABEL = (
+    r"(?:final[\s_]+|overall[\s_]+)?(?:answer|verdict|winner|choice|decision|judge?ment|preference|conclusion|result|"
+    rf"(?:better|best|preferred)(?:[\s_]+(?:one|{NOUN}))?)"
+)
+DECORATION = r"[\s*_`\"'()\[\]{}<>.,:;!#-]"
+WORD = rf"(?:(?:the\s+)?{NOUN}{DECORATION}+)?(?:a\s+(?=tie|draw))?(?P<word>{'|'.join(VERDICTS)})(?![a-z0-9])"
+SENTENCE = 300  # characters before a label in which a denial counts
+FLAGS = re.IGNORECASE | re.ASCII
+WHOLE = re.compile(
+    rf"{DECORATION}*(?:(?:my\s+|the\s+)?{LABEL}{DECORATION}+(?:is{DECORATION}+)?)?{WORD}{DECORATION}*", FLAGS
+)
+# A line of its own: without the colon or hash of a heading.
+BARE_LINE = re.compile(rf"[\s*_`\"'()\[\].!-]*{WORD}[\s*_`\"'()\[\].!-]*", FLAGS)
+LABELLED = re.compile(rf"\b{LABEL}[\s*_`\"']*(?::|=|\bis\b|\bgoes to\b){DECORATION}*{WORD}(?P<after>[^\n]*)", FLAGS)
+AFTER = re.compile(r"[\s*_`\"')\]}>]*(?:$|[.,;:!(—–-]|because\b|since\b|as\b)", FLAGS)
+MARK = re.compile(
+    r"\[\[\s*+(?P<brackets>[^\[\]]{1,20}?)\s*+\]\]|\\boxed\{(?:\\text\{)?\s*+(?P<boxed>[^{}]{1,20}?)\s*+\}"
+    r"|<(?P<tag>answer|verdict|winner|choice|judge?ment)>\s*+(?P<tagged>[^<>]{1,40}?)\s*+</(?P=tag)>",
+    FLAGS,
+)
+OBJECT = re.compile(r"\{[^{}]*\}")
+NAMED = re.compile(rf"(?<![A-Za-z0-9])(?:([AB])(?![A-Za-z0-9'’])|(?i:{NOUN})\s+([ab])(?![A-Za-z0-9]))")
+QUOTES = r"[*\"'`]{0,9}"
+PREFERS = re.compile(
+    rf"(?<![A-Za-z0-9])(?:(?i:{NOUN})\s+)?{QUOTES}[AB]{QUOTES}\s+(?:wins|won|(?:is|was|seems)\s+(?:\w+ly\s+|much\s+|far\s+)?"
+    r"(?:the\s+)?(?:better|best|superior|preferable|preferred|stronger|winner))\b"
+    rf"|\bI\s+(?:would\s+)?(?:choose|chose|prefer|pick|select|go with|vote for)\s+(?:(?i:{NOUN})\s+)?{QUOTES}[AB]\b"
+)
+SAYS_TIE = re.compile(r"\bit(?:'s|’s| is) a (?:tie|draw)\b", FLAGS)
+DENIAL = re.compile(r"\b(?:not|never|neither|nor|hardly|if|whether|unless|either)\b|n['’]t\b|\?", FLAGS)
+HEDGE = re.compile(
+    rf"{DENIAL.pattern}|\b(?:but|however|although|though|while|whereas|other|both|except|could|might|may)\b", FLAGS
+)
+
+
+def parse_answer(text: str, finish_reason: str = "stop", has_reasoning: bool = False) -> Answer:
+    """A server's answer.
+
+    Args:
+        text: What the model wrote, with or without a closed block of thoughts before it.
+        finish_reason: `length` if the answer was cut at its maximum length.
+        has_reasoning: Whether the server returned thoughts in a field of their own.
+    """
+    was_cut = finish_reason == "length"
+    is_thinking = has_open_block(text)
+    probability = None if is_thinking else verdict(without_thoughts(text).strip(), was_cut)
+    if probability is not None:
+        return Answer(probability, text)
+    if was_cut:
+        return Answer(None, text, "cut")
+    if is_thinking or (has_reasoning and not text.strip()):
+        return Answer(None, text, "thoughts")
+    return Answer(None, text, "unclear" if text.strip() else "empty")
+
+
+def verdict(text: str, was_cut: bool = False) -> float | None:
+    """The probability that an answer without thoughts names; None if it names none or several.
+
+    The answer may be the verdict alone, or hold it in double brackets, a box, a tag or a JSON object, after a label
+    such as "Final answer:", or on a line of its own. A sentence ("Response A is better") counts only if the whole
+    answer names no other response. A line of its own and a sentence do not count in an answer that was cut.
+    """
+    if (whole := word_of(text)) is not None:
+        return whole
+    found = [*marked(text), *labelled(text), *([] if was_cut else bare_lines(text))]
+    if not found and not was_cut:
+        found += stated(text)
+    return found[0] if len(set(found)) == 1 else None
+
+
+def word_of(text: str) -> float | None:
+    """The verdict that a text is, and nothing else."""
+    match = WHOLE.fullmatch(text)
+    return VERDICTS[match["word"].lower()] if match else None
+
+
+def marked(text: str) -> list[float | None]:
+    """Verdicts in double brackets, boxes, tags and JSON objects."""
+    found: list[float | None] = []
+    for match in MARK.finditer(text):
+        inside = match["brackets"] or match["boxed"] or match["tagged"]
+        found.append(MARKS.get(inside.upper().replace(" ", ""), word_of(inside)))
+    for match in OBJECT.finditer(text):
+        try:
+            value = json.loads(match[0])
+        except (ValueError, RecursionError):
+            continue
+        for key, item in value.items():
+            if re.fullmatch(LABEL, key, FLAGS):
+                found.append(word_of(item) if isinstance(item, str) else None)
+    return found
+
+
+def labelled(text: str) -> list[float]:
+    """Verdicts after a label such as "Final answer:", unless the line denies it or goes on with another response."""
+    found = []
+    for match in LABELLED.finditer(text):
+        before = re.split(r"[\n.!?]", text[max(0, match.start() - SENTENCE) : match.start()])[-1]
+        after = match["after"]
+        is_followed = not AFTER.match(after) or HEDGE.search(after) or NAMED.search(after)
+        if not (is_followed or DENIAL.search(before)):
+            found.append(VERDICTS[match["word"].lower()])
+    return found
+
+
+def bare_lines(text: str) -> list[float]:
+    """Verdicts that have a line of their own."""
+    matches = map(BARE_LINE.fullmatch, text.splitlines())
+    return [VERDICTS[match["word"].lower()] for match in matches if match]
+
+
+def stated(text: str) -> list[float]:
+    """The verdict of a sentence, if nothing in the whole text qualifies it or names the other response."""
+    if HEDGE.search(text):
+        return []
+    named = {(match[1] or match[2]).lower() for match in NAMED.finditer(text)}
+    if not named and SAYS_TIE.search(text):
+        return [VERDICTS["tie"]]
+    return [VERDICTS[letter] for letter in named] if len(named) == 1 and PREFERS.search(text) else []

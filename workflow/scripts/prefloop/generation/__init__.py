@@ -1,0 +1,1 @@
+"""Sampling responses, with transformers or vLLM."""

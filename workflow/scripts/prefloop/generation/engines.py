@@ -1,0 +1,137 @@
+"""Engines that sample responses: transformers here, vLLM in prefloop.generation.vllm_engine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from prefloop.config.generation_settings import SamplingParams
+from prefloop.core.errors import InputError
+from prefloop.generation.decoding import WeightedModel, sample_responses
+from prefloop.generation.stop_strings import StopStrings
+from prefloop.methods.samplers import Component
+from prefloop.models.cpu_decoding import optimize_for_cpu_decoding
+from prefloop.models.gpu_decoding import optimize_for_gpu_decoding
+from prefloop.models.loading import load_merged, load_policy, reference_for
+
+
+class Engine(Protocol):
+    """Samples responses. The random numbers of a response depend on its seed only."""
+
+    forms_batches: bool
+    """Whether it batches responses itself, as memory allows, and should get all of them in one call."""
+
+    def generate(
+        self,
+        component: Component,
+        prompts: Sequence[list[int]],
+        counts: Sequence[int],
+        seeds: Sequence[int],
+        params: SamplingParams,
+    ) -> list[list[int]]:
+        """Sample responses from a component.
+
+        Args:
+            component: Mixture of policy and reference.
+            prompts: Token ids of each prompt.
+            counts: Responses per prompt.
+            seeds: Seed of each response, in prompt-major order.
+            params: How tokens are drawn, and the maximum length.
+
+        Returns:
+            Token ids of each response, in prompt-major order, with the token that ended it.
+        """
+
+    def models_per_token(self, component: Component) -> int:
+        """Number of models that compute each token of a component."""
+
+
+def weighted_policies(component: Component, policies: dict[str, Path | None]) -> list[tuple[Path, float]]:
+    """The policy files that a component uses, with their weights; InputError if one is not given."""
+    weighted = []
+    for name, policy in policies.items():
+        if (weight := getattr(component, name)) != 0:
+            if policy is None:
+                raise InputError(f"{name}: missing; component {component.name} samples from it")
+            weighted.append((policy, weight))
+    return weighted
+
+
+class TransformersEngine:
+    """An `Engine` that decodes with transformers, in as few copies of the weights as possible.
+
+    A component of one model runs on that model alone, its adapter merged, and one such model is in memory at a time. A
+    mixture runs on both models, which share the base weights if the policy is an adapter.
+    """
+
+    forms_batches = False
+
+    def __init__(
+        self,
+        model: Path,
+        policies: dict[str, Path | None],
+        eos: list[int],
+        pad: int,
+        dtype: torch.dtype,
+        device: str,
+        stop: StopStrings | None = None,
+    ) -> None:
+        """Models are loaded when a component needs them.
+
+        Args:
+            model: Manifest of the base model.
+            policies: Files of `policy` and `reference`; None for one that no component needs.
+            eos: Token ids that end a response.
+            pad: Token id for padding.
+            dtype: Of the weights.
+            device: Where models run.
+            stop: Strings that end a response.
+        """
+        self.model, self.policies, self.dtype, self.device = model, policies, dtype, device
+        self.eos, self.pad, self.stop = eos, pad, stop
+        self.loaded: dict[Path, WeightedModel] = {}
+
+    def generate(
+        self,
+        component: Component,
+        prompts: Sequence[list[int]],
+        counts: Sequence[int],
+        seeds: Sequence[int],
+        params: SamplingParams,
+    ) -> list[list[int]]:
+        """As `Engine.generate`."""
+        generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+        uniforms = np.stack([generator.random(params.max_new_tokens) for generator in generators])
+        models, is_complete = self.load(component), self.stop.completed if self.stop is not None else None
+        drawn = torch.from_numpy(uniforms)
+        return sample_responses(models, prompts, counts, drawn, params, self.eos, self.pad, is_complete)
+
+    def models_per_token(self, component: Component) -> int:
+        return len(self.load(component))
+
+    def load(self, component: Component) -> list[WeightedModel]:
+        """Load the models of a component. If policy and reference are one file, as in round 1, one model suffices."""
+        weights: dict[Path, float] = {}
+        for policy, weight in weighted_policies(component, self.policies):
+            weights[policy] = weights.get(policy, 0.0) + weight
+        if weights.keys() != self.loaded.keys():
+            self.loaded = {}  # free the memory first
+            self.loaded = self.load_policies(list(weights))
+        return [self.loaded[policy]._replace(weight=weight) for policy, weight in weights.items()]
+
+    def load_policies(self, policies: Sequence[Path]) -> dict[Path, WeightedModel]:
+        """A single policy merged, or policy and reference in memory together."""
+        policy, *references = policies
+        if not references:
+            merged, _ = load_merged(self.model, policy, self.dtype, self.device)
+            optimize_for_cpu_decoding(merged)
+            optimize_for_gpu_decoding(merged)
+            return {policy: WeightedModel(merged)}
+        (reference,) = references
+        policy_model, _ = load_policy(self.model, policy, self.dtype, self.device)
+        reference_model, context = reference_for(policy_model, policy, reference, self.model, self.dtype, self.device)
+        for model in (policy_model, reference_model):
+            optimize_for_gpu_decoding(model)
+        return {policy: WeightedModel(policy_model), reference: WeightedModel(reference_model, context=context)}

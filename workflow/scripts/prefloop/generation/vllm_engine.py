@@ -1,0 +1,245 @@
+"""vLLM as an engine of generation (prefloop.generation.engines)."""
+
+import functools
+import gc
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefloop.config.generation_settings import SamplingParams, VllmSettings
+from prefloop.core.errors import InputError
+from prefloop.core.progress import bar_in_log
+from prefloop.generation.engines import weighted_policies
+from prefloop.generation.stop_strings import StopStrings
+from prefloop.methods.samplers import Component
+from prefloop.models.loading import load_merged
+from prefloop.models.manifests import check_weights, is_trusted
+from prefloop.models.policies import adapts_experts, check_base, is_trained, read_policy, write_adapter
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # ranks for which vLLM has kernels
+# vLLM reads these when it is imported. Values set by the user win.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: threads are as requested, and memory is measured
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # no CPU reserved for the scheduler
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # several GPUs: CUDA does not survive a fork
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings concern its server
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+def set_environment() -> None:
+    """Set vLLM's environment variables, before it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def vllm_has_gpu() -> bool:
+    """Whether there is a GPU and a vLLM built for it."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("vllm") is None:
+        return False
+    set_environment()
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cuda_alike()
+
+
+class VllmEngine:
+    """An `Engine` that runs vLLM offline. It schedules all responses itself and computes each prompt once.
+
+    On a GPU, adapters are loaded next to the base weights, the policy's and the reference's at once. On a CPU that is
+    several times slower than a merged model. There, where all parameters were trained, and for architectures that vLLM
+    cannot adapt, merged weights are passed through a temporary folder, and one model at a time is in memory.
+    """
+
+    forms_batches = True
+
+    def __init__(
+        self,
+        model: Path,
+        policies: dict[str, Path | None],
+        eos: list[int],
+        dtype: torch.dtype,
+        settings: VllmSettings,
+        max_tokens: int,
+        stop: StopStrings | None = None,
+    ) -> None:
+        """Models are loaded when a component needs them.
+
+        Args:
+            model: Manifest of the base model.
+            policies: Files of `policy` and `reference`; None for one that no component needs.
+            eos: Token ids that end a response.
+            dtype: Of the weights.
+            settings: How vLLM uses the machine.
+            max_tokens: Tokens of the longest prompt with its longest response.
+            stop: Strings that end a response.
+        """
+        set_environment()
+        from vllm.platforms import current_platform
+
+        self.model, self.policies, self.eos, self.dtype, self.stop = model, policies, eos, dtype, stop
+        self.settings, self.max_tokens, self.on_cpu = settings, max_tokens, current_platform.is_cpu()
+        self.llm: Any = None
+        self.merged_policy: Path | None = None  # whose weights `llm` has; None for the base model's
+        self.scratch = tempfile.TemporaryDirectory(prefix="prefloop-")
+        self.adapters = {} if self.on_cpu else self.write_adapters()
+
+    @functools.cached_property
+    def supports_adapters(self) -> bool:
+        """Whether vLLM's class for the base model takes adapters; those of GPT-2, Bloom or Falcon, say, do not."""
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.model_executor.model_loader.utils import get_model_cls
+        from vllm.model_executor.models.interfaces import supports_lora
+
+        arguments = EngineArgs(
+            model=str(self.model.parent),
+            skip_tokenizer_init=True,
+            trust_remote_code=is_trusted(self.model),
+            dtype=self.dtype,
+            max_model_len=self.max_tokens,
+        )
+        return supports_lora(get_model_cls(arguments.create_model_config()))
+
+    def write_adapters(self) -> dict[Path, tuple[int, Path]]:
+        """Rank and PEFT folder of each policy file that is an adapter which vLLM can load next to the base weights."""
+        adapters: dict[Path, tuple[int, Path]] = {}
+        for policy in dict.fromkeys(policy for policy in self.policies.values() if policy and is_trained(policy)):
+            content = read_policy(policy)
+            check_base(content, self.model, policy)
+            has_kernel = content["adapter"] is not None and content["adapter"]["r"] <= max(LORA_RANKS)
+            if has_kernel and not adapts_experts(content) and self.supports_adapters:
+                folder = Path(self.scratch.name, f"adapter-{len(adapters) + 1}")
+                write_adapter(folder, content)
+                adapters[policy] = content["adapter"]["r"], folder
+        return adapters
+
+    def generate(
+        self,
+        component: Component,
+        prompts: Sequence[list[int]],
+        counts: Sequence[int],
+        seeds: Sequence[int],
+        params: SamplingParams,
+    ) -> list[list[int]]:
+        """As `Engine.generate`."""
+        import vllm
+        from vllm.lora.request import LoRARequest
+
+        ((policy, weight),) = set(weighted_policies(component, self.policies))
+        adapter = None
+        if policy in self.adapters:
+            adapter_id = list(self.adapters).index(policy) + 1
+            adapter = LoRARequest(f"adapter-{adapter_id}", adapter_id, str(self.adapters[policy][1]))
+        self.load(policy if is_trained(policy) and not adapter else None)
+        repeated = [ids for ids, count in zip(prompts, counts, strict=True) for _ in range(count)]
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": ids} for ids in repeated],
+            [
+                vllm.SamplingParams(
+                    temperature=params.temperature / weight,
+                    top_p=params.top_p,
+                    top_k=params.top_k or 0,
+                    min_p=params.min_p,
+                    repetition_penalty=params.repetition_penalty,
+                    seed=seed,
+                    max_tokens=params.max_new_tokens,
+                    stop_token_ids=self.eos,
+                    stop=list(params.stop),
+                    detokenize=self.stop is not None,
+                )
+                for seed in seeds
+            ],
+            lora_request=adapter,
+            use_tqdm=True if sys.stderr.isatty() else bar_in_log("generate", "response"),
+        )
+        responses = [list(output.outputs[0].token_ids) for output in outputs]
+        return responses if self.stop is None else [self.stop.cut_ids(ids) for ids in responses]
+
+    def models_per_token(self, component: Component) -> int:
+        return 1
+
+    def load(self, policy: Path | None) -> None:
+        """Start vLLM with the base weights (None) or with a policy's weights merged into them, unless it has them."""
+        if self.llm is not None and self.merged_policy == policy:
+            return
+        self.free()
+        if policy is None:
+            self.start(self.model.parent)
+        else:
+            folder = Path(self.scratch.name, "merged")
+            load_merged(self.model, policy, self.dtype, "cpu")[0].save_pretrained(folder)
+            self.start(folder)
+            shutil.rmtree(folder)
+        self.merged_policy = policy
+
+    def start(self, folder: Path) -> None:
+        """Start vLLM with the weights in a folder; InputError if the job has too few GPUs."""
+        from vllm import LLM
+
+        size = self.settings.tensor_parallel_size
+        if size > 1 and not self.on_cpu and torch.cuda.device_count() < size:
+            raise InputError(
+                f"vllm.tensor_parallel_size: {size}, but this job can use {torch.cuda.device_count()} GPU(s); start "
+                f"Snakemake with --resources gpu={size}, or lower it"
+            )
+        rank = max((rank for rank, _ in self.adapters.values()), default=0)
+        options: dict[str, Any] = whole_prompts(self.max_tokens) if self.on_cpu else {}
+        if rank:
+            options |= {
+                "max_lora_rank": next(kernel_rank for kernel_rank in LORA_RANKS if kernel_rank >= rank),
+                "max_loras": len(self.adapters),
+            }
+        check_weights(self.model)
+        self.llm = LLM(
+            str(folder),
+            tokenizer=str(self.model.parent),
+            skip_tokenizer_init=self.stop is None,  # prompts and responses are token ids; stop strings need texts
+            generation_config="vllm",  # ignore the model's own (a repetition penalty, say), as transformers does here
+            trust_remote_code=is_trusted(self.model),
+            dtype=self.dtype,
+            tensor_parallel_size=self.settings.tensor_parallel_size,
+            gpu_memory_utilization=self.settings.gpu_memory_utilization,
+            kv_cache_memory_bytes=int(self.settings.cpu_cache_gib * 2**30) if self.on_cpu else None,
+            max_num_seqs=self.settings.max_num_seqs,
+            max_model_len=self.max_tokens,
+            enable_prefix_caching=True,
+            enforce_eager=self.on_cpu,  # compiling takes longer there than it saves
+            enable_lora=bool(rank),
+            **options,
+        )
+
+    def end(self, *_: object) -> None:
+        """On SIGTERM: remove the temporary folder and end as SIGTERM ends a program.
+
+        SystemExit is not used, because it is lost if the signal arrives while Python deletes an object.
+        """
+        self.scratch.cleanup()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def free(self) -> None:
+        """Free the memory of vLLM's weights and cache."""
+        if self.llm is None:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def whole_prompts(max_tokens: int) -> dict[str, Any]:
+    """Options of vLLM on a CPU, where it cannot compute a prompt in parts if the response has a seed of its own.
+
+    It would have to take back the number drawn after a part, and torch's generator on a CPU cannot.
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_tokens, 4096)}

@@ -1,0 +1,1 @@
+"""Language models: loading, policies, chat templates, log-probabilities, export."""

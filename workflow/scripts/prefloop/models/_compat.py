@@ -1,0 +1,214 @@
+"""Private and unstable APIs of torch, transformers and peft: the one place to look at after an upgrade.
+
+* torch: `torch.cpu._is_avx512_bf16_supported` and `_is_amx_tile_supported` decide what dtype `auto` is on a CPU.
+* torch: `torch.ops.mkldnn._is_mkldnn_bf16_supported`, `_reorder_linear_weight` and `_linear_pointwise` keep weights in
+  oneDNN's layout.
+* transformers: `config._attn_implementation`, `AttentionInterface`, `AttentionMaskInterface`, `masking_utils` and
+  `sdpa_attention_forward` let a model attend by a function of ours.
+* transformers: `model._no_split_modules` names the classes of a model's layers.
+* transformers: module paths that start with `transformers.models.`, modules named `rotary_emb` or `wpe`,
+  `config.layer_types` and `config.sliding_window` show whether responses can share a sequence.
+* transformers: `model._weight_conversions` are the names that weights get when they are saved.
+* peft: `LoraConfig._register_custom_module` makes peft use `fused_lora.LoraLinear`.
+* all: `module.forward` is replaced, to read the output head's input and to checkpoint layers.
+
+Elsewhere, `kv_cache` subclasses transformers' `DynamicLayer`, `fused_lora` subclasses peft's LoRA `Linear`, and
+`startup` hides scikit-learn while transformers is imported.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+Attention = Callable[..., tuple[Tensor, None]]
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def has_onednn_bf16() -> bool:
+    """Whether this PyTorch and this CPU have oneDNN's matrix product in bfloat16."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def onednn_weight(weight: Tensor) -> Tensor:
+    """A linear layer's weight in the layout that oneDNN multiplies.
+
+    Args:
+        weight (Tensor): [out, in], bfloat16.
+
+    Returns:
+        Tensor: The same numbers, opaque to everything but `onednn_linear`.
+    """
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+
+
+def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """states Wᵀ + bias with a weight from `onednn_weight`: [..., in] to [..., out]."""
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model without a wrapper of torch.distributed; adapters stay."""
+    return getattr(model, "module", model)
+
+
+def text_config(model: nn.Module) -> Any:
+    """The config of a model's language part."""
+    return unwrapped(model).config.get_text_config()
+
+
+def output_head(model: nn.Module) -> Any:
+    """The module that turns last hidden states into logits."""
+    return unwrapped(model).get_output_embeddings()
+
+
+def model_layers(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks: the modules that the model's class says must not be split."""
+    names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def use_default_weight_names(model: nn.Module) -> None:
+    """Make `save_pretrained` write a model's weights by the names that checkpoints of its class have.
+
+    Otherwise it writes those by which the model was loaded.
+    """
+    vars(model).pop("_weight_conversions", None)
+
+
+def register_lora_layer(config: "LoraConfig", layer: type[nn.Module]) -> None:
+    """Let peft adapt every nn.Linear with `layer`. The class is not saved; peft reads the folder with its own."""
+    config._register_custom_module({nn.Linear: layer})
+
+
+def replace_forward(module: nn.Module, forward: Callable) -> None:
+    """Make `module(...)` compute forward(...)."""
+    module.forward = forward  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def patched_forward(module: nn.Module, forward: Callable[[Callable, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context `module(states)` is forward(its own forward, states).
+
+    The model is still called as a whole, wrappers included.
+    """
+    own, was_replaced = module.forward, "forward" in vars(module)
+    replace_forward(module, lambda states: forward(own, states))
+    try:
+        yield
+    finally:
+        if was_replaced:
+            replace_forward(module, own)
+        else:
+            del module.forward
+
+
+@contextlib.contextmanager
+def probing(model: nn.Module) -> Iterator[None]:
+    """Within the context a model can be run to see what it does: no gradients, the global RNG state restored."""
+    # Without a list, torch saves the state of every GPU of the machine, and warns if there are several.
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        yield
+    # FSDP2 keeps the outermost parameters whole until a backward pass; an optimizer must be given their shards.
+    reshard = getattr(model, "reshard", None)
+    if reshard is not None:
+        reshard()
+
+
+def sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+    """transformers' scaled dot-product attention.
+
+    Args:
+        module (nn.Module): The attention layer that asks.
+        query (Tensor): [rows, heads, tokens, size].
+        key (Tensor): [rows, groups, length, size].
+        value (Tensor): [rows, groups, length, size].
+        mask (Tensor | None): bool [rows, 1, tokens, length]; None for causal attention.
+        **options: Everything else that the layer passes to its attention.
+
+    Returns:
+        Tensor: [rows, tokens, heads, size].
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+
+
+def use_attention(
+    model: nn.Module,
+    name: str,
+    attention: Attention,
+    mask: str,
+    is_supported: Callable[[tuple[Any, ...], dict[str, Any]], bool],
+    inputs: dict[str, Any],
+) -> bool:
+    """Make a model attend by a function of ours, if every one of its layers can.
+
+    The model is run once, on `inputs`. Unless each layer calls the function, with options that it supports, the model
+    is left with the attention that it had.
+
+    Args:
+        model (nn.Module): Changed in place: its config names the attention that it uses.
+        name (str): The attention's name among those of transformers.
+        attention (Attention): Takes (module, query, key, value, attention_mask, **options).
+        mask (str): Which of transformers' masks it reads: `sdpa_mask` or `eager_mask`.
+        is_supported (Callable): Whether the attention can answer a call, of which it is given the arguments and the
+            options.
+        inputs (dict): What the model is called with.
+
+    Returns:
+        bool: Whether the model attends by `attention` from now on.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
+
+    config, calls = text_config(model), []
+
+    def recorded(*states: Any, **options: Any) -> tuple[Tensor, None]:
+        calls.append(is_supported(states, options))
+        return attention(*states, **options)
+
+    previous = config._attn_implementation
+    AttentionMaskInterface.register(name, getattr(masking_utils, mask))
+    AttentionInterface.register(name, recorded)
+    config._attn_implementation = name
+    with probing(model):
+        model(**inputs)
+    AttentionInterface.register(name, attention)
+    if calls == [True] * config.num_hidden_layers:
+        return True
+    config._attn_implementation = previous
+    return False
+
+
+def may_share_sequences(model: nn.Module, names: tuple[str, ...]) -> bool:
+    """Whether a model's code and config allow several responses in one sequence.
+
+    They do if the code is transformers' own, a token's position comes from `position_ids` alone, and every layer takes
+    any mask. Sliding windows, recurrent layers and attention that is biased by distance do not.
+
+    Args:
+        model (nn.Module): A causal language model, adapters and wrappers included.
+        names (tuple[str, ...]): Attention implementations that can be replaced.
+    """
+    config, base = text_config(model), unwrapped(model)
+    base = base.get_base_model() if hasattr(base, "get_base_model") else base
+    defined_in = next(c.__module__ for c in type(base).__mro__ if not c.__module__.startswith("torch."))
+    return (
+        defined_in.startswith("transformers.models.")
+        and config._attn_implementation in names
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+        and any(name.rsplit(".", 1)[-1] in ("rotary_emb", "wpe") for name, _ in base.named_modules())
+        and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base.forward).parameters.values())
+    )

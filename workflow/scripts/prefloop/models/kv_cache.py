@@ -1,0 +1,67 @@
+"""Key-value caches that are not copied for every token."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+MIN_CAPACITY = 64  # tokens for which memory is allocated at least
+
+
+class PreallocatedLayer(DynamicLayer):
+    """A layer's keys and values with spare capacity: adding a token moves none of the others.
+
+    transformers' own layer is one tensor, copied whole for every token. This one is copied when its capacity is used
+    up, into half as much again, so that responses that end early take no memory for the longest possible ones.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        super().__init__()
+        assert layer.keys is not None and layer.values is not None, "only a layer that holds tokens is replaced"
+        self.lazy_initialization(layer.keys, layer.values)
+        self.reallocate(layer.keys, layer.values, 1)
+
+    def reallocate(self, keys: Tensor, values: Tensor, more: int) -> None:
+        """Copy keys and values to the front of new buffers.
+
+        Args:
+            keys (Tensor): [rows, groups, tokens, size].
+            values (Tensor): [rows, groups, tokens, value size].
+            more (int): Further tokens that have to fit.
+        """
+        self.used = keys.shape[2]
+        self.capacity = self.used + max(more, MIN_CAPACITY, self.used // 2)
+        self.buffers = [s.new_empty((*s.shape[:2], self.capacity, s.shape[3])) for s in (keys, values)]
+        if keys.device.type == "cpu":  # where q·kᵀ is faster with keys stored as columns
+            self.buffers[0] = keys.new_empty((*keys.shape[:2], keys.shape[3], self.capacity)).transpose(2, 3)
+        self.store(keys, values, 0)
+
+    def store(self, keys: Tensor, values: Tensor, start: int) -> None:
+        """Write keys and values at the positions from `start` to `used`."""
+        for buffer, states in zip(self.buffers, (keys, values), strict=True):
+            buffer[:, :, start : self.used] = states
+        self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Add the states of new tokens, [rows, groups, new tokens, size]; returns those of all tokens."""
+        start, more = self.used, key_states.shape[2]
+        if start + more > self.capacity:
+            self.reallocate(self.keys, self.values, more)
+        self.used += more
+        self.store(key_states, value_states, start)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows of the batch."""
+        self.reallocate(self.keys[indices], self.values[indices], 1)
+
+
+def preallocate(cache: Cache) -> None:
+    """Give spare capacity to every layer of a cache that grows by copying; layers of other kinds stay as they are."""
+    layers = getattr(cache, "layers", [])
+    for number, layer in enumerate(layers):
+        if type(layer) is DynamicLayer and layer.is_initialized:
+            layers[number] = PreallocatedLayer(layer)

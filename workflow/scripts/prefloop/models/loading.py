@@ -1,0 +1,291 @@
+"""Loading models: a base model from its folder, policies from what policy.pt adds to it."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prefloop.core.errors import InputError, SettingError, first_line, refused
+from prefloop.models._compat import register_lora_layer
+from prefloop.models.chat import load_tokenizer
+from prefloop.models.devices import allow_tf32, resolve_dtype, use_plain_attention_kernels
+from prefloop.models.full_policies import empty_model, load_full
+from prefloop.models.manifests import check_weights, is_trusted, loading_problem
+from prefloop.models.options import Lora
+from prefloop.models.policies import check_base, check_fit, is_trained, read_policy
+from prefloop.models.positions import load_config
+from prefloop.models.precision import cast_weights
+from prefloop.models.response_logprobs import Scorer, prepare_scorer
+from prefloop.models.startup import import_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Context = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def load_base(
+    manifest: Path, dtype: torch.dtype, attention: str | None = None
+) -> tuple[Any, "PreTrainedTokenizerBase"]:
+    """Load a base model and its tokenizer.
+
+    Args:
+        manifest (Path): manifest.json in the model's folder.
+        dtype (torch.dtype): Of its weights.
+        attention (str | None): transformers' name of an implementation; None for the model's default.
+
+    Returns:
+        tuple: The PreTrainedModel and its tokenizer. Untyped, as transformers' types reject `model.to(device)`.
+
+    Raises:
+        InputError: The folder has no causal language model, lacks some of its weights, or they have changed.
+    """
+    transformers = import_transformers()
+    use_plain_attention_kernels()
+    folder, remote = Path(manifest).parent, is_trusted(manifest)
+    check_weights(manifest)
+    with refused(f"{folder}: no causal language model", lambda error: loading_problem(error, remote)):
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=remote,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+        )
+    if loading["mismatched_keys"]:
+        name, found, wanted = min(loading["mismatched_keys"])
+        raise InputError(
+            f"{folder}: {name} is {list(found)}, and {list(wanted)} by config.json; download the model again"
+        )
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"{folder}: no causal language model, {len(missing)} weight(s) missing, such as {missing[0]}; "
+            "name a model that was trained to generate text"
+        )
+    return model, load_tokenizer(folder, remote)
+
+
+def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizerBase"]:
+    """Load a model without its head, which embeds texts, and its tokenizer; in float32 on a CPU.
+
+    Raises:
+        InputError: transformers can load no model from the folder, or its weights have changed.
+    """
+    use_plain_attention_kernels()
+    allow_tf32(device)
+    folder, remote = Path(manifest).parent, is_trusted(manifest)
+    check_weights(manifest)
+    with refused(f"{folder}: no model that embeds text", lambda error: loading_problem(error, remote)):
+        model = import_transformers().AutoModel.from_pretrained(
+            folder, dtype=resolve_dtype(None, device), trust_remote_code=remote, use_safetensors=True
+        )
+    return model.to(device).eval(), load_tokenizer(folder, remote)
+
+
+def load_policy(
+    manifest: Path, policy: Path, dtype: torch.dtype, device: str
+) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+    """Load a policy for scoring, and its tokenizer.
+
+    An adapter stays unmerged: `reference_for` can switch it off, and policy and reference share base weights that were
+    rounded in the same way.
+
+    Args:
+        manifest (Path): Manifest of the base model.
+        policy (Path): A policy.pt, or the base model's manifest for the policy before training.
+        dtype (torch.dtype): Of all weights.
+        device (str): Where the model goes.
+
+    Raises:
+        InputError: policy.pt is not readable, or was trained on another base model.
+    """
+    content = read_policy(policy) if is_trained(policy) else None
+    if content is not None and content["adapter"] is None:
+        return load_full(content, manifest, policy, dtype, device)
+    base, tokenizer = load_base(manifest, dtype)
+    model = base if content is None else cast_weights(add_trained(base, content, manifest, policy), dtype)
+    return model.to(device).eval(), tokenizer
+
+
+def load_merged(
+    manifest: Path, policy: Path, dtype: torch.dtype, device: str
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Load a policy for generation, and its tokenizer: one plain model, the adapter merged into it.
+
+    Merged in float32 and rounded once afterwards: an unmerged adapter costs two more products per layer and token. On
+    a CPU the model attends by plain matrix products, which are faster there than the fused kernel for one query per
+    row. Arguments and errors are those of `load_policy`.
+    """
+    attention = None if device.startswith("cuda") else "eager"
+    content = read_policy(policy) if is_trained(policy) else None
+    if content is not None and content["adapter"] is None:
+        return load_full(content, manifest, policy, dtype, device, attention)
+    base, tokenizer = load_base(manifest, dtype if content is None else torch.float32, attention)
+    model: Any = base if content is None else add_trained(base, content, manifest, policy)
+    if content is not None:
+        model = model.merge_and_unload()
+    return cast_weights(model, dtype).to(device).eval(), tokenizer  # type: ignore[return-value]
+
+
+def add_trained(
+    model: nn.Module, content: dict[str, Any], manifest: Path, policy: Path, name: str = "default"
+) -> nn.Module:
+    """Load a policy's adapter into its base model.
+
+    Args:
+        model (nn.Module): The base model, with or without adapters of other policies; changed in place.
+        content (dict): What `read_policy` returns.
+        manifest (Path): Manifest of the base model.
+        policy (Path): The policy.pt, for error messages.
+        name (str): The name of the adapter.
+
+    Raises:
+        InputError: The policy was trained on another base model, or its weights do not fit this one.
+    """
+    check_base(content, manifest, policy)
+    state = content["state_dict"]
+    if content["adapter"] is None:
+        raise InputError(f"{policy}: all parameters were trained, expected an adapter; start that method again")
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    model = add_adapter(model, Lora(**content["adapter"]), name)
+    check_fit(state, get_peft_model_state_dict(model, adapter_name=name), policy, manifest)
+    set_peft_model_state_dict(model, state, adapter_name=name)
+    return model
+
+
+def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str = "CAUSAL_LM") -> Any:
+    """Add new LoRA adapters in float32 to a model, which may have others; with B = 0 they change nothing yet.
+
+    Raises:
+        InputError: peft cannot adapt the model. Adapters of experts cannot have dropout.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    from prefloop.models.fused_lora import LoraLinear
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type=task,
+    )
+    register_lora_layer(config, LoraLinear)
+    try:
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+            return model
+        return get_peft_model(model, config, name)  # type: ignore[arg-type]
+    except ValueError as error:
+        if lora.dropout and "lora_dropout" in str(error):
+            problem = f"lora.dropout: {lora.dropout:g}, but adapters of experts cannot have dropout; set it to 0"
+            raise SettingError(problem) from error
+        raise InputError(f"peft cannot add adapters to {type(model).__name__} ({first_line(error)})") from error
+
+
+def load_trainable(
+    manifest: Path, policy: Path, parameters: str, lora: Lora, dtype: torch.dtype, reads_weights: bool = True
+) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+    """Load a policy to train, and its tokenizer: trained parameters in float32, frozen ones in `dtype`.
+
+    Args:
+        manifest (Path): Manifest of the base model.
+        policy (Path): As for `load_policy`.
+        parameters (str): `lora` or `full`.
+        lora (Lora): Shape of the new adapters of a policy that has none.
+        dtype (torch.dtype): Of frozen weights.
+        reads_weights (bool): If false, the model has no numbers: another process sends them (`wrap_model`).
+
+    Raises:
+        InputError: The policy was trained with other `parameters`, or on another base model.
+    """
+    content = read_policy(policy) if is_trained(policy) else None
+    is_full = parameters == "full"
+    if content is not None and (content["adapter"] is None) != is_full:
+        raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method again")
+    dtype = torch.float32 if is_full else dtype
+    if not reads_weights:
+        base = empty_model(manifest, load_config(manifest), dtype)
+        shape = lora if content is None else Lora(**content["adapter"] or {})
+        tokenizer = load_tokenizer(Path(manifest).parent, is_trusted(manifest))
+        return base if is_full else add_adapter(base, shape), tokenizer
+    if content is not None and is_full:
+        return load_full(content, manifest, policy, dtype, "cpu")
+    base, tokenizer = load_base(manifest, dtype)
+    if content is not None:
+        return add_trained(base, content, manifest, policy), tokenizer
+    return base if is_full else add_adapter(base, lora), tokenizer
+
+
+def reference_for(
+    model: Any, policy: Path, reference: Path, manifest: Path, dtype: torch.dtype, device: str
+) -> tuple[nn.Module, Context]:
+    """The reference's model for a loaded policy, and a context in which it computes as the reference.
+
+    Adapters share one copy of the base weights: the context disables the policy's adapter or switches to the
+    reference's. If all parameters were trained, the reference is a second model, unless it is the policy itself.
+
+    Args:
+        model (nn.Module): The policy, loaded by `load_policy` with the same arguments.
+        policy (Path): The policy's file.
+        reference (Path): The reference's file, likewise a policy.pt or the manifest.
+        manifest (Path): Manifest of the base model.
+        dtype (torch.dtype): Of all weights.
+        device (str): Where the model is.
+    """
+    if policy == reference:
+        return model, contextlib.nullcontext
+    if not hasattr(model, "disable_adapter"):
+        return load_policy(manifest, reference, dtype, device)[0], contextlib.nullcontext
+    if not is_trained(reference):
+        return model, model.disable_adapter
+    add_trained(model, read_policy(reference), manifest, reference, "reference")
+    cast_weights(model, dtype).to(device).eval()
+    return model, lambda: active_adapter(model, "reference")
+
+
+@contextlib.contextmanager
+def active_adapter(model: Any, name: str) -> Any:
+    """Within the context a model runs with the adapter `name`, after it with the policy's own."""
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter("default")
+
+
+class PolicyAndReference(NamedTuple):
+    """Scorers of a policy and of its reference."""
+
+    policy: Scorer
+    reference: Scorer
+    as_reference: Context
+    """Within this context the reference's model computes as the reference."""
+    passes: int
+    """Forward passes that `read` needs: 1 if the policy is its own reference, else 2."""
+
+    def read(self, reader: Callable[[Scorer], Tensor]) -> tuple[Tensor, Tensor]:
+        """reader(policy) and reader(reference), without gradients."""
+        with torch.no_grad():
+            values = reader(self.policy)
+            if self.passes == 1:
+                return values, values
+            with self.as_reference():
+                return values, reader(self.reference)
+
+
+def load_scorers(
+    manifest: Path, policy: Path, reference: Path, dtype: torch.dtype, device: str
+) -> tuple[PolicyAndReference, "PreTrainedTokenizerBase"]:
+    """Load a policy and its reference for scoring, and the tokenizer; arguments and errors as for `load_policy`."""
+    model, tokenizer = load_policy(manifest, policy, dtype, device)
+    reference_model, context = reference_for(model, policy, reference, manifest, dtype, device)
+    scorer = prepare_scorer(model)
+    reference_scorer = scorer if reference_model is model else prepare_scorer(reference_model)
+    return PolicyAndReference(scorer, reference_scorer, context, 1 if policy == reference else 2), tokenizer

@@ -1,0 +1,217 @@
+"""Log-probabilities of responses: each prompt is read once for all its responses, the head at response tokens only."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefloop.models._compat import output_head, patched_forward, probing, text_config
+from prefloop.models.batching import right_pad, send, send_lists
+from prefloop.models.chunked_head import head_logprobs, logit_logprobs
+from prefloop.models.packed_attention import MaskedSequence, packed_inputs, use_packed_attention
+from prefloop.models.varlen_attention import VarlenLayout, plan_segments
+
+MAX_SEQUENCE = 2048  # tokens of a sequence up to which another response may be put behind its prompt
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A causal language model that was prepared for reading log-probabilities; made by `prepare_scorer`."""
+
+    model: nn.Module
+    """The model as it is called, adapters and wrappers included."""
+    packed: bool
+    """Several responses can share a sequence behind their prompt."""
+    varlen: bool
+    """One variable-length kernel attends within all sequences; otherwise they follow one another, with masks."""
+    chunked_head: bool
+    """The logits are the output of a linear head, and need not exist all at once."""
+
+
+class PackedSequence(NamedTuple):
+    """A prompt and responses to it as one sequence, without each response's last token, which predicts none."""
+
+    ids: list[int]
+    """Token ids."""
+    positions: list[int]
+    """Position of each token: every response continues where the prompt ends."""
+    segment_ids: list[int]
+    """0 for the prompt's tokens, 1, 2, ... for those of its responses."""
+    predicting: list[list[int]]
+    """For each response, the indices of the tokens that predict its own: the prompt's last token comes first."""
+
+
+def prepare_scorer(model: nn.Module) -> Scorer:
+    """Prepare a model for `response_logprobs` and the other readers; call it once, where the model is loaded.
+
+    The model is changed: if it can, it attends by `packed_attention` from now on. It is run twice on one or two tokens,
+    without gradients; the global RNG state is restored. Of a model in shards every process has to call this.
+    """
+    return Scorer(model, *use_packed_attention(model), returns_head_output(model))
+
+
+def returns_head_output(model: nn.Module) -> bool:
+    """Run a model to see whether its logits are what its linear head returns, neither capped nor scaled.
+
+    The head is patched to return known numbers, which must pass through the model unchanged.
+    """
+    head = output_head(model)
+    if type(head) is not nn.Linear:
+        return False
+    known = torch.tensor([-96.0, 0.5, 96.0], device=head.weight.device)  # exact in every dtype
+    token = torch.zeros((1, 1), dtype=torch.long, device=head.weight.device)
+    with probing(model), patched_forward(head, lambda _, states: known.to(states.dtype)[None, None]):
+        return torch.equal(model(input_ids=token, use_cache=False).logits[0, 0].float(), known)
+
+
+def response_logprobs(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """Summed log-probabilities of responses given their prompts: log π(y|x) = Σ_t log π(y_t | x, y_<t).
+
+    Every response token counts, EOS included; prompt and padding do not. Gradients flow unless the caller disables
+    them.
+
+    Args:
+        scorer (Scorer): From `prepare_scorer`.
+        prompts (Sequence[Tokens]): [responses], token ids. A prompt that occurs several times is read once, if the
+            scorer is packed.
+        responses (Sequence[Tokens]): [responses], token ids.
+
+    Returns:
+        Tensor: [responses], nats, float32.
+    """
+    head = output_head(scorer.model)
+    (tokens,) = send_lists([[token for response in responses for token in response]], head.weight.device)
+    if scorer.chunked_head:
+        # Stacked, as FSDP2 cannot follow views of a model's output.
+        logps = read(
+            scorer, prompts, responses, lambda _, states: torch.stack([head_logprobs(head, states[0], tokens)[:, None]])
+        )[:, 0]
+    else:
+        logps = logit_logprobs(response_logits(scorer, prompts, responses), tokens)
+    return torch.stack([part.sum() for part in logps.split(list(map(len, responses)))])
+
+
+def response_logits(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """The logits that predict response tokens, one response after the other: [tokens, vocabulary]."""
+    return read(scorer, prompts, responses, lambda head, states: head(states))
+
+
+def read(
+    scorer: Scorer,
+    prompts: Sequence[Tokens],
+    responses: Sequence[Tokens],
+    compute: Callable[[Callable, Tensor], Tensor],
+) -> Tensor:
+    """One forward pass with the head replaced.
+
+    Args:
+        scorer (Scorer): From `prepare_scorer`.
+        prompts (Sequence[Tokens]): [responses], token ids.
+        responses (Sequence[Tokens]): [responses], token ids.
+        compute (Callable): Called with the head and the states [1, tokens, hidden] that predict response tokens;
+            returns [1, tokens, ...].
+
+    Returns:
+        Tensor: [tokens, ...], what `compute` returns.
+    """
+    device, plan = next(scorer.model.parameters()).device, plan_packing(scorer, prompts, responses)
+    packed = [pack_responses(prompts[group[0]], [responses[i] for i in group]) for group in plan]
+    lengths = [len(sequence.ids) for sequence in packed]
+    # Index of each sequence's first token among all tokens that the model reads.
+    starts = itertools.accumulate(lengths if scorer.packed else [max(lengths)] * len(packed), initial=0)
+    predicting: dict[int, list[int]] = {}
+    for group, sequence, start in zip(plan, packed, starts, strict=False):
+        for i, indices in zip(group, sequence.predicting, strict=True):
+            predicting[i] = [start + index for index in indices]
+    indices = [index for i in range(len(responses)) for index in predicting[i]]
+    inputs, selected = model_inputs(scorer, packed, indices, device)
+    head = output_head(scorer.model)
+    with patched_forward(head, lambda own, states: compute(own, states.flatten(0, 1)[selected][None])):
+        return scorer.model(**inputs).logits[0]
+
+
+def model_inputs(
+    scorer: Scorer, packed: Sequence[PackedSequence], indices: list[int], device: torch.device
+) -> tuple[dict[str, Any], Tensor]:
+    """What the model is called with to read sequences, and a list of indices, all by one copy to the device."""
+    if not scorer.packed:  # one response per row: under causal attention padding on the right changes nothing
+        rows = right_pad([sequence.ids for sequence in packed], pad=0)[0]
+        return {"input_ids": send(rows, device), "use_cache": False}, send_lists([indices], device)[0]
+    ids = [token for sequence in packed for token in sequence.ids]
+    positions = [position for sequence in packed for position in sequence.positions]
+    layout: VarlenLayout | list[MaskedSequence]
+    if scorer.varlen:
+        # Of each sequence: the prompt's tokens, then those of each response but the last.
+        plan = plan_segments([(s.predicting[0][0] + 1, *(len(p) - 1 for p in s.predicting)) for s in packed])
+        lists = send_lists([indices, ids, positions, *plan], device)
+        longest = (max(np.diff(starts).tolist()) for starts in plan[1:])
+        layout = VarlenLayout(lists[3], lists[4].int(), lists[5].int(), *longest)
+    else:
+        lists = send_lists([indices, ids, positions, *(s.segment_ids for s in packed)], device)
+        masks = (attention_mask(s.segment_ids, on_device) for s, on_device in zip(packed, lists[3:], strict=True))
+        layout = [MaskedSequence(len(s.ids), mask) for s, mask in zip(packed, masks, strict=True)]
+    return packed_inputs(lists[1], lists[2], layout), lists[0]
+
+
+def pack_responses(prompt: Tokens, responses: Sequence[Tokens]) -> PackedSequence:
+    """Put responses behind their prompt."""
+    packed = PackedSequence(list(prompt), list(range(len(prompt))), [0] * len(prompt), [])
+    for number, response in enumerate(responses, start=1):
+        start, length = len(packed.ids), len(response) - 1
+        packed.ids.extend(response[:-1])
+        packed.positions.extend(range(len(prompt), len(prompt) + length))
+        packed.segment_ids.extend([number] * length)
+        packed.predicting.append([len(prompt) - 1, *range(start, start + length)])
+    return packed
+
+
+def attention_mask(segment_ids: list[int], ids: Tensor) -> Tensor | None:
+    """What each token of a sequence attends to: the prompt, and the tokens before it in its own response.
+
+    Args:
+        segment_ids (list[int]): [length].
+        ids (Tensor): The same on the model's device.
+
+    Returns:
+        Tensor | None: bool [1, 1, length, length]; None for at most one response, where that is all tokens before.
+    """
+    if max(segment_ids) < 2:
+        return None
+    return ((ids[:, None] == ids) | (ids == 0)).tril()[None, None]
+
+
+def plan_packing(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[int]]:
+    """Which responses share a sequence behind their prompt.
+
+    The operations of attention grow with the square of a sequence's length; those that sharing saves grow with the
+    prompt's length. With hidden size h, n responses of R tokens behind a prompt of P tokens cost about n²R²·4h more
+    operations per layer and (n − 1)·P·24h² fewer. So sharing pays for up to n = 6hP/R² responses. Variable-length
+    attention does not compute what a mask hides, so all share their prompt.
+
+    Returns:
+        list[list[int]]: Indices of the responses of each sequence.
+    """
+    if not scorer.packed:
+        return [[i] for i in range(len(responses))]
+    same_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        same_prompt.setdefault(tuple(prompt), []).append(i)
+    hidden, plan = text_config(scorer.model).hidden_size, []
+    if scorer.varlen:
+        return list(same_prompt.values())
+    for prompt, members in same_prompt.items():
+        longest = max(len(responses[i]) for i in members)
+        most = max(1, min(6 * hidden * len(prompt) // longest**2, (MAX_SEQUENCE - len(prompt)) // longest))
+        plan += [members[start : start + most] for start in range(0, len(members), most)]
+    return plan
+
+
+def tokens_read(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> int:
+    """How many tokens pass through the model when `response_logprobs` reads these."""
+    plan = plan_packing(scorer, prompts, responses)
+    return sum(len(prompts[group[0]]) + sum(len(responses[i]) - 1 for i in group) for group in plan)

@@ -1,0 +1,64 @@
+"""The plan of a run: all its jobs, written when Snakemake starts and compared with the files by `status`."""
+
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json, write_json
+
+KEYS = {"root", "methods", "seeds", "rounds", "steps", "judgments", "jobs"}
+PLAN_FILE = "plan.json"  # among an experiment's logs, as it is part of no result
+
+
+def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
+    """Write the runs of an experiment and every job of Snakemake's graph, finished ones too.
+
+    Of a job, `output` is the file that its program writes last, and `temporary` is whether Snakemake deletes it. The
+    modification time of the plan is the start of the run: a job that is `to_do` is done once its output is newer.
+
+    Args:
+        path: Where the plan goes.
+        experiment: The runs.
+        dag: Snakemake's graph of jobs.
+
+    Returns:
+        The logs of all jobs.
+    """
+    first = experiment.comparison("")
+    jobs = [
+        {
+            "stage": job.rule.name,
+            "output": str(job.output.get("cost", job.output[-1])),
+            "temporary": any(file.flags.get("temp", False) for file in job.output),
+            "log": str(job.log[0]),
+            "to_do": dag.needrun(job),
+        }
+        for job in dag.jobs
+        if job.output and job.log
+    ]
+    write_json(
+        path,
+        {
+            "root": str(experiment.root),
+            "methods": experiment.methods,
+            "seeds": experiment.seeds,
+            "rounds": experiment.rounds,
+            "steps": experiment.steps,
+            "judgments": f"evaluation/temperature-{float(first.temperature)}/against-{first.opponent}.jsonl",
+            "jobs": jobs,
+        },
+    )
+    return {job["log"] for job in jobs}
+
+
+def read_plan(path: Path) -> tuple[dict, float]:
+    """Read a plan and the start of its run, in seconds since the epoch by the clock of the file system.
+
+    Raises:
+        InputError: There is no plan, or another version of the project has written it.
+    """
+    plan = read_json(path)
+    if missing := KEYS - plan.keys():
+        raise InputError(f"{path}: no {min(missing)}, as another version has written it; start Snakemake again")
+    return plan, Path(path).stat().st_mtime

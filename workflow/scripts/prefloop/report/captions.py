@@ -1,0 +1,51 @@
+"""Captions: what is plotted, what the bands or bars are, and what can be concluded."""
+
+import re
+from pathlib import Path
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.files import atomic_write
+
+SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<]|(?<=])[(\[]")  # of a link, only what makes it one
+
+
+def caption(plotted: str, intervals: str = "", conclusion: str = "") -> str:
+    """A caption of up to three sentences; empty ones are left out."""
+    return " ".join(filter(None, (plotted, intervals, conclusion)))
+
+
+def interval_sentence(experiment: Experiment, marks: str) -> str:
+    """What the `marks` (bands, bars, brackets) are, and whether they cover the variation between runs."""
+    seeds = len(experiment.seeds)
+    sentence = f"{marks.capitalize()} are 95 % bootstrap CIs over prompts{' and seeds' * (seeds > 1)}"
+    if seeds >= 5:
+        return f"{sentence}."
+    return f"{sentence}; {count_of(seeds, 'seed')} cannot cover the variation between runs{' well' * (seeds > 2)}."
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def write_caption(path: Path, text: str) -> None:
+    """Write text as reStructuredText that is also Markdown."""
+    with atomic_write(path) as partial:
+        partial.write_text(escaped(text) + "\n", encoding="utf-8")
+
+
+def read_caption(path: Path) -> str:
+    """A caption or list of facts as Markdown without markup, whoever wrote the file."""
+    lines = [line.rstrip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return "\n".join(bullet + escaped(text) for bullet, text in map(split_line, lines)).strip()
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """The bullet, if there is one, and the text of a line of a caption file."""
+    bullet = "* " if line.startswith("* ") else ""
+    return bullet, re.sub(r"\\(.)", r"\1", line.removeprefix(bullet))
+
+
+def escaped(text: str) -> str:
+    """Text without markup in reStructuredText and Markdown."""
+    return SPECIAL_CHARACTERS.sub(r"\\\g<0>", text)

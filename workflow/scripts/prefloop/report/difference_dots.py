@@ -1,0 +1,53 @@
+"""Differences of every method from the baseline, as points with bars."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prefloop.config.experiment import Experiment
+from prefloop.evaluation.comparisons import others_of
+from prefloop.report.plotting import legend_above, line_style
+from prefloop.report.significance import named_baseline_clause
+from prefloop.report.win_rates import MEASURES, axis_label
+
+
+def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
+    """Draw one panel per measure; filled points are significant, small lines are single seeds.
+
+    Args:
+        experiment: The runs.
+        data: As `comparisons.differences` returns it.
+    """
+    methods, measures = others_of(experiment), data["measure"].unique()
+    size = (1.2 + 2.2 * len(measures), 1.3 + 0.26 * len(methods))
+    figure, panels = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for height, method in enumerate(methods):
+            own = data[(data["measure"] == measure) & (data["method"] == method)]
+            row = own[own["seed"].isna()].iloc[0]
+            style = line_style(experiment.methods.index(method))
+            axes.hlines(height, row["low"], row["high"], color=style["color"], linewidth=1.4)
+            fill = style["color"] if row["significant"] else "white"
+            axes.plot(row["difference"], height, marker=style["marker"], color=style["color"], markerfacecolor=fill)
+            seeds = own.loc[own["seed"].notna(), "difference"]
+            axes.plot(seeds, np.full(len(seeds), height + 0.3), "|", color="0.45", markersize=5)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.set_xlabel(f"{axis_label(measure, experiment.opponents[0])},\nmethod − {experiment.baseline}")
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid(axis="y", visible=False)
+    panels[0][0].set_yticks(range(len(methods)), methods)
+    panels[0][0].set_ylim(len(methods) - 0.4, -0.6)
+    for fill, label in {"black": "significant", "white": "not significant"}.items():
+        panels[0][0].plot([], [], "o-", color="black", markerfacecolor=fill, label=label)
+    if len(experiment.seeds) > 1:
+        panels[0][0].plot([], [], "|", color="0.45", label="one seed")
+    legend_above(figure, panels[0][0])
+    return figure
+
+
+def difference_clause(data: pd.DataFrame, measure: str) -> str:
+    """Which methods do not differ significantly from the baseline in one measure."""
+    means = data[(data["measure"] == measure) & data["seed"].isna()]
+    equal = means.loc[~means["significant"].astype(bool), "method"].tolist()
+    return named_baseline_clause(means["baseline"].iloc[0], equal, MEASURES[measure])

@@ -1,0 +1,37 @@
+"""Names of feedbacks in captions and pages."""
+
+import json
+
+from prefloop.config.experiment import Experiment
+
+
+def feedback_label(identity: str) -> str:
+    """The name of a feedback in captions, such as `the reward model a/b`, from its `feedback_identity`."""
+    if not identity:
+        return "the evaluator"
+    feedback = json.loads(identity)
+    kind, name = feedback["kind"], feedback["name"]
+    if kind == "dataset":
+        return "the data set's own preference"
+    if kind == "judge":
+        return f"the judge {name} with {feedback['template']}"
+    return f"the {kind.replace('_', ' ')} {name}" if name else f"the feedback {kind}"
+
+
+def training_feedback_labels(experiment: Experiment) -> list[str]:
+    """The label of every feedback that trained a method, once each."""
+    return [
+        feedback_label(identity)
+        for identity in {digest(identity): identity for identity in experiment.trained_by}.values()
+    ]
+
+
+def trained_by_evaluator(experiment: Experiment) -> list[str]:
+    """The methods whose training feedback is the evaluator."""
+    feedbacks = zip(experiment.methods, experiment.trained_by, strict=False)
+    return [method for method, feedback in feedbacks if digest(feedback) == digest(experiment.evaluator)]
+
+
+def digest(identity: str) -> str:
+    """The digest by which feedbacks are compared; empty for an unknown one."""
+    return json.loads(identity)["digest"] if identity else ""

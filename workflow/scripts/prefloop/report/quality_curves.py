@@ -1,0 +1,52 @@
+"""Reward and win rate against cumulative cost."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from prefloop.config.experiment import Experiment
+from prefloop.evaluation.results import interval_by_round, spent
+from prefloop.report.plotting import legend_above, line_style
+from prefloop.report.win_rates import MAX_BANDS, axis_label
+
+COST_LABELS = {"flops": "FLOPs", "generated_tokens": "generated tokens"}
+
+
+def quality_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    """Mean and CI of each measure by method and round, with the cumulative cost of alignment."""
+    data = pd.concat([interval_by_round(table, name).assign(measure=name) for name in measures])
+    return data.merge(spent(experiment), on=["method", "round"])
+
+
+def draw_quality(experiment: Experiment, data: pd.DataFrame) -> Figure:
+    """Draw a row of panels per measure, and a column per cost; a cost that is always 0 is left out."""
+    measures = data["measure"].unique()
+    costs = {cost: label for cost, label in COST_LABELS.items() if data[cost].max() > 0}
+    crowded = len(experiment.methods) > MAX_BANDS
+    figure, panels = plt.subplots(
+        len(measures),
+        len(costs),
+        figsize=(0.5 + 3.25 * len(costs), (3.4 if crowded else 2.4) * len(measures)),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, measure in enumerate(measures):
+        panels[row][0].set_ylabel(axis_label(measure, experiment.opponents[0]))
+        for axes, (cost, label) in zip(panels[row], costs.items(), strict=True):
+            for index, method in enumerate(experiment.methods):
+                part = data[(data["measure"] == measure) & (data["method"] == method)].sort_values("round")
+                style = line_style(index)
+                axes.plot(part[cost], part["mean"], label=method, markersize=4, **style)
+                if not crowded:
+                    band = {"alpha": 0.15, "color": style["color"], "linewidth": 0}
+                    axes.fill_between(part[cost], part["low"], part["high"], **band)
+            if measure == "win":
+                axes.axhline(0.5, color="0.4", linewidth=0.8)
+                axes.set_xlabel(label)
+                axes.xaxis.set_major_locator(MaxNLocator(5))
+                axes.xaxis.set_major_formatter(EngFormatter())
+    legend_above(figure, panels[0][0])
+    return figure

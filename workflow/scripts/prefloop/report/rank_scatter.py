@@ -1,0 +1,88 @@
+"""Scatter plots of pairs with Spearman's ρ."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.errors import InputError
+from prefloop.core.seeds import rng_for
+from prefloop.data.round_pairs import scan_pairs
+from prefloop.evaluation.correlations import Resampled, partial
+from prefloop.methods.pair_metrics import pfp, reward_gap
+from prefloop.report.plotting import COLORS
+
+LENGTH_LABEL = "length difference\nchosen − rejected (tokens)"
+
+
+def draw_scatter(
+    data: pd.DataFrame,
+    x_labels: Mapping[str, str],
+    y: tuple[str, str],
+    rho: Mapping[str, Resampled],
+    width: float,
+    **style: Any,
+) -> Figure:
+    """Draw one panel per quantity on the x axis.
+
+    Args:
+        data: One row per point.
+        x_labels: By column of `data`, in the order of panels.
+        y: Column and label of the y axis.
+        rho: By column, its Spearman's ρ with y, shown in the panel's title.
+        width: Of the figure, inches.
+        style: Of the points.
+    """
+    figure, panels = plt.subplots(
+        1, len(x_labels), figsize=(width, 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (name, label) in zip(panels[0], x_labels.items(), strict=True):
+        axes.scatter(data[name], data[y[0]], color=COLORS[0], linewidths=0, **style)
+        axes.set_title(f"ρ {rho[name]}", fontsize=9)
+        axes.set_xlabel(label)
+    panels[0][0].set_ylabel(y[1])
+    return figure
+
+
+def annotated_pairs(experiment: Experiment) -> pd.DataFrame:
+    """Every ordered pair of annotated responses, with its PFP, reward gap and length difference."""
+    tables = []
+    for keys, folder in experiment.step_folders():
+        pairs = scan_pairs([folder / "pfp.jsonl"])
+        columns = pairs.columns
+        values = {
+            "prompt_id": pairs.prompt_ids,
+            "pfp": pfp(columns, rng_for(0)),
+            "reward_gap": reward_gap(columns),
+            "length_difference": columns["n_chosen"] - columns["n_rejected"],
+        }
+        tables.append(pd.DataFrame(keys | values))
+    return pd.concat(tables, ignore_index=True)
+
+
+def run_of_file(experiment: Experiment, path: Path) -> dict:
+    """The method, seed and round in whose folder a file is."""
+    for keys, folder in experiment.folders():
+        if folder.resolve() == path.resolve().parent:
+            return keys
+    raise InputError(f"{path}: not in the folder of a round of {experiment.root}'s methods and seeds")
+
+
+def partial_correlation(xy: Resampled, xz: Resampled, yz: Resampled) -> Resampled:
+    """Correlation of x and y given z, of the rows and of every resample."""
+    estimate = partial(*(np.array(part.estimate) for part in (xy, xz, yz)))
+    return Resampled(float(estimate), partial(*(part.resamples for part in (xy, xz, yz))))
+
+
+def stronger_of(first: Resampled, second: Resampled) -> int:
+    """1 or −1 if |ρ| of the first is significantly larger or smaller than that of the second, else 0."""
+    difference = Resampled(
+        abs(first.estimate) - abs(second.estimate), np.abs(first.resamples) - np.abs(second.resamples)
+    )
+    _, low, high = difference.interval
+    return int(low > 0) - int(high < 0)

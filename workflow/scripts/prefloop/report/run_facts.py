@@ -1,0 +1,64 @@
+"""Facts of a run that its figures and tables share, stated once per page."""
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.truncation import many_truncated
+from prefloop.evaluation.results import spent, truncated_generations
+from prefloop.report.captions import count_of
+from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator
+
+
+def run_facts(experiment: Experiment, prompts: int) -> list[str]:
+    """Size, evaluator, cost and limits of an experiment, as sentences.
+
+    Args:
+        experiment: The runs.
+        prompts: Number of eval prompts.
+    """
+    sizes = [(len(experiment.seeds), "seed"), (experiment.rounds, "round"), (experiment.steps, "step")]
+    seeds, rounds, steps = (count_of(count, noun) for count, noun in sizes)
+    return [
+        f"{seeds} per method, {rounds} of {steps}, {count_of(prompts, 'eval prompt')}.",
+        *evaluator_facts(experiment),
+        f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
+        *truncation_facts(experiment),
+        *seed_facts(experiment),
+    ]
+
+
+def evaluator_facts(experiment: Experiment) -> list[str]:
+    """The evaluator, and a warning if it also trained methods."""
+    facts = [f"Evaluator: {feedback_label(experiment.evaluator)}."]
+    trained = trained_by_evaluator(experiment)
+    if len(trained) == len(experiment.methods):
+        facts.append("The evaluator also trained the policies: its numbers show what was optimized, not quality.")
+    elif trained:
+        facts.append(
+            f"The evaluator also trained {', '.join(trained)}: for these its numbers show what was optimized, and the "
+            "comparison with the other methods is not fair."
+        )
+    return facts
+
+
+def cost_per_run(experiment: Experiment) -> str:
+    """Mean cost of a run of each method, in TFLOPs."""
+    ends = spent(experiment)
+    flops = ends[ends["round"] == experiment.rounds].set_index("method")["flops"].to_dict()
+    return ", ".join(f"{method} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
+
+
+def truncation_facts(experiment: Experiment) -> list[str]:
+    """A warning if many responses that a method was trained on are truncated."""
+    counts = truncated_generations(experiment)
+    shares = [f"{count[0] / count[1]:.0%} of {method}" for method, count in counts.items() if many_truncated(*count)]
+    if not shares:
+        return []
+    return [f"Responses truncated at generation.max_new_tokens, so that training saw no end: {', '.join(shares)}."]
+
+
+def seed_facts(experiment: Experiment) -> list[str]:
+    """A warning if there are few seeds."""
+    if len(experiment.seeds) < 3:
+        return ["With fewer than three seeds, differences between methods are not evidence that one is better."]
+    if len(experiment.seeds) < 5:
+        return ["With three or four seeds, 95 % CIs cover the true value in 75 to 85 % of cases if runs differ."]
+    return []

@@ -1,0 +1,53 @@
+"""Labels of measures and opponents, win rates with CIs, and their curves."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.inference import mean_interval
+
+MAX_BANDS = 6  # curves whose bands can be distinguished
+OPPONENTS = {"initial": "the initial policy", "chosen": "the chosen responses"}
+# Columns of judgments, in the order of panels. A method may be trained by another feedback than the config's.
+MEASURES = {"feedback": "mean reward (config's feedback)", "reward": "mean reward (evaluator)", "win": "win rate"}
+
+
+def measures_of(rows: pd.DataFrame) -> list[str]:
+    """The keys of MEASURES in judgments: win, and the rewards with a value; a judge gives none."""
+    return [name for name in MEASURES if name == "win" or rows[name].notna().any()]
+
+
+def axis_label(measure: str, opponent: str) -> str:
+    """The label of a measure on an axis, in two lines."""
+    against = f"win rate against\n{opponent_label(opponent)}"
+    return against if measure == "win" else MEASURES[measure].replace(" (", "\n(")
+
+
+def opponent_label(opponent: str) -> str:
+    """The label of an opponent; a method has its own name."""
+    return OPPONENTS.get(opponent, opponent)
+
+
+def win_rates(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Win rates with 95 % CIs, one row per group of judgments, in the order in which groups first appear.
+
+    A tie is half a win and an invalid judgment does not count. Intervals are bootstrapped over prompts, and over seeds
+    if there are several; in a group every seed has at most one judgment per prompt.
+
+    Returns:
+        Columns `keys`, win_rate, low, high.
+    """
+    table = []
+    for group, part in rows.groupby(keys, sort=False):
+        rate = mean_interval(arrays({"": part}, "win")[""])
+        table.append((*group, *rate))
+    return pd.DataFrame(table, columns=[*keys, "win_rate", "low", "high"])
+
+
+def draw_rates(axes: Axes, part: pd.DataFrame, x: str, label: str, style: dict[str, Any], band: bool) -> None:
+    """Draw the win rates of `part` over its column `x` as a line, with their intervals as a band if there is room."""
+    axes.plot(part[x], part["win_rate"], label=label, markersize=4, **style)
+    if band:
+        axes.fill_between(part[x], part["low"], part["high"], alpha=0.15, color=style["color"], linewidth=0)

@@ -1,0 +1,1 @@
+"""Training loops: preference losses, supervised fine-tuning, reward models."""

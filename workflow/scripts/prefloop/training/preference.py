@@ -1,0 +1,248 @@
+"""Preference training: any loss with any β rule, on pairs that carry the reference's log-probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefloop.config.training_settings import TrainConfig
+from prefloop.core.jsonl import read_rows
+from prefloop.core.registry import lookup
+from prefloop.methods.beta_rules import BETAS
+from prefloop.methods.losses import compute_losses, loss_parameters, loss_terms
+from prefloop.models.batching import send, send_lists
+from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, prompt_ids
+from prefloop.models.distributed import gather_rows
+from prefloop.models.positions import check_positions, check_vocabulary
+from prefloop.models.response_logprobs import Scorer, response_logprobs, tokens_read
+from prefloop.training.loop import Batch, Metrics
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+STATISTICS = ("margin", "logp_chosen", "logp_rejected", "logp_ref_chosen", "logp_ref_rejected")
+SIDES = ("chosen", "rejected")
+TOKENS = ("token_ids_chosen", "token_ids_rejected", "token_ids_explored")
+PAIR_COLUMNS = ["messages", "token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]
+PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # of pairs.jsonl
+
+
+@dataclass
+class TokenizedPair:
+    """One preference pair as token ids, with everything that does not change while the policy trains."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    logp_ref_chosen: float
+    """The reference's log-probability of the chosen response, in nats."""
+    logp_ref_rejected: float
+    reward_chosen: float = 0.0
+    reward_rejected: float = 0.0
+    explored: list[int] | None = None
+    """A response to the prompt that the reference sampled, for xpo."""
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """What a forward pass reads behind the prompt."""
+        responses = [self.chosen, self.rejected]
+        if self.explored is not None and self.explored not in responses:
+            responses.append(self.explored)
+        return responses
+
+
+def pair_from_row(
+    row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: str, chat: ChatFormat = DEFAULT_FORMAT
+) -> TokenizedPair:
+    """A row of pairs.jsonl as the loss needs it."""
+    return TokenizedPair(
+        prompt=prompt_ids(tokenizer, row["messages"], chat),
+        chosen=row["token_ids_chosen"],
+        rejected=row["token_ids_rejected"],
+        logp_ref_chosen=row["logp_ref_chosen"],
+        logp_ref_rejected=row["logp_ref_rejected"],
+        reward_chosen=row["reward_chosen"],
+        reward_rejected=row["reward_rejected"],
+        explored=row.get("token_ids_explored") if "logp_explored" in loss_parameters(loss) else None,
+    )
+
+
+def tokenize_pairs(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: str, model: Path, chat: ChatFormat = DEFAULT_FORMAT
+) -> list[TokenizedPair]:
+    """All rows of a pairs.jsonl as the loss needs them.
+
+    Raises:
+        InputError: A row lacks a column, or the model of the manifest `model` has too few positions or tokens for one.
+    """
+    rows = read_rows(path, PAIR_COLUMNS)
+    check_vocabulary(model, rows, TOKENS, path)
+    pairs = [pair_from_row(row, tokenizer, loss, chat) for row in rows]
+    check_positions(model, max(len(pair.prompt) + max(map(len, pair.responses)) for pair in pairs))
+    return pairs
+
+
+class PreferenceObjective:
+    """The mean preference loss of a global batch, or of the pairs in it that the β rule keeps.
+
+    No reference model is held: its log-probabilities come with the pairs. Rounds count from 1.
+
+    Raises:
+        SettingError: There is no such loss or β rule, or the rule cannot have these constants.
+    """
+
+    stage, unit = "train", "pair"
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        pairs: Sequence[TokenizedPair],
+        settings: TrainConfig,
+        accelerator: "Accelerator",
+        round_index: int = 1,
+    ) -> None:
+        self.scorer, self.pairs, self.settings, self.accelerator = scorer, pairs, settings, accelerator
+        self.rule = lookup(BETAS, settings.beta_rule, "beta_rule")(settings, round_index)
+        self.reads_explored = "logp_explored" in loss_parameters(settings.loss)
+        self.tokens_of_pair = [tokens_read(scorer, [p.prompt] * len(p.responses), p.responses) for p in pairs]
+        # Of the current step, from `begin_step` on:
+        self.beta = self.rule.beta
+        self.weights: dict[int, float] = {}
+        self.passes = 1
+        self.kept_terms: dict[str, Tensor] | None = None  # with their graph, so that the loss needs no second pass
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def tokens(self, indices: list[int]) -> int:
+        """Tokens of the pairs' prompts and responses; without packing, of as many rows as responses."""
+        if self.scorer.packed:
+            return sum(self.tokens_of_pair[i] for i in indices)
+        rows = [len(self.pairs[i].prompt) + len(r) - 1 for i in indices for r in self.pairs[i].responses]
+        return len(rows) * max(rows)
+
+    def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
+        """Ask the β rule for β and for the pairs that count; a rule that reads margins needs a forward pass."""
+        margins = self.precompute_margins(batch) if self.rule.reads_batch else None
+        self.beta, kept = self.rule.weigh(margins, epoch=batch.epoch, rng=rng)
+        if kept is None:
+            self.weights = dict.fromkeys(batch.indices, 1 / len(batch.indices))
+        else:
+            self.weights = dict.fromkeys(batch.indices, 0.0) | {batch.indices[i]: 1 / len(kept) for i in kept}
+        return self.weights
+
+    def precompute_margins(self, batch: Batch) -> np.ndarray:
+        """The margins of the global batch before its loss, [pairs], nats.
+
+        A single micro-batch keeps its graph for the loss. Several would need the memory of all their graphs, so they
+        pass through the model a second time.
+        """
+        is_single = len(batch.micro_batches) == 1
+        with torch.set_grad_enabled(is_single):
+            computed = [self.terms_of(batch.inputs(micro_batch)) for micro_batch in batch.micro_batches]
+        self.kept_terms, self.passes = (computed[0], 1) if is_single else (None, 2)
+        margins = [t["margin"][: len(m), None] for t, m in zip(computed, batch.micro_batches, strict=True)]
+        return gather_rows(torch.cat(margins), self.accelerator)[:, 0].double().numpy()
+
+    def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [pairs] and STATISTICS [pairs]."""
+        computed = self.terms_of(micro_batch) if self.kept_terms is None else self.kept_terms
+        self.kept_terms = None
+        losses = compute_losses(self.settings.loss, computed, self.beta, self.settings)
+        return losses, {name: computed[name] for name in STATISTICS}
+
+    def terms_of(self, indices: list[int]) -> dict[str, Tensor]:
+        """What a loss may ask for (`losses.loss_terms`), and the log-probabilities, each [pairs]; one forward pass."""
+        pairs = [self.pairs[i] for i in indices]
+        responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        prompts = [pair.prompt for pair in pairs] * 2
+        device = self.accelerator.device
+        # Sent before the forward pass, so that nothing waits for its end.
+        explored = send_lists([add_explored(pairs, prompts, responses)], device) if self.reads_explored else None
+        known = known_columns(pairs, device)
+        logps = response_logprobs(self.scorer, prompts, responses)
+        logprobs = {"logp_chosen": logps[: len(pairs)], "logp_rejected": logps[len(pairs) : 2 * len(pairs)]}
+        logp_explored = None if explored is None else logps[explored[0]]
+        references = {f"logp_ref_{side}": known[f"logp_ref_{side}"] for side in SIDES}
+        return loss_terms(**logprobs, **known, logp_explored=logp_explored) | logprobs | references
+
+    def end_step(self, batch: Batch, values: dict[str, Tensor]) -> Metrics:
+        """Update the β rule with the margins and return the step's metrics."""
+        self.rule.observe(values["margin"].double().numpy())
+        loss = (torch.tensor([self.weights[i] for i in batch.indices]) * values["loss"]).sum().item()
+        work = {"tokens": sum(self.tokens_of_pair[i] for i in batch.indices), "passes": self.passes}
+        return {"loss": loss} | step_metrics(values, self.beta) | self.rule.log() | work
+
+    def state_dict(self) -> dict[str, Any]:
+        """The β rule's state."""
+        return self.rule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a β rule's state.
+
+        Raises:
+            InputError: It is another rule's.
+        """
+        self.rule.load_state_dict(state)
+
+
+def known_columns(pairs: Sequence[TokenizedPair], device: torch.device) -> dict[str, Tensor]:
+    """What `losses.loss_terms` takes except the policy's log-probabilities: each [pairs], float32, by one copy."""
+    rows = {
+        "logp_ref_chosen": [pair.logp_ref_chosen for pair in pairs],
+        "logp_ref_rejected": [pair.logp_ref_rejected for pair in pairs],
+        "n_chosen": [len(pair.chosen) for pair in pairs],
+        "n_rejected": [len(pair.rejected) for pair in pairs],
+        "reward_chosen": [pair.reward_chosen for pair in pairs],
+        "reward_rejected": [pair.reward_rejected for pair in pairs],
+    }
+    columns = send(torch.tensor(list(rows.values()), dtype=torch.float32), device)
+    return dict(zip(rows, columns, strict=True))
+
+
+def add_explored(pairs: Sequence[TokenizedPair], prompts: list[list[int]], responses: list[list[int]]) -> list[int]:
+    """Index of each pair's explored response among `responses`, which are all chosen ones, then all rejected ones.
+
+    If it is none of the pair's own two, it is appended to `responses`, and its prompt to `prompts`.
+    """
+    indices = []
+    for i, pair in enumerate(pairs):
+        assert pair.explored is not None, "the loss needs an explored response"
+        own = {tuple(pair.chosen): i, tuple(pair.rejected): len(pairs) + i}
+        index = own.get(tuple(pair.explored))
+        if index is None:
+            index = len(responses)
+            responses.append(pair.explored)
+            prompts.append(pair.prompt)
+        indices.append(index)
+    return indices
+
+
+def step_metrics(values: dict[str, Tensor], beta: float) -> Metrics:
+    """Metrics of a step from STATISTICS of its global batch, each [pairs], and from its β."""
+    margins = values["margin"]
+    implicit_rewards = {side: beta * (values[f"logp_{side}"] - values[f"logp_ref_{side}"]) for side in SIDES}
+    positive = (margins > 0).float().mean().item()
+    p10, median, p90 = np.quantile(margins.numpy(), [0.1, 0.5, 0.9]).tolist()
+    return {
+        "rewards/chosen": implicit_rewards["chosen"].mean().item(),
+        "rewards/rejected": implicit_rewards["rejected"].mean().item(),
+        "rewards/margins": (beta * margins).mean().item(),
+        "rewards/accuracies": positive,
+        "logps/chosen": values["logp_chosen"].mean().item(),
+        "logps/rejected": values["logp_rejected"].mean().item(),
+        "margins/mean": margins.mean().item(),
+        "margins/sd": margins.std().item() if len(margins) > 1 else 0.0,
+        "margins/min": margins.min().item(),
+        "margins/p10": p10,
+        "margins/median": median,
+        "margins/p90": p90,
+        "margins/max": margins.max().item(),
+        "margins/positive": positive,
+        "beta": beta,
+    }

@@ -1,0 +1,202 @@
+"""What every training program does before and after its loop."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prefloop.config.training_settings import OptimizerConfig
+from prefloop.core.costs import CostMeter
+from prefloop.core.csv_files import write_cells
+from prefloop.core.errors import InputError
+from prefloop.core.files import write_tensors
+from prefloop.core.jsonl import write_rows
+from prefloop.models.devices import default_device, resolve_dtype
+from prefloop.models.distributed import checkpoint_activations, communication, is_read_here, wrap_model
+from prefloop.models.manifests import parameter_count
+from prefloop.models.options import RuntimeConfig
+from prefloop.models.policies import Provenance, policy_content, trained_weights
+from prefloop.training.checkpoint import TrainingCheckpoint
+from prefloop.training.loop import Metrics, Objective, optimize
+from prefloop.training.tracking import Tracking, check_trackers, start_trackers
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+NOT_LOGGED = ("seconds", "passes")  # metrics that differ between equal runs, or by the number of processes
+
+
+@dataclass
+class TrainingFiles:
+    """What a training writes in addition to the model."""
+
+    metrics: Path
+    """Where training.jsonl goes, one row per optimizer step."""
+    speed: Path
+    """Where seconds and tokens per second of each step go, as CSV: they differ between equal runs."""
+    cost: Path
+    """Where the cost goes."""
+
+
+class TrainingJob(NamedTuple):
+    """What is trained, as the log, the cost and the saved state need to know it."""
+
+    stage: str
+    """The program's name."""
+    model: Path
+    """Manifest of the model to train."""
+    partial: Path
+    """Folder of the state from which an interrupted training continues."""
+    fingerprint: str
+    """What a saved state must have been made from (`checkpoint.fingerprint`)."""
+    seed: int
+    """torch's, before the model is loaded; new adapters are drawn from it."""
+    threads: int
+    """CPU threads of each process."""
+    columns: dict[str, int] = {}  # noqa: RUF012 - never changed
+    """Added to every row of training.jsonl."""
+
+
+@dataclass
+class TrainingRun:
+    """One training as one of its processes sees it; made by `training_run`."""
+
+    settings: OptimizerConfig
+    runtime: RuntimeConfig
+    tracking: Tracking
+    meter: CostMeter
+    accelerator: "Accelerator"
+    dtype: torch.dtype
+    """Of the forward and backward pass, and of frozen weights."""
+    checkpoint: TrainingCheckpoint
+    steps: list[Metrics] = field(default_factory=list)
+    """Metrics of all steps, after `optimize`."""
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether this process has to load the weights of the model that it gives to `prepare`."""
+        return is_read_here(self.runtime.sharding, self.accelerator)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model to call in training: on this process's device, in shards if so configured."""
+        if self.runtime.gradient_checkpointing:
+            checkpoint_activations(model)
+        return wrap_model(model, self.runtime.sharding, self.accelerator, self.dtype)
+
+    def optimize(
+        self, model: nn.Module, objective: Objective, seed: int, on_step: Callable[[Metrics], None] | None = None
+    ) -> list[Metrics]:
+        """Run the training loop (`loop.optimize`) and send metrics to the trackers; returns all steps' metrics."""
+        start_trackers(self.tracking, self.accelerator, self.checkpoint.steps)
+
+        def log(metrics: Metrics) -> None:
+            self.accelerator.log(metrics, step=metrics["step"])
+            if on_step is not None:
+                on_step(metrics)
+
+        self.steps = optimize(
+            model,
+            objective,
+            self.settings,
+            seed=seed,
+            accelerator=self.accelerator,
+            on_step=log,
+            checkpoint=self.checkpoint,
+        )
+        return self.steps
+
+    def write_policy(
+        self, path: Path, network: nn.Module, provenance: Provenance, beta_state: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Write the policy as it is now as a policy.pt; every process has to call this, the first one writes.
+
+        Returns:
+            dict[str, Tensor]: The `trained_weights`; empty ones in the other processes.
+        """
+        lora = self.settings.lora if self.settings.parameters == "lora" else None
+        weights = trained_weights(network, lora, self.accelerator.is_main_process)
+        if self.accelerator.is_main_process:
+            write_tensors(path, policy_content(network, weights, lora, provenance, beta_state))
+        return weights
+
+    def end_processes(self) -> bool:
+        """End the communication between processes; returns whether this is the first one, which writes the outputs."""
+        self.accelerator.end_training()
+        return self.accelerator.is_main_process
+
+
+@contextlib.contextmanager
+def training_run(
+    job: TrainingJob,
+    files: TrainingFiles,
+    settings: OptimizerConfig,
+    runtime: RuntimeConfig,
+    tracking: Tracking,
+) -> Iterator[TrainingRun]:
+    """Set up a training, and write its metrics and cost once the block has written the model.
+
+    The block loads the model, calls `prepare` and `optimize`, gathers the trained weights, and calls `end_processes`;
+    the first process then writes the model. The saved state is deleted last: if the block fails, the next attempt
+    continues from it.
+
+    Raises:
+        InputError: A tracker is missing, or there are more processes than GPUs.
+    """
+    check_trackers(tracking.trackers)
+    meter = CostMeter(job.stage, parameter_count(job.model), default_device())
+    dtype = resolve_dtype(settings.dtype, meter.device)
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    accelerator = start_accelerator(meter.device, tracking)
+    checkpoint = TrainingCheckpoint(
+        job.partial, job.fingerprint, runtime.save_every, accelerator, runtime.save_every_minutes
+    )
+    meter.resume(checkpoint.earlier_seconds, checkpoint.resumed)
+    run = TrainingRun(settings, runtime, tracking, meter, accelerator, dtype, checkpoint)
+    yield run
+    if accelerator.is_main_process:
+        meter.train(sum(step["tokens"] for step in run.steps))
+        meter.forward(sum((step.get("passes", 1) - 1) * step["tokens"] for step in run.steps))
+        write_steps(files.metrics, files.speed, run.steps, job.columns)
+        meter.write(files.cost)
+        checkpoint.remove()
+
+
+def start_accelerator(device: str, tracking: Tracking) -> "Accelerator":
+    """An Accelerator for this process, without autocast: the model computes in its weights' dtype.
+
+    Raises:
+        InputError: There are more processes than GPUs.
+    """
+    from accelerate import Accelerator
+
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by the launcher
+    if device == "cuda" and local_processes > torch.cuda.device_count():
+        raise InputError(
+            f"processes: {local_processes} on a machine whose job has {torch.cuda.device_count()} GPU(s); lower it, or "
+            "request more: --resources gpu=N --set-resources train:gpu=N, in a profile `gpu:`"
+        )
+    trackers = {"log_with": list(tracking.trackers), "project_dir": tracking.folder / tracking.run}
+    return Accelerator(
+        mixed_precision="no",
+        cpu=device == "cpu",
+        kwargs_handlers=communication(),  # type: ignore[arg-type]  # a list of its subclasses
+        **(trackers if tracking.trackers else {}),
+    )
+
+
+def first_to_last(steps: list[Metrics], name: str, digits: int = 4) -> str:
+    """How a metric changed: `0.6931 -> 0.4120`."""
+    return f"{steps[0][name]:.{digits}f} -> {steps[-1][name]:.{digits}f}"
+
+
+def write_steps(metrics: Path, speed: Path, steps: list[Metrics], columns: dict[str, int]) -> None:
+    """Write training.jsonl, one row per step, and the speed of each step as CSV."""
+    write_rows(metrics, (columns | {k: v for k, v in step.items() if k not in NOT_LOGGED} for step in steps))
+    rows = ([s["step"], s["tokens"], f"{s['seconds']:.3f}", f"{s['tokens'] / s['seconds']:.1f}"] for s in steps)
+    write_cells(speed, ["step", "tokens", "seconds", "tokens_per_second"], rows)

@@ -1,0 +1,72 @@
+"""Write the cost of every method until its mean reaches a target."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.errors import InputError
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import judgments
+from prefloop.evaluation.target_costs import target_costs
+from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.tables import TABLE_MEASURES, save_table
+
+COLUMNS = {  # label, unit and format
+    "flops": ("PFLOPs", 1e15, "{:.3g}"),
+    "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
+    "annotated_responses": ("annotated responses", 1, "{:,.0f}"),
+}
+
+
+def main(
+    *,
+    experiment: Annotated[Experiment, arg(name="")],
+    measure: Literal["feedback", "reward", "win"] = "reward",
+    target: float | None = None,
+    table: Path,
+) -> Summary:
+    """Write the cost at which each method's mean first reaches the target, linear between rounds.
+
+    Brackets are 95 % bootstrap CIs; "--", and an empty cell of the CSV, is not reached. `reached` is
+    the share of resamples that reach the target.
+
+    Args:
+        measure: Mean of what: reward by the config's feedback, reward by the evaluator, or win rate.
+        target: The mean to reach; if left out, halfway from the initial policy's to the best final one.
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    rows = judgments(experiment)
+    if not rows[measure].notna().any():
+        raise InputError(f"measure: no judgment has a {measure} (a judge gives no reward); choose another measure")
+    data, level = target_costs(rows, experiment, measure, target)
+    if np.isnan(level):
+        print(f"tabulate_cost_to_reach: no method's mean {measure} ends above the initial policy's, so no target")
+    shown = pd.DataFrame({f"{TABLE_MEASURES[measure]} of {level:.3g}": experiment.methods})
+    for column, (label, unit, form) in COLUMNS.items():
+        part = data[data["cost"] == column]
+        value, low, high = (cells(part[name] / unit, form) for name in ("value", "low", "high"))
+        shown[label] = [f"{a} [{b}, {c}]" for a, b, c in zip(value, low, high, strict=True)]
+    shown["reached"] = part["reached"].map("{:.2f}".format).to_numpy()
+    source = "a given target" if target is not None else "halfway from the initial policy's to the best final one"
+    if np.isnan(level):
+        source = "there is no target, as no method ends above the initial policy"
+    text = caption(
+        f"Cost until the mean {TABLE_MEASURES[measure]} first reaches {level:.3g} ({source}), linear between rounds, "
+        "and the share of resamples that reach it; -- is not reached.",
+        interval_sentence(experiment, "brackets"),
+    )
+    save_table(table, data, shown, text)
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+def cells(costs: pd.Series, form: str) -> list[str]:
+    """Finite costs in a format, and -- for others."""
+    return [form.format(cost) if np.isfinite(cost) else "--" for cost in costs]
+
+
+run(main)

@@ -1,0 +1,60 @@
+"""Write what every stage cost by method, as CSV and LaTeX."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import costs
+from prefloop.report.captions import caption
+from prefloop.report.tables import save_table
+
+ALIGNMENT = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
+STAGES = [*ALIGNMENT, "sample", "compare_samples", "measure_kl", "measure_gradients"]
+
+
+def main(
+    *,
+    experiment: Annotated[Experiment, arg(name="")],
+    shared: tuple[Path, ...] = (),
+    divergence: bool = False,
+    table: Path,
+) -> Summary:
+    """Write the costs: sums over rounds and steps, means over seeds.
+
+    Args:
+        shared: Costs of stages that methods share.
+        divergence: Whether divergences were measured.
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    rows = costs(experiment, shared, divergence)
+    amounts = ["tokens_in", "tokens_out", "flops", "seconds"]
+    data = (
+        rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
+    )
+    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *STAGES])}
+    data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
+    shown = pd.DataFrame(
+        {
+            "method": data["method"],
+            "stage": data["stage"],
+            "tokens read": data["tokens_in"].map("{:,.0f}".format),
+            "tokens generated": data["tokens_out"].map("{:,.0f}".format),
+            "TFLOPs": (data["flops"] / 1e12).map("{:,.1f}".format),
+            "seconds": data["seconds"].map("{:,.1f}".format),
+        }
+    )
+    text = caption(
+        "Tokens, FLOPs (2P per token forward and 6P per token trained, for P parameters) and wall seconds by method "
+        "and stage, as sums over rounds and steps and means over seeds; stages without a method of their own are "
+        "shared."
+    )
+    save_table(table, data, shown, text)
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+run(main)

@@ -1,0 +1,44 @@
+"""Write the judges' outcomes, position flips and preference for length."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import JUDGED, judges
+from prefloop.report.tables import save_table
+
+LABELS = {
+    "A": "A",
+    "B": "B",
+    "tie": "tie",
+    "invalid": "invalid",
+    "position_flip_rate": "flipped",
+    "first_position_share": "first won",
+    "longer_won": "longer won",
+}
+CAPTION = (
+    "Judgments by stage: pairs compared, outcomes (ties and invalid answers give no preference), the share of pairs "
+    "whose two orders named different winners, and the share of single answers for the response shown first. Without "
+    "a preference for length, the longer response wins half of the decided pairs."
+)
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
+    """Write one row for every stage in which a judge compared responses.
+
+    Args:
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    data = judges(experiment)
+    shown = data[[*JUDGED, "pairs", *LABELS]].rename(columns=LABELS)
+    rates = ["flipped", "first won", "longer won"]
+    shown[rates] = shown[rates].astype(float).map("{:.2f}".format)
+    save_table(table, data, shown, CAPTION)
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+run(main)

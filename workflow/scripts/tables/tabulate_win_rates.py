@@ -1,0 +1,39 @@
+"""Write wins, ties, losses and invalid judgments of every policy against every opponent at every temperature."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.results import comparisons
+from prefloop.evaluation.summaries import OUTCOME_NAMES, outcome_counts
+from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.tables import save_table, with_interval
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
+    """Write one row per opponent, temperature and policy; outcomes are counted over prompts and seeds.
+
+    A tie is half a win, an invalid judgment does not count. Brackets are 95 % bootstrap CIs.
+
+    Args:
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    data = outcome_counts(comparisons(experiment, experiment.comparisons))
+    shown = data[["opponent", "temperature", "method", "round", "checkpoint", "seeds", *OUTCOME_NAMES]].copy()
+    shown["checkpoint"] = shown["checkpoint"].map(lambda step: "--" if step < 0 else str(step))
+    shown["win rate"] = with_interval(data, "win_rate", data.index[data["best"]])
+    text = caption(
+        "Outcomes of each policy against each opponent by sampling temperature, round and checkpoint (-- is the end of "
+        "a round), and win rates, where a tie counts ½ and an invalid judgment does not count.",
+        interval_sentence(experiment, "brackets"),
+        "Bold is significantly better than all others of its round and checkpoint, with Bonferroni's correction.",
+    )
+    save_table(table, data, shown, text)
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+run(main)
