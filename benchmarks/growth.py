@@ -1,11 +1,11 @@
 """How a stage's time grows as one thing doubles: prompts, responses, length, clusters.
 
-    OMP_NUM_THREADS=2 python benchmarks/growth.py [--only generate perplexity]
+    OMP_NUM_THREADS=2 python benchmarks/growth.py [--only generate logprobs]
 
-Each quantity takes three or four values, doubled from one to the next, with all else as its function has it; the works
-of a quantity run in turn, three times after an untimed run. The slope is that of a straight line through the logarithms
-of value and median seconds: 1 where twice as much takes twice as long, 2 where it takes four times as long, 0 where it
-takes no longer. Models have SmolLM2-135M's shape and random weights; programs' start-up is not in it.
+Each quantity takes three or four values, each twice the one before; everything else has its function's defaults. The
+values of a quantity run in turn, three times after an untimed run. The slope is that of a straight line through the
+logarithms of value and median seconds: 1 if twice as much takes twice as long, 2 if it takes four times as long, 0 if
+it takes no longer. Models have SmolLM2-135M's shape and random weights. Start-up of programs is not included.
 """
 
 import argparse
@@ -17,67 +17,79 @@ import torch
 from measuring import SMOLLM2, conversations, in_turn, machine, new_model
 from scoring import ours as score
 
-from prefloop.bandit import Arms, Bandit, draw, scored, update
-from prefloop.batching import batches_by_length
-from prefloop.clusters import cluster
-from prefloop.metrics import METRICS
-from prefloop.models import add_adapter
-from prefloop.optimisation import start
-from prefloop.pairs import all_pairs, to_columns
-from prefloop.policies import Lora
-from prefloop.quick_decoding import quicken
-from prefloop.sampling import Decoding, Voice
-from prefloop.sampling import generate as sample
-from prefloop.tracking import Tracking
-from prefloop.training import Pair, Settings, train
+from prefloop.config.generation_settings import SamplingParams
+from prefloop.config.training_settings import TrainConfig
+from prefloop.data.clusters import cluster
+from prefloop.data.pairs import all_pairs, to_columns
+from prefloop.data.pfp_rows import pfp_row
+from prefloop.generation.decoding import WeightedModel
+from prefloop.generation.decoding import sample_responses as sample
+from prefloop.methods.bandit import Arms, BanditConfig, draw_prompts, score_arms, update_arms
+from prefloop.methods.pair_metrics import METRICS
+from prefloop.models.batching import batches_by_length
+from prefloop.models.cpu_decoding import optimize_for_cpu_decoding
+from prefloop.models.distributed import wrap_model
+from prefloop.models.loading import add_adapter
+from prefloop.models.options import Lora
+from prefloop.models.response_logprobs import prepare_scorer
+from prefloop.training.loop import optimize
+from prefloop.training.preference import PreferenceObjective, TokenizedPair
+from prefloop.training.run import start_accelerator
+from prefloop.training.tracking import Tracking
 
 PAD = SMOLLM2["pad_token_id"]
 Work = Callable[[], object]
 
 
 def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_length: float = 1) -> Work:
-    """Sampling in batches of 64, as workflow/scripts/generate.py; `length` tokens a response."""
-    model, asked = models()["writer"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
+    """Sampling in batches of 64, as workflow/scripts/generate.py; `length` tokens per response."""
+    model, asked = models()["sampling"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
     uniforms = np.random.default_rng(0).random((prompts, responses, length))
 
     def work() -> None:
         for batch in batches_by_length(list(map(len, asked)), max(1, 64 // responses)):
             drawn = torch.from_numpy(uniforms[batch].reshape(-1, length))
             inputs = [asked[i] for i in batch]
-            sample([Voice(model)], inputs, [responses] * len(batch), drawn, Decoding(), [PAD], PAD)
+            sample([WeightedModel(model)], inputs, [responses] * len(batch), drawn, SamplingParams(), [PAD], PAD)
 
     return work
 
 
-def perplexity(prompts: int = 4, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
-    """Log-probabilities in batches of 64; lengths in those of HH-RLHF's pairs."""
+def logprobs(prompts: int = 4, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
+    """Log-probabilities in batches of 64; lengths are factors of those of HH-RLHF's pairs."""
     asked = conversations(prompts, responses, prompt_length, length)
-    return lambda: score(models()["reader"], asked)
+    scorer = prepare_scorer(models()["scoring"])
+    return lambda: score(scorer, asked)
 
 
 def training(pairs: int = 4, length: float = 1, prompt_length: float = 1) -> Work:
     """DPO of rank-16 adapters in steps of four pairs."""
     asked = conversations(pairs, 2, prompt_length, length)
-    rows = [Pair(one.prompt, *one.responses, -100.0, -100.0) for one in asked]
-    settings = Settings(epochs=1, batch_size=4, micro_batch_size=4, dtype=str(DTYPE).removeprefix("torch."))
+    rows = [TokenizedPair(one.prompt, *one.responses, -100.0, -100.0) for one in asked]
+    settings = TrainConfig(epochs=1, batch_size=4, micro_batch_size=4, dtype=str(DTYPE).removeprefix("torch."))
 
     def work() -> None:
-        accelerator, _ = start(settings, "cpu", torch.get_num_threads(), 0, Tracking())
-        train(models()["adapter"], rows, settings, pad=PAD, seed=0, accelerator=accelerator, on_step=lambda _: None)
+        accelerator = start_accelerator("cpu", Tracking())
+        model = wrap_model(models()["adapter"], "none", accelerator, DTYPE)
+        objective = PreferenceObjective(prepare_scorer(model), rows, settings, accelerator)
+        optimize(model, objective, settings, seed=0, accelerator=accelerator)
 
     return work
 
 
-def choosing(prompts: int = 1000, responses: int = 4) -> Work:
+def select_pairs(prompts: int = 1000, responses: int = 4) -> Work:
     """All pairs of each prompt's responses and their preference perplexity."""
     rng = np.random.default_rng(0)
 
-    def row(prompt: int, number: int) -> dict:
+    def response(response_id: int) -> dict:
         values = {"reward": rng.normal(), "logp": -rng.gamma(20, 10), "logp_ref": -rng.gamma(20, 10), "n_tokens": 20}
-        return {"prompt_id": str(prompt), "cluster": 0, "response_id": number} | values
+        return {"response_id": response_id, "response": f"response {response_id}"} | values
 
-    groups = {str(i): [row(i, number) for number in range(responses)] for i in range(prompts)}
-    return lambda: METRICS["pfp"](to_columns(all_pairs(groups)[0]), np.random.default_rng(0))
+    rows = [
+        pfp_row({"prompt_id": str(i), "cluster": 0, "messages": []}, [response(number) for number in range(responses)])
+        for i in range(prompts)
+    ]
+    return lambda: METRICS["pfp"](to_columns(all_pairs(rows)[0]), np.random.default_rng(0))
 
 
 def bandit(prompts: int = 20_000, clusters: int = 250) -> Work:
@@ -87,8 +99,8 @@ def bandit(prompts: int = 20_000, clusters: int = 250) -> Work:
     centroids, times = np.zeros((clusters, 2)), np.zeros(prompts, dtype=int)
 
     def work() -> None:
-        arms = scored(update(Arms.fresh(clusters), labels, rewards, 1.0), centroids, Bandit())
-        draw(arms, labels, times, prompts // 20, np.random.default_rng(0), Bandit())
+        arms = score_arms(update_arms(Arms.fresh(clusters), labels, rewards, 1.0), centroids, BanditConfig())
+        draw_prompts(arms, labels, times, prompts // 20, np.random.default_rng(0), BanditConfig())
 
     return work
 
@@ -112,8 +124,8 @@ STAGES: dict[str, tuple[Callable[..., Work], dict[str, list]]] = {
             "prompt_length": [0.5, 1, 2, 4],
         },
     ),
-    "perplexity": (
-        perplexity,
+    "logprobs": (
+        logprobs,
         {
             "prompts": [2, 4, 8, 16],
             "responses": [2, 4, 8, 16],
@@ -122,20 +134,20 @@ STAGES: dict[str, tuple[Callable[..., Work], dict[str, list]]] = {
         },
     ),
     "train": (training, {"pairs": [4, 8, 16], "length": [0.5, 1, 2, 4], "prompt_length": [0.5, 1, 2, 4]}),
-    "pairs": (choosing, {"prompts": [1000, 2000, 4000, 8000], "responses": [2, 4, 8, 16]}),
-    "arms, allocate": (
+    "select_pairs": (select_pairs, {"prompts": [1000, 2000, 4000, 8000], "responses": [2, 4, 8, 16]}),
+    "update_arms, allocate": (
         bandit,
         {"prompts": [20_000, 40_000, 80_000, 160_000], "clusters": [125, 250, 500, 1000]},
     ),
-    "cluster": (clustering, {"prompts": [5_000, 10_000, 20_000, 40_000], "clusters": [50, 100, 200, 400]}),
+    "cluster_prompts": (clustering, {"prompts": [5_000, 10_000, 20_000, 40_000], "clusters": [50, 100, 200, 400]}),
 }
 
 
 def models() -> dict[str, torch.nn.Module]:
-    """Models to write with, to read with, and with adapters to train; made when they are first asked for."""
+    """Models for sampling, for scoring, and with adapters to train; made at the first call."""
     if not LOADED:
-        quicken(writer := new_model(DTYPE, attn_implementation="eager"))
-        LOADED["writer"], LOADED["reader"] = writer, new_model(DTYPE)
+        optimize_for_cpu_decoding(sampling := new_model(DTYPE, attn_implementation="eager"))
+        LOADED["sampling"], LOADED["scoring"] = sampling, new_model(DTYPE)
         LOADED["adapter"] = add_adapter(new_model(DTYPE), Lora(r=16))
     return LOADED
 

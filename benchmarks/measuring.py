@@ -1,4 +1,4 @@
-"""What the benchmarks beside this file share: a model, a workload, and times taken in turn."""
+"""What the benchmarks share: a model, a workload, and times taken in turn."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,8 +39,8 @@ class Conversation(NamedTuple):
     responses: list[list[int]]
 
 
-def new_model(dtype: torch.dtype = torch.float32, **changes):
-    """A model of SmolLM2-135M's shape with random weights, always the same ones: fast or slow as the real one is."""
+def new_model(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A model of SmolLM2-135M's shape with random weights, always the same ones: as fast or slow as the real one."""
     import transformers
 
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def new_model(dtype: torch.dtype = torch.float32, **changes):
 def conversations(count: int, responses: int = 2, stretch_prompt: float = 1, stretch: float = 1) -> list[Conversation]:
     """Random tokens in the lengths of HH-RLHF's conversations (lengths.csv: SmolLM2's tokens of 256 of its pairs).
 
-    `responses` are given lengths of chosen and rejected responses in turn; all lengths can be stretched.
+    `responses` get the lengths of chosen and rejected responses in turn; all lengths can be stretched.
     """
     generator = torch.Generator().manual_seed(1)
 
@@ -68,7 +68,7 @@ def conversations(count: int, responses: int = 2, stretch_prompt: float = 1, str
 
 
 def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, list[float]]:
-    """Seconds of each work, `repeats` times, one after the other and round again, after one untimed run of each."""
+    """Seconds of each work, `repeats` times in turn, after one untimed run of each."""
     for work in works.values():
         work()
     taken: dict[str, list[float]] = {name: [] for name in works}
@@ -81,29 +81,29 @@ def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5) -> dict[st
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Median (least–most)."""
+    """Median (minimum–maximum)."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """How many times our time each of theirs is, run by run."""
+    """Their time divided by ours, run by run."""
     return [their / our for our, their in zip(ours, theirs, strict=True)]
 
 
 def multiplication_rate(rows: int, dtype: torch.dtype, device: str = "cpu") -> float:
-    """Operations a second of the machine's own matrix product, in the shapes of the model's layers; median of 20.
+    """Operations per second of the machine's own matrix product, in the shapes of the model's layers; median of 20.
 
-    Each product is let go before the next: memory that is new each time would be what is measured.
+    Each product is freed before the next; otherwise the allocation of new memory would be measured.
     """
     inner, outer = SMOLLM2["hidden_size"], SMOLLM2["intermediate_size"]
-    one, two = (
+    states, weight = (
         torch.randn(rows, inner, dtype=dtype, device=device),
         torch.randn(outer, inner, dtype=dtype, device=device),
     )
 
     def products() -> None:
         for _ in range(20):
-            torch.nn.functional.linear(one, two)
+            torch.nn.functional.linear(states, weight)
         if device != "cpu":
             torch.cuda.synchronize()
 

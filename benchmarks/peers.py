@@ -1,12 +1,13 @@
-"""TRL's trainers on token ids, as its users would set them up; none of it is imported by the pipeline."""
+"""TRL's trainers on token ids, as its users would set them up; the pipeline does not import it."""
 
 import tempfile
+from typing import Any
 
 SETTINGS = {"report_to": [], "bf16": False, "logging_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
 
 
-def tokenizer():
-    """Three words: the workload comes as token ids."""
+def tokenizer() -> Any:
+    """Three words; the workload is token ids."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -15,18 +16,18 @@ def tokenizer():
     return words
 
 
-def with_adapter(model):
+def with_adapter(model: Any) -> Any:
     """The model with new adapters of rank 16 as peft makes and computes them."""
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
-def dpo_trainer(model, pairs: list[dict], **settings):
-    """A DPOTrainer for `pairs` of prompt_ids, chosen_ids and rejected_ids, at its defaults but for `settings`.
+def dpo_trainer(model: Any, pairs: list[dict], **settings: Any) -> Any:
+    """A DPOTrainer for `pairs` of prompt_ids, chosen_ids and rejected_ids, with its defaults except for `settings`.
 
-    It is made with a row of text, which it tokenises, and given the pairs afterwards. A reference computed beforehand
-    is left to `with_reference`: TRL would find the one of the run before on the disk.
+    It is created with a row of text, which it tokenizes, and given the pairs afterwards. `reference_logps` precomputes
+    the reference: TRL itself would load the previous run's from the disk.
     """
     import datasets
     from transformers import PrinterCallback
@@ -45,13 +46,13 @@ def dpo_trainer(model, pairs: list[dict], **settings):
     return trainer
 
 
-def reference_logps(trainer, pairs: list[dict]):
+def reference_logps(trainer: Any, pairs: list[dict]) -> Any:
     """What `precompute_ref_log_probs` computes, in batches of the trainer's size: [pairs, 2], chosen and rejected."""
     import torch
 
-    size, found = trainer.args.per_device_train_batch_size, []
+    size, logps = trainer.args.per_device_train_batch_size, []
     for start in range(0, len(pairs), size):
         batch = trainer.data_collator(pairs[start : start + size])
         batch = {name: tensor.to(trainer.model.device) for name, tensor in batch.items()}
-        found.append(torch.stack(trainer.compute_ref_log_probs(trainer.model, batch), dim=1).cpu())
-    return torch.cat(found)
+        logps.append(torch.stack(trainer.compute_ref_log_probs(trainer.model, batch), dim=1).cpu())
+    return torch.cat(logps)

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=2 python benchmarks/round.py MODEL/manifest.json [--pairs 64]
 
-MODEL is a fetched model. Both answer the same number of the packaged prompts twice with up to 40 tokens, score the
-responses by VADER, and train rank-16 adapters on one pair a prompt, eight a step. Ours runs as its users would run it,
-all stages of a round from allocation to policy.pt; prompts are embedded and clustered before, once and not timed. TRL
-runs at its defaults and, as `best`, without computing its layers again in the backward pass. Each is a process of its
-own, start-up included, five times in turn. Ours leaves out pairs that VADER cannot tell apart; TRL trains on them too.
+MODEL is a fetched model. Both answer equally many packaged prompts twice with up to 40 tokens, score the responses with
+VADER, and train rank-16 adapters on one pair per prompt, eight per step. Ours runs all stages of a round as a user
+would, from allocation to policy.pt; prompts are embedded and clustered before and not timed. TRL runs with its defaults
+and, as `best`, without recomputing layers in the backward pass. Each runs in a process of its own, start-up included,
+five times in turn. Ours leaves out pairs with equal scores; TRL trains on them too.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def config(pairs: int, model: Path) -> dict:
     }
 
 
-def ours(folder: Path) -> int:
-    """Run the round anew; the number of pairs trained on."""
+def run_prefloop(folder: Path) -> int:
+    """Run the round again; the number of trained pairs."""
     shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
     policy = "results/round/uniform/seed-0/round-1/policy.pt"
     command = [sys.executable, "-m", "snakemake", policy, "--cores", "all"]
@@ -53,8 +53,8 @@ def ours(folder: Path) -> int:
     return sum(1 for _ in (folder / policy).with_name("pairs.jsonl").open())
 
 
-def trl(manifest: Path, pairs: int, best: bool) -> int:
-    """The same by TRL, in this process."""
+def run_trl(manifest: Path, pairs: int, best: bool) -> int:
+    """The same with TRL, in this process; the number of trained pairs."""
     sys.path.insert(0, str(ROOT / "workflow/scripts"))
     import torch
     from datasets import Dataset
@@ -62,15 +62,17 @@ def trl(manifest: Path, pairs: int, best: bool) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-    from prefloop.lexicons import vader
-    from prefloop.models import resolve_dtype
+    from prefloop.feedback.lexicons import vader
+    from prefloop.models.devices import resolve_dtype
 
     torch.manual_seed(0)
     dtype = resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
     texts = [json.loads(line)["prompt"] for line in (ROOT / "workflow/prompts/instructions.jsonl").open()][:pairs]
     trainer = OnlineDPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=dtype, trust_remote_code=False),
-        reward_funcs=lambda prompts, completions, **_: vader(prompts, [text_of(one) for one in completions]),
+        reward_funcs=lambda prompts, completions, **_: vader(
+            prompts, [text_of(completion) for completion in completions]
+        ),
         args=OnlineDPOConfig(
             output_dir=tempfile.mkdtemp(),
             per_device_train_batch_size=BATCH,
@@ -92,7 +94,7 @@ def trl(manifest: Path, pairs: int, best: bool) -> int:
     return len(texts)
 
 
-def text_of(completion) -> str:
+def text_of(completion: str | list[dict]) -> str:
     return completion if isinstance(completion, str) else completion[0]["content"]
 
 
@@ -103,9 +105,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="prefloop first")
     parser.add_argument("--trl", choices=["default", "best"], help="one run of TRL in this process")
-    given = parser.parse_args()
-    if given.trl:
-        trl(given.manifest, given.pairs, given.trl == "best")
+    args = parser.parse_args()
+    if args.trl:
+        run_trl(args.manifest, args.pairs, args.trl == "best")
         return
     from measuring import machine, ratios, spread
     from overhead import workdir
@@ -113,37 +115,37 @@ def main() -> None:
     folder = workdir(Path(tempfile.mkdtemp()))
     (folder / "config.yaml").unlink()
     defaults = yaml.safe_load((ROOT / "config.yaml").read_text())
-    sections = config(given.pairs, given.manifest.resolve())
+    sections = config(args.pairs, args.manifest.resolve())
     merged = {
         k: v | sections[k] if isinstance(v, dict) and k in sections else sections.get(k, v) for k, v in defaults.items()
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(merged))
-    trained = ours(folder)  # clusters too, which stay
-    command = [sys.executable, __file__, str(given.manifest), "--pairs", str(given.pairs), "--trl"]
-    works = {
-        "prefloop": lambda: ours(folder),
+    trained = run_prefloop(folder)  # and the clusters, which stay
+    command = [sys.executable, __file__, str(args.manifest), "--pairs", str(args.pairs), "--trl"]
+    runs_of = {
+        "prefloop": lambda: run_prefloop(folder),
         "TRL": lambda: subprocess.run([*command, "default"], check=True, capture_output=True),
         "TRL best": lambda: subprocess.run([*command, "best"], check=True, capture_output=True),
     }
-    taken: dict[str, list[float]] = {name: [] for name in given.ways}
-    for _ in range(given.repeats):
-        for name in given.ways:
+    taken: dict[str, list[float]] = {name: [] for name in args.ways}
+    for _ in range(args.repeats):
+        for name in args.ways:
             start = time.perf_counter()
-            works[name]()
+            runs_of[name]()
             taken[name].append(time.perf_counter() - start)
             print(f"{name}: {taken[name][-1]:.1f} s", file=sys.stderr, flush=True)
-    print(f"{machine()}\n\n| way | prompts | pairs trained | seconds a round | times ours | a pair |")
+    print(f"{machine()}\n\n| way | prompts | pairs trained | seconds per round | times ours | per pair |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, runs in taken.items():
-        count = trained if name == "prefloop" else given.pairs
-        a_pair = ratios([s / trained for s in taken["prefloop"]], [s / count for s in runs])
+        count = trained if name == "prefloop" else args.pairs
+        per_pair = ratios([s / trained for s in taken["prefloop"]], [s / count for s in runs])
         cells = [
             name,
-            str(given.pairs),
+            str(args.pairs),
             str(count),
             spread(runs, 1),
             spread(ratios(taken["prefloop"], runs)),
-            spread(a_pair),
+            spread(per_pair),
         ]
         print(f"| {' | '.join(cells)} |")
 

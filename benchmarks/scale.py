@@ -1,11 +1,11 @@
-"""How much memory and time the stages that hold no model take on large inputs, and how long a large plan takes.
+"""Memory and time of the stages without a model on large inputs, and time to plan a large experiment.
 
-    OMP_NUM_THREADS=2 python benchmarks/scale.py [--only pairs] [--folder /a/large/disk]
+    OMP_NUM_THREADS=2 python benchmarks/scale.py [--only select_pairs] [--folder /a/large/disk]
 
-Rows are made up, but of a real size: responses of 64 to 192 token ids and a text of three quarters as many words.
-Every stage is the program that the pipeline runs, as a process of its own: its seconds include its start, its memory is
-the largest resident set that the system counted. Medians of three (least–most) are printed as a Markdown table, one
-run where the first takes longer than `LONG`. The files take 4 GB in a temporary folder, which `--folder` places.
+Rows are made up, but of a realistic size: responses have 64 to 192 token ids and three quarters as many words. Every
+stage is the pipeline's own program in a separate process. Seconds include its start-up; memory is its largest resident
+set. Medians of three runs (minimum–maximum) are printed as a Markdown table, or one run if it takes longer than `LONG`.
+The files take 6 GB in a temporary folder, which is created in `--folder`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +30,21 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from prefloop.bandit import Arms, update, write_arms  # noqa: E402
-from prefloop.clusters import write_clusters  # noqa: E402
-from prefloop.rows import write_rows  # noqa: E402
+from prefloop.core.jsonl import write_rows  # noqa: E402
+from prefloop.data.arms_file import write_arms  # noqa: E402
+from prefloop.data.clusters import write_clusters  # noqa: E402
+from prefloop.data.pfp_rows import join_step  # noqa: E402
+from prefloop.methods.bandit import Arms, update_arms  # noqa: E402
 
 PROMPTS, RESPONSES, CLUSTERS, WIDTH = 250_000, 4, 1_000, 384
 POOL = 200_000  # prompts to draw from, and embeddings
-REPEATS, LONG = 3, 30  # runs of one that takes less than so many seconds
+REPEATS, LONG = 3, 30  # work that takes longer than LONG seconds runs once
 METHODS = ["dota", "dota_as_released", "uniform", "quad", "online_dpo", "xpo", "gshf", "mixp"]
 METHODS += ["less_is_more", "difficulty"]
 CLUSTER = f"""
 import sys, numpy as np
 sys.path.insert(0, {str(SCRIPTS)!r})
-from prefloop.clusters import cluster, plane
+from prefloop.data.clusters import cluster, plane
 embeddings = np.load(sys.argv[1])
 labels, centroids, inertia = cluster(embeddings, {CLUSTERS}, seed=0)
 plane(embeddings, seed=0)
@@ -76,44 +79,44 @@ def prompt_rows(pool: list, count: int) -> Iterator[dict]:
 
 
 def response_rows(pool: list, rng: np.random.Generator, prompts: int, responses: int) -> Iterator[tuple[dict, ...]]:
-    """A row of rewards, log-probabilities and generations for every response to every prompt."""
+    """A row of generations, rewards and log-probabilities for every response to every prompt."""
     for i in range(prompts):
         drawn = rng.integers(len(pool), size=responses)
         rewards, logps = rng.normal(size=responses).tolist(), (-rng.gamma(20, 10, responses)).tolist()
-        for number, (choice, reward, logp) in enumerate(zip(drawn, rewards, logps, strict=True)):
+        for response_id, (choice, reward, logp) in enumerate(zip(drawn, rewards, logps, strict=True)):
             ids, text = pool[choice]
-            where = {"prompt_id": f"p{i:012x}", "cluster": i % CLUSTERS, "response_id": number}
-            said = {"response": text, "token_ids": ids, "sampler": "policy", "component": "policy"}
+            key = {"prompt_id": f"p{i:012x}", "cluster": i % CLUSTERS, "response_id": response_id}
+            response = {"response": text, "token_ids": ids, "sampler": "policy", "component": "policy"}
             yield (
-                where | {"reward": reward},
-                where | {"n_tokens": len(ids), "logp": logp, "logp_ref": logp + 1},
-                where | said | {"finish_reason": "stop", "n_tokens": len(ids)},
+                key | response | {"finish_reason": "stop", "n_tokens": len(ids)},
+                key | {"reward": reward},
+                key | {"n_tokens": len(ids), "logp": logp, "logp_ref": logp + 1},
             )
 
 
-def write_responses(files: list[Path], rows: Iterator[tuple[dict, ...]]) -> None:
-    """Each of the tuples' rows to its file; files that are not named are left out."""
+def write_step(folder: Path, rng: np.random.Generator, prompts: int, responses: int) -> None:
+    """The files of a step: the inputs of rule pfp, and its output."""
+    folder.mkdir()
+    pool = texts(rng, 2000)
+    paths = [folder / f"{name}.jsonl" for name in ("prompts", "generations", "rewards", "logprobs")]
+    write_rows(paths[0], prompt_rows(pool, prompts))
     with ExitStack() as stack:
-        opened = [stack.enter_context(file.open("w")) for file in files]
-        for row in rows:
-            for file, part in zip(opened, row, strict=False):
-                file.write(json.dumps(part) + "\n")
+        files = [stack.enter_context(path.open("w")) for path in paths[1:]]
+        for rows in response_rows(pool, rng, prompts, responses):
+            for file, row in zip(files, rows, strict=True):
+                file.write(json.dumps(row) + "\n")
+    write_rows(folder / "pfp.jsonl", join_step(*paths))
 
 
 def write_round(folder: Path, rng: np.random.Generator) -> None:
-    """The files of a round with a million responses."""
-    pool = texts(rng, 2000)
-    write_rows(folder / "prompts.jsonl", prompt_rows(pool, PROMPTS))
-    files = [folder / f"{name}.jsonl" for name in ("rewards", "pfp", "generations")]
-    write_responses(files, response_rows(pool, rng, PROMPTS, RESPONSES))
+    """A step with a million responses."""
+    write_step(folder / "round", rng, PROMPTS, RESPONSES)
 
 
 def write_steps(folder: Path, rng: np.random.Generator) -> None:
-    """What arms reads of a step of a usual size, and of one that annotated the whole pool."""
-    pool = texts(rng, 2000)
-    for size, prompts in {"small": 10_000, "large": POOL}.items():
-        files = [folder / f"{name}_{size}.jsonl" for name in ("rewards", "pfp")]
-        write_responses(files, response_rows(pool, rng, prompts, 2))
+    """A step of a usual size, and one that annotated the whole pool."""
+    write_step(folder / "small", rng, 10_000, 2)
+    write_step(folder / "large", rng, POOL, 2)
 
 
 def write_pool(folder: Path, rng: np.random.Generator) -> None:
@@ -130,19 +133,30 @@ def write_bandit(folder: Path, rng: np.random.Generator) -> None:
     ids = [f"p{i:012x}" for i in range(POOL)]
     state = {"prompt_ids": ids, "labels": labels, "centroids": centroids, "k": CLUSTERS, "inertia": 0.0, "inertias": {}}
     write_clusters(folder / "clusters.pkl", state)
-    arms = update(Arms.fresh(CLUSTERS), labels[:10_000], rng.random(10_000), 1.0)
+    arms = update_arms(Arms.fresh(CLUSTERS), labels[:10_000], rng.random(10_000), 1.0)
     write_arms(folder / "arms.json", arms, round=1, step=1)
 
 
 def write_source(folder: Path, rng: np.random.Generator) -> None:
-    """A packed file of a million prompts, and a tokenizer of single bytes to count them with."""
+    """A million prompts in a file of each kind, and a tokenizer of single bytes to count them with."""
+    import pyarrow as pa
+    from pyarrow import parquet
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     pool = texts(rng, 2000)
-    with gzip.open(folder / "source.jsonl.gz", "wt", compresslevel=1) as file:
-        for row in prompt_rows(pool, 1_000_000):
-            file.write(json.dumps({"prompt": row["messages"][0]["content"]}) + "\n")
+    schema = pa.schema({"prompt": pa.string()})
+    with (
+        gzip.open(folder / "source.jsonl.gz", "wt", compresslevel=1) as packed,
+        (folder / "source.jsonl").open("w") as plain,
+        parquet.ParquetWriter(folder / "source.parquet", schema) as table,
+    ):
+        rows = ({"prompt": row["messages"][0]["content"]} for row in prompt_rows(pool, 1_000_000))
+        while part := list(islice(rows, 100_000)):
+            lines = "".join(json.dumps(row) + "\n" for row in part)
+            packed.write(lines)
+            plain.write(lines)
+            table.write_table(pa.Table.from_pylist(part, schema))
     letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=letters | {"<end>": 256}, merges=[]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -161,7 +175,7 @@ def write_embeddings(folder: Path, rng: np.random.Generator) -> None:
 
 
 def write_plan(folder: Path, rng: np.random.Generator) -> None:
-    """A working directory with an experiment of 10 methods, 5 seeds, 3 rounds and 8 steps, of which nothing is made."""
+    """A working directory with an experiment of 10 methods, 5 seeds, 3 rounds and 8 steps, and no results."""
     for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]:
         (folder / name).symlink_to(ROOT / name)
     config = (ROOT / "config.yaml").read_text()
@@ -176,16 +190,22 @@ def program(name: str, flags: str) -> list[str]:
 
 SEED = "--seed 0 --round 1"
 STEP = f"{SEED} --step 2 --clusters clusters.pkl --arms arms.json"
-ROUND = f"--prompts prompts.jsonl --generations generations.jsonl --rewards rewards.jsonl --pfp pfp.jsonl {SEED}"
+JOIN = " ".join(f"--{name} round/{name}.jsonl" for name in ("prompts", "generations", "rewards", "logprobs"))
 ALLOCATE = f"{STEP} --steps 8 --prompts train.jsonl --used used.jsonl --budget 10000"
-READ = "--packaged none --model model/manifest.json --train t.jsonl --held-out e.jsonl"
-PLAN = ["--dry-run", "--quiet", "all", "--cores", "2", "--configfile", "large.yaml"]
+READ = "--packaged none --model model/manifest.json --train t.jsonl --eval e.jsonl --chat c.json --provenance s.json"
+PLAN = ["--dry-run", "--quiet", "all", "--cores", "2", "--configfile", "config.yaml", "large.yaml"]
 # By name: (who writes its files, what it reads and does, its command, seconds and GB that it may take).
 WORK = {
-    "pairs": (
+    "pfp": (
+        [write_round],
+        "1,000,000 responses to 250,000 prompts, with their rewards and log-probabilities",
+        program("pfp", f"{JOIN} --output joined.jsonl"),
+        (None, 1),
+    ),
+    "select_pairs": (
         [write_round],
         "1,000,000 responses, the 100,000 best of 1,500,000 pairs by PFP",
-        program("pairs", f"{ROUND} --metric pfp --top-n 100000 --output pairs.jsonl"),
+        program("select_pairs", f"{SEED} --pfp round/pfp.jsonl --metric pfp --top-n 100000 --output pairs.jsonl"),
         (60, 1),
     ),
     "allocate": (
@@ -200,24 +220,27 @@ WORK = {
         program("allocate", f"{ALLOCATE} --allocation thompson --output drawn.jsonl"),
         (5, None),
     ),
-    "arms": (
+    "update_arms": (
         [write_bandit, write_steps],
         "a step of 10,000 prompts with 2 responses each, 1,000 clusters",
-        program("arms", f"{STEP} --rewards rewards_small.jsonl --pfp pfp_small.jsonl --output arms_2.json"),
+        program("update_arms", f"{STEP} --pfp small/pfp.jsonl --output arms_2.json"),
         (5, None),
     ),
-    "arms all": (
+    "update_arms all": (
         [write_bandit, write_steps],
         "a step of all 200,000 prompts with 2 responses each",
-        program("arms", f"{STEP} --rewards rewards_large.jsonl --pfp pfp_large.jsonl --output arms_2.json"),
+        program("update_arms", f"{STEP} --pfp large/pfp.jsonl --output arms_2.json"),
         (5, None),
     ),
-    "prompts": (
-        [write_source],
-        "1,000,000 rows of a .jsonl.gz file",
-        program("prompts", f"--source source.jsonl.gz --max-prompt-tokens 10000 {READ}"),
-        (None, None),
-    ),
+    **{
+        f"prepare_prompts {suffix}": (
+            [write_source],
+            f"1,000,000 rows of a {suffix} file, near-duplicates included",
+            program("prepare_prompts", f"--source source{suffix} --max-prompt-tokens 10000 {READ}"),
+            (None, 1),
+        )
+        for suffix in (".jsonl", ".jsonl.gz", ".parquet")
+    },
     "cluster": (
         [write_embeddings],
         "k-means of 200,000 × 384 embeddings, k = 1,000, and their map",

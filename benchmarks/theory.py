@@ -1,11 +1,10 @@
-"""How long 100 seeds of the tabular simulation take at once, against one seed of two plain ways to write it.
+"""Time of 100 seeds of the tabular simulation at once, compared with one seed of two simple implementations.
 
     OMP_NUM_THREADS=1 python benchmarks/theory.py
 
-`loops` is plain Python, as the definitions read: loops over pairs of actions, or over sampled pairs. `torch` is one
-seed by autograd, an update as the released script makes it. All record the same four measures before each update. Each
-repeat times all of them one after the other, so that they share the machine's moods; medians of five are printed as a
-Markdown table.
+`loops` is plain Python with loops over pairs of actions or over sampled pairs, as in the definitions. `torch` is one
+seed with autograd, as in the released script. All record the same four measures before each update. Each repetition
+times all of them in turn, so that they see the same load; medians of five are printed as a Markdown table.
 """
 
 import math
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
 
-from prefloop.tabular import multinomial_draw, normal_rewards, simulate  # noqa: E402
+from prefloop.methods.tabular import multinomial_draw, normal_rewards, simulate  # noqa: E402
 
 ACTIONS, BETA, PAIRS, SEEDS, REPEATS = 20, 3.0, 8192, 100, 5
 EXACT, EMPIRICAL = {"steps": 100, "rate": 10.0}, {"steps": 30, "rate": 0.05}
@@ -33,46 +32,46 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 
 
-def weight(sampler: str, r: float, x: float) -> float:
+def pair_weight(sampler: str, r: float, x: float) -> float:
     z = r if sampler == "mix_r" else x if sampler == "mix_p" else 0.0
     return 1 / (sigmoid(z) * sigmoid(-z))
 
 
-def looped_measures(rewards: list[float], theta: list[float]) -> float:
-    """What `simulate` records before an update: mean and largest |δ|, value, what it lacks; returns the mean |δ|."""
+def loop_measures(rewards: list[float], theta: list[float]) -> float:
+    """The four measures that `simulate` records before an update; returns the mean |δ|."""
     size = len(rewards)
     gap = [r - BETA * t for r, t in zip(rewards, theta, strict=True)]
     largest, total = max(gap) - min(gap), sum(abs(a - b) for a in gap for b in gap)
-    normaliser = math.log(sum(math.exp(t) for t in theta))
-    value = sum(math.exp(t - normaliser) * (r - BETA * (t - normaliser)) for r, t in zip(rewards, theta, strict=True))
+    normalizer = math.log(sum(math.exp(t) for t in theta))
+    value = sum(math.exp(t - normalizer) * (r - BETA * (t - normalizer)) for r, t in zip(rewards, theta, strict=True))
     lacking = BETA * math.log(sum(math.exp(r / BETA) for r in rewards)) - value
     return total / size**2 if lacking <= largest else math.inf  # it always is
 
 
-def exact_loops(rewards: list[float], sampler: str, steps: int, rate: float) -> float:
-    """One seed by loops over all pairs; the mean |δ| at the last update."""
+def loop_exact(rewards: list[float], sampler: str, steps: int, rate: float) -> float:
+    """One seed with loops over all pairs; the mean |δ| at the last update."""
     size, theta, error = len(rewards), [0.0] * len(rewards), 0.0
     for _ in range(steps):
-        error = looped_measures(rewards, theta)
+        error = loop_measures(rewards, theta)
         gains, total = [0.0] * size, 0.0
         for a in range(size):
             for b in range(size):
                 r, x = rewards[a] - rewards[b], BETA * (theta[a] - theta[b])
-                w = weight(sampler, r, x)
+                w = pair_weight(sampler, r, x)
                 total += w
                 gains[a] += w * (sigmoid(r) - sigmoid(x))
         theta = [t + 2 * rate * BETA * gain / total for t, gain in zip(theta, gains, strict=True)]
     return error
 
 
-def empirical_loops(rewards: list[float], sampler: str, steps: int, rate: float) -> float:
-    """One seed by a loop over sampled pairs; the mean |δ| at the last update."""
+def loop_empirical(rewards: list[float], sampler: str, steps: int, rate: float) -> float:
+    """One seed with a loop over sampled pairs; the mean |δ| at the last update."""
     size, theta, error = len(rewards), [0.0] * len(rewards), 0.0
     pairs = [(a, b) for a in range(size) for b in range(size)]
     for _ in range(steps):
         x = [[BETA * (theta[a] - theta[b]) for b in range(size)] for a in range(size)]
-        error = looped_measures(rewards, theta)
-        weights = [weight(sampler, rewards[a] - rewards[b], x[a][b]) for a, b in pairs]
+        error = loop_measures(rewards, theta)
+        weights = [pair_weight(sampler, rewards[a] - rewards[b], x[a][b]) for a, b in pairs]
         gains = [0.0] * size
         for a, b in random.choices(pairs, weights, k=PAIRS):
             if random.random() >= sigmoid(rewards[a] - rewards[b]):
@@ -84,8 +83,8 @@ def empirical_loops(rewards: list[float], sampler: str, steps: int, rate: float)
     return error
 
 
-def in_torch(rewards: torch.Tensor, sampler: str, steps: int, rate: float, pairs: int | None = None) -> float:
-    """One seed by autograd, with exact gradients or of sampled pairs; the mean |δ| at the last update."""
+def run_torch(rewards: torch.Tensor, sampler: str, steps: int, rate: float, pairs: int | None = None) -> float:
+    """One seed with autograd, for exact gradients or sampled pairs; the mean |δ| at the last update."""
     theta, r = torch.zeros_like(rewards, requires_grad=True), rewards[:, None] - rewards
     optimizer, preference, error = torch.optim.SGD([theta], lr=rate), torch.sigmoid(r), 0.0
     for _ in range(steps):
@@ -111,13 +110,13 @@ def in_torch(rewards: torch.Tensor, sampler: str, steps: int, rate: float, pairs
     return error
 
 
-def at_once(rewards: np.ndarray, sampler: str, steps: int, rate: float, pairs: int | None = None) -> float:
-    """All seeds by the pipeline's own function; the first one's mean |δ| at the last update."""
+def run_all_seeds(rewards: np.ndarray, sampler: str, steps: int, rate: float, pairs: int | None = None) -> float:
+    """All seeds with the library's function; the first seed's mean |δ| at the last update."""
     draw = multinomial_draw(pairs, ACTIONS, np.random.Generator(np.random.SFC64(0))) if pairs else None
     return simulate(rewards, sampler, steps=steps, beta=BETA, learning_rate=rate, draw=draw)["param_diff"][0, -1]
 
 
-def seconds(work: Callable[[], float]) -> tuple[float, float]:
+def time_of(work: Callable[[], float]) -> tuple[float, float]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
@@ -126,22 +125,22 @@ def seconds(work: Callable[[], float]) -> tuple[float, float]:
 def main() -> None:
     torch.set_num_threads(1)
     rewards = normal_rewards(list(range(1234567, 1234567 + SEEDS)), ACTIONS)
-    one, tensor = rewards[0].tolist(), torch.from_numpy(rewards[0])
+    first_rewards, tensor = rewards[0].tolist(), torch.from_numpy(rewards[0])
     names = ["prefloop, 100 seeds", "loops, 1 seed", "torch, 1 seed"]
     print(
         f"{platform.processor() or platform.machine()}, one thread; Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, torch {torch.__version__}; medians of {REPEATS}, milliseconds an update\n"
+        f"NumPy {np.__version__}, torch {torch.__version__}; medians of {REPEATS}, milliseconds per update\n"
     )
     print(f"| gradients | sampler | {' | '.join(names)} | loops / prefloop |\n|---|---|{'---:|' * (len(names) + 1)}")
     for kind, setting, pairs in [("exact", EXACT, None), ("sampled", EMPIRICAL, PAIRS)]:
-        loops = exact_loops if pairs is None else empirical_loops
+        loops = loop_exact if pairs is None else loop_empirical
         for sampler in ["unif", "mix_r", "mix_p"]:
             works = [
-                lambda: at_once(rewards, sampler, pairs=pairs, **setting),  # noqa: B023  called before they change
-                lambda: loops(one, sampler, **setting),  # noqa: B023
-                lambda: in_torch(tensor, sampler, pairs=pairs, **setting),  # noqa: B023
+                lambda: run_all_seeds(rewards, sampler, pairs=pairs, **setting),  # noqa: B023  called before they change
+                lambda: loops(first_rewards, sampler, **setting),  # noqa: B023
+                lambda: run_torch(tensor, sampler, pairs=pairs, **setting),  # noqa: B023
             ]
-            timed = [[seconds(work) for work in works] for _ in range(REPEATS)]
+            timed = [[time_of(work) for work in works] for _ in range(REPEATS)]
             errors = [result for _, result in timed[0]]
             # Rounding, or for sampled pairs the noise of the sample, is all they may differ by.
             assert np.allclose(errors, errors[0], rtol=1e-6 if pairs is None else 0.05, atol=1e-14), errors

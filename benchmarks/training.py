@@ -1,13 +1,13 @@
-"""Pairs a second of DPO with adapters: ours, TRL's DPOTrainer at its defaults and at its best settings.
+"""Pairs per second of DPO with adapters: ours, TRL's DPOTrainer at its defaults and at its best settings.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py [--dtype bfloat16]
 
-Needs TRL beside the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random weights,
-rank-16 adapters on all linear layers, four pairs a step in the lengths of HH-RLHF's. TRL's defaults compute layers
-again in the backward pass and ask the reference in every step; its best settings do neither and have the reference's
-log-probabilities computed beforehand, as ours come from scoring. What either takes for those is in the last columns.
-Five rounds of three steps each in turn, after one that is not timed; the first step of each round is left out. Memory
-is that of a process which does nothing else, above what it held with the model loaded.
+Needs TRL in addition to the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random
+weights, rank-16 adapters on all linear layers, four pairs per step in the lengths of HH-RLHF's. TRL by default
+recomputes layers in backward and runs the reference in every step. Its best settings do neither and precompute the
+reference's log-probabilities, as ours come from scoring; the last columns are the time for those. Five rounds of three
+steps each in turn, after an untimed one; the first step of each round is left out. Memory is that of a separate
+process, above what it held with the model loaded.
 """
 
 import argparse
@@ -16,27 +16,34 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from measuring import conversations, machine, multiplication_rate, new_model, ratios, spread
+from measuring import Conversation, conversations, machine, multiplication_rate, new_model, ratios, spread
 from peers import dpo_trainer, reference_logps, with_adapter
 from scoring import operations
 from scoring import ours as score
 
-from prefloop.models import add_adapter
-from prefloop.optimisation import start
-from prefloop.policies import Lora
-from prefloop.tracking import Tracking
-from prefloop.training import Pair, Settings, train
+from prefloop.config.training_settings import TrainConfig
+from prefloop.models.distributed import wrap_model
+from prefloop.models.loading import add_adapter
+from prefloop.models.options import Lora
+from prefloop.models.response_logprobs import prepare_scorer
+from prefloop.training.loop import optimize
+from prefloop.training.preference import PreferenceObjective, TokenizedPair
+from prefloop.training.run import start_accelerator
+from prefloop.training.tracking import Tracking
 
 BATCH, STEPS, ROUNDS = 4, 3, 5
 WAYS = ("prefloop", "TRL", "TRL best")
 
 
 class Way:
-    """One way to train; `steps()` trains a round and gives each step's seconds, `losses` what it last came to."""
+    """One way to train; `steps()` trains a round and returns each step's seconds, `losses` are those of its steps."""
 
-    def __init__(self, name: str, asked, dtype: torch.dtype, rate: float = 1e-4, epochs: int = 1):
+    def __init__(
+        self, name: str, asked: list[Conversation], dtype: torch.dtype, rate: float = 1e-4, epochs: int = 1
+    ) -> None:
         self.name, self.dtype, self.rate, self.epochs = name, dtype, rate, epochs
         torch.manual_seed(0)
         model = new_model(dtype)
@@ -45,8 +52,8 @@ class Way:
         self.beforehand = 0.0
         began = time.perf_counter()
         if name == "prefloop":
-            logps = score(self.model, asked).tolist()  # the adapters add nothing yet
-            self.pairs = [Pair(a.prompt, *a.responses, *logp) for a, logp in zip(asked, logps, strict=True)]
+            logps = score(prepare_scorer(self.model), asked).tolist()  # the adapters add nothing yet
+            self.pairs = [TokenizedPair(a.prompt, *a.responses, *logp) for a, logp in zip(asked, logps, strict=True)]
             self.beforehand = time.perf_counter() - began
             return
         rows = [{"prompt_ids": a.prompt, "chosen_ids": a.responses[0], "rejected_ids": a.responses[1]} for a in asked]
@@ -77,7 +84,7 @@ class Way:
             self.clock.taken = taken
             self.trainer.train()
             return taken
-        settings = Settings(
+        settings = TrainConfig(
             learning_rate=self.rate,
             schedule="constant",
             warmup_ratio=0.0,
@@ -86,29 +93,27 @@ class Way:
             micro_batch_size=BATCH,
             dtype=str(self.dtype).removeprefix("torch."),
         )
-        accelerator, _ = start(settings, self.model.device.type, torch.get_num_threads(), 0, Tracking())
-
-        def on_step(metrics: dict) -> None:
-            taken.append(metrics["seconds"])
-            self.losses.append(metrics["loss"])
-
-        train(self.model, self.pairs, settings, pad=2, seed=0, accelerator=accelerator, on_step=on_step)
-        return taken
+        accelerator = start_accelerator(self.model.device.type, Tracking())
+        model = wrap_model(self.model, "none", accelerator, self.dtype)
+        objective = PreferenceObjective(prepare_scorer(model), self.pairs, settings, accelerator)
+        steps = optimize(model, objective, settings, seed=0, accelerator=accelerator)
+        self.losses = [step["loss"] for step in steps]
+        return [step["seconds"] for step in steps]
 
 
-def clock_of(way: Way):
+def clock_of(way: Way) -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         """Seconds from the start of a step's forward pass to the end of the optimizer's step."""
 
-        def on_step_begin(self, *_, **__):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.began = time.perf_counter()
 
-        def on_step_end(self, *_, **__):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
             self.taken.append(time.perf_counter() - self.began)
 
-        def on_log(self, args, state, control, logs=None, **_):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
             way.losses += [logs["loss"]] if "loss" in (logs or {}) else []
 
     return Clock()
@@ -116,49 +121,51 @@ def clock_of(way: Way):
 
 def agree(dtype: torch.dtype) -> float:
     """The largest difference of the losses of four steps on one batch, from the same adapters."""
-    found = []
+    losses = []
     for name in WAYS:
         way = Way(name, conversations(BATCH), dtype, rate=1e-3, epochs=STEPS)
         if name != "prefloop":
             way.trainer.args.logging_strategy, way.trainer.args.logging_steps = "steps", 1
         way.steps()
-        found.append(way.losses)
-    return max(abs(a - b) for losses in found[1:] for a, b in zip(found[0], losses, strict=True))
+        losses.append(way.losses)
+    return max(abs(a - b) for others in losses[1:] for a, b in zip(losses[0], others, strict=True))
 
 
-def resident(what: str) -> float:
-    """MiB of this process: VmRSS now, VmHWM at its most since Linux was told to forget (clear_refs)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+def resident(field: str) -> float:
+    """MiB of this process: VmRSS is its present size, VmHWM its peak since the last write to clear_refs."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def memory(name: str, dtype: str) -> float:
-    """MiB of a process of its own, at its most in one round above what it was with the model loaded."""
+    """Peak MiB of a separate process in one round, above its size with the model loaded."""
     command = [sys.executable, __file__, "--dtype", dtype, "--memory-of", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def profile(dtype: torch.dtype, most: int = 8) -> None:
-    """Print what a round of our steps spends its time on: operations of torch with their shares, largest first."""
+    """Print where a round of our steps spends its time: torch operations with their shares, largest first."""
     from torch.profiler import ProfilerActivity
 
     way = Way("prefloop", conversations(BATCH * STEPS), dtype)
     way.steps()
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiled:
         way.steps()
-    operations = sorted(found.key_averages(), key=lambda one: -one.self_cpu_time_total)
-    total = sum(one.self_cpu_time_total for one in operations)
+    events = sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
     print("| operation | share |\n|---|---:|")
-    for one in operations[:most]:
-        print(f"| `{one.key}` | {one.self_cpu_time_total / total:.1%} |")
+    for event in events[:most]:
+        print(f"| `{event.key}` | {event.self_cpu_time_total / total:.1%} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--memory-of", choices=WAYS)
-    parser.add_argument("--profile", action="store_true", help="what our steps spend their time on, and nothing else")
-    parser.add_argument("--stretch", type=float, nargs="*", default=[1, 3, 0.1], help="of prompts, one a row")
+    parser.add_argument("--profile", action="store_true", help="only print where our steps spend their time")
+    parser.add_argument(
+        "--stretch", type=float, nargs="*", default=[1, 3, 0.1], help="factors of the prompts' lengths, one per row"
+    )
     given = parser.parse_args()
     dtype = getattr(torch, given.dtype)
     if given.memory_of:
@@ -173,7 +180,7 @@ def main() -> None:
         return
     rate = multiplication_rate(1024, dtype)
     print(f"{machine()}\n{given.dtype}; matrix product {rate / 1e9:.0f} GFLOP/s")
-    print(f"losses of {STEPS} steps on one batch are apart by at most {agree(dtype):.1g}")
+    print(f"losses of {STEPS} steps on one batch differ by at most {agree(dtype):.1g}")
     print("MiB above the model: " + ", ".join(f"{name} {memory(name, given.dtype):.0f}" for name in WAYS) + "\n")
     print("| prompt | response | prefloop, pairs/s | TRL / prefloop | TRL best / prefloop | of the limit "
           "| reference beforehand, prefloop | TRL best |\n|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip

@@ -1,4 +1,4 @@
-"""vLLM's prompt log-probabilities against response_logps: are they equal, and are they faster?
+"""vLLM's prompt log-probabilities compared with response_logprobs: are they equal, and are they faster?
 
 Run in vLLM's environment, from the project's root, with a fetched model and one step's rows:
 
@@ -10,32 +10,34 @@ and CPU seconds (min, median, max of the runs) and how far the summed log-probab
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
-from prefloop.batching import batches_by_length
-from prefloop.chat import prompt_ids
-from prefloop.models import load_policy
-from prefloop.rows import read_rows
-from prefloop.scoring import response_logps
-from prefloop.vllm_engine import set_environment
+from prefloop.core.jsonl import read_rows
+from prefloop.generation.vllm_engine import set_environment
+from prefloop.models.batching import batches_by_length
+from prefloop.models.chat import prompt_ids
+from prefloop.models.loading import load_policy
+from prefloop.models.response_logprobs import Scorer, prepare_scorer, response_logprobs
 
 RUNS = 3
 
 
-def by_transformers(model, prompts, responses, pad):
-    found = torch.zeros(len(prompts))
+def by_transformers(scorer: Scorer, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
+    logps = torch.zeros(len(prompts))
     with torch.no_grad():
         for batch in batches_by_length([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], 64):
             rows = [prompts[i] for i in batch], [responses[i] for i in batch]
-            found[batch] = response_logps(model, *rows, pad)
-    return found
+            logps[batch] = response_logprobs(scorer, *rows)
+    return logps
 
 
-def by_vllm(llm, prompts, responses):
+def by_vllm(llm: Any, prompts: list[list[int]], responses: list[list[int]]) -> torch.Tensor:
     from vllm import SamplingParams
 
     texts = [{"prompt_token_ids": p + r} for p, r in zip(prompts, responses, strict=True)]
@@ -43,11 +45,11 @@ def by_vllm(llm, prompts, responses):
     sums = []
     for output, prompt, response in zip(scored, prompts, responses, strict=True):
         logps = zip(output.prompt_logprobs[len(prompt) :], response, strict=True)
-        sums.append(sum(found[token].logprob for found, token in logps))
+        sums.append(sum(candidates[token].logprob for candidates, token in logps))
     return torch.tensor(sums)
 
 
-def timed(score) -> tuple[torch.Tensor, float, float]:
+def timed(score: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     return score(), time.perf_counter() - wall, time.process_time() - cpu
 
@@ -60,6 +62,7 @@ def main(manifest: Path, step: Path, dtype: torch.dtype) -> None:
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(step / "prompts.jsonl")}
     rows = read_rows(step / "generations.jsonl")
     model, tokenizer = load_policy(manifest, manifest, dtype, "cpu")
+    scorer = prepare_scorer(model)
     prompts = [prompt_ids(tokenizer, messages[row["prompt_id"]]) for row in rows]
     responses = [row["token_ids"] for row in rows]
     tokens = sum(map(len, prompts)) + sum(map(len, responses))
@@ -73,18 +76,18 @@ def main(manifest: Path, step: Path, dtype: torch.dtype) -> None:
         max_model_len=1 + max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)),
     )
     scores = {
-        "transformers": lambda: by_transformers(model, prompts, responses, tokenizer.pad_token_id),
+        "transformers": lambda: by_transformers(scorer, prompts, responses),
         "vllm": lambda: by_vllm(llm, prompts, responses),
     }
-    found = {name: score() for name, score in scores.items()}
+    logps = {name: score() for name, score in scores.items()}
     taken = [(name, *timed(score)[1:]) for _ in range(RUNS) for name, score in scores.items()]
     print(f"{str(dtype).removeprefix('torch.')}: {len(rows)} responses, {tokens} tokens with their prompts")
     for name in scores:
         for clock, column in (("wall", 1), ("CPU", 2)):
             times = [row[column] for row in taken if row[0] == name]
             print(f"  {name}, {clock}: {min(times):.1f} {median(times):.1f} {max(times):.1f} s")
-    apart = (found["transformers"] - found["vllm"]).abs()
-    print(f"  |difference| of log-probabilities, nats: mean {apart.mean():.2g}, largest {apart.max():.2g}")
+    difference = (logps["transformers"] - logps["vllm"]).abs()
+    print(f"  |difference| of log-probabilities, nats: mean {difference.mean():.2g}, largest {difference.max():.2g}")
 
 
 if __name__ == "__main__":
