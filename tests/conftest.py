@@ -3,17 +3,20 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 import tiny
-from prefloop.config import merged as merge
-from prefloop.fetch import fetch
+from prefloop.config.resolve import merged as merge
+from prefloop.models.fetch import fetch
 
 ROOT = Path(__file__).parent.parent
+# As rules/common.smk sets it for programs in workflow/scripts/figures and tables.
+os.environ["PYTHONPATH"] = str(ROOT / "workflow/scripts")
 SHARED_DATA = ROOT.parent / "shared/data/hh_harmless_base_test.jsonl.gz"
 
 
@@ -42,9 +45,9 @@ def manifests(model_folders, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
-    """policy.pt files of the tiny llama, far enough from it to be told apart: trained("lora" or "full", seed=…)."""
-    from prefloop.models import load_trainable
-    from prefloop.policies import Lora
+    """policy.pt files of the tiny llama that differ clearly from it: trained("lora" or "full", seed=…)."""
+    from prefloop.models.loading import load_trainable
+    from prefloop.models.options import Lora
 
     root, manifest = tmp_path_factory.mktemp("trained"), manifests["llama"]
 
@@ -65,63 +68,52 @@ def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
     return make
 
 
-TINY = {
-    "name": "tiny",
-    "seeds": [0],
-    "rounds": 2,
-    "steps": 2,
-    "compare": ["dota", "uniform"],
-    "methods": {
-        "dota": {"bandit": {"allocation": "proportional"}, "pairs": {"metric": "pfp"}},
-        "uniform": {"bandit": {"allocation": "uniform"}, "pairs": {"metric": "random"}},
-    },
-    "prompts": {"take": 60, "eval_fraction": 0.2},
-    "clusters": {"k": 3},
-    "bandit": {"budget": 4},
-    "generation": {"n": 3, "max_new_tokens": 12, "dtype": "float32"},
-    "feedback": {"function": "prefloop.lexicons:vader"},
-    "scoring": {"dtype": "float32"},
-    "pairs": {"top_n": 8},
-    "train": {"dtype": "float32", "lora": {"r": 4}, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3},
-    "evaluation": {
-        "max_new_tokens": 12,
-        "dtype": "float32",
-        "evaluator": {"function": "prefloop.lexicons:afinn"},
-    },
-}
-# Random tiny models write no English, so the tests reward letters instead of sentiment.
-REWARDS = """
-def vowels(prompts, responses):
-    return [sum(letter in "aeiou" for letter in response) for response in responses]
-
-def capitals(prompts, responses):
-    return [sum(letter.isupper() for letter in response) for response in responses]
+CONFIGS = ROOT / "tests/configs"
+TINY = yaml.safe_load((CONFIGS / "tiny.yaml").read_text())
+del TINY["policy"]  # each test has its own model
+TINY["feedback"]["function"] = "prefloop.feedback.lexicons:vader"
+TINY["evaluation"]["evaluator"]["function"] = "prefloop.feedback.lexicons:afinn"
+# Working directories of tests have their own rewards, invalid ones among them.
+REWARDS = (
+    (CONFIGS / "rewards.py").read_text()
+    + """
 
 def constant(prompts, responses):
     return [1.0 for _ in responses]
 
+
 def broken(prompts, responses):
     return [float("nan") for _ in responses]
+
 
 def short(prompts, responses):
     return [1.0]
 
+
 def raising(prompts, responses):
     raise KeyError("no such word")
 """
+)
 
 
-MODEL_STAGES = ["cluster", "sft", "reward_model", "generate", "reward", "perplexity", "train", "sample", "judge"]
-MODEL_STAGES += ["generate_shard", "reward_shard", "perplexity_shard"]
+MODEL_STAGES = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
+MODEL_STAGES += ["sample", "compare_samples", "generate_shard", "reward_shard", "logprobs_shard"]
+
+
+SOURCES = ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]
+
+
+def copy_sources(folder: Path) -> None:
+    """Put a copy of the project's sources into a folder."""
+    for name in SOURCES:
+        subprocess.run(["cp", "-a", str(ROOT / name), str(folder / name)], check=True)
 
 
 class Workdir:
-    """A folder with links to the project's sources, a tiny config of its own, and Snakemake to run in it."""
+    """A working directory with a tiny config, and Snakemake to run a clone's Snakefile in it."""
 
-    def __init__(self, path: Path, model: Path):
-        self.path = path
-        for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]:
-            (path / name).symlink_to(ROOT / name)
+    def __init__(self, path: Path, model: Path, clone: Path = ROOT):
+        self.path, self.clone = path, clone
         (path / "rewards.py").write_text(REWARDS)
         self.configure(policy={"model": str(model)}, feedback={"function": "rewards:vowels"})
         self.configure(evaluation={"evaluator": {"function": "rewards:capitals"}})
@@ -130,6 +122,16 @@ class Workdir:
         file = self.path / "config.yaml"
         config = yaml.safe_load(file.read_text()) if file.exists() else TINY
         file.write_text(yaml.safe_dump(merge(config, differences)))
+
+    def copy_sources(self) -> None:
+        """Put a copy of the project's sources, to be edited, into the working directory, and run that."""
+        copy_sources(self.path)
+        self.clone = self.path
+
+    def append(self, file: str, text: str) -> None:
+        """Add a line to a file of the working directory."""
+        with (self.path / file).open("a") as lines:
+            lines.write(f"\n{text}\n")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `.stdout`."""
@@ -142,8 +144,8 @@ class Workdir:
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         threads = [f"{rule}=1" for rule in MODEL_STAGES]
         arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        return {"args": command, "cwd": self.path, "env": environment}
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.clone / "Snakefile"), "--cores", "2"]
+        return {"args": [*command, *arguments], "cwd": self.path, "env": environment}
 
     def jobs(self, *arguments: str) -> set[str]:
         """Names of the rules that a dry-run lists."""
@@ -158,6 +160,14 @@ class Workdir:
 @pytest.fixture
 def workdir(tmp_path, model_folders) -> Workdir:
     return Workdir(tmp_path, model_folders["llama"])
+
+
+@pytest.fixture
+def sockets(monkeypatch) -> Iterator[Path]:
+    """A folder for the sockets of warm processes of the test's own. Their paths have less than 100 bytes."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -176,11 +186,9 @@ def copy_of(tmp_path) -> Callable[[Workdir], Workdir]:
     def copy(original: Workdir) -> Workdir:
         target = tmp_path / "copy"
         subprocess.run(["cp", "-a", str(original.path), str(target)], check=True)
-        for name in ["Snakefile", "rules", "workflow"]:
-            (target / name).unlink()
-            subprocess.run(["cp", "-a", str(ROOT / name), str(target / name)], check=True)
         copied = Workdir.__new__(Workdir)
         copied.path = target
+        copied.copy_sources()
         return copied
 
     return copy

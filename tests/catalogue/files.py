@@ -27,12 +27,25 @@ RESPONSES = [
 KEYS = ("prompt_id", "cluster", "response_id")
 REWARDS = [{key: row[key] for key in KEYS} | {"reward": float(row["response_id"])} for row in RESPONSES]
 LOGPS = [{key: row[key] for key in KEYS} | {"n_tokens": 3, "logp": -6.0, "logp_ref": -6.5} for row in RESPONSES]
+JOINED = [
+    prompt
+    | {"best": 1, "worst": 0, "pfp": 0.0}
+    | {"responses": [a | b | c for a, b, c in zip(RESPONSES, REWARDS, LOGPS, strict=True) if a["prompt_id"] == name]}
+    for prompt in PROMPTS
+    for name in [prompt["prompt_id"]]
+]
 PAIRS = [
     {"prompt_id": name, "messages": [{"role": "user", "content": "a"}], "cluster": 0}
     | {f"{key}_{side}": value for side in ("chosen", "rejected") for key, value in sides.items()}
     for name in IDS
     for sides in [{"token_ids": [5, 6, 1], "logp_ref": -6.0, "reward": 1.0}]
 ]
+UNUSABLE = ([[1, None, 1.0]], [])  # judgments of the two responses: one, without a valid answer in its first order
+
+
+def joined(prompt: dict, response: dict) -> str:
+    """Rows of pfp.jsonl with these values in each prompt and each response."""
+    return lines(*(row | prompt | {"responses": [r | response for r in row["responses"]]} for row in JOINED))
 
 
 def clusters(prompts: list[str]) -> bytes:
@@ -72,7 +85,8 @@ FILES = {
     "prompts.jsonl": lines(*PROMPTS),
     "generations.jsonl": lines(*RESPONSES),
     "rewards.jsonl": lines(*REWARDS),
-    "pfp.jsonl": lines(*LOGPS),
+    "logprobs.jsonl": lines(*LOGPS),
+    "pfp.jsonl": lines(*JOINED),
     "pairs.jsonl": lines(*PAIRS),
     "clusters.pkl": clusters(IDS),
     "rows.jsonl": lines(*({"prompt": f"question {number}"} for number in range(8))),
@@ -94,35 +108,54 @@ MADE = {
     "log-probabilities as text": lines(*(row | {"logp": "low"} for row in LOGPS)),
     "rewards not by prompt": lines(*REWARDS[::2], *REWARDS[1::2]),
     "rewards as text": lines(*(row | {"reward": "high"} for row in REWARDS)),
-    "equal rewards": lines(*(row | {"reward": 1.0} for row in REWARDS)),
+    "equal rewards": joined({"best": None, "worst": None, "pfp": None}, {"reward": 1.0}),
+    "identical responses": joined({"best": None, "worst": None, "pfp": None}, {"response": "a"}),
+    "invalid judgments": lines(
+        *(
+            row
+            | {"best": None, "worst": None, "pfp": None}
+            | {
+                "responses": [
+                    r | {"reward": None, "beats": [], "judged": j}
+                    for r, j in zip(row["responses"], UNUSABLE, strict=True)
+                ]
+            }
+            for row in JOINED
+        )
+    ),
+    "truncated responses": joined({}, {"finish_reason": "length"}),
     "torn gzip": gzip.compress(lines(*({"prompt": str(n)} for n in range(99))).encode(), mtime=0)[:-20],
     "latin-1": '{"prompt": "café"}\n'.encode("latin-1"),
+    "latin-1 table": "prompt\ncafé\n".encode("latin-1"),
+    "huge integer": b'{"prompt": ' + b"9" * 5000 + b"}\n",
+    "deep nesting": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
     "no text": b"\xff\xfe",
 }
 # The flags that every case of a program has; those of the case come after them and win.
 FLAGS = {
     "fetch_model": "--manifest out/manifest.json",
-    "prompts": "--packaged none --model models/llama/manifest.json --train out/train.jsonl --held-out out/eval.jsonl",
-    "cluster": "--model models/llama/manifest.json --prompts prompts.jsonl --held-out prompts.jsonl --k 2"
-    " --clusters out/clusters.pkl --table out/c.csv --held-out-table out/h.csv --cost out/cost.json",
+    "prepare_prompts": "--packaged none --model models/llama/manifest.json --train out/train.jsonl"
+    " --eval out/eval.jsonl --provenance out/sources.json --chat out/chat.json",
+    "cluster_prompts": "--model models/llama/manifest.json --prompts prompts.jsonl --eval prompts.jsonl --k 2"
+    " --clusters out/clusters.pkl --table out/c.csv --eval-table out/h.csv --cost out/cost.json",
     "allocate": "--prompts prompts.jsonl --clusters clusters.pkl --output out/drawn.jsonl --seed 0 --round 1 --step 1"
     " --steps 1 --budget 2",
     "generate": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
     " --output out/generations.jsonl --cost out/cost.json --seed 0 --stream s --max-new-tokens 4 --dtype float32",
     "reward": "--prompts prompts.jsonl --generations generations.jsonl --output out/rewards.jsonl --cost out/cost.json",
-    "perplexity": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
-    " --reference models/llama/manifest.json --generations generations.jsonl --output out/pfp.jsonl"
+    "logprobs": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
+    " --reference models/llama/manifest.json --generations generations.jsonl --output out/logprobs.jsonl"
     " --cost out/cost.json --dtype float32",
-    "arms": "--clusters clusters.pkl --rewards rewards.jsonl --pfp pfp.jsonl --output out/arms.json --seed 0 --round 1"
-    " --step 1",
-    "pairs": "--prompts prompts.jsonl --generations generations.jsonl --rewards rewards.jsonl --pfp pfp.jsonl"
-    " --output out/pairs.jsonl --seed 0 --round 1",
+    "pfp": "--prompts prompts.jsonl --generations generations.jsonl --rewards rewards.jsonl --logprobs logprobs.jsonl"
+    " --output out/pfp.jsonl",
+    "update_arms": "--clusters clusters.pkl --pfp pfp.jsonl --output out/arms.json --seed 0 --round 1 --step 1",
+    "select_pairs": "--pfp pfp.jsonl --output out/pairs.jsonl --seed 0 --round 1",
     "train": "--model models/llama/manifest.json --policy models/llama/manifest.json --pairs pairs.jsonl"
     " --output out/policy.pt --metrics out/training.jsonl --speed out/speed.csv --cost out/cost.json --seed 0"
     " --round 1 --dtype float32",
-    "judge": "--prompts prompts.jsonl --samples generations.jsonl --opponent generations.jsonl"
-    " --output out/verdicts.jsonl --cost out/cost.json --evaluator.function my_rewards:helpful"
+    "compare_samples": "--prompts prompts.jsonl --samples generations.jsonl --opponent generations.jsonl"
+    " --output out/judgments.jsonl --cost out/cost.json --evaluator.function my_rewards:helpful"
     " --feedback.function my_rewards:helpful",
-    "tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
-    "figure_tabular": "",
+    "simulate_tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
+    "figures/plot_tabular": "",
 }

@@ -50,34 +50,35 @@ def write_experiment(root: Path) -> Path:
                 write_step(folder / f"step-{step}", method, number, step, drawn, pulls)
                 trained += [pair(method, number, step, i) for i in drawn]
             write_lines(folder / "pairs.jsonl", trained)
-            write_contest(root, f"{method}/seed-0/round-{number}", number, f"{method} after round {number}")
-    write_contest(root, "initial", 0, "the initial policy")
+            write_comparison(root, f"{method}/seed-0/round-{number}", number, f"{method} after round {number}")
+    write_comparison(root, "initial", 0, "the initial policy")
     return root
-
-
-def where(i: int, j: int) -> dict:
-    return {"prompt_id": f"train-{i}", "cluster": i % CLUSTERS, "response_id": j}
 
 
 def write_step(folder: Path, method: str, number: int, step: int, drawn: list[int], pulls: list[int]) -> None:
     write_lines(folder / "prompts.jsonl", [prompt(i) | {"cluster": i % CLUSTERS} for i in drawn])
-    both = [(i, j) for i in drawn for j in range(N)]
-    generations = [
-        where(i, j)
-        | {
+    responses = {
+        (i, j): {
+            "response_id": j,
+            "reward": i + j / 2,
+            "n_tokens": j + 4,
+            "logp": -10.0 * (j + 1),
+            "logp_ref": -9.0 * (j + 1),
             "response": text_of(method, number, step, i, j),
             "token_ids": list(range(j + 4)),
             "sampler": "on_policy",
             "component": "policy",
             "finish_reason": "length" if j == 2 else "stop",
-            "n_tokens": j + 4,
         }
-        for i, j in both
+        for i in drawn
+        for j in range(N)
+    }
+    best_worst = {"best": N - 1, "worst": 0, "pfp": 20.0}
+    rows = [
+        prompt(i) | {"cluster": i % CLUSTERS} | best_worst | {"responses": [responses[i, j] for j in range(N)]}
+        for i in drawn
     ]
-    write_lines(folder / "generations.jsonl", generations)
-    write_lines(folder / "rewards.jsonl", [where(i, j) | {"reward": i + j / 2} for i, j in both])
-    scored = [where(i, j) | {"n_tokens": j + 4, "logp": -10.0 * (j + 1), "logp_ref": -9.0 * (j + 1)} for i, j in both]
-    write_lines(folder / "pfp.jsonl", scored)
+    write_lines(folder / "pfp.jsonl", rows)
     for i in drawn:
         pulls[i % CLUSTERS] += 1
     arms = [
@@ -103,7 +104,7 @@ def pair(method: str, number: int, step: int, i: int) -> dict:
     return row
 
 
-def write_contest(root: Path, policy: str, number: int, answer: str) -> None:
+def write_comparison(root: Path, policy: str, number: int, answer: str) -> None:
     folder = root / policy / "evaluation/temperature-0.7"
     rewards = {i: i + 1.5 * number - (5 if number and i == 0 else 0) for i in range(HELD_OUT)}
     samples = [
@@ -111,7 +112,7 @@ def write_contest(root: Path, policy: str, number: int, answer: str) -> None:
         for i in rewards
     ]
     write_lines(folder / "samples.jsonl", samples)
-    verdicts = [
+    judgments = [
         {
             "prompt_id": f"held-{i}",
             "outcome": "tie" if reward == i else "win" if reward > i else "loss",
@@ -124,4 +125,4 @@ def write_contest(root: Path, policy: str, number: int, answer: str) -> None:
         }
         for i, reward in rewards.items()
     ]
-    write_lines(folder / "against-initial.jsonl", verdicts)
+    write_lines(folder / "against-initial.jsonl", judgments)

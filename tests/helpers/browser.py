@@ -1,4 +1,4 @@
-"""A headless Chromium of one's own, driven through its DevTools protocol over a pipe; nothing but Debian's package."""
+"""A headless Chromium, driven through the DevTools protocol over a pipe; needs only Debian's package."""
 
 import base64
 import json
@@ -28,8 +28,8 @@ def program() -> str | None:
 class Browser:
     """One page in a Chromium with a fresh profile.
 
-    `requests` are the addresses that the page asked for, `blocked` how many of them its policy forbade, `errors` what
-    it or its policy complained of.
+    `requests` are the addresses that the page requested, `blocked` is how many of them its content security policy
+    blocked, and `errors` are the page's errors.
     """
 
     def __init__(self, profile: Path):
@@ -78,29 +78,29 @@ class Browser:
         return json.loads(answer)
 
     def note(self, event: dict) -> None:
-        told = event.get("params", {})
+        parameters = event.get("params", {})
         if event["method"] == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(parameters["request"]["url"])
         elif event["method"] == "Network.loadingFailed":
-            self.blocked += told.get("blockedReason") == "csp"
+            self.blocked += parameters.get("blockedReason") == "csp"
         elif event["method"] == "Runtime.exceptionThrown":
-            self.errors.append(json.dumps(told["exceptionDetails"]))
-        elif event["method"] == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.errors.append(told["entry"]["text"])
+            self.errors.append(json.dumps(parameters["exceptionDetails"]))
+        elif event["method"] == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.errors.append(parameters["entry"]["text"])
 
     def open(self, page: Path, address: str = "") -> None:
-        """Load a page anew, at an address after its #."""
+        """Load a page from the start, with `address` as the part from # on."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=page.as_uri() + address)
         self.until("document.readyState == 'complete' && document.querySelector('#views a') !== null")
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the page as it is has been painted: Chromium drops a click on what nobody could have seen."""
+        """Wait until the page is painted: Chromium drops clicks on elements that were not painted yet."""
         self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def js(self, expression: str):
-        """The value of a JavaScript expression in the page, of a promise what it comes to."""
+        """The value of a JavaScript expression in the page; promises are awaited."""
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -113,30 +113,30 @@ class Browser:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """Click an element where it is seen, as a mouse does."""
+        """Click the center of an element, as a mouse does."""
         node = f"document.querySelector({json.dumps(selector)})"
         self.js(f"{node}.scrollIntoView({{block: 'center'}})")
         self.settle()
-        place = self.js(
+        x, y = self.js(
             f"(() => {{ const box = {node}.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
         """Press a key, by the name that its event has."""
         codes = {"Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "Tab": 9}
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-        told = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0]))}
-        self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **told)
-        self.send("Input.dispatchKeyEvent", type="keyUp", **told)
+        event = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0]))}
+        self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)
 
     def size(self, width: int, height: int, dark: bool = False) -> None:
-        """The window's size in CSS pixels, and whether its person prefers a dark page."""
+        """Set the size of the window in CSS pixels, and whether dark pages are preferred."""
         phone = width < 500
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -1,5 +1,6 @@
-"""What the documentation says to type: its commands, and how a test plans those of Snakemake."""
+"""The commands in the documentation, and dry runs of those of Snakemake."""
 
+import gzip
 import os
 import re
 import shlex
@@ -14,7 +15,13 @@ INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:snakemake|make|pytest|python|p
 SHELL = ("", "sh", "bash")  # a block without a language is one of commands
 # A reward function and a config that pages take as examples of a reader's own files.
 OWN_REWARDS = "def helpful(prompts, responses):\n    return [0.0 for _ in responses]\n"
-OWN_CONFIG = 'name: mine\nfeedback: {kind: function, function: "my_rewards:helpful"}\n'
+OWN_CONFIG = """name: mine
+policy: {model: my/model}
+prompts: {source: packaged, take: 400}
+bandit: {budget: 64}
+feedback: {function: "my_rewards:helpful"}
+evaluation: {evaluator: {kind: reward_model, model: my/reward-model}}
+"""
 
 
 def pages() -> list[Path]:
@@ -27,7 +34,7 @@ def pages() -> list[Path]:
 def commands_of(page: Path) -> list[str]:
     """The commands of a page, without comments: of its blocks, and those of programs within a sentence.
 
-    What stands for something else (`…`, `<name>`) within a sentence is an explanation and no command.
+    Within a sentence, text with a placeholder (`…`, `<name>`) is an explanation and no command.
     """
     text = page.read_text(encoding="utf-8")
     found = [line for _, language, body in FENCE.findall(text) if language in SHELL for line in commands_in(body)]
@@ -37,14 +44,13 @@ def commands_of(page: Path) -> list[str]:
 
 
 def written() -> dict[str, str]:
-    """Every command with a page that has it; docs/commands.md, which lists what others name, counts for none."""
-    found = [page for page in pages() if page != ROOT / "docs/commands.md"]
-    return {command: str(page.relative_to(ROOT)) for page in found for command in commands_of(page)}
+    """Every command, with a page that has it."""
+    return {command: str(page.relative_to(ROOT)) for page in pages() for command in commands_of(page)}
 
 
 def commands_in(block: str) -> Iterator[str]:
     """A block's commands, also those between `&&`: lines, joined where they end in a backslash, without comments and
-    with the variables that stand before them in the block."""
+    with the variables that are set above them in the block."""
     variables: dict[str, str] = {}
     for line in block.replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#\s.*$", "", line).strip()
@@ -58,16 +64,29 @@ def commands_in(block: str) -> Iterator[str]:
 
 
 def project_in(folder: Path) -> Path:
-    """A folder with links to the project's sources, where nothing was made yet."""
-    for name in ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles", "config.yaml", "docs"]:
+    """A folder with links to the project's sources and no results."""
+    for name in [
+        "Snakefile",
+        "rules",
+        "workflow",
+        "experiments",
+        "environment.yml",
+        "profiles",
+        "config.yaml",
+        "docs",
+        "tests",
+    ]:
         (folder / name).symlink_to(ROOT / name)
     (folder / "my_rewards.py").write_text(OWN_REWARDS)
+    (folder / "my_data.py").write_text("def rows():\n    yield {'prompt': 'a'}\n")
+    (folder / "hh_harmless_base_test.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 2312))
     (folder / "mine.yaml").write_text(OWN_CONFIG)
     return folder
 
 
 def dry_run(folder: Path, command: str) -> str:
-    """What Snakemake says it would run; AssertionError if it refuses. Without conda, which need not be here."""
+    """The output of a dry run; AssertionError if Snakemake fails. Without conda, which need not be installed."""
+    command = command.replace("/path/to/prefloop", str(ROOT))
     words = [word for word in shlex.split(command) if word != "--use-conda"]
     cores = [] if "--cores" in words else ["--cores", "1"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -1,24 +1,22 @@
-"""A hub to push to: real HTTP, as far as huggingface_hub asks to make a repository and commit files to it."""
+"""A hub to push to: the HTTP requests by which huggingface_hub creates a repository and commits files to it."""
 
 import base64
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import LocalServer, QuietHandler
 
 
-class HubServer:
-    """Keeps repositories in memory: {id: {path: content}}. Who has another token than `token` is refused.
+class HubServer(LocalServer):
+    """Keeps repositories in memory: {id: {path: content}}. Requests with another token than `token` are refused.
 
-    `made` are the requests for repositories, `tokens` what came as authorization.
+    `made` are the requests that create repositories, `tokens` the authorization headers.
     """
 
     def __init__(self, token: str):
         self.token, self.files, self.made, self.tokens = token, {}, [], set()
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_GET(self):
                 self.answer(b"")
 
@@ -36,11 +34,7 @@ class HubServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        super().__init__(Handler)
 
     def reply_to(self, path: str, body: bytes) -> tuple[int, dict | list]:
         if path == "/api/repos/create":
@@ -72,11 +66,3 @@ class HubServer:
                 self.files[name][value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "deletedFile":
                 del self.files[name][value["path"]]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.server.shutdown()
-        self.server.server_close()

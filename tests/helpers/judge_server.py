@@ -1,23 +1,28 @@
-"""A judge's server to test against: real HTTP in OpenAI's format, with the troubles real ones make."""
+"""A judge's server to test with: HTTP in OpenAI's format, with the failures of real servers."""
 
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-SOON = {"retry-after-ms": "5"}  # what the client is told to wait, so that tests do not
+from local_server import LocalServer, QuietHandler
+
+SOON = {"retry-after-ms": "5"}  # how long the client should wait; short, so that tests are fast
 
 
 class Reply(NamedTuple):
-    """What goes out instead of an answer; after `stall` seconds, in which a client may give up."""
+    """What is sent instead of an answer, after `stall` seconds, in which a client may give up.
+
+    `parts` are sent in place of a body, one by one, until they end or the client hangs up.
+    """
 
     status: int
-    body: str = ""
+    body: str | bytes = ""
     headers: dict = {}
     stall: float = 0.0
+    parts: Iterable[bytes] | None = None
 
 
 def completion(words: str | None) -> str:
@@ -38,11 +43,11 @@ def no_trouble(question: str, attempt: int, headers) -> None:
     return None
 
 
-class JudgeServer:
-    """Answers POST /v1/chat/completions with what `answer` says to a question, unless `trouble` has another Reply.
+class JudgeServer(LocalServer):
+    """Answers POST /v1/chat/completions with `answer` of the question, unless `trouble` returns another Reply.
 
-    Counts by question: `attempts`, and `answered`, those that got an answer. `peak` is the most requests it had
-    under way at once, each for `pause` seconds at least. `bodies` are the requests as they came.
+    Counts by question: `attempts`, and `answered`, those that got an answer. `peak` is the largest number of
+    simultaneous requests, each of which takes at least `pause` seconds. `bodies` are the requests in order.
     """
 
     def __init__(
@@ -58,38 +63,29 @@ class JudgeServer:
         self.lock = threading.Lock()
         judge = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        class Handler(QuietHandler):
             wbufsize = -1  # head and body in one packet, or the client's kernel makes each answer wait for 40 ms
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 reply = judge.reply_to(body, self.headers) if self.path == "/v1/chat/completions" else Reply(404)
                 time.sleep(reply.stall)
-                data = reply.body.encode()
+                data = reply.body.encode() if isinstance(reply.body, str) else reply.body
+                length = {"content-length": len(data)} if reply.parts is None else {"connection": "close"}
                 self.send_response(reply.status)
-                for name, value in {"content-type": "application/json", "content-length": len(data)}.items():
+                for name, value in ({"content-type": "application/json"} | length | reply.headers).items():
                     self.send_header(name, str(value))
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
+                for part in reply.parts or ():
+                    self.wfile.write(part)
+                    self.wfile.flush()
 
-            def log_message(self, *arguments):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads, request_queue_size = True, 128
-
-            def handle_error(self, request, client_address):
-                pass  # clients that hang up are part of the test
-
-        self.server = Server(("127.0.0.1", port), Handler)
-        self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        super().__init__(Handler, port)
+        self.url += "/v1"
 
     def reply_to(self, body: dict, headers) -> Reply:
-        question = body["messages"][0]["content"]
+        question = body["messages"][-1]["content"]
         with self.lock:
             self.bodies.append(body)
             attempt = self.attempts[question]
@@ -98,20 +94,9 @@ class JudgeServer:
             self.peak = max(self.peak, self.active)
         reply = self.trouble(question, attempt, headers)
         time.sleep(self.pause)
-        with self.lock:  # before anything goes out: the client's next request may come at once
+        with self.lock:  # before the answer is sent: the client's next request may come at once
             self.active -= 1
             if reply is None:
                 self.answered[question] += 1
                 reply = Reply(200, completion(self.answer(question)))
         return reply
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.die()
-
-    def die(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()

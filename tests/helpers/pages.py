@@ -1,4 +1,4 @@
-"""Pages of docs/ as tests follow them: fenced blocks, where the page says they go, and what it says they print.
+"""Pages of docs/ as tests follow them: fenced blocks, where they go, and what they print.
 
 A line such as "In `path`, below `name`:" before a block says where it goes; the words are those of `PLACE`.
 """
@@ -54,7 +54,7 @@ def follow(page: Path, root: Path) -> list[str]:
 def placed(text: str, block: str, suffix: str, where: str, name: str | None) -> str:
     """`text` of a file with a block `where` the page says: by the `name` of a definition, or by how a line begins.
 
-    Definitions stand two lines apart; lines are indented as their neighbour is.
+    Two blank lines separate definitions; lines are indented like their neighbor.
     """
     lines = text.splitlines(keepends=True)
     if where == "at the end":

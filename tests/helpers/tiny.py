@@ -6,8 +6,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from prefloop.policies import Lora, policy_content, trained_weights
-from prefloop.rows import write_tensors
+from prefloop.core.files import write_tensors
+from prefloop.models.options import Lora
+from prefloop.models.policies import Provenance, policy_content, trained_weights
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{{ eos_token }}"
@@ -31,7 +32,7 @@ ARCHITECTURES = {
 
 
 def tokenizer(chat: bool = True) -> transformers.PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of 90 tokens that adds BOS by itself, with or without a chat template."""
+    """A byte-pair tokenizer of 90 tokens that adds BOS, with or without a chat template."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     alphabet = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:!?<>'\n")
@@ -50,13 +51,13 @@ def tokenizer(chat: bool = True) -> transformers.PreTrainedTokenizerFast:
     return fast
 
 
-def make_model(folder: Path, architecture: str = "llama", chat: bool = True, seed: int = 0) -> Path:
+def make_model(folder: Path, architecture: str = "llama", chat: bool = True, seed: int = 0, tied: bool = False) -> Path:
     """Write a randomly initialised causal language model to `folder`; its responses end soon."""
     torch.manual_seed(seed)
     words = tokenizer(chat)
     ids = {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    model = ARCHITECTURES[architecture](**ids, tie_word_embeddings=False)
-    for name, parameter in model.named_parameters():  # sharper than the usual .02: contexts must matter
+    model = ARCHITECTURES[architecture](**ids, tie_word_embeddings=tied)
+    for name, parameter in model.named_parameters():  # sharper than the usual 0.02: contexts must matter
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.12 if "embed" not in name else 0.5)
     model.save_pretrained(folder)
@@ -78,8 +79,6 @@ def make_reward_model(folder: Path, labels: int = 1, seed: int = 0) -> Path:
 
 def write_policy(path: Path, model, manifest: Path, lora: Lora | None, seed: int = 0) -> None:
     """Write the policy that `model` is now as the policy.pt of round 1."""
-    whence = {"lora": lora, "manifest": manifest, "round": 1, "seed": seed, "pairs_sha256": ""}
-    content = policy_content(
-        model=model, weights=trained_weights(model, lora), beta_state={"rule": "constant"}, **whence
-    )
+    provenance = Provenance(manifest, round_index=1, seed=seed, pairs_sha256="")
+    content = policy_content(model, trained_weights(model, lora), lora, provenance, beta_state={"rule": "constant"})
     write_tensors(path, content)

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from conftest import ROOT
-from prefloop.rows import InputError, read_rows, whole, write_rows
+from prefloop.core.errors import InputError
+from prefloop.core.files import atomic_write
+from prefloop.core.jsonl import read_rows, write_rows
 
 STEP = "uniform/seed-0/round-1/step-1"
 PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
@@ -27,7 +29,7 @@ PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
         (
             {"bandit": {"budget": 1000}, "prompts": {"take": None}},
             f"{STEP}/prompts.jsonl",
-            "bandit.budget asks for 1000 prompts, but ",
+            "bandit.budget: 1000 prompts, but ",
         ),
         ({"feedback": {"function": "rewards:broken"}}, f"{STEP}/rewards.jsonl", "returned nan for prompt"),
         ({"feedback": {"function": "rewards:short"}}, f"{STEP}/rewards.jsonl", "1 rewards for 12 responses"),
@@ -80,7 +82,7 @@ def test_an_error_half_way_leaves_neither_output_nor_partial(tmp_path):
 def test_a_killed_stage_leaves_no_output_that_looks_whole(tmp_path, death):
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from prefloop.rows import whole\n"
+        "from prefloop.core.files import atomic_write as whole\n"
         "with whole('rows.jsonl') as partial, partial.open('w') as file:\n"
         "    file.write('{}\\n'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
     )
@@ -94,6 +96,6 @@ def test_a_killed_stage_leaves_no_output_that_looks_whole(tmp_path, death):
 
 
 def test_whole_makes_missing_folders(tmp_path):
-    with whole(tmp_path / "a/b/c.txt") as partial:
+    with atomic_write(tmp_path / "a/b/c.txt") as partial:
         partial.write_text("x")
     assert (tmp_path / "a/b/c.txt").read_text() == "x"

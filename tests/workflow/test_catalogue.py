@@ -16,16 +16,15 @@ import pytest
 import yaml
 
 import tiny
-import troubleshooting
 from catalogue import Case, cases, files, matches, read
 from conftest import ROOT, Workdir, merge
 from judge_server import JudgeServer, Reply
-from prefloop.checks import checked, load_schema
-from prefloop.fetch import fetch
-from prefloop.rows import InputError
+from prefloop.config.validation import checked
+from prefloop.core.errors import InputError
+from prefloop.core.own_functions import load_own
+from prefloop.models.fetch import fetch
 
 SCRIPTS = ROOT / "workflow/scripts"
-SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
 DEFAULT = merge(*(yaml.safe_load((ROOT / file).read_text()) for file in ("experiments/methods.yaml", "config.yaml")))
 PROGRAMS = [case for trade in ("prompts", "models", "feedback", "stages") for case in cases(trade)]
 
@@ -57,7 +56,7 @@ def test_a_config_is_refused(case: Case, tmp_path, monkeypatch):
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     put(tmp_path, case.files)
     with pytest.raises(InputError) as refused:
-        checked(merge(DEFAULT, yaml.safe_load(case.config)), SCHEMA)
+        checked(merge(DEFAULT, yaml.safe_load(case.config)))
     message = str(refused.value).removeprefix("config: ")
     assert matches(case.message, message), message
 
@@ -93,7 +92,11 @@ def shared(manifests, trained, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server():
     """A judge's server that lets nobody in."""
-    with JudgeServer(lambda _: "A", lambda *_: Reply(401, '{"error": {"message": "no such key"}}')) as judge:
+    replies = {
+        "strict": Reply(400, '{"error": {"message": "Unsupported parameter: max_tokens"}}'),
+        "m": Reply(401, '{"error": {"message": "no such key"}}'),
+    }
+    with JudgeServer(lambda _: "A", lambda *_: replies[judge.bodies[-1]["model"]]) as judge:
         yield judge
 
 
@@ -127,6 +130,7 @@ def ends(command: list[str]) -> SimpleNamespace:
             status = 1
     finally:
         sys.argv = argv
+        load_own.cache_clear()
         for name in set(sys.modules) - known:
             if name.startswith("my_"):
                 del sys.modules[name]
@@ -152,7 +156,7 @@ def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
     _, *flags = shlex.split(case.run)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "500"}
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *flags],
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *flags],
         cwd=workdir.path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -196,13 +200,14 @@ def test_ctrl_c_is_told_in_one_line(tmp_path):
     assert done.printed.strip() == "error: interrupted by Ctrl-C; start again, and the run goes on from what is there"
 
 
-PAGE = troubleshooting.PAGE.read_text(encoding="utf-8")
+TOOL = runpy.run_path(str(ROOT / "tools/write_troubleshooting_page.py"))
+PAGE = TOOL["PAGE"].read_text(encoding="utf-8")
 QUOTED = [line for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
 def test_the_page_has_the_catalogue():
-    """After a change there: python tests/troubleshooting.py."""
-    assert troubleshooting.page(PAGE) == PAGE
+    """After a change there: python tools/write_troubleshooting_page.py."""
+    assert TOOL["page"](PAGE) == PAGE, "run tools/write_troubleshooting_page.py"
 
 
 def test_every_message_on_the_page_is_printed():

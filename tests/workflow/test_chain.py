@@ -10,12 +10,12 @@ import pytest
 
 import tiny
 from conftest import SHARED_DATA
-from prefloop.rows import read_rows
+from prefloop.core.jsonl import read_rows
 
 FIGURES = ["quality", "differences", "arms", "prompts", "training", "pfp"]
 TABLES = ["results", "differences", "length", "costs", "cost_to_reach"]
-VERDICTS = "evaluation/temperature-0.7/against-initial.jsonl"
-ROWS = ["prompts.jsonl", "generations.jsonl", "rewards.jsonl", "pfp.jsonl", "arms.json"]
+JUDGMENTS = "evaluation/temperature-0.7/against-initial.jsonl"
+ROWS = ["prompts.jsonl", "generations.jsonl", "rewards.jsonl", "logprobs.jsonl", "pfp.jsonl"]
 
 
 def test_figures_tables_and_policies_appear(finished):
@@ -39,7 +39,7 @@ def test_prompt_id_and_cluster_are_carried_through_every_file(finished):
     results = finished.path / "results/tiny"
     clusters = pd.read_csv(results / "clusters.csv").set_index("prompt_id")["cluster"]
     for step in sorted(results.glob("dota/seed-0/round-*/step-*")):
-        for name in ROWS[:-1]:
+        for name in ROWS:
             for row in read_rows(step / name, ["prompt_id", "cluster"]):
                 assert row["cluster"] == clusters[row["prompt_id"]], (step, name)
     for row in read_rows(results / "dota/seed-0/round-1/pairs.jsonl"):
@@ -65,7 +65,7 @@ def test_tables_are_the_rows_again(finished):
     results = finished.path / "results/tiny"
     table = pd.read_csv(results / "tables/results.csv").set_index("method")
     for method in ("dota", "uniform"):
-        rows = pd.read_json(results / method / "seed-0/round-2" / VERDICTS, lines=True)
+        rows = pd.read_json(results / method / "seed-0/round-2" / JUDGMENTS, lines=True)
         assert table.loc[method, "reward"] == pytest.approx(rows["reward"].mean(), rel=1e-5)
         wins = rows["outcome"].map({"win": 1, "tie": 0.5, "loss": 0}).mean()
         assert table.loc[method, "win"] == pytest.approx(wins, rel=1e-5)
@@ -77,16 +77,16 @@ def test_tables_are_the_rows_again(finished):
 
 def test_two_runs_are_byte_identical(finished, workdir):
     """Another folder, from scratch: the same JSONL and arms.json in one round, the same CSV from the same rows."""
-    target = f"results/tiny/dota/seed-0/round-1/{VERDICTS}"
+    target = f"results/tiny/dota/seed-0/round-1/{JUDGMENTS}"
     done = workdir.run(target, "results/tiny/dota/seed-0/round-1/step-2/arms.json")
     assert done.returncode == 0, done.stdout
     made = [p for p in workdir.path.glob("results/tiny/**/*") if p.suffix == ".jsonl" or p.name == "arms.json"]
-    assert len(made) == 17
+    assert len(made) == 19
     for path in made:
         assert filecmp.cmp(path, finished.path / path.relative_to(workdir.path), shallow=False), path
     figures = finished.path / "results/tiny/figures"
     shutil.copytree(figures, workdir.path / "figures")
-    done = finished.run("--forcerun", *(f"figure_{name}" for name in FIGURES))
+    done = finished.run("--forcerun", *(f"plot_{name}" for name in FIGURES))
     assert done.returncode == 0, done.stdout
     for path in figures.iterdir():
         assert filecmp.cmp(path, workdir.path / "figures" / path.name, shallow=False), path
@@ -96,8 +96,7 @@ def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
     """Training, and what follows it: evaluation, later rounds, figures of results; of round 1 no step."""
     directory = copy_of(finished)
     assert directory.jobs() == set()
-    with (directory.path / "workflow/scripts/prefloop/losses.py").open("a") as file:
-        file.write("\n# edited\n")
+    directory.append("workflow/scripts/prefloop/methods/losses.py", "EDITED = 1")
     listed = directory.run("--dry-run").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
     assert outputs
@@ -109,21 +108,33 @@ def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
 @pytest.mark.parametrize(
     ("edited", "expected"),
     [
-        ("figure_quality.py", {"figure_quality", "all"}),
-        ("prefloop/figures/__init__.py", {f"figure_{name}" for name in FIGURES} | {"all"}),
+        ("figures/plot_quality.py", {"plot_quality", "all"}),
+        ("prefloop/report/plotting.py", {f"plot_{name}" for name in FIGURES} | {"all"}),
     ],
 )
 def test_editing_how_a_figure_looks_redraws_and_nothing_else(finished, copy_of, edited, expected):
     directory = copy_of(finished)
-    with (directory.path / "workflow/scripts" / edited).open("a") as file:
-        file.write("\n# edited\n")
+    directory.append(f"workflow/scripts/{edited}", "EDITED = 1")
     assert directory.jobs() == expected
+
+
+def test_comments_and_formatting_rerun_nothing(finished, copy_of):
+    """In the module that most others import, in a program, and in the rules; the times of all files are new, too."""
+    directory = copy_of(finished)
+    for file in ["prefloop/core/errors.py", "prefloop/core/jsonl.py", "_program.py", "train.py"]:
+        path = directory.path / "workflow/scripts" / file
+        path.write_text(
+            path.read_text().replace('"""', '"""Edited. ', 1).replace("\n\n\n", "\n\n\n\n") + "\n# edited\n"
+        )
+    directory.append("rules/common.smk", "# edited")
+    for path in directory.path.glob("workflow/**/*"):
+        path.touch()
+    assert directory.jobs() == set()
 
 
 def test_editing_how_models_are_fetched_deletes_none(finished, copy_of):
     directory = copy_of(finished)
-    with (directory.path / "workflow/scripts/prefloop/fetch.py").open("a") as file:
-        file.write("\n# edited\n")
+    directory.append("workflow/scripts/prefloop/models/fetch.py", "EDITED = 1")
     assert "fetch_model" not in directory.jobs()
 
 
@@ -135,10 +146,11 @@ def test_writing_a_default_out_runs_nothing(finished, copy_of):
 
 def test_editing_a_reward_function_scores_again(finished, copy_of):
     directory = copy_of(finished)
-    with (directory.path / "rewards.py").open("a") as file:
-        file.write("\n# edited\n")
-    assert {"reward", "arms", "pairs", "judge"} <= directory.jobs()
-    assert not {"cluster", "prompts", "fetch_model"} & directory.jobs()
+    directory.append("rewards.py", "# edited")
+    assert directory.jobs() == set()
+    directory.append("rewards.py", "EDITED = 1")
+    assert {"reward", "update_arms", "select_pairs", "compare_samples"} <= directory.jobs()
+    assert not {"cluster_prompts", "prepare_prompts", "fetch_model"} & directory.jobs()
 
 
 def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
@@ -147,7 +159,7 @@ def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
     assert any("seed-1" in line for line in outputs)
     assert not any("seed-0" in line for line in outputs)
-    assert not {"fetch_model", "prompts", "cluster"} & directory.jobs("--config", "seeds=[0,1]")
+    assert not {"fetch_model", "prepare_prompts", "cluster_prompts"} & directory.jobs("--config", "seeds=[0,1]")
 
 
 def test_raising_rounds_runs_the_new_round_alone(finished, copy_of):
@@ -162,7 +174,7 @@ def test_report_is_one_file_with_captions(finished):
     done = finished.run("--report", "report.html")
     assert done.returncode == 0, done.stdout
     report = (finished.path / "report.html").read_text()
-    assert "bootstrap intervals" in report
+    assert "95 % bootstrap CIs" in report
 
 
 def test_other_methods_and_kinds(workdir, model_folders):
@@ -190,7 +202,7 @@ def test_other_methods_and_kinds(workdir, model_folders):
     done = workdir.run(
         "results/tiny/all/seed-0/round-1/step-1/prompts.jsonl",
         "results/tiny/offline/seed-0/round-2/step-1/generations.jsonl",
-        f"results/tiny/full/seed-0/round-2/{VERDICTS}",
+        f"results/tiny/full/seed-0/round-2/{JUDGMENTS}",
     )
     assert done.returncode == 0, done.stdout
     train = {row["prompt_id"] for row in read_rows(results / "prompts/train.jsonl")}
@@ -199,9 +211,9 @@ def test_other_methods_and_kinds(workdir, model_folders):
     assert samplers == {"reference"}
     assert not (results / "offline/seed-0/round-1/policy.pt").exists(), "the reference needs no training to answer"
     assert not (results / "full/seed-0/round-1/adapter").exists()
-    verdicts = read_rows(results / "full/seed-0/round-2" / VERDICTS)
-    assert any(row["reward"] != row["reward_opponent"] for row in verdicts)
-    scored = read_rows(results / "full/seed-0/round-2/step-1/pfp.jsonl")
+    judgments = read_rows(results / "full/seed-0/round-2" / JUDGMENTS)
+    assert any(row["reward"] != row["reward_opponent"] for row in judgments)
+    scored = read_rows(results / "full/seed-0/round-2/step-1/logprobs.jsonl")
     assert any(row["logp"] != row["logp_ref"] for row in scored), "the reference stays the initial policy"
 
 
@@ -252,7 +264,7 @@ def test_planted_cluster_gains_share(workdir):
 def test_real_preference_pairs_as_prompts(workdir, model_folders):
     workdir.configure(policy={"model": str(model_folders["qwen"])})
     done = workdir.run(
-        f"results/tiny/dota/seed-0/round-1/{VERDICTS}",
+        f"results/tiny/dota/seed-0/round-1/{JUDGMENTS}",
         "--config",
         "rounds=1",
         "steps=1",
@@ -260,4 +272,4 @@ def test_real_preference_pairs_as_prompts(workdir, model_folders):
         f'prompts={{"source": "{SHARED_DATA}", "take": 40, "max_prompt_tokens": 120}}',
     )
     assert done.returncode == 0, done.stdout
-    assert "dropped" in (workdir.path / "results/logs/tiny/prompts.log").read_text()
+    assert "dropped" in (workdir.path / "results/logs/tiny/prepare_prompts.log").read_text()

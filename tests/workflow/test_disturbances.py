@@ -1,6 +1,6 @@
 """What happens to experiments on real machines: full disks, torn files, a second Snakemake, clocks set back, moves.
 
-Killed processes are tests/chaos.py's.
+Killed processes are tools/chaos.py's.
 """
 
 import os
@@ -66,6 +66,19 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(workdir, finished
     assert same_as(workdir, finished)
 
 
+def test_full_or_read_only_records_of_snakemake_are_one_line(workdir, small_disk):
+    """Before Snakemake writes there, which would end in a traceback."""
+    records = workdir.path / ".snakemake"
+    small_disk(records, 64)
+    full = workdir.run("--dry-run")
+    subprocess.run(["mount", "-o", "remount,ro", records], check=True)
+    read_only = workdir.run("--dry-run")
+    for done, problem in ((full, "No space left on device"), (read_only, "Read-only file system")):
+        assert done.returncode != 0
+        assert f"{records}: {problem}, but Snakemake keeps its records there; make room" in done.stdout
+        assert "Traceback" not in done.stdout
+
+
 @pytest.mark.parametrize("name", ["rows", "policy"])
 def test_a_full_disk_is_told_in_one_line(tmp_path, small_disk, name):
     small_disk(tmp_path / "disk", 64)
@@ -74,7 +87,8 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, small_disk, name):
         "import torch\n"
         "from pathlib import Path\n"
         "from _program import run\n"
-        "from prefloop.rows import write_rows, write_tensors\n"
+        "from prefloop.core.files import write_tensors\n"
+        "from prefloop.core.jsonl import write_rows\n"
         "def rows(*, output: Path) -> None:\n"
         "    write_rows(output, ({'a': 'b' * 1000} for _ in range(100)))\n"
         "def policy(*, output: Path) -> None:\n"
@@ -146,7 +160,7 @@ def test_results_may_move(finished, copy_of, tmp_path):
     shutil.move(directory.path / "results", tmp_path / "elsewhere")
     (directory.path / "results").symlink_to(tmp_path / "elsewhere")
     assert directory.jobs() == set()
-    directory.path = directory.path.rename(tmp_path / "moved")
+    directory.path = directory.clone = directory.path.rename(tmp_path / "moved")
     assert directory.jobs() == set()
     Path(directory.path, POLICY).unlink()
     done = directory.run(POLICY)

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from prefloop.checks import checked, load_schema
-from prefloop.config import merged
+from prefloop.config.resolve import merged
+from prefloop.config.validation import checked
 
-SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
+START = "experiments/start.yaml"
 PUBLISHED = ["ablation_clusters", "dota", "dynamic_beta", "online_dpo", "replication", "samplers", "tabular"]
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
+@pytest.mark.parametrize("path", [START, *EXPERIMENTS], ids=str)
 def test_an_experiment_has_a_plan(path):
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--cores", "1", "--configfile", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -27,11 +27,11 @@ def test_an_experiment_has_a_plan(path):
 def test_methods_that_are_kept_but_not_compared_are_right_too(path):
     """A file may define a method that a reader turns on later."""
     config = {}
-    for file in ("experiments/methods.yaml", "config.yaml", path):
+    for file in ("experiments/methods.yaml", path):
         config = merged(config, yaml.safe_load((ROOT / file).read_text()))
     own = yaml.safe_load((ROOT / path).read_text()).get("methods", {})
     if own:
-        checked(config | {"compare": list(dict.fromkeys([*config["compare"], *own]))}, SCHEMA)
+        checked(config | {"compare": list(dict.fromkeys([*config["compare"], *own]))})
 
 
 def test_every_published_comparison_is_there_at_both_scales():
@@ -45,12 +45,8 @@ def test_a_header_gives_the_command(path):
 
 
 def test_on_a_cluster_every_figure_and_table_shares_one_job():
-    """Most inherit the group of the rule that they use; those that use none must say it."""
-    text = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
-    rules = re.findall(r"^rule (?:figure|table)_\w+:\n(?:    .*\n|\n(?=    ))*", text, re.MULTILINE)
-    assert len(rules) == 4
-    assert all("    group:\n        figures_job\n" in rule for rule in rules)
-    assert set(re.findall(r"^use rule (\w+) as (?:figure|table)", text, re.MULTILINE)) == {
-        "figure_quality",
-        "table_results",
-    }
+    """The three loops, and the three rules next to them."""
+    rules = (ROOT / "rules/figures.smk").read_text().split("rule gallery:")[0]
+    bodies = re.split(r"^ *rule\b.*:$", rules, flags=re.MULTILINE)[1:]
+    assert len(bodies) == 6
+    assert all(re.search(r"group:\s+figure_group\n", body) for body in bodies)

@@ -2,7 +2,7 @@
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prefloop.rows import read_json
+from prefloop.core.files import read_json
 
 
 def test_export_makes_a_model_and_a_card_of_each_methods_end(finished, copy_of):
@@ -26,5 +26,5 @@ def test_export_makes_a_model_and_a_card_of_each_methods_end(finished, copy_of):
         assert read_json(folder / "manifest.json")["source"] == "merged policy of llama"
     assert directory.jobs("export") == set()
     hub = ["--config", "export={hub_id: 'me/x-{method}-{round}', rounds: [1, 2]}"]
-    assert directory.jobs("export", *hub) == {"merge", "model_card", "push", "export"}
+    assert directory.jobs("export", *hub) == {"merge_policy", "write_model_card", "push_model", "export"}
     assert directory.jobs(*hub) == set()

@@ -10,21 +10,29 @@ import pytest
 
 from conftest import ROOT, Workdir
 from pages import follow
-from prefloop.policies import read_policy
-from prefloop.rows import read_rows
+from prefloop.core.jsonl import read_rows
+from prefloop.models.policies import read_policy
 
-WORDS = ["gap_per_token", "nca", "odpo", "spread", "nash_md", "gaussian_thompson", "program", "lengths", "annotated"]
+WORDS = [
+    "gap_per_token",
+    "squared_hinge",
+    "odpo",
+    "spread",
+    "nash_md",
+    "gaussian_thompson",
+    "program",
+    "lengths",
+    "annotated",
+]
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory, model_folders) -> Workdir:
     """A copy of the project with everything that the page adds, and its experiment run."""
     directory = Workdir(tmp_path_factory.mktemp("extended"), model_folders["llama"])
-    for name in ["Snakefile", "rules", "workflow", "experiments"]:
-        (directory.path / name).unlink()
-    for name in ["Snakefile", "rules", "workflow", "experiments", "tests", "pyproject.toml"]:
-        copy = shutil.copy if (ROOT / name).is_file() else shutil.copytree
-        copy(ROOT / name, directory.path / name)
+    directory.copy_sources()
+    shutil.copytree(ROOT / "tests", directory.path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", directory.path)
     directory.changed = follow(ROOT / "docs/extending.md", directory.path)
     (directory.path / "count.py").write_text(
         "import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['response']))\n"
@@ -34,13 +42,13 @@ def extended(tmp_path_factory, model_folders) -> Workdir:
         steps=1,
         methods={
             "added": {
-                "bandit": {"allocation": "gaussian_thompson", "metric": "gap_per_token", "normalise": "identity"},
+                "bandit": {"allocation": "gaussian_thompson", "metric": "gap_per_token", "normalize": "identity"},
                 "generation": {"sampler": "nash_md", "n": 4, "max_new_tokens": 9},
                 "feedback": {"kind": "program", "program": f"{sys.executable} count.py"},
                 "pairs": {"metric": "gap_per_token"},
                 "train": {"loss": "odpo", "odpo_alpha": 3.0, "beta": 0.3, "beta_rule": "spread"},
             },
-            "plain": {"train": {"loss": "nca"}},
+            "plain": {"train": {"loss": "squared_hinge"}},
         },
         figures=["lengths"],
         tables=["annotated"],
@@ -51,10 +59,12 @@ def extended(tmp_path_factory, model_folders) -> Workdir:
 
 
 def test_the_page_s_tests_pass(extended):
-    chosen = " or ".join([*WORDS, "has_a_test", "has_a_rule", "is_listed", "library_s_defaults", "names_words"])
-    files = ["bandit", "betas", "config", "feedback", "losses", "metrics", "samplers", "figure_lengths"]
-    paths = [f"tests/unit/test_{name}.py" for name in [*files, "table_annotated"]]
-    paths.append("tests/workflow/test_figures.py::test_every_figure_and_table_has_a_rule")
+    checks = ["has_a_test", "has_a_program", "is_listed", "conditions_name", "reads_constants", "registry_words"]
+    chosen = " or ".join([*WORDS, *checks, "docstring"])
+    files = ["bandit", "beta_rules", "validation", "declarations", "annotate", "losses", "pair_metrics", "samplers"]
+    files += ["plot_lengths", "tabulate_annotated"]
+    paths = [str(next((extended.path / "tests/unit").rglob(f"test_{name}.py"))) for name in files]
+    paths.append("tests/workflow/test_figures.py::test_every_figure_and_table_has_a_program")
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", chosen, *paths]
     done = subprocess.run(command, cwd=extended.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout

@@ -1,18 +1,18 @@
 """Every figure and table from one tiny experiment, and their numbers again from rows with pandas alone."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from conftest import ROOT, Workdir
-from prefloop.policies import read_policy
-from prefloop.questions import FIGURES, OF_JUDGES, TABLES
+from prefloop.config.outputs import FIGURES, OF_JUDGES, TABLES
+from prefloop.models.policies import read_policy
 
 METHODS = ["two_arms", "uniform"]
 SEEDS = [0, 1]
+MADE = [name for name in TABLES if name != "judge_answers"]  # there is no judge
 WIN = {"win": 1, "tie": 0.5, "loss": 0}
 
 
@@ -30,7 +30,7 @@ def drawn(tmp_path_factory, model_folders) -> Workdir:
         seeds=SEEDS,
         rounds=1,
         figures=list(FIGURES),
-        tables=list(TABLES),
+        tables=MADE,
         methods={
             "two_arms": {"clusters": {"k": 2}, "pairs": {"metric": "pfp"}, "train": {"beta_rule": "batch"}},
         },
@@ -60,28 +60,34 @@ def rows_of(results, method, seed, opponent="chosen", temperature=0.7) -> pd.Dat
     return pd.read_json(path, lines=True)
 
 
-def test_every_figure_and_table_has_a_rule():
-    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    for kind, words in (("figure", FIGURES), ("table", TABLES | OF_JUDGES)):
-        assert set(re.findall(rf"^(?:use )?rule .*?\b{kind}_(\w+)(?: with)?:$", rules, re.MULTILINE)) == set(words)
+def test_every_figure_and_table_has_a_program():
+    """The rules are made from these names, so that a program without a name would never run."""
+    for folder, prefix, words in (("figures", "plot", FIGURES), ("tables", "tabulate", TABLES | OF_JUDGES)):
+        programs = {path.stem for path in (ROOT / "workflow/scripts" / folder).glob("*.py")} - {"plot_own"}
+        assert programs == {f"{prefix}_{word}" for word in words}
 
 
 def test_every_figure_and_table_is_made(results):
     for figure in FIGURES:
         for suffix in ("pdf", "svg", "png", "csv", "rst"):
             assert (results / f"figures/{figure}.{suffix}").stat().st_size > 60, (figure, suffix)
-    for table in TABLES:
+    for table in MADE:
         assert r"\toprule" in (results / f"tables/{table}.tex").read_text()
 
 
-def test_captions_say_what_a_figure_cannot_show(results):
-    for figure in ("quality", "differences", "contests", "temperatures", "checkpoints", "frontier", "cluster_counts"):
+def test_captions_say_what_intervals_are(results):
+    for figure in (
+        "quality",
+        "differences",
+        "comparisons",
+        "temperatures",
+        "checkpoints",
+        "frontier",
+        "cluster_counts",
+    ):
         caption = (results / f"figures/{figure}.rst").read_text()
-        assert "2 seeds" in caption, figure
-        assert "fewer than three seeds" in caption, figure
-        assert "It is the feedback that trained, too" in caption, figure
-        assert "bootstrap intervals over prompts and seeds" in caption, figure
-        assert "TFLOP" in caption, figure
+        assert "bootstrap CIs over prompts and seeds; 2 seeds cannot cover" in caption, figure
+        assert caption.count(". ") <= 2, f"{figure}: a caption has at most three sentences"
 
 
 def test_results_are_the_rows_again(results):
@@ -137,14 +143,14 @@ def test_lengths_are_the_rows_again(results):
 
 def test_costs_are_the_files_again(results):
     table = pd.read_csv(results / "tables/costs.csv").set_index(["method", "stage"])
-    for stage, file in {"train": "train", "divergence": "evaluation/divergence"}.items():
+    for stage, file in {"train": "train", "measure_kl": "evaluation/measure_kl"}.items():
         found = [json.loads(p.read_text()) for p in (results / "two_arms").glob(f"seed-*/round-1/{file}.cost.json")]
         assert len(found) == len(SEEDS)
         assert table.loc[("two_arms", stage), "flops"] == pytest.approx(sum(c["flops"] for c in found) / 2, rel=1e-5)
     for method, folder in {"shared": results, "two_arms": results / "two_arms"}.items():
-        cost = json.loads((folder / "cluster.cost.json").read_text())
-        assert table.loc[(method, "cluster"), "tokens_in"] == cost["tokens_in"]
-    assert {"sft", "gradients"} <= set(table.loc["shared"].index)
+        cost = json.loads((folder / "cluster_prompts.cost.json").read_text())
+        assert table.loc[(method, "cluster_prompts"), "tokens_in"] == cost["tokens_in"]
+    assert {"fine_tune", "measure_gradients"} <= set(table.loc["shared"].index)
 
 
 def test_the_price_of_a_target_is_read_off_the_curve(results):
@@ -153,19 +159,20 @@ def test_the_price_of_a_target_is_read_off_the_curve(results):
     path = results / "initial/evaluation/temperature-0.7/against-chosen.jsonl"
     initial = pd.read_json(path, lines=True)["reward"].mean()
     ends = {m: np.mean([rows_of(results, m, seed)["reward"].mean() for seed in SEEDS]) for m in METHODS}
-    target = (initial + max(ends.values())) / 2
-    assert table["target"].to_numpy() == pytest.approx(target, rel=1e-5)
+    best = max(ends.values())
+    target = (initial + best) / 2 if best > initial else np.nan  # such small models may get worse
+    assert table["target"].to_numpy() == pytest.approx(target, rel=1e-5, nan_ok=True)
     spent = pd.read_csv(results / "tables/results.csv").set_index("method")["flops"]
     for method, end in ends.items():
-        expected = spent[method] * (target - initial) / (end - initial) if end >= target else np.inf
-        assert table.loc[method, "value"] == pytest.approx(expected, rel=1e-4), method
+        expected = spent[method] * (target - initial) / (end - initial) if end >= target else np.nan
+        assert table.loc[method, "value"] == pytest.approx(expected, rel=1e-4, nan_ok=True), method
 
 
 def test_clusters_of_its_own_are_the_method_s_alone(results):
     arms = {m: json.loads((results / m / "seed-0/round-1/step-1/arms.json").read_text())["arms"] for m in METHODS}
     assert {m: len(found) for m, found in arms.items()} == {"two_arms": 2, "uniform": 3}
-    held_out = pd.read_csv(results / "clusters_eval.csv")
-    assert set(held_out["prompt_id"]) == set(pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"])
+    eval_prompts = pd.read_csv(results / "clusters_eval.csv")
+    assert set(eval_prompts["prompt_id"]) == set(pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"])
 
 
 def test_the_checkpoint_of_the_last_step_is_the_policy(results):
@@ -192,8 +199,8 @@ def test_only_methods_that_are_evaluated_over_training_keep_checkpoints(results)
 
 def test_the_gallery_opens_with_the_experiment_s_own_words(drawn, copy_of):
     directory = copy_of(drawn)
-    asked = "# Which of two is better?\n#   snakemake --configfile asked.yaml\nname: tiny\n"
-    (directory.path / "asked.yaml").write_text(asked)
+    asked = "# Which of two is better?\n#   snakemake --configfile asked.yaml\n"
+    (directory.path / "asked.yaml").write_text(asked + (directory.path / "config.yaml").read_text())
     done = directory.run("gallery", "--configfile", "asked.yaml")
     assert done.returncode == 0, done.stdout
     page = (directory.path / "docs/gallery/tiny.md").read_text()
@@ -208,9 +215,8 @@ def test_redrawing_computes_nothing(drawn, copy_of):
     """Asked again the figures are there; a figure that is edited is drawn again, and nothing else happens."""
     assert drawn.jobs("figures") == set()
     directory = copy_of(drawn)
-    with (directory.path / "workflow/scripts/figure_frontier.py").open("a") as file:
-        file.write("\n# edited\n")
-    assert directory.jobs() == {"figure_frontier", "all"}
+    directory.append("workflow/scripts/figures/plot_frontier.py", "EDITED = 1")
+    assert directory.jobs() == {"plot_frontier", "all"}
 
 
 def test_the_report_has_every_figure_and_its_caption(drawn):
@@ -220,4 +226,4 @@ def test_the_report_has_every_figure_and_its_caption(drawn):
     for question in ("Which method is better at equal cost?", "What does reward cost in divergence?"):
         assert question in page
     assert "fewer than three seeds" in page
-    assert "It is the feedback that trained, too" in page
+    assert "The evaluator also trained the policies" in page and "in TFLOPs: two" in page

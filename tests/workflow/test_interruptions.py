@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 import torch
 
 from conftest import ROOT
-from prefloop.launching import launch
-from prefloop.partial import read_state
-from prefloop.policies import read_policy
-from prefloop.rows import write_rows
+from prefloop.core.jsonl import write_rows
+from prefloop.models.policies import read_policy
+from prefloop.monitor.launch import launch
+from prefloop.training.checkpoint import read_state
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 WAYS = {
@@ -130,16 +131,14 @@ def test_two_processes_are_interrupted(manifests, tmp_path, way, sharding):
     }
     for name in ("two", "one"):
         trainings[name].finish()
-    killed, state = trainings["killed"], tmp_path / "killed/policy.partial/state.pt"
+    killed, last = trainings["killed"], Training(tmp_path / "last", manifests["llama"], way, 1, *more)
     for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         assert killed.kill(how, 0.1) != 0
     assert "SIGTERM, saved after step" in (killed.folder / "log").read_text()
-    saved = state.read_bytes()
+    shutil.copytree(killed.folder / "policy.partial", last.folder / "policy.partial")
+    assert bool(list((last.folder / "policy.partial").glob("shards-*"))) == (sharding == "fsdp2")
     killed.finish()
     assert killed.hashes() == trainings["two"].hashes()
-    last = Training(tmp_path / "last", manifests["llama"], way, 1, *more)
-    (last.folder / "policy.partial").mkdir()
-    (last.folder / "policy.partial/state.pt").write_bytes(saved)
     for step in (7, 60):
         source = killed.folder / f"checkpoint-{step}/policy.pt"
         (last.folder / f"policy.partial/checkpoint-{step}.pt").write_bytes(source.read_bytes())
@@ -167,12 +166,12 @@ def test_bfloat16_in_shards(manifests, tmp_path):
 
 @pytest.mark.slow
 def test_through_the_rule(workdir):
-    """`train.processes` starts accelerate; the policy is that of one process, and going back to one runs nothing."""
+    """`train.processes` starts torchrun; the policy is that of one process, and going back to one runs nothing."""
     policy, one = "results/tiny/dota/seed-0/round-1/policy.pt", "results/one/dota/seed-0/round-1/policy.pt"
     workdir.configure(rounds=1, steps=1, compare=["dota"], train={"parameters": "full"})
     done = workdir.run(policy, "--config", "train={processes: 2, sharding: fsdp2}", "--printshellcmds")
     assert done.returncode == 0, done.stdout
-    assert "accelerate launch --multi_gpu --gpu_ids all --num_processes 2" in done.stdout
+    assert "exec python -m prefloop.core.gpus python -m torch.distributed.run --nproc-per-node 2" in done.stdout
     assert "--sharding fsdp2" in done.stdout
     assert workdir.jobs(policy) == set()
     done = workdir.run(one, "--config", "name=one")
@@ -185,10 +184,14 @@ def test_through_the_rule(workdir):
 def test_launch():
     """Several nodes: one launcher each, told its place by SLURM."""
     assert launch(1) == "python"
-    assert "--num_processes 4" in launch(4)
-    words = shlex.split(launch(8, nodes=2))
-    assert words[:6] == ["srun", "--nodes", "2", "--ntasks", "2", "--ntasks-per-node"]
-    assert '--machine_rank "$SLURM_NODEID"' in words[9]
+    assert "prefloop.core.gpus python -m torch.distributed.run --nproc-per-node 4 --standalone" in launch(4)
+    words = shlex.split(launch(8, nodes=2, threads=16))
+    assert words[:9] == ["srun", "--nodes", "2", "--ntasks", "2", "--ntasks-per-node", "1", "--cpus-per-task", "16"]
+    assert words[9:13] == ["--cpu-bind=none", "--kill-on-bad-exit=1", "bash", "-c"]
+    assert "--nproc-per-node 4 --nnodes 2" in words[13]
+    assert '--node-rank "$SLURM_NODEID"' in words[13]
+    with pytest.raises(ValueError, match="processes: 3 cannot be divided among 2 nodes; take a multiple of 2"):
+        launch(3, nodes=2)
 
 
 @pytest.mark.slow
@@ -197,7 +200,7 @@ def test_two_nodes(manifests, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "srun").write_text(
-        '#!/bin/bash\nshift 6\nSLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; code=$?; wait; exit $code\n'
+        '#!/bin/bash\nshift 10\nSLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; code=$?; wait; exit $code\n'
     )
     (tools / "scontrol").write_text("#!/bin/bash\necho localhost; echo localhost\n")
     for tool in tools.iterdir():
@@ -219,6 +222,7 @@ def test_how_a_training_runs_is_no_reason_to_run_it_again(finished, copy_of):
     """Shards, saved states and trackers change nothing that comes out; what does is a reason."""
     workdir = copy_of(finished)
     how = {"processes": 2, "sharding": "fsdp2", "gradient_checkpointing": True, "save_every": 7}
+    how |= {"save_every_minutes": 0.5}
     workdir.configure(train=how, tracking={"trackers": ["tensorboard"]})
     assert workdir.jobs() == set()
     workdir.configure(train={"epochs": 2})

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from conftest import ROOT
-from prefloop.policies import read_policy
-from prefloop.rows import read_rows
+from prefloop.core.jsonl import read_rows
+from prefloop.models.policies import read_policy
 
 PRESETS = list(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["methods"])
 LAPTOP = yaml.safe_load((ROOT / "experiments/laptop/methods.yaml").read_text())
@@ -34,9 +34,10 @@ def presets(tmp_path_factory, model_folders):
             "risk_beta_calibrated": {"train": {"beta_risk": {"warmup": 2}}},
         },
     }
+    small |= {key: yaml.safe_load((directory.path / "config.yaml").read_text())[key] for key in ("policy", "feedback")}
     settings = [f"{key}={json.dumps(value)}" for key, value in small.items()]
     targets = [f"results/laptop_methods/{method}/seed-0/round-2/policy.pt" for method in PRESETS]
-    file = ["--configfile", "experiments/laptop/methods.yaml", "--config", *settings]
+    file = ["--configfile", str(ROOT / "experiments/laptop/methods.yaml"), "--config", *settings]
     done = directory.run(*targets, *file)
     assert done.returncode == 0, done.stdout
     return directory.path / "results/laptop_methods"
@@ -148,6 +149,7 @@ def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, 
                 "base": str(model_folders["llama"]),
                 "source": "pairs.jsonl",
                 "learning_rate": 1e-3,
+                "batch_size": 16,
                 "dtype": "float32",
             }
         },
@@ -172,7 +174,7 @@ def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, 
     assert read_policy(results / "judged/seed-0/round-1/policy.pt")["base_model"] == base
 
     def gaps(method: str, number: int) -> list[float]:
-        rows = read_rows(results / method / f"seed-0/round-{number}/step-1/pfp.jsonl")
+        rows = read_rows(results / method / f"seed-0/round-{number}/step-1/logprobs.jsonl")
         return [row["logp"] - row["logp_ref"] for row in rows]
 
     assert set(gaps("follows", 3)) == {0.0}, "the policy before the round is its own reference"
@@ -194,4 +196,4 @@ def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, 
     models = pd.read_csv(results / "tables/reward_models.csv").iloc[0]
     assert models["longer_wins"] == 1.0
     assert "WARNING: mine: the reward model" in done.stdout, "no model beats a rule that is always right: it says so"
-    assert "sft" in set(pd.read_csv(results / "tables/costs.csv")["stage"])
+    assert "fine_tune" in set(pd.read_csv(results / "tables/costs.csv")["stage"])

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,18 +16,16 @@ import pytest
 import torch
 from packaging.utils import canonicalize_name
 
-import constraints
 from conftest import ROOT, TINY, merge
 from judge_server import JudgeServer
-from prefloop.chat import load_tokenizer
-from prefloop.checks import checked, load_schema
-from prefloop.classifiers import RewardModel
-from prefloop.clusters import read_clusters, write_clusters
-from prefloop.config import flags, in_words
-from prefloop.fetch import PACKAGE, fetch
-from prefloop.models import load_base
-from prefloop.policies import read_policy
-from prefloop.rows import InputError, read_json
+from prefloop.config.feedback_identity import feedback_identity
+from prefloop.config.resolve import flags
+from prefloop.config.validation import checked
+from prefloop.core.errors import InputError
+from prefloop.data.clusters import read_clusters, write_clusters
+from prefloop.models.fetch import PACKAGE
+from prefloop.models.policies import read_policy
+from prefloop.models.sources import model_name
 
 SOURCES = [path for part in ("workflow", "benchmarks") for path in sorted((ROOT / part).rglob("*.py"))]
 FORBIDDEN = {  # what executes or may execute what a file says
@@ -34,6 +34,8 @@ FORBIDDEN = {  # what executes or may execute what a file says
 }
 TEXTS = ["a b", 'it\'s "x"', "$(touch pwned)", "`touch pwned`", "a\ntouch pwned", "; touch pwned #", "-rf", "--help"]
 TEXTS += ["größe → ✓", "*?[a]", "~", "&& touch pwned", "\\", "$HOME", "!x", "|touch pwned", "{x}", "-1"]
+
+CONSTRAINTS = runpy.run_path(str(ROOT / "tools/write_constraints.py"))
 
 
 def calls(path: Path):
@@ -48,7 +50,9 @@ def is_literally(node: ast.expr | None, value) -> bool:
 
 
 def test_no_program_calls_what_executes_a_file():
-    found = [where for path in SOURCES for name, _, where in calls(path) if name in FORBIDDEN]
+    """Except the warm process, which runs the programs of the clone."""
+    sources = [path for path in SOURCES if path.name != "forked_program.py"]
+    found = [where for path in sources for name, _, where in calls(path) if name in FORBIDDEN]
     assert found == []
     loose = [where for path in SOURCES for _, words, where in calls(path) if is_literally(words.get("shell"), True)]
     loose += [w for path in SOURCES for _, words, w in calls(path) if is_literally(words.get("allow_pickle"), True)]
@@ -75,39 +79,32 @@ def test_every_model_and_tokenizer_is_told_whether_to_trust_code():
     assert [where for words, where in found if is_literally(words["trust_remote_code"], True)] == []
 
 
-@pytest.fixture
-def with_code(model_folders, tmp_path) -> Path:
-    """A fetched model whose folder brings code of its own for everything that can be loaded; run, it makes a file."""
-    source = tmp_path / "source"
-    shutil.copytree(model_folders["llama"], source)
-    (source / "own.py").write_text(
-        f"from pathlib import Path\nPath({str(tmp_path / 'pwned')!r}).touch()\n"
-        "from transformers import LlamaConfig, LlamaForCausalLM\n"
-        "class Own(LlamaConfig):\n    model_type = 'own'\n"
-        "class Model(LlamaForCausalLM):\n    config_class = Own\n"
-    )
-    config = read_json(source / "config.json")
-    kinds = ["AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification"]
-    own = {"AutoConfig": "own.Own"} | {kind: "own.Model" for kind in kinds}
-    (source / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": own}))
-    return source
+def trusted_in_jobs(directory) -> list[set[str]]:
+    """The models that each job's program may run the code of, by the commands of a dry-run."""
+    done = directory.run("--dry-run", "--printshellcmds")
+    assert done.returncode == 0, done.stdout
+    commands = [line for line in done.stdout.splitlines() if "PREFLOOP_LOG=" in line]
+    assert len(commands) > 10
+    return [set(re.findall(r"--trusted-model (\S+)", command)) for command in commands]
 
 
-def test_a_models_own_code_runs_only_if_config_says_so(with_code, tmp_path):
-    fetch(str(with_code), tmp_path / "fetched")
-    manifest = tmp_path / "fetched/manifest.json"
-    loaders = [
-        lambda: load_base(manifest, torch.float32),
-        lambda: RewardModel(manifest, 1, 1),
-    ]
-    for load in loaders:
-        with pytest.raises(InputError, match="trust_remote_code|custom code"):
-            load()
-    load_tokenizer(manifest.parent)  # whose words are a file
-    assert not (tmp_path / "pwned").exists()
-    fetch(str(with_code), tmp_path / "trusted", trust_remote_code=True)
-    load_base(tmp_path / "trusted/manifest.json", torch.float32)
-    assert (tmp_path / "pwned").exists()
+def test_programs_are_told_which_models_config_trusts(workdir, model_folders):
+    """hostile S1: the named models and what this experiment derives from them, and no others."""
+    policy, judge = str(model_folders["llama"]), str(model_folders["gpt2"])
+    evaluator = {"kind": "judge", "model": judge}
+    mine = {"base": judge, "source": "packaged"}
+    feedback = {"kind": "reward_model", "model": "trained:mine"}
+    sections = {"evaluation": {"evaluator": evaluator}, "reward_models": {"mine": mine}, "feedback": feedback}
+    workdir.configure(policy={"model": policy}, **sections)
+    assert set().union(*trusted_in_jobs(workdir)) == set()
+    of_policy = {f"results/models/{model_name(policy)}/manifest.json"}
+    of_judge = {f"results/models/{model_name(judge)}/manifest.json", "results/tiny/reward_models/mine/manifest.json"}
+    workdir.configure(policy={"model": policy, "trust_remote_code": True}, sft={"enabled": True}, **sections)
+    of_sft = {"results/tiny/sft/model/manifest.json"}
+    assert all(found == of_policy | of_sft for found in trusted_in_jobs(workdir))
+    sections["reward_models"] = {"mine": mine | {"trust_remote_code": True}}
+    workdir.configure(policy={"trust_remote_code": False}, sft={"enabled": False}, **sections)
+    assert all(found == of_judge for found in trusted_in_jobs(workdir))
 
 
 class Poison:
@@ -170,7 +167,6 @@ def test_flags_bring_any_text_through_the_shell(tmp_path, text):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py"]
 
 
-SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
 METHOD = {"pairs": {"metric": "random"}}
 
 
@@ -190,14 +186,14 @@ METHOD = {"pairs": {"metric": "random"}}
         ({"policy": {"model": "models/<results>"}}, "policy.model: .* rename the file or folder"),
         ({"evaluation": {"evaluator": {"judge": {"template": "{x}.txt"}}}}, "judge.template: .* rename"),
         ({"clusters": {"embedding": "a}b"}}, "clusters.embedding: .* rename"),
-        ({"prompts": {"source": "a\0b.jsonl"}}, "prompts.source: holds a control character"),
-        ({"prompts": {"source": "a\x1b[2Jb.jsonl"}}, "prompts.source: holds a control character"),
+        ({"prompts": {"source": "a\0b.jsonl"}}, r"prompts.source: holds the control character '\\x00'; remove it"),
+        ({"prompts": {"source": "a\x1b[2Jb.jsonl"}}, r"prompts.source: holds the control character '\\x1b'"),
         ({"policy": {"model": "pypi:--index-url==x/y#sha256=" + "0" * 64}}, "expected pypi:package==version"),
     ],
 )
 def test_texts_that_could_harm_are_refused_before_any_job(differences, message):
     with pytest.raises(InputError, match=message):
-        checked(merge(merge(TINY, {"policy": {"model": "some/model"}}), differences), SCHEMA)
+        checked(merge(merge(TINY, {"policy": {"model": "some/model"}}), differences))
 
 
 @pytest.mark.parametrize(
@@ -207,16 +203,16 @@ def test_texts_that_could_harm_are_refused_before_any_job(differences, message):
 def test_a_key_in_config_is_refused_and_not_repeated(judge, secret):
     feedback = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"} | judge}
     with pytest.raises(InputError, match="judge") as caught:
-        checked(merge(TINY, {"policy": {"model": "some/model"}, "feedback": feedback}), SCHEMA)
+        checked(merge(TINY, {"policy": {"model": "some/model"}, "feedback": feedback}))
     assert secret not in str(caught.value)
 
 
 def test_every_package_that_is_installed_is_pinned():
     """What environment.yml asks for is pinned there, and all that it brings in constraints.txt; both agree."""
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
-    asked = constraints.direct()
+    asked = CONSTRAINTS["direct"]()
     assert len(asked) > 10 and all(line.count("==") == 1 for line in asked)
-    installed = constraints.closure(asked)
+    installed = CONSTRAINTS["closure"](asked)
     assert len(installed) > 80
     assert pinned.items() >= installed.items()
     assert all(pinned[canonicalize_name(name)] == version for name, version in (line.split("==") for line in asked))
@@ -228,15 +224,17 @@ def test_a_package_named_like_a_flag_is_none():
 
 
 def test_captions_name_no_folder_of_this_machine():
-    judge = {"kind": "judge", "model": "/home/someone/big", "judge": {"model": None, "template": "~/t/strict.txt"}}
-    assert in_words(judge) == "the judge big with strict.txt"
-    assert in_words({"kind": "reward_model", "model": "/data/me/rm", "judge": {"model": None}}) == "the reward model rm"
-    assert in_words({"kind": "reward_model", "model": "a/b", "judge": {"model": None}}) == "the reward model a/b"
+    local = {"template": "~/t/strict.txt", "tie_margin": 0.0, "min_label_mass": 0.01}
+    for feedback in (
+        {"kind": "judge", "model": "/home/someone/big", "judge": local},
+        {"kind": "reward_model", "model": "/home/someone/rm"},
+    ):
+        assert not {"home", "someone", "~"} & set(re.findall(r"\w+|~", feedback_identity(feedback)))
 
 
 def test_files_of_any_name_work(workdir, model_folders):
     """Prompts and the model have names that a shell would act on; a judge's template and a server's model, too."""
-    name = "-a b'\"; $(touch pwned) `touch pwned` &\n*größe"
+    name = "-a b'\"; $(touch pwned) `touch pwned` & *größe"
     rows = "".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(40))
     (workdir.path / f"{name}.jsonl").write_text(rows)
     (workdir.path / f"{name}.txt").write_text("{conversation} {response_a} {response_b}")
@@ -291,3 +289,33 @@ def test_a_judges_key_is_written_nowhere(workdir, monkeypatch):
     files = [path for path in workdir.path.rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(".snakemake" in path.parts for path in files) and any(path.suffix == ".log" for path in files)
     assert [path for path in files if key.encode() in path.read_bytes()] == []
+
+
+@pytest.fixture
+def simulated(workdir):
+    """A simulation on a table of actions, which needs no model, with its figure."""
+    tabular = {"seeds": 1, "normalized": {"steps": 3}, "empirical": {"steps": 3}}
+    workdir.configure(compare=[], figures=["tabular"], tables=[], tabular=tabular)
+    done = workdir.run()
+    assert done.returncode == 0, done.stdout
+    return workdir
+
+
+def test_a_planted_caption_does_not_run_in_the_report(simulated):
+    """hostile S2: a caption in a shared folder is text, whatever it says."""
+    (simulated.path / "secret.txt").write_text("the secret")
+    code = '{{ cycler.__init__.__globals__.os.system("touch pwned") }}'
+    caption = simulated.path / "results/tiny/figures/tabular.rst"
+    caption.write_text(f"{code}\n\n.. include:: secret.txt\n")
+    done = simulated.run("--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    assert not (simulated.path / "pwned").exists()
+    report = (simulated.path / "report.html").read_text()
+    assert "cycler.__init__" in report and ".. include:: secret.txt" in report
+    assert "the secret" not in report
+    figure = caption.with_suffix(".png")
+    figure.unlink()
+    figure.symlink_to(simulated.path / "secret.txt")
+    done = simulated.run("--report", "report.html")
+    assert done.returncode == 1
+    assert "results/tiny/figures/tabular.png: a symbolic link, expected a file that a rule has written" in done.stdout

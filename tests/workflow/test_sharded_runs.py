@@ -25,7 +25,7 @@ def ran(tmp_path, model_folders):
         METHODS["mixture"]["feedback"]["model"] = str(reward_model)
         directory.configure(methods=METHODS, compare=list(METHODS), shards=shards, steps=1)
         # Batches of two prompts, so that a step's four are fewer batches than the three shards.
-        directory.configure(generation={"n": 4, "batch_size": 8}, scoring={"batch_size": 8})
+        directory.configure(generation={"n": 4, "batch_size": 8}, logprobs={"batch_size": 8})
         done = directory.run(*(f"results/tiny/{method}/seed-0/round-2/training.jsonl" for method in METHODS))
         assert done.returncode == 0, done.stdout
         results = folder / "results/tiny"

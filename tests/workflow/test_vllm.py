@@ -14,11 +14,11 @@ import torch
 import yaml
 
 from conftest import ROOT, Workdir
-from prefloop.chat import prompt_ids
-from prefloop.fetch import fetch
-from prefloop.models import load_policy
-from prefloop.rows import read_rows, write_rows
-from prefloop.scoring import response_logps
+from prefloop.core.jsonl import read_rows, write_rows
+from prefloop.models.chat import prompt_ids
+from prefloop.models.fetch import fetch
+from prefloop.models.loading import load_policy
+from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 
 pytestmark = pytest.mark.slow
 RUN = Path("results/tiny/uniform/seed-0")
@@ -55,7 +55,8 @@ class VllmWorkdir(Workdir):
 
     def make(self, *targets: Path) -> None:
         environment = os.environ | {"PATH": f"{self.path / 'bin'}:{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", *map(str, targets)]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
+        command += map(str, targets)
         done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -140,7 +141,7 @@ def test_the_adapter_was_in(directory):
         prompts = [prompt_ids(tokenizer, messages[row["prompt_id"]]) for row in rows]
         with torch.no_grad():
             responses = [row["token_ids"] for row in rows]
-            sums.append(response_logps(model, prompts, responses, tokenizer.pad_token_id).sum().item())
+            sums.append(response_logprobs(prepare_scorer(model), prompts, responses).sum().item())
     print(f"log-probability of the responses: {sums[0]:.1f} under the policy, {sums[1]:.1f} under the base model")
     assert sums[0] > sums[1] + 1
 
@@ -176,17 +177,17 @@ from pathlib import Path
 
 import torch
 
-from prefloop.vllm_engine import Vllm, VllmSettings
-from prefloop.samplers import POLICY, REFERENCE
-from prefloop.sampling import Decoding
+from prefloop.config.generation_settings import SamplingParams, VllmSettings
+from prefloop.generation.vllm_engine import VllmEngine
+from prefloop.methods.samplers import POLICY, REFERENCE
 
 model, policy, prompts = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-files = {"policy": policy, "reference": model}
-engine = Vllm(model, files, [2], torch.float32, VllmSettings(cpu_cache_gib=1.0), max(map(len, prompts)) + 24)
+policies, settings = {"policy": policy, "reference": model}, VllmSettings(cpu_cache_gib=1.0)
+engine = VllmEngine(model, policies, [2], torch.float32, settings, max(map(len, prompts)) + 24)
 engine.adapters = engine.write_adapters()
-greedy = [[1] * len(prompts), [0] * len(prompts), Decoding(temperature=0), 24]
-found = [engine.answer(component, prompts, *greedy) for component in (POLICY, REFERENCE)]
-print(json.dumps({"weights": str(engine.weights), "found": found}))
+greedy = [[1] * len(prompts), [0] * len(prompts), SamplingParams(temperature=0, max_new_tokens=24)]
+found = [engine.generate(component, prompts, *greedy) for component in (POLICY, REFERENCE)]
+print(json.dumps({"weights": str(engine.merged_policy), "found": found}))
 """
 
 

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from conftest import ROOT
-from prefloop.progress import seconds_taken
-from prefloop.status import look, time_left
-from prefloop.status_text import table
+from prefloop.core.stage_status import read_status
+from prefloop.monitor.status import experiment_status, time_left
+from prefloop.monitor.status_text import status_table
 
 RUN = "results/tiny/dota/seed-0"
 
@@ -17,19 +17,28 @@ RUN = "results/tiny/dota/seed-0"
 def test_every_stage_ends_in_one_line_that_sums_it_up(finished):
     logs = sorted((finished.path / "results/logs/tiny").rglob("*.log"))
     told = {
-        log: log.read_text().splitlines()[-1] for log in [*logs, *(finished.path / "results/logs/models").iterdir()]
+        log: log.read_text().splitlines()[-1] for log in [*logs, *(finished.path / "results/logs/models").glob("*.log")]
     }
-    assert [str(log) for log, line in told.items() if seconds_taken(line) is None] == []
+    statuses = {log: read_status(log) for log in told}
+    assert [str(log) for log, status in statuses.items() if (status or {}).get("state") != "done"] == []
+    assert all(status["seconds"] > 0 for status in statuses.values())
     programs = {line.split(":")[0] for line in told.values()}
-    stages = {"fetch_model", "prompts", "cluster", "allocate", "generate", "reward", "perplexity", "arms", "pairs"}
-    assert programs >= stages | {"train", "judge", "figure_quality", "table_results"}
+    stages = {"fetch_model", "prepare_prompts", "cluster_prompts", "allocate", "generate", "reward", "logprobs"}
+    assert programs >= stages | {
+        "update_arms",
+        "select_pairs",
+        "train",
+        "compare_samples",
+        "plot_quality",
+        "tabulate_results",
+    }
     rated = {line.split(":")[0] for line in told.values() if "/s)" in line}
-    assert rated >= {"cluster", "generate", "reward", "perplexity", "pairs", "train", "judge", "prompts"}
+    assert rated >= {"cluster_prompts", "generate", "reward", "logprobs", "select_pairs", "train", "compare_samples"}
 
 
 def test_a_finished_experiment(finished):
-    status = look(finished.path, "tiny")
-    assert status.word == "done" and time_left(status, time.time()) == (0.0, [])
+    status = experiment_status(finished.path, "tiny")
+    assert status.state == "done" and time_left(status, time.time()) == (0.0, [])
     assert list(status.runs) == [("dota", 0), ("uniform", 0)]
     for run in status.runs.values():
         assert (run.rounds, run.steps, run.evaluated, run.prompts) == (2, 4, 2, 16)
@@ -56,35 +65,35 @@ def test_while_it_runs_and_when_it_fails(workdir):
     seen = []
     while running.poll() is None:
         if (workdir.path / "results/logs/tiny/plan.json").is_file():
-            seen.append(look(workdir.path, "tiny"))
+            seen.append(experiment_status(workdir.path, "tiny"))
         time.sleep(0.3)
     assert running.returncode == 0
     done = [status.counts["done"] for status in seen]
     assert done == sorted(done) and len(set(done)) > 5, "one job after the other"
     atwork = {job.stage for status in seen if status.alive for job in status.jobs if job.state == "running"}
-    assert atwork >= {"cluster", "generate", "train"}
+    assert atwork >= {"cluster_prompts", "generate", "train"}
     assert time_left(seen[0], time.time())[0] is None, "nothing is known at the start"
-    status = look(workdir.path, "tiny")
+    status = experiment_status(workdir.path, "tiny")
     run = status.runs["dota", 0]
-    assert (status.word, run.rounds, run.steps, run.prompts) == ("done", 1, 2, 8)
+    assert (status.state, run.rounds, run.steps, run.prompts) == ("done", 1, 2, 8)
     assert (status.runs["uniform", 0].steps, status.runs["uniform", 0].amounts["flops"]) == (0, 0)
 
     workdir.configure(feedback={"function": "rewards:raising"})
     assert workdir.run(f"{RUN}/round-1/policy.pt").returncode != 0
-    status = look(workdir.path, "tiny")
-    assert status.word == "failed" and status.runs["dota", 0].rounds == 0, "the policy is of other rewards"
+    status = experiment_status(workdir.path, "tiny")
+    assert status.state == "failed" and status.runs["dota", 0].rounds == 0, "the policy is of other rewards"
     failed = [job for job in status.jobs if job.state == "failed"]
     assert failed and {job.stage for job in failed} == {"reward"}
-    assert failed[0].last.startswith("error: feedback raising raised KeyError")
-    assert "error: feedback raising" in table(status, time.time())
+    assert failed[0].last_line.startswith("error: feedback raising raised KeyError")
+    assert "error: feedback raising" in status_table(status, time.time())
 
 
 def test_shards_are_done_although_their_files_are_gone(workdir):
     workdir.configure(shards=2)
     done = workdir.run(f"{RUN}/round-1/step-1/rewards.jsonl")
     assert done.returncode == 0, done.stdout
-    status = look(workdir.path, "tiny")
-    assert status.word == "done"
+    status = experiment_status(workdir.path, "tiny")
+    assert status.state == "done"
     shards = [entry for entry in status.plan["jobs"] if entry["temporary"]]
     assert sorted(entry["stage"] for entry in shards) == ["generate_shard"] * 2 + ["reward_shard"] * 2
     assert not any((workdir.path / entry["output"]).exists() for entry in shards)

@@ -1,0 +1,185 @@
+"""docs/files.md is what the files are: every file of a run that uses everything, field by field."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import documented
+from conftest import Workdir
+from prefloop.config import outputs
+from prefloop.core.files import read_json, read_tensors
+from prefloop.core.jsonl import read_rows
+from prefloop.data.clusters import read_clusters
+
+PAGE = documented.ROOT / "docs/files.md"
+FIGURES = list(outputs.FIGURES)
+EVERYTHING = {
+    "name": "files",
+    "rounds": 2,
+    "steps": 1,
+    "compare": ["dota", "judged"],
+    "sft": {"enabled": True, "lora": {"r": 4}, "batch_size": 8, "micro_batch_size": 8, "dtype": "float32"},
+    "reward_models": {"mine": {"source": "packaged", "take": 24, "max_tokens": 64, "epochs": 1, "dtype": "float32"}},
+    "prompts": {"take": 24, "eval_fraction": 0.34},
+    "clusters": {"k": "elbow", "k_max": 3},
+    "bandit": {"budget": 3},
+    "generation": {"n": 3},
+    "evaluation": {
+        "by_checkpoint": {"steps": [1], "methods": ["dota"]},
+        "by_temperature": {"temperatures": [0.5]},
+        "opponents": ["initial", "chosen"],
+    },
+    "figures": FIGURES,
+    "tables": ["results", "differences", "win_rates", "length", "costs", "cost_to_reach", "judge_answers"],
+    "tabular": {"seeds": 1, "empirical": {"steps": 2, "every": 1}, "normalized": {"steps": 4}, "paper": {"steps": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, model_folders) -> Path:
+    """A tiny experiment in which every kind of file is made: two methods, one of them judged, one exported."""
+    directory = Workdir(tmp_path_factory.mktemp("files"), model_folders["llama"])
+    (directory.path / "judge.txt").write_text("{conversation} A: {response_a} B: {response_b} Best?")
+    judge = {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}
+    methods = {
+        "dota": {
+            "generation": {"sampler": "policy_reference", "n": 4},
+            "reference": {"kind": "ema"},
+            "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
+        },
+        "judged": {
+            "clusters": {"k": 2},
+            "feedback": {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge},
+        },
+    }
+    directory.configure(**EVERYTHING, methods=methods)
+    directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
+    directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
+    done = directory.run("all", "export", "--notemp")
+    assert done.returncode == 0, done.stdout
+    return directory.path / "results/files"
+
+
+class Section(NamedTuple):
+    """What the page says of some files: where they are, their fields with whether each may be missing and of which
+    type each is, an example."""
+
+    patterns: list[str]
+    fields: dict[str, bool]
+    types: dict[str, str]
+    example: str | None
+
+
+TYPES = {"text": str, "integer": int, "number": (int, float), "list": list, "mapping": dict, "true": bool}
+TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays, and not said
+
+
+def sections() -> list[Section]:
+    found = []
+    for part in re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        heading, _, body = part.partition("\n")
+        rows = re.findall(r"^\| ((?:`[^`]+`\??(?:, )?)+) \| (.*?) ?\|", body.split("\n## ")[0], re.MULTILINE)
+        fields, types = {}, {}
+        for cell, kinds in rows:
+            named = re.findall(r"`([^`]+)`(\??)", cell)
+            kinds = re.split(r", (?![^{\[]*[}\]])", kinds)  # one for all, or one for each
+            fields |= {name: bool(mark) for name, mark in named}
+            types |= {n: k for (n, _), k in zip(named, kinds * len(named) if len(kinds) == 1 else kinds, strict=False)}
+        example = re.search(r"```json\n(.*)\n```", body)
+        found.append(Section(re.findall(r"`([^`]+)`", heading), fields, types, example and example[1]))
+    return found
+
+
+SECTIONS = sections()
+
+
+def files_of(section: Section, run: Path) -> list[Path]:
+    """The run's files that a section is about."""
+    globs = [re.sub(r"<[^>]*>", "*", pattern).rstrip("/") for pattern in section.patterns]
+    below = ["**/" + glob if glob.startswith("*") else glob for glob in globs]
+    return sorted({path for glob in below for path in run.glob(glob) if path.is_file()})
+
+
+def rows_of(path: Path) -> list[dict]:
+    """What a file holds, as rows."""
+    if path.suffix == ".jsonl":
+        return read_rows(path)
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    readers = {".json": read_json, ".pt": read_tensors, ".pkl": read_clusters}
+    return [readers[path.suffix](path)]
+
+
+def values_in(row: dict, section: Section) -> dict[str, list]:
+    """A row's fields with what stands there; of a list of mappings that the page goes into, theirs."""
+    found: dict[str, list] = {}
+    for name, value in row.items():
+        if any(field.startswith(f"{name}[].") for field in section.fields):
+            for item in value:
+                for key, inner in item.items():
+                    found.setdefault(f"{name}[].{key}", []).append(inner)
+        else:
+            found[name] = [value]
+    return found
+
+
+def is_of(value, kind: str) -> bool:
+    """Whether a value is of a type as the page words it: `integer`, `number or null`, `list of text`."""
+    allowed = tuple(TYPES[option.split(" ")[0]] for option in kind.replace("true or false", "true").split(" or "))
+    flat = [one for types in allowed for one in (types if isinstance(types, tuple) else (types,))]
+    return isinstance(value, tuple(flat)) and (bool in flat or object in flat or not isinstance(value, bool))
+
+
+DESCRIBED = [section for section in SECTIONS if section.fields]
+NOT_MADE_HERE = {"resumed", "preference"}  # of an interrupted training; of a judge as evaluator
+NOT_MADE_HERE |= {"answers", "unfinished_thoughts"}  # of a judge as evaluator; of a reasoning model
+NOT_MADE_HERE |= {"source"}  # of prompts from several sources
+NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
+NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # of a model from the hub
+NOT_MADE_HERE |= {"active_parameters"}  # of a mixture of experts
+NOT_MADE_HERE |= {"difference", "difference_low", "difference_high"}  # from a method that looks at no arm
+
+
+@pytest.mark.parametrize("section", DESCRIBED, ids=lambda section: section.patterns[0])
+def test_every_field_is_as_the_page_says(run, section):
+    """No field without a row of the page, none missing that has no question mark, and each of the page is seen."""
+    files, seen = files_of(section, run), set()
+    assert files, "the tiny run makes none"
+    required = {name for name, optional in section.fields.items() if not optional}
+    for path in files:
+        for row in rows_of(path):
+            values = values_in(row, section)
+            names = values.keys()
+            assert required <= names <= section.fields.keys(), (path.relative_to(run), names ^ section.fields.keys())
+            seen |= names
+            if path.suffix != ".csv":  # where all is text
+                wrong = [n for n in names for value in values[n] if not is_of(value, section.types[n])]
+                assert not wrong, (path.relative_to(run), wrong)
+    assert section.fields.keys() - seen <= NOT_MADE_HERE
+
+
+@pytest.mark.parametrize("section", [s for s in DESCRIBED if s.example], ids=lambda section: section.patterns[0])
+def test_examples_have_the_fields_of_the_page(section):
+    names = values_in(json.loads(section.example), section).keys()
+    assert names <= section.fields.keys()
+    assert {name for name, optional in section.fields.items() if not optional} <= names
+
+
+def test_every_file_of_a_run_is_on_the_page(run):
+    described = {path for section in SECTIONS for path in files_of(section, run)}
+    undescribed = {path.relative_to(run) for path in run.rglob("*") if path.is_file()} - {
+        path.relative_to(run) for path in described
+    }
+    assert not undescribed
+
+
+def test_what_a_section_says_of_every_field():
+    """A row of the page has a name, a type, a unit and a meaning, each cell there even where it is empty."""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            assert len(re.split(r"(?<!\\)\|", line)) in (4, 6), line

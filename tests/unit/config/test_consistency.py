@@ -1,0 +1,282 @@
+"""Settings that contradict each other are refused with the reason, before any job."""
+
+import gzip
+
+import pytest
+
+from conftest import TINY, merge
+from prefloop.config.consistency import doubts
+from prefloop.config.validation import checked
+from prefloop.core.errors import InputError
+
+VALID = merge(TINY, {"policy": {"model": "some/model"}})
+
+
+@pytest.mark.parametrize(
+    ("lines", "take", "differences", "message"),
+    [
+        (57, None, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.source with 57 lines leaves 51 for"),
+        (58, None, {"bandit": {"budget": 13}}, None),
+        (100, 57, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.take leaves 51 for"),
+        (57, None, {"bandit": {"budget": 13, "reuse": True}}, None),
+        (57, None, {"clusters": {"k": 52}}, "clusters.k: 52, and prompts.source with 57 lines leaves 51 to cluster"),
+        (0, None, {}, "prompts.source with 0 lines leaves 0 for training"),
+    ],
+)
+@pytest.mark.parametrize("name", ["own.jsonl", "own.jsonl.gz"])
+def test_file_with_too_few_prompts_is_refused(lines, take, differences, message, name, tmp_path):
+    content = b'{"prompt": "x"}\n' * lines
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    prompts = {"source": str(tmp_path / name), "take": take, "eval_fraction": 0.1}
+    config = merge(merge(VALID, differences), {"prompts": prompts})
+    if message is None:
+        checked(config)
+    else:
+        with pytest.raises(InputError, match=message):
+            checked(config)
+
+
+SERVER = {"kind": "judge", "judge": {"base_url": "http://localhost/v1", "model": "big"}}
+IMPOSSIBLE = [
+    ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and the groups of sampler mixp make 2"),
+    (
+        {"generation": {"sampler": "policy_reference", "n": 5}},
+        "generation.n: 5, and the groups",
+    ),
+    (
+        {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},
+        "generation.sampler: reference needs a reference other than the policy",
+    ),
+    (
+        {"generation": {"sampler": "mixp", "n": 2}, "reference": {"kind": "previous"}},
+        "generation.sampler: mixp needs a reference other than the policy",
+    ),
+    ({"feedback": {"kind": "dataset"}}, "feedback.kind: dataset knows the data set's own responses only"),
+    ({"train": {"loss": "xpo"}}, "train.loss: xpo needs a response of the reference, and sampler policy gives none"),
+    (
+        {"bandit": {"allocation": "thompson", "normalize": "identity"}},
+        "bandit.normalize: allocation thompson needs rewards in",
+    ),
+    (
+        {"train": {"beta_rule": "schedule"}},
+        "train.beta_schedule.values: empty, and beta_rule schedule needs at least one",
+    ),
+    ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
+    ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 is outside"),
+    ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),
+    (
+        {"train": {"beta_rule": "risk", "carry_beta": False, "beta_risk": {"warmup": 2}}},
+        "train.beta_risk.warmup: 2 steps, and the rule sees 2 at most",
+    ),
+    ({"bandit": {"budget": 13}}, "bandit.budget: 13 per step come to 52 prompts in all, and prompts.take leaves 48"),
+    ({"bandit": {"allocation": "exp3", "neighbors": 1}}, "bandit.neighbors: exp3 keeps weights of its own"),
+    (
+        {"pairs": {"metric": "difficulty"}, "reference": {"kind": "previous"}},
+        "pairs.metric: difficulty compares with the reference",
+    ),
+    (
+        {"bandit": {"allocation": "top_k", "metric": "dpo_weight"}, "reference": {"kind": "previous"}},
+        "bandit.metric: dpo_weight compares with the reference",
+    ),
+    ({"train": {"loss": "rdpo", "label_smoothing": 0.5}}, "train.label_smoothing: 0.5, expected below 0.5"),
+    ({"train": {"micro_batch_size": 8}}, "train.micro_batch_size: 8 is larger than train.batch_size, 4"),
+    ({"feedback": {"kind": "judge"}}, "kind judge needs either .*feedback.model or, for a server"),
+    (
+        {"feedback": {"kind": "judge", "judge": {"base_url": "http://localhost/v1"}}},
+        "feedback.judge.model: missing; write the server's name of its model",
+    ),
+    (
+        {"feedback": {"kind": "judge", "model": "x", "judge": {"base_url": "http://localhost/v1", "model": "y"}}},
+        "kind judge needs either",
+    ),
+    (
+        {"feedback": SERVER | {"judge": SERVER["judge"] | {"request": {"extra": {"stream": True}}}}},
+        "feedback.judge.request: sets stream, which every question needs as it is",
+    ),
+    (
+        {"feedback": SERVER | {"judge": SERVER["judge"] | {"request": {"rename": {"max_tokens": "n"}}}}},
+        "feedback.judge.request: sets n, which",
+    ),
+    (
+        {
+            "feedback": SERVER
+            | {"judge": SERVER["judge"] | {"request": {"drop": ["temperature"], "rename": {"temperature": "t"}}}}
+        },
+        "feedback.judge.request: temperature is both dropped and renamed",
+    ),
+    (
+        {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
+        "feedback.model: trained:mine, but reward_models has no such name; known: none",
+    ),
+]
+
+
+@pytest.mark.parametrize(("differences", "message"), IMPOSSIBLE)
+def test_impossible_method_is_refused(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, {"methods": {"uniform": differences}}))
+
+
+def test_answers_of_judges_need_a_judge():
+    tables = {"tables": ["judge_answers"]}
+    with pytest.raises(InputError, match="tables: judge_answers needs a judge, as feedback or evaluator"):
+        checked(merge(VALID, tables))
+    checked(merge(VALID, tables | {"evaluation": {"evaluator": SERVER}}))
+
+
+def test_format_without_responses_is_refused():
+    for differences in (
+        {"methods": {"uniform": {"generation": {"sampler": "dataset"}, "feedback": {"kind": "dataset"}}}},
+        {"sft": {"enabled": True}},
+    ):
+        with pytest.raises(InputError, match="prompts.format ultrachat has no"):
+            checked(merge(VALID, differences | {"prompts": {"format": "ultrachat"}}))
+
+
+PACKAGED = {"source": "packaged"}
+SEVERAL = {"source": None, "take": None}
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"prompts": {"sources": [PACKAGED]}}, "prompts.source: prompts.sources names the sources.*one of the two"),
+        (
+            {"prompts": SEVERAL | {"split": "test", "sources": [PACKAGED]}},
+            "prompts.split: prompts.sources names the sources",
+        ),
+        (
+            {"prompts": SEVERAL | {"sources": [PACKAGED, {"split": "test"}]}},
+            "prompts.sources: one of them has no source",
+        ),
+        ({"prompts": SEVERAL | {"sources": [{"source": "a.txt"}]}}, "prompts.sources: a.txt: expected packaged"),
+        (
+            {"prompts": {"source": None, "take": 60, "sources": [PACKAGED | {"share": 0.5}, PACKAGED]}},
+            "prompts.sources: 1 of 2 have a share of take, 0.5 in sum; give all or none a share, 1 in sum",
+        ),
+        (
+            {"prompts": {"source": None, "take": 60, "sources": [PACKAGED | {"share": 0.5}] * 3}},
+            "prompts.sources: 3 of 3 have a share of take, 1.5 in sum",
+        ),
+        (
+            {"prompts": SEVERAL | {"sources": [PACKAGED | {"share": 1.5}]}},
+            r"prompts.sources.0.share: 1.5, expected 1 or",
+        ),
+        (
+            {"prompts": SEVERAL | {"sources": [{"sorce": "a"}]}},
+            "prompts.sources.0.sorce: unknown key; did you mean source",
+        ),
+        ({"prompts": SEVERAL | {"sources": []}}, "prompts.sources: empty, expected 1 or more"),
+        (
+            {"prompts": SEVERAL | {"sources": [PACKAGED | {"format": "mt_bench"}]}, "sft": {"enabled": True}},
+            "sft.enabled: prompts.format mt_bench has no chosen responses",
+        ),
+        ({"evaluation": {"prompts": {"take": 50}}}, "evaluation.prompts.source: missing, and other keys of it are set"),
+        ({"evaluation": {"prompts": {"source": "a.csv"}}}, "evaluation.prompts.source: a.csv: no such file"),
+        (
+            {"evaluation": {"prompts": PACKAGED | {"format": "mt_bench"}, "opponents": ["chosen"]}},
+            "evaluation.opponents: prompts.format mt_bench has no chosen responses",
+        ),
+        (
+            {
+                "evaluation": {
+                    "prompts": PACKAGED | {"format": "alpaca", "columns": {"prompt": "x"}, "sources": [PACKAGED]}
+                }
+            },
+            "evaluation.prompts.source: evaluation.prompts.sources names the sources",
+        ),
+    ],
+)
+def test_sources_that_exclude_each_other_are_refused(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, differences))
+
+
+def test_several_sources_and_an_evaluation_set_are_accepted():
+    """With a set of its own no prompt is held out: 52 of 52 are left for training."""
+    sources = [PACKAGED | {"share": 0.5}, PACKAGED | {"format": "alpaca", "share": 0.5}]
+    own = {"source": None, "sources": [PACKAGED, PACKAGED | {"format": "alpaca_eval"}], "take": 20}
+    prompts = {"source": None, "take": 52, "sources": sources}
+    config = merge(VALID, {"prompts": prompts, "bandit": {"budget": 13}})
+    with pytest.raises(InputError, match="prompts.take leaves 42 for training"):
+        checked(config)
+    assert checked(merge(config, {"evaluation": {"prompts": own}}))["evaluation"]["prompts"]["take"] == 20
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("hub:owner/name", None),
+        ("hub:owner/name@main", None),
+        ("hub:owner/name@5e6c1f0", None),
+        ("hub:name", "prompts.source: hub:name: expected hub:owner/name"),
+        ("hub:owner/name@", "expected hub:owner/name"),
+        ("my_data.py:rows", None),
+        ("my_data:rows", None),
+        ("my_data.py:row", "prompts.source: my_data.py has no row; did you mean rows?"),
+        ("other.py:rows", "prompts.source: other.py: no such file"),
+        ("saved", None),
+        ("empty", "prompts.source: empty: a folder without dataset_info.json or dataset_dict.json, expected packaged"),
+        ("rows.csv", None),
+        ("row.csv", "prompts.source: row.csv: no such file; did you mean rows.csv?"),
+        ("rows.xlsx", "prompts.source: rows.xlsx: expected packaged, a .jsonl, .json, .csv"),
+    ],
+)
+def test_sources_are_looked_up_before_any_job(source, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_data.py").write_text("def rows():\n    yield {}\n")
+    for file in ("saved/dataset_info.json", "empty/other.json", "rows.csv"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    config = merge(VALID, {"prompts": {"source": source}})
+    if message is None:
+        checked(config)
+    else:
+        with pytest.raises(InputError, match=message):
+            checked(config)
+
+
+def test_dataset_cannot_evaluate_new_samples():
+    with pytest.raises(InputError, match="evaluation.evaluator: the data set has no preference between new samples"):
+        checked(merge(VALID, {"evaluation": {"evaluator": {"kind": "dataset"}}}))
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"policy": {"model": None}}, "policy.model: missing"),
+        ({"prompts": {"source": None}}, "prompts.source: missing.*packaged"),
+        ({"reward_models": {"mine": {"base": "a/b"}}}, "reward_models.mine.source: missing"),
+        ({"evaluation": {"evaluator": {"function": None}}}, "kind function needs evaluation.evaluator.function"),
+    ],
+)
+def test_settings_without_default_are_required(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, differences))
+
+
+AFINN = {"evaluator": {"function": "prefloop.feedback.lexicons:afinn"}}
+
+
+@pytest.mark.parametrize(
+    ("differences", "lines"),
+    [
+        ({}, 0),
+        ({"feedback": {"kind": "reward_model", "model": "my/reward-model"}}, 1),
+        ({"methods": {"dota": {"feedback": {"kind": "reward_model", "model": "my/reward-model"}}}}, 1),
+        ({"compare": ["dota"], "methods": {"uniform": {"feedback": {"kind": "reward_model", "model": "my/rm"}}}}, 0),
+        (
+            {
+                "feedback": {"kind": "reward_model", "model": "my/reward-model"},
+                "evaluation": {"evaluator": {"kind": "reward_model", "model": "another/one"}},
+            },
+            0,
+        ),
+        ({"methods": {"dota": {"generation": {"sampler": "dataset"}, "feedback": {"kind": "dataset"}}}}, 0),
+    ],
+)
+def test_lexicon_as_evaluator_of_another_reward_warns(differences, lines):
+    found = doubts(checked(merge(merge(VALID, {"evaluation": AFINN}), differences)))
+    assert len(found) == lines
+    assert all(line.startswith("evaluation.evaluator: ") for line in found)

@@ -1,0 +1,116 @@
+"""Two feedbacks have one identity exactly if they give the same rewards or judgments."""
+
+import json
+
+import pytest
+
+from prefloop.config.feedback_identity import feedback_identity
+
+LOCAL_JUDGE = {
+    "template": "judge.txt",
+    "base_url": None,
+    "model": None,
+    "max_tokens": 16,
+    "tie_margin": 0.0,
+    "min_label_mass": 0.01,
+    "concurrency": 8,
+    "cache": "results/cache/judge",
+}
+SERVER = {"base_url": "http://localhost:8000/v1", "model": "big"}
+
+
+def reward_model(source) -> str:
+    return digest({"kind": "reward_model", "model": str(source)})
+
+
+def judge(loaded: str | None = None, **settings) -> str:
+    return digest({"kind": "judge", "model": loaded, "judge": LOCAL_JUDGE | settings})
+
+
+def function(name: str) -> str:
+    return digest({"kind": "function", "function": name})
+
+
+def digest(feedback: dict) -> str:
+    return json.loads(feedback_identity(feedback))["digest"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with two reward models in folders of the same name, and two templates."""
+    for folder in ("a/rm", "b/rm"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "judge.txt").write_text("Which?")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_same_folder_name_is_two_models(project):
+    assert reward_model("a/rm") != reward_model("b/rm")
+
+
+def test_relative_and_absolute_path_are_one_model(project):
+    ways = ["a/rm", "./a/rm", "a/rm/", "b/../a/rm", project / "a/rm"]
+    assert len({reward_model(way) for way in ways}) == 1
+
+
+def test_module_and_path_are_one_function(project):
+    (project / "own").mkdir()
+    (project / "own/rewards.py").touch()
+    names = ["own.rewards:short", "own/rewards.py:short", "./own/rewards.py:short", f"{project}/own/rewards.py:short"]
+    assert len({function(name) for name in names}) == 1
+    assert function("own.rewards:short") != function("own.rewards:long")
+
+
+def test_moving_the_project_keeps_the_identity(project, monkeypatch):
+    before = reward_model("a/rm")
+    moved = project.rename(project.with_name("moved"))
+    monkeypatch.chdir(moved)
+    assert reward_model("a/rm") == before
+
+
+def test_hub_ids_and_packages_are_compared_as_written(project):
+    assert reward_model("a/other") != reward_model("b/other")
+    assert reward_model("pypi:x==1/y") != reward_model("pypi:x==2/y")
+    assert reward_model("pypi:x==1/y#sha256=abc") == reward_model("pypi:x==1/y")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"template": "a/rm/judge.txt"}, {"tie_margin": 0.1}, {"min_label_mass": 0.5}, {"loaded": "b"}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_setting_of_a_judges_output_counts(project, settings):
+    assert judge(**{"loaded": "a"} | settings) != judge("a")
+
+
+@pytest.mark.parametrize("settings", [{"concurrency": 1}, {"cache": "elsewhere"}, {"max_tokens": 99}])
+def test_a_setting_without_effect_on_the_output_does_not_count(settings):
+    assert judge("a", **settings) == judge("a")
+
+
+def test_servers_differ_by_address_model_and_answer_length():
+    same = judge(**SERVER)
+    assert judge(**SERVER, tie_margin=0.2) == same, "a server's answers have no margin"
+    for settings in ({"base_url": "http://other/v1"}, {"model": "small"}, {"max_tokens": 1}):
+        assert judge(**SERVER | settings) != same
+    options = {"drop": [], "rename": {}, "extra": {}}
+    assert judge(**SERVER, request=options) == same
+    assert judge(**SERVER, request=options | {"extra": {"reasoning_effort": "low"}}) != same
+
+
+def test_what_a_feedback_reads_counts():
+    """Cases 4 and 6: the digest of configs without these settings stays."""
+    usual = {"kind": "function", "function": "a:b"}
+    same = {"system_prompt": None, "chat_template_kwargs": {}, "strip_thinking": True}
+    assert digest(usual | same) == digest(usual)
+    for changed in ({"system_prompt": ""}, {"chat_template_kwargs": {"x": 1}}, {"strip_thinking": False}):
+        assert digest(usual | changed) != digest(usual)
+
+
+def test_kinds_and_functions_differ():
+    names = [
+        digest({"kind": kind, kind: setting})
+        for kind, setting in [("function", "a:b"), ("function", "a:c"), ("program", "a:b"), ("length", None)]
+    ]
+    assert len({*names, reward_model("a:b")}) == 5

@@ -1,0 +1,41 @@
+"""Configs are resolved to exports and repositories."""
+
+import pytest
+
+from conftest import TINY, merge
+from prefloop.config.resolve import exports_of, may_run_code, model_sources, repository_of
+from prefloop.config.validation import checked
+
+
+def test_exports_are_last_rounds_of_the_first_seed_by_default():
+    usual = {"methods": None, "seeds": None, "rounds": None}
+    config = {"compare": ["a", "b"], "seeds": [3, 4], "rounds": 2, "export": usual}
+    assert [tuple(where.values()) for where in exports_of(config)] == [("a", 3, 2), ("b", 3, 2)]
+    config["export"] = {"methods": ["b"], "seeds": [4, 3], "rounds": [1]}
+    assert [tuple(where.values()) for where in exports_of(config)] == [("b", 4, 1), ("b", 3, 1)]
+    assert repository_of("me/x-{method}-{seed}-{round}-{other}", exports_of(config)[0]) == "me/x-b-4-1-{other}"
+
+
+NAMES = {"policy": "o/policy", "feedback": "o/reward", "evaluator": "o/judge", "base": "o/base", "encoder": "o/encoder"}
+
+
+@pytest.mark.parametrize("trusted", [None, "policy", "feedback", "evaluator", "base"])
+def test_only_the_named_model_may_run_code(trusted):
+    """Every model of an experiment is fetched without permission but the one that has it next to its name."""
+    may = {section: {"trust_remote_code": section == trusted} for section in NAMES}
+    judge = {"kind": "judge", "model": NAMES["evaluator"]} | may["evaluator"]
+    differences = {
+        "policy": {"model": NAMES["policy"]} | may["policy"],
+        "feedback": {"kind": "function"},
+        "methods": {"dota": {"feedback": {"kind": "reward_model", "model": NAMES["feedback"]} | may["feedback"]}},
+        "evaluation": {"evaluator": judge},
+        "reward_models": {"mine": {"base": NAMES["base"], "source": "packaged"} | may["base"]},
+        "clusters": {"embedding": NAMES["encoder"]},
+    }
+    methods = {"uniform": {"feedback": {"kind": "reward_model", "model": "trained:mine"}}}
+    config = checked(merge(merge(TINY, differences), {"methods": methods}))
+    sources = model_sources(config).values()
+    assert set(sources) == set(NAMES.values())
+    assert [source for source in sources if may_run_code(config, source)] == [
+        NAMES[name] for name in NAMES if name == trusted
+    ]

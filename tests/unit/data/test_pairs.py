@@ -1,0 +1,131 @@
+"""Pairs of a prompt's responses: which are decided, by rewards or by a judge, and their columns."""
+
+import numpy as np
+import pytest
+
+from prefloop.core.errors import InputError
+from prefloop.data.pairs import (
+    all_pairs,
+    best_worst_pairs,
+    count_identical,
+    count_invalid,
+    gap_filters,
+    to_columns,
+)
+from prefloop.data.pfp_rows import pfp_row
+
+
+def prompt_row(*responses: dict, prompt_id: str = "a") -> dict:
+    """A row of pfp.jsonl; responses are numbered, and have log-probabilities where none are given."""
+    usual = {"n_tokens": 3, "logp": -1.0, "logp_ref": -2.0}
+    rows = [{"response_id": i, "response": f"response {i}"} | usual | response for i, response in enumerate(responses)]
+    return pfp_row({"prompt_id": prompt_id, "cluster": 0, "messages": []}, rows)
+
+
+def ids(pairs: list) -> list[tuple[int, int]]:
+    return [(pair.chosen["response_id"], pair.rejected["response_id"]) for pair in pairs]
+
+
+def test_every_ordered_pair_is_one_and_ties_are_counted():
+    rows = [prompt_row({"reward": 1.0}, {"reward": 2.0}, {"reward": 2.0}), prompt_row({"reward": 5.0}, {"reward": 5.0})]
+    pairs, undecided = all_pairs(rows)
+    assert ids(pairs) == [(1, 0), (2, 0)]
+    assert [pair.best_worst for pair in pairs] == [True, False]
+    assert undecided == 2
+    columns = to_columns(pairs, 0.1)
+    assert columns["reward_chosen"].tolist() == [2.0, 2.0]
+    assert columns["reward_rejected"].tolist() == [1.0, 1.0]
+    assert columns["best_worst"].tolist() == [True, False]
+    assert ids(best_worst_pairs(rows)) == [(1, 0)]
+
+
+def judged(*rows: tuple[int, float | None, list[int], list]) -> dict:
+    names = ("response_id", "reward", "beats", "judged")
+    return prompt_row(*(dict(zip(names, row, strict=True)) for row in rows))
+
+
+def test_a_judges_preferences_are_its_own_judgments():
+    """0 beats 1 and 1 beats 2, but 0 against 2 was invalid: by reward 0 is above 2, and yet they make no pair."""
+    first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
+    pairs, undecided = all_pairs([judged(first, (1, 0.35, [2], [[2, 0.7, 0.5]]), (2, 0.4, [], []))])
+    assert ids(pairs) == [(0, 1), (1, 2)]
+    assert [pair.chosen["reward"] for pair in pairs] == pytest.approx([0.9, 0.6]), "of this pair only"
+    assert [pair.rejected["reward"] for pair in pairs] == pytest.approx([0.1, 0.4])
+    assert undecided == 1
+
+
+def test_best_and_worst_without_a_valid_judgment_make_no_pair():
+    first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
+    row = judged(first, (1, 0.5, [2], [[2, 0.7, 0.5]]), (2, 0.1, [], []))
+    assert (row["best"], row["worst"], row["pfp"]) == (None, None, None)
+    assert best_worst_pairs([row]) == []
+
+
+def test_the_loser_of_a_judgment_may_hold_it():
+    (pair,), _ = all_pairs([judged((0, 0.1, [], [[1, 0.0, 0.2]]), (1, 0.9, [0], []))])
+    assert pair.chosen["response_id"] == 1
+    assert pair.chosen["reward"] == pytest.approx(0.9)
+
+
+def test_a_missing_judgment_raises():
+    with pytest.raises(InputError, match="prompt a: no judgment of responses 0 and 1"):
+        all_pairs([judged((0, 0.9, [1], []), (1, 0.1, [], []))])
+
+
+def test_a_response_without_a_valid_judgment_makes_no_pair():
+    first = (0, None, [], [[1, None, None], [2, None, 0.0]])
+    pairs, undecided = all_pairs([judged(first, (1, 1.0, [2], [[2, 1.0, 1.0]]), (2, 0.0, [], []))])
+    assert ids(pairs) == [(1, 2)]
+    assert pairs[0].best_worst
+    assert undecided == 2
+    assert all_pairs([judged((0, None, [], [[1, None, 1.0]]), (1, None, [], []))]) == ([], 1)
+
+
+def test_sampler_best_worst_has_one_pair_per_prompt():
+    row = prompt_row(*({"reward": reward, "sampler": "best_worst"} for reward in [2, 3, 1]))
+    pairs, undecided = all_pairs([row])
+    assert ids(pairs) == [(1, 2)]
+    assert undecided == 0
+
+
+def test_identical_responses_make_no_pair():
+    """Case 19: a preference between equal texts is left out and counted, and is no tie."""
+    texts, rewards = ["x", "y", "x", "x"], [1.0, 2.0, 3.0, 3.0]
+    row = prompt_row(*({"response": text, "reward": r} for text, r in zip(texts, rewards, strict=True)))
+    pairs, undecided = all_pairs([row])
+    assert ids(pairs) == [(1, 0), (2, 1), (3, 1)]
+    assert (undecided, count_identical([row])) == (1, 2)
+    assert (row["best"], row["worst"], row["pfp"]) == (None, None, None), "the best and the worst are both x"
+    assert best_worst_pairs([row]) == []
+
+
+def test_identical_responses_that_a_judge_decided_make_no_pair():
+    """Case 19: for example by an older judge that was asked in one order only."""
+    row = judged((0, 0.9, [1, 2], [[1, 1.0, 0.8], [2, 1.0, 0.8]]), (1, 0.1, [], []), (2, 0.1, [], []))
+    row["responses"][1]["response"] = "response 0"
+    assert ids(all_pairs([row])[0]) == [(0, 2)]
+    assert count_identical([row]) == 1
+
+
+def test_pairs_with_a_truncated_response_are_marked():
+    """Case 24: pairs.drop_truncated and metrics of the user read this column."""
+    reasons = ["stop", "length", "stop"]
+    row = prompt_row(*({"reward": float(i), "finish_reason": reason} for i, reason in enumerate(reasons)))
+    pairs, _ = all_pairs([row])
+    assert ids(pairs) == [(1, 0), (2, 0), (2, 1)]
+    assert to_columns(pairs)["truncated"].tolist() == [True, False, True]
+    assert to_columns(all_pairs([prompt_row({"reward": 1.0}, {"reward": 2.0})])[0])["truncated"].tolist() == [False]
+
+
+def test_gap_filter_by_value_and_by_quantile():
+    gaps = np.array([1.0, 2.0, 3.0, 4.0])
+    kept = gap_filters(gaps, 2.0, 0.5)
+    assert kept["min_gap"].tolist() == [False, True, True, True]
+    assert kept["min_gap_quantile"].tolist() == [False, False, True, True]
+    assert all(keep.all() for keep in gap_filters(gaps, None, None).values())
+
+
+def test_invalid_judgments_are_counted():
+    """Case 5: a pair with one unusable answer has no valid judgment; a tie has one."""
+    invalid = judged((0, None, [], [[1, None, 1.0], [2, 1.0, 0.0]]), (1, None, [], [[2, None, None]]), (2, 0.5, [], []))
+    assert count_invalid([invalid, {"responses": [{"response_id": 0, "reward": 1.0}]}]) == 2

@@ -1,0 +1,134 @@
+"""select_pairs reads its files row by row, and finds what reading them whole finds."""
+
+import json
+import runpy
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from prefloop.core.jsonl import read_rows
+from prefloop.data.pfp_rows import BATCH
+from prefloop.data.round_pairs import read_pairs, scan_pairs
+from steps import prompt_of, write_step
+
+STEPS, PROMPTS, RESPONSES = 2, 3 * BATCH + 1, 3
+
+
+def made_up(rng: np.random.Generator, step: int, prompts: int, tokens: int = 5) -> list[dict]:
+    """Responses with everything that is known of them; rewards are whole numbers, so that some are tied."""
+    return [
+        {
+            "prompt_id": f"step {step}, prompt {i} é",
+            "cluster": i % 4,
+            "response_id": number,
+            "reward": int(rng.integers(4)),
+            "n_tokens": tokens,
+            "logp": -float(rng.integers(1, 90)) / 7,
+            "logp_ref": -float(rng.integers(1, 90)) / 7,
+            "response": f"é\n {number}",
+            "token_ids": rng.integers(0, 50000, tokens).tolist(),
+            "sampler": "policy_reference",
+            "component": "reference" if number and i % 3 else "policy",
+        }
+        for i in range(prompts)
+        for number in range(RESPONSES)
+    ]
+
+
+@pytest.fixture
+def steps(tmp_path) -> tuple[list[Path], list[list[dict]]]:
+    """pfp.jsonl of every step, and the responses in it."""
+    rng = np.random.default_rng(0)
+    rows = [made_up(rng, step, PROMPTS) for step in range(STEPS)]
+    return [write_step(tmp_path / f"step-{step}", rows[step]) for step in range(STEPS)], rows
+
+
+def in_memory(rows: list[list[dict]], least_gap: int) -> list[dict]:
+    """Rows of pairs.jsonl but for their order, from what the files were written from: every two of a prompt, tried."""
+    found = []
+    everything = [row for step in rows for row in step]
+    for w, l in permutations(everything, 2):  # noqa: E741
+        gap = w["reward"] - l["reward"]
+        if w["prompt_id"] != l["prompt_id"] or gap <= 0 or gap < least_gap:
+            continue
+        row = prompt_of(w["prompt_id"]) | {"cluster": w["cluster"]}
+        for side, response in (("chosen", w), ("rejected", l)):
+            names = {"": "response", "response_id_": "response_id", "component_": "component", "reward_": "reward"}
+            names |= {"token_ids_": "token_ids", "n_": "n_tokens", "logp_": "logp", "logp_ref_": "logp_ref"}
+            row |= {f"{prefix}{side}": response[field] for prefix, field in names.items()}
+        sampled = [r for r in everything if r["prompt_id"] == w["prompt_id"] and r["component"] == "reference"]
+        if sampled:
+            own = [response for response in (w, l) if response["component"] == "reference"]
+            row["token_ids_explored"] = (own or sampled)[0]["token_ids"]
+        found.append(row | {"metric": "pfp", "score": l["logp"] - w["logp"]})
+    return found
+
+
+def select_pairs(monkeypatch, paths: list[Path], output: Path, *flags: str) -> list[dict]:
+    arguments = ["--pfp", *map(str, paths), "--output", str(output), "--seed", "0", "--round", "1", *flags]
+    monkeypatch.setattr(sys, "argv", ["select_pairs", *arguments])
+    runpy.run_path(str(ROOT / "workflow/scripts/select_pairs.py"), run_name="select_pairs")
+    return read_rows(output)
+
+
+def as_text(row: dict) -> str:
+    return json.dumps(row, sort_keys=True)
+
+
+@pytest.mark.parametrize("least_gap", [1, 2])
+def test_pairs_are_those_of_a_plain_computation_in_memory(monkeypatch, tmp_path, steps, least_gap):
+    """Over several steps and batches, with ties, texts beyond ASCII, and responses of the reference in some prompts."""
+    paths, rows = steps
+    expected = in_memory(rows, least_gap)
+    pairs = select_pairs(monkeypatch, paths, tmp_path / "pairs.jsonl", "--min-gap", str(least_gap))
+    assert [row["score"] for row in pairs] == sorted((row["score"] for row in expected), reverse=True)
+    assert sorted(map(as_text, pairs)) == sorted(map(as_text, expected))
+    few = select_pairs(monkeypatch, paths, tmp_path / "few.jsonl", "--min-gap", str(least_gap), "--top-n", "7")
+    assert few == pairs[:7]
+
+
+def test_pairs_read_again_are_those_scanned(steps):
+    paths, _ = steps
+    pairs = scan_pairs(paths)
+    order = np.random.default_rng(0).permutation(len(pairs))
+    again = list(read_pairs(pairs, order))
+    assert [pair.prompt["prompt_id"] for pair in again] == [pairs.prompt_ids[i] for i in order]
+    assert [pair.chosen["logp"] for pair in again] == pairs.columns["logp_chosen"][order].tolist()
+    assert [pair.rejected["reward"] for pair in again] == pairs.columns["reward_rejected"][order].tolist()
+    assert [pair.best_worst for pair in again] == pairs.columns["best_worst"][order].tolist()
+    assert 0 < pairs.columns["best_worst"].sum() < len(pairs)
+
+
+def test_identical_responses_are_counted_in_the_log(monkeypatch, tmp_path, capsys):
+    """Case 19."""
+    rows = [
+        {"prompt_id": "a", "response_id": i, "response": text, "reward": reward, "n_tokens": 2, "logp": -1.0}
+        for i, (text, reward) in enumerate([("x", 1.0), ("x", 2.0), ("y", 2.0)])
+    ]
+    pairs = select_pairs(monkeypatch, [write_step(tmp_path, rows)], tmp_path / "pairs.jsonl")
+    assert [(row["chosen"], row["rejected"]) for row in pairs] == [("y", "x")]
+    assert "1 pairs tied, 1 between identical responses, 1 ordered;" in capsys.readouterr().out
+    path = write_step(tmp_path, rows[:2])
+    with pytest.raises(SystemExit, match="0 ordered.*only identical responses have different rewards: raise"):
+        select_pairs(monkeypatch, [path], tmp_path / "none.jsonl")
+
+
+def test_pairs_with_a_truncated_response_are_dropped_if_asked(monkeypatch, tmp_path, capsys):
+    """Case 24."""
+    rows = [
+        {"prompt_id": "a", "response_id": i, "reward": float(i), "n_tokens": 2, "logp": -1.0, "finish_reason": reason}
+        for i, reason in enumerate(["stop", "length", "stop"])
+    ]
+    path, output = write_step(tmp_path, rows), tmp_path / "pairs.jsonl"
+    assert len(select_pairs(monkeypatch, [path], output)) == 3
+    assert "drop_truncated" not in capsys.readouterr().out
+    (pair,) = select_pairs(monkeypatch, [path], output, "--drop-truncated", "True")
+    assert (pair["response_id_chosen"], pair["response_id_rejected"]) == (2, 0)
+    assert "pairs.drop_truncated dropped 2" in capsys.readouterr().out
+    path = write_step(tmp_path, rows[:2])
+    with pytest.raises(SystemExit, match="every pair has a truncated response: raise generation.max_new_tokens"):
+        select_pairs(monkeypatch, [path], output, "--drop-truncated", "True")

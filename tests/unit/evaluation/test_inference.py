@@ -1,0 +1,353 @@
+"""Intervals and the statistics that compare policies."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from prefloop.core.ranks import Interval
+from prefloop.evaluation.inference import (
+    RIDGE,
+    best,
+    cost_to_reach,
+    first_crossing,
+    halfway,
+    length_controlled,
+    longer_share,
+    mean_interval,
+    paired_difference,
+    rate_at_zero,
+    resample_counts,
+    resampled_curves,
+    weighted_means,
+)
+
+nan = np.nan
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def planted(seed: int, seeds: int = 1, prompts: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """Two policies on the same prompts, whose means differ by 0.5; prompts differ far more than policies do."""
+    draw = rng(seed)
+    hard = draw.normal(0, 3, (1, prompts))
+    return 0.5 + hard + draw.normal(0, 1, (seeds, prompts)), hard + draw.normal(0, 1, (seeds, prompts))
+
+
+def by_loop(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Interval:
+    """The mean and its interval by definition: one resample of prompts, and of seeds, after the other."""
+    seeds, prompts = values.shape
+    means = []
+    for _ in range(resamples):
+        drawn = values[:, rng.integers(prompts, size=prompts)]
+        drawn = drawn[rng.integers(seeds, size=seeds)] if seeds > 1 else drawn
+        valid = drawn[np.isfinite(drawn)]
+        means.append(valid.mean() if len(valid) else np.nan)
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return Interval(float(np.nanmean(values)), float(low), float(high))
+
+
+def test_counts_say_what_resampling_by_index_does():
+    """A mean weighted by counts is the mean of the values gathered as often as counted, NaN left out."""
+    values = np.array([[1.0, nan, 4.0], [nan, 10.0, 7.0]])
+    of_seeds, of_prompts = np.array([[2.0, 0.0], [1.0, 1.0], [2.0, 0.0]]), np.array([[1, 0, 2], [0, 3, 0], [0, 3, 0]])
+    gathered = [values[[0, 0]][:, [0, 2, 2]], values[[0, 1]][:, [1, 1, 1]]]
+    found = weighted_means(values, of_seeds, of_prompts)
+    assert found[:2] == pytest.approx([np.nanmean(part) for part in gathered])
+    assert np.isnan(found[2])  # the first seed has no valid judgment on the second prompt
+
+
+def test_every_resample_draws_as_many_as_there_are():
+    of_seeds, of_prompts = resample_counts(3, 7, rng(), 50)
+    assert of_seeds.shape == (50, 3) and of_prompts.shape == (50, 7)
+    assert (of_seeds.sum(axis=1) == 3).all() and (of_prompts.sum(axis=1) == 7).all()
+    assert (resample_counts(1, 7, rng(), 50)[0] == 1).all()  # a single seed stays as it is
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_all_resamples_at_once_are_the_loop(seeds):
+    values = rng().normal(0, 1, (seeds, 80)) + np.arange(seeds)[:, None]
+    values[0, :10] = nan
+    loop, at_once = by_loop(values, rng(1), 8000), mean_interval(values, resamples=8000)
+    assert at_once.mean == loop.mean
+    assert at_once == pytest.approx(loop, abs=0.06)  # the ends are random, with standard errors of 0.015
+
+
+def test_same_values_have_the_same_interval():
+    a, b = planted(0, 3)
+    first = mean_interval(a), paired_difference(a, b), longer_share((a > 0) * 1.0, b)
+    assert (mean_interval(a), paired_difference(a, b), longer_share((a > 0) * 1.0, b)) == first
+    assert mean_interval(a + 1) == pytest.approx(np.add(first[0], 1))  # another policy, the same draws
+
+
+def test_repeated_seeds_keep_the_interval_of_one():
+    values = planted(0)[0]
+    assert mean_interval(values[[0, 0, 0]]) == pytest.approx(mean_interval(values), rel=1e-12)
+
+
+def test_interval_of_nothing_valid_is_nan():
+    assert np.isnan(mean_interval(np.full((2, 3), nan), rng())).all()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_cover_as_often_as_they_say(seeds):
+    """100 prompts: the difference of means and one mean, over new prompts; seeds differ only by chance."""
+    covered = np.zeros(2)
+    for trial in range(400):
+        a, b = planted(trial, seeds)
+        intervals = [paired_difference(a, b, rng(trial), 500), mean_interval(a, rng(trial), 500)]
+        covered += [i.low <= 0.5 <= i.high for i in intervals]
+    allowed = (0.90, 0.98) if seeds == 1 else (0.90, 1.0)  # chance in single answers counts more than once
+    assert all(allowed[0] <= share <= allowed[1] for share in covered / 400)
+
+
+def test_coverage_of_three_seeds_is_too_low_as_documented():
+    """As mean_interval's docstring says: about 0.74 if only seeds differ."""
+    covered = 0
+    for trial in range(400):
+        values = rng(trial).normal(0, 1, (3, 1)) + rng(trial + 1000).normal(0, 0.1, (3, 100))
+        interval = mean_interval(values, rng(trial), 500)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.66 <= covered / 400 <= 0.82
+
+
+def test_bootstrap_interval_has_its_coverage():
+    covered = 0
+    for seed in range(200):
+        generator = rng(seed)
+        interval = mean_interval(generator.normal(3, 1, (1, 60)), generator, resamples=400)
+        covered += interval.low <= 3 <= interval.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_several_seeds_widen_the_interval_when_runs_differ():
+    same = rng().normal(0, 1, (1, 100)).repeat(3, axis=0)
+    shifted = same + np.array([[-1.0], [0.0], [1.0]])
+    narrow, wide = (mean_interval(x, rng(1)) for x in (same, shifted))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_invalid_judgments_do_not_count():
+    interval = mean_interval(np.array([[1.0, np.nan, 0.0]]), rng())
+    assert interval.mean == 0.5
+
+
+def test_pairing_takes_out_what_prompts_have_in_common():
+    a, b = planted(0)
+    paired = paired_difference(a, b, rng())
+    assert paired.mean == pytest.approx(a.mean() - b.mean())
+    unpaired = [mean_interval(x, rng()) for x in (a, b)]
+    assert 2 * (paired.high - paired.low) < unpaired[0].high - unpaired[0].low
+    assert paired.low > 0 and unpaired[0].low < unpaired[1].high, "unpaired intervals overlap"
+
+
+def test_invalid_on_one_side_is_left_out_on_both():
+    interval = paired_difference(np.array([[1.0, nan, 0.0, 1.0]]), np.array([[0.0, 5.0, nan, 1.0]]), rng())
+    assert interval.mean == 0.5  # of 1 − 0 and 1 − 1
+    assert (interval.low, interval.high) == (0, 1)
+
+
+def test_one_seed_is_paired_with_every_seed():
+    a, b = planted(0, seeds=3)
+    assert paired_difference(a, b[:1], rng(1)) == paired_difference(a, b[[0, 0, 0]], rng(1))
+
+
+def test_best_needs_every_difference_to_be_significant():
+    draw = rng()
+    hard = draw.normal(0, 3, 200)
+    values = {
+        "initial": (hard + draw.normal(0, 1, 200))[None],
+        "good": hard + 1 + draw.normal(0, 1, (3, 200)),
+        "also": hard + 0.98 + draw.normal(0, 1, (3, 200)),
+    }
+    assert best(values, rng()) is None
+    assert best({name: values[name] for name in ("initial", "good")}, rng()) == "good"
+    assert best(values | {"top": hard + 2 + draw.normal(0, 1, (3, 200))}, rng()) == "top"
+    assert best({"good": values["good"]}, rng()) is None  # no other to be better than
+    assert best(values | {"silent": np.full((3, 200), nan), "also": np.full((3, 200), nan)}, rng()) == "good"
+
+
+def test_best_is_corrected_for_the_number_of_rows():
+    """A row that is just significant against one other is not significant against twenty."""
+    b = rng(3).normal(0, 1, 100)
+    noise = rng(4).normal(0, 1, 100)
+    a = b + (noise - noise.mean()) / noise.std() + 0.25  # 2.5 standard errors
+    assert best({"a": a, "b": b}, rng()) == "a"
+    assert best({"a": a} | {f"b{i}": b for i in range(20)}, rng()) is None
+
+
+def test_best_rarely_names_one_of_equal_rows():
+    """Five policies that differ only by chance: at most 2.5 % of the experiments may name one."""
+    named = 0
+    for trial in range(200):
+        draw = rng(trial)
+        hard = draw.normal(0, 1, 60)
+        named += best({f"m{i}": hard + draw.normal(0, 1, 60) for i in range(5)}, draw, 500) is not None
+    assert named / 200 <= 0.025
+
+
+def by_scikit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    """Soft labels as two weighted rows each; the penalty holds for the intercept too, so that it is a column."""
+    rows = np.stack([np.ones_like(x), x], axis=1)
+    model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, solver="newton-cholesky", tol=1e-12)
+    labels = np.repeat([1, 0], len(y))
+    model.fit(np.concatenate([rows, rows]), labels, np.concatenate([weights * y, weights * (1 - y)]))
+    return 1 / (1 + np.exp(-model.coef_[0, 0]))
+
+
+def test_regression_agrees_with_scikit_learn():
+    """Also where length or policy decides every comparison and only the ridge keeps the fit finite."""
+    draw = rng()
+    x = np.tanh(draw.normal(0, 1, 40))
+    outcomes = [draw.choice([0, 0.5, 1], 40), (x > 0).astype(float), (x > -0.9).astype(float), x * 0 + 1]
+    outcomes[-1][0] = 0
+    weights = draw.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
+    weights[:, 0] = 1
+    for y in outcomes:
+        assert rate_at_zero(x, y, weights) == pytest.approx([by_scikit(x, y, w) for w in weights], abs=1e-6)
+
+
+def test_length_controlled_estimate_agrees_with_scikit_learn():
+    draw = rng(1)
+    wins, differences = draw.choice([0, 0.5, 1, nan], (2, 50)), draw.normal(3, 10, (2, 50)).round()
+    valid = np.isfinite(wins)
+    x = np.tanh(differences[valid] / differences[valid].std())
+    expected = by_scikit(x, wins[valid], np.ones(valid.sum()))
+    assert length_controlled(wins, differences, rng(), 100).mean == pytest.approx(expected, abs=1e-6)
+
+
+def test_planted_length_bias_is_taken_out():
+    """Only length decides, and the policy writes more: it wins far more than half, length-controlled half."""
+    draw = rng(2)
+    differences = draw.normal(10, 10, (1, 4000))
+    rate = 1 / (1 + np.exp(-2 * np.tanh(differences / differences.std())))
+    wins = (draw.uniform(size=rate.shape) < rate).astype(float)
+    assert wins.mean() > 0.65
+    interval = length_controlled(wins, differences, rng(), 500)
+    assert interval.low < 0.5 < interval.high and interval.high - interval.low < 0.1
+
+
+def test_rate_is_raw_without_an_effect_of_length():
+    """Exactly where lengths mirror each other outcome by outcome, and where all are equal."""
+    wins = np.array([[1, 1, 0, 0, 1, 1, 0.5, 0.5]])
+    mirrored = np.array([[5, -5, 5, -5, 9, -9, 2, -2]])
+    for differences in (mirrored, mirrored * 0):
+        interval = length_controlled(wins, differences, rng())
+        assert interval.mean == pytest.approx(wins.mean(), abs=1e-4)
+        assert interval.low < wins.mean() < interval.high
+
+
+def test_policy_that_always_wins_keeps_its_win():
+    assert length_controlled(np.ones((1, 50)), rng().normal(0, 5, (1, 50)), rng(), 200).low > 0.99
+
+
+def test_constant_length_cannot_be_controlled_for():
+    assert np.isnan(length_controlled(np.array([[1.0, 0.0]]), np.array([[3.0, 3.0]]), rng())).all()
+    assert np.isnan(length_controlled(np.array([[nan]]), np.array([[3.0]]), rng())).all()
+
+
+def test_length_controlled_interval_covers_as_often_as_it_says():
+    covered = 0
+    truth = 1 / (1 + np.exp(-0.5))
+    for trial in range(200):
+        draw = rng(trial)
+        differences = draw.normal(5, 10, (1, 150))
+        # The sd is the population's here and the sample's there; at difference 0 both say the same.
+        rate = 1 / (1 + np.exp(-0.5 - np.tanh(differences / 10)))
+        wins = (draw.uniform(size=rate.shape) < rate).astype(float)
+        interval = length_controlled(wins, differences, draw, 300)
+        covered += interval.low <= truth <= interval.high
+    assert 0.90 <= covered / 200 <= 0.98
+
+
+def test_longer_share_by_hand():
+    """The longer answer won three of four decided comparisons; ties, equal lengths, invalid judgments do not count."""
+    wins = np.array([[1, 1, 0, 0.5, 1, nan, 0]])
+    differences = np.array([[4, 2, 7, 9, 0, 3, -1]])
+    interval = longer_share(wins, differences, rng())
+    assert interval.mean == 0.75  # differences 4, 2 and −1 yes, 7 no
+    assert 0 <= interval.low < 0.75 < interval.high <= 1
+    assert np.isnan(longer_share(np.array([[0.5]]), np.array([[4]]), rng())).all()
+
+
+def test_first_crossing_by_hand():
+    x = np.array([[0.0, 10, 20, 40]] * 6)
+    y = np.array(
+        [
+            [0.0, 1, 2, 3],  # 1.5 halfway between 10 and 20
+            [0, 2, 0, 9],  # first of two crossings: 1.5/2 of the first line
+            [2, 0, 0, 0],  # there from the start
+            [0, 0, 0, 1.5],  # exactly at the end
+            [0, 1, 1, 1],  # never
+            [0, nan, 2, 2],  # a segment that starts at NaN does not count
+        ]
+    )
+    assert first_crossing(x, y, 1.5).tolist() == [15, 7.5, 0, 40, np.inf, np.inf]
+    targets = np.array([0.5, 1, 2, 3, 1, nan])  # each curve its own
+    assert first_crossing(x, y, targets).tolist() == [5, 5, 0, np.inf, 10, np.inf]
+
+
+def test_halfway_by_hand():
+    """The best method differs by resample; if none ends above the start there is no target."""
+    curves = {"a": np.array([[0.0, 9, 2], [1, 1, 1], [2, 3, 1], [0, 0, nan]])}
+    curves["b"] = np.array([[0.0, 0, 1], [1, 1, 4], [2, 3, 2], [0, 0, 6]])
+    np.testing.assert_array_equal(halfway(curves), [1, 2.5, nan, 3])
+
+
+def reach(cost: np.ndarray, reward: np.ndarray, target: float | None, draw=None, resamples: int = 2000):
+    """`cost_to_reach` of one method alone; halfway to its own end if there is no target."""
+    curves, of_seeds = resampled_curves({"": reward}, draw, resamples)
+    return cost_to_reach(cost, curves[""], of_seeds, halfway(curves) if target is None else target)
+
+
+def test_cost_to_reach_by_hand():
+    """Two seeds: mean costs 0, 30, 50, mean rewards 0, 1, 4; a reward of 2 is a third of the second line."""
+    cost = np.array([[0.0, 20, 40], [0, 40, 60]])
+    reward = np.array([[[0.0, 0], [1, 1], [3, 5]], [[0, 0], [1, 1], [5, 3]]])
+    found = reach(cost, reward, 2)
+    assert found.cost == pytest.approx(30 + 20 / 3)
+    assert found.low <= found.cost <= found.high and found.reached == 1
+
+
+def test_share_of_resamples_that_never_get_there():
+    """One of two prompts improves: half the resamples have it once, and a quarter never: their cost is infinite."""
+    cost, reward = np.array([[0.0, 10]]), np.array([[[0.0, 0.0], [0.0, 2.0]]])
+    found = reach(cost, reward, 1, resamples=4000)
+    assert found.cost == 10 and found.low == 5 and found.high == np.inf
+    assert found.reached == pytest.approx(0.75, abs=0.03)
+    never = reach(cost, reward, 3)
+    assert never == (np.inf, np.inf, np.inf, 0)
+
+
+@pytest.mark.parametrize(("target", "crossing"), [(1.2, 9), (None, 7.5)])
+def test_cost_to_reach_covers_the_planted_crossing(target, crossing):
+    """Also halfway, which is 1 here in truth, though every trial and every resample has a halfway of its own."""
+    covered = 0
+    for trial in range(300):
+        draw = rng(trial)
+        hard = draw.normal(0, 1, (1, 1, 100))
+        reward = hard + np.array([0.0, 4 / 3, 2])[None, :, None] + draw.normal(0, 1, (1, 3, 100))
+        found = reach(np.array([[0.0, 10, 20]]), reward, target, draw, 300)
+        covered += found.low <= crossing <= found.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_prompt_difficulty_does_not_widen_halfway():
+    """A fixed target at the same level has the interval [0, ∞], as resamples of easy prompts start above it."""
+    draw = rng(5)
+    hard = draw.normal(0, 20, (1, 1, 100))
+    reward = hard + np.array([0.0, 1, 2])[None, :, None] + draw.normal(0, 0.5, (1, 3, 100))
+    cost, mean = np.array([[0.0, 10, 20]]), reward.mean(axis=(0, 2))
+    number = reach(cost, reward, (mean[0] + mean[-1]) / 2)
+    found = reach(cost, reward, None)
+    assert found.cost == pytest.approx(number.cost) and (number.low, number.high) == (0, np.inf)
+    assert 8 < found.low < found.cost < found.high < 12 and found.reached == 1
+
+
+def test_methods_are_resampled_together():
+    """A copy of a method with rewards higher by 1 is higher by 1 in every resample."""
+    reward = rng().normal(0, 1, (3, 2, 50))
+    curves, of_seeds = resampled_curves({"a": reward, "b": reward + 1})
+    assert curves["b"] == pytest.approx(curves["a"] + 1)
+    assert curves["a"][0] == pytest.approx(reward.mean(axis=(0, 2))) and (of_seeds[0] == 1).all()

@@ -1,0 +1,185 @@
+"""A judge's server is not trusted: whatever it sends, a question ends soon, in a verdict or a one-line error."""
+
+import gzip
+import itertools
+import json
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from judge_server import JudgeServer, Reply, completion
+from prefloop.config.feedback_settings import Judging
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import write_rows
+from prefloop.feedback.annotate import raw_answers
+from prefloop.feedback.judgments import Judgment, judge_pairs
+from prefloop.feedback.server_judge import KEPT, AnswerCache, ServerJudge
+
+PAIR = [[{"role": "user", "content": "p"}]], ["first"], ["second"]
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def judging(tmp_path, monkeypatch) -> Judging:
+    """Settings of a judge without retries; `base_url` is missing."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "short.txt").write_text("{conversation}|{response_a}|{response_b}\n")
+    settings = Judging(template=tmp_path / "short.txt", model="judge", cache=tmp_path / "cache")
+    return replace(settings, timeout=20.0, max_retries=0)
+
+
+def judge_once(settings: Judging, reply: Reply) -> tuple[Judgment, ServerJudge]:
+    """The judgment of one pair by a server that sends the same reply to everything."""
+    with JudgeServer(lambda question: "A", lambda *request: reply) as server:
+        judge = ServerJudge(replace(settings, base_url=server.url))
+        (judgment,) = judge_pairs(judge, *PAIR)
+    return judgment, judge
+
+
+def sent_slowly(part: bytes) -> bytes:
+    time.sleep(0.1)
+    return part
+
+
+def test_trickled_answer_ends_in_time(judging):
+    """Hostile S4: the time is that of the whole answer, not between two bytes."""
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"APITimeoutError; judge\.timeout allows 0\.5 seconds for a whole answer"):
+        judge_once(replace(judging, timeout=0.5), Reply(200, parts=map(sent_slowly, itertools.repeat(b" "))))
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "make_reply",
+    [
+        lambda: Reply(200, parts=itertools.repeat(b"A" * 10_000)),
+        lambda: Reply(500, parts=itertools.repeat(b"A" * 10_000)),
+        lambda: Reply(200, completion("A" * 2 * MEGABYTE)),
+        lambda: Reply(200, gzip.compress(completion("A" * 50 * MEGABYTE).encode()), {"content-encoding": "gzip"}),
+    ],
+    ids=["endless", "endless error", "long", "gzip bomb"],
+)
+def test_large_answers_take_little_memory(judging, make_reply):
+    """Hostile S4: the body is cut at the limit, packed and unpacked, and is not requested again."""
+    reply = make_reply()
+    with JudgeServer(lambda question: "A", lambda *request: reply) as server:
+        judge = ServerJudge(replace(judging, base_url=server.url, max_retries=3))
+        tracemalloc.start()
+        with pytest.raises(InputError, match=r"with 502 an answer of more than 1000000 bytes, see judge\.max_answer_b"):
+            judge_pairs(judge, *PAIR)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert set(server.attempts.values()) == {1}
+    assert peak < 20 * MEGABYTE
+
+
+def test_packed_twice_or_strangely_is_refused(judging):
+    """Hostile S4: no body is unpacked twice, and none in a way whose size cannot be limited."""
+    for encoding, body in (("gzip, gzip", gzip.compress(b"{}")), ("br", b"A"), ("gzip", b"no gzip")):
+        with pytest.raises(InputError, match="with 502 (an unknown content-encoding|a body that is not gzip)"):
+            judge_once(judging, Reply(200, body, {"content-encoding": encoding}))
+
+
+def test_limit_of_bytes_is_a_setting(judging):
+    reply = Reply(200, completion("x" * 2 * MEGABYTE + "\n\nFinal answer: tie"))
+    judgment, _ = judge_once(replace(judging, max_answer_bytes=3_000_000), reply)
+    assert judgment.outcome == "tie"
+
+
+def test_packed_answer_is_read(judging):
+    judgment, _ = judge_once(judging, Reply(200, gzip.compress(completion("A").encode()), {"content-encoding": "gzip"}))
+    assert judgment.outcome == "tie"
+
+
+def test_long_answer_is_kept_without_its_middle(judging):
+    """Hostile S4: the cache keeps KEPT characters, rows 1,000; the verdict at the end is the same from the cache."""
+    reply = Reply(200, completion("thoughts " * 50_000 + "\n\nFinal answer: A"))
+    with JudgeServer(lambda question: "B", lambda *request: reply) as server:
+        settings = replace(judging, base_url=server.url)
+        for _ in range(2):
+            (judgment,) = judge_pairs(ServerJudge(settings), *PAIR)
+            assert (judgment.first, judgment.second) == (1.0, 0.0)
+            assert max(len(text) for text, _ in raw_answers(judgment)) <= 1000
+    assert {len(json.loads(path.read_text())["answer"]) for path in judging.cache.rglob("*.json")} == {KEPT - 1}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_not_followed(judging, status):
+    """Hostile S6: the other server gets nothing, and one line names both."""
+    with JudgeServer(lambda question: "A") as other:
+        reply = Reply(status, "", {"location": f"http://me:pass@127.0.0.1:{other.port}/v1/chat/completions"})
+        with JudgeServer(lambda question: "A", lambda *request: reply) as server, pytest.raises(InputError) as caught:
+            judge_pairs(ServerJudge(replace(judging, base_url=server.url, max_retries=3)), *PAIR)
+    assert f"judge at {server.url}: " in str(caught.value)
+    assert f"{status} redirect to 127.0.0.1:{other.port}; redirects are not followed" in str(caught.value)
+    assert "pass" not in str(caught.value) and "\n" not in str(caught.value)
+    assert not other.bodies
+    assert set(server.attempts.values()) == {1}
+
+
+@pytest.mark.parametrize("charset", ["zlib", "base64", "undefined", "idna", "utf-16", "latin-1", "\\udc80", "x" * 999])
+def test_charset_of_an_answer_does_not_count(judging, charset):
+    """Hostile S5: JSON is UTF-8 whatever the header says, in answers and in errors."""
+    header = {"content-type": f"application/json; charset={charset}"}
+    judgment, _ = judge_once(judging, Reply(200, completion("é A é\n\nFinal answer: tie"), header))
+    assert [answer.text for answer in judgment.answers] == ["é A é\n\nFinal answer: tie"] * 2
+    with pytest.raises(InputError, match="the first with 500 Internal Server Error: é"):
+        judge_once(judging, Reply(500, json.dumps({"error": {"message": "é"}}, ensure_ascii=False), header))
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ('{"prompt_tokens": 1e400, "completion_tokens": -1000000000000000000}', (2**53, 0)),
+        ('{"prompt_tokens": NaN, "completion_tokens": "many"}', (0, 0)),
+        ('{"prompt_tokens": 1' + "0" * 400 + ', "completion_tokens": [2]}', (2**53, 0)),
+        ('{"prompt_tokens": -Infinity, "completion_tokens": 7.0}', (0, 7)),
+        ("null", (0, 0)),
+    ],
+)
+def test_counts_of_tokens_are_bounded(judging, usage, counts):
+    """Hostile S5: a server's numbers are at least 0 and at most 2^53, and the answer counts."""
+    body = f'{{"choices": [{{"message": {{"content": "A"}}}}], "usage": {usage}}}'
+    judgment, judge = judge_once(judging, Reply(200, body))
+    assert judgment.answers[0].probability == 1.0
+    assert (judge.usage.tokens_in, judge.usage.tokens_out) == (2 * counts[0], 2 * counts[1])
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000 + "]" * 100_000, '{"choices": ' + "9" * 5000 + "}", "\x00", "[]"])
+def test_other_bodies_are_one_line(judging, body):
+    """Hostile S5: deep JSON, huge integers and no JSON, as a success and as an error."""
+    for status, reason in ((200, "502 no chat completion"), (500, "500 Internal Server Error")):
+        with pytest.raises(InputError, match=f"2 of 2 requests failed, the first with {reason}") as caught:
+            judge_once(judging, Reply(status, body))
+        assert str(caught.value).isprintable()
+
+
+def test_half_a_surrogate_pair_can_be_written(judging, tmp_path):
+    """Hostile S5: in an answer, in a refusal of one question, and in a cached answer."""
+    body = '{"choices": [{"message": {"content": "A\\ud800"}}]}'
+    refusal = Reply(400, '{"error": {"message": "no \\udfff"}}')
+
+    def refuse_one(question, attempt, headers):
+        return refusal if question.startswith("p|first") else Reply(200, body)
+
+    with JudgeServer(lambda question: "A", refuse_one) as server:
+        settings = replace(judging, base_url=server.url)
+        (judgment,) = judge_pairs(ServerJudge(settings), *PAIR)
+        assert [answer.text for answer in judgment.answers] == ["400 Bad Request: no ?", "A?"]
+        write_rows(tmp_path / "rows.jsonl", [{"answers": raw_answers(judgment)}])
+        for path in judging.cache.rglob("*.json"):
+            path.write_text(path.read_text().replace("A?", "A\\ud800"))
+        (judgment,) = judge_pairs(ServerJudge(settings), *PAIR)
+        write_rows(tmp_path / "rows.jsonl", [{"answers": raw_answers(judgment)}])
+
+
+@pytest.mark.parametrize("count", [-(10**18), 10**18, 1.5, None])
+def test_cached_count_out_of_bounds_raises(tmp_path, count):
+    """Hostile S5: a shared cache is checked as a server's answer is."""
+    cache = AnswerCache(Path(tmp_path), "http://x/v1")
+    cache.write({"a": 1}, {"answer": "A", "prompt_tokens": count, "completion_tokens": 1})
+    with pytest.raises(InputError, match=r"\.json: not a judge's answer; delete it to ask again"):
+        cache.read({"a": 1})

@@ -1,0 +1,299 @@
+"""Figures of comparisons show what pandas finds in made-up judgments, and their captions state the limits."""
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import prefloop.evaluation.results
+from prefloop.config.experiment import ByCheckpoint, ByTemperature, Comparison, Experiment
+from prefloop.config.feedback_identity import feedback_identity
+from prefloop.config.resolve import flags
+from prefloop.core.files import write_json
+from prefloop.core.jsonl import write_rows
+from prefloop.report.run_facts import run_facts
+
+SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
+METHODS, SEEDS, ROUNDS, PROMPTS = ("good", "plain", "same"), (0, 1), 2, 60
+SKILL = {"base": -0.8, "good": 1.2}  # of the last round; all others have the opponent's
+LENGTHS = {1: (6, 8), 2: (10, 10)}  # optimizer steps of each round, by seed
+POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+ITSELF = "evaluated by the training feedback itself"
+SOME_ONE, SOME_OTHER = (
+    feedback_identity({"kind": "function", "function": f"some:{name}"}) for name in ("one", "other")
+)
+JUDGE = feedback_identity(
+    {"kind": "judge", "model": "J", "judge": {"template": "T", "tie_margin": 0.0, "min_label_mass": 0.01}}
+)
+BRACKETS = "Brackets are 95 % bootstrap CIs over prompts and seeds; 2 seeds cannot cover the variation between runs."
+
+
+def write_comparison(
+    experiment: Experiment, comparison: Comparison, ease: np.ndarray, draw: np.random.Generator
+) -> None:
+    """One judgment of twenty is invalid; a quarter of the prompts have no chosen response."""
+    trained = (comparison.round - (comparison.checkpoint is not None) / 2) / ROUNDS if comparison.round else 1
+    margins = SKILL.get(comparison.method, 0) * trained + draw.normal(0, 1, PROMPTS)
+    words = np.select([margins > 0.2, margins < -0.2], ["win", "loss"], "tie").astype(
+        object
+    )  # text of NumPy would be cut
+    words[draw.uniform(size=PROMPTS) < 0.05] = "invalid"
+    asked = [i for i in draw.permutation(PROMPTS) if comparison.opponent != "chosen" or i % 4]
+    write_rows(
+        experiment.root / comparison.judgments,
+        (
+            {"prompt_id": f"p{i}", "outcome": str(words[i])}
+            | {"reward": ease[i] + margins[i], "feedback": ease[i] + margins[i] / 2}
+            for i in asked
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    """`good` wins more with every round, `plain` and `same` do not; prompts differ by more than methods do."""
+    draw = np.random.default_rng(0)
+    found = Experiment(
+        root=tmp_path_factory.mktemp("experiment"),
+        methods=METHODS,
+        seeds=SEEDS,
+        rounds=ROUNDS,
+        steps=1,
+        opponents=("initial", "chosen", "plain"),
+        fine_tuned=True,
+        baseline="plain",
+        evaluator=SOME_ONE,
+        trained_by=(SOME_OTHER,) * 3,
+        by_temperature=ByTemperature((0.25, 1.0), ("good", "same")),
+        by_checkpoint=ByCheckpoint((0.25, 1.0), ("good", "same"), (3, 5)),
+    )
+    ease = draw.normal(0, 5, PROMPTS)
+    for comparison in found.comparisons:
+        write_comparison(found, comparison, ease, draw)
+    for where, folder in found.folders():
+        write_json(folder / "train.cost.json", {"stage": "train", "tokens_out": 0, "flops": 2e12})
+        steps = LENGTHS[where["round"]][where["seed"]]
+        write_rows(folder / "training.jsonl", ({"step": step, "loss": 0.7} for step in range(steps)))
+    for _, folder in found.step_folders():
+        for stage in ("generate", "reward", "logprobs"):
+            cost = {"stage": stage, "tokens_out": 100, "flops": 1e12, "truncated": [3, 8]}
+            write_json(folder / f"{stage}.cost.json", cost)
+    return found
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Run a figure's program as its rule does: drawn("comparisons", experiment) is its CSV, its caption and its SVG."""
+
+    @cache
+    def run(name: str, words: str) -> tuple[pd.DataFrame, str, str]:
+        path = tmp_path_factory.mktemp(name) / "figure.pdf"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(SCRIPTS))
+            patch.setattr(sys, "argv", [name, *shlex.split(words), "--figure", str(path)])
+            runpy.run_path(str(SCRIPTS / f"figures/plot_{name}.py"), run_name="__main__")
+        assert all(path.with_suffix(f".{kind}").stat().st_size > 1000 for kind in ("pdf", "png"))
+        data = pd.read_csv(path.with_suffix(".csv"))
+        return data, path.with_suffix(".rst").read_text(), path.with_suffix(".svg").read_text()
+
+    return lambda name, experiment: run(name, flags(asdict(experiment)))
+
+
+def rows_of(experiment: Experiment, policy: str, temperature: float = 0.7, opponent: str = "initial") -> pd.DataFrame:
+    """The judgments in one file, or in one per seed if `policy` contains {seed}, read by pandas."""
+    seeds = experiment.seeds if "{seed}" in policy else [-1]
+    files = [
+        experiment.root / policy.format(seed=s) / f"evaluation/temperature-{temperature}/against-{opponent}.jsonl"
+        for s in seeds
+    ]
+    table = pd.concat([pd.read_json(file, lines=True).assign(seed=s) for file, s in zip(files, seeds, strict=True)])
+    return table.assign(win=table["outcome"].map(POINTS)).set_index(["seed", "prompt_id"])
+
+
+def last(method: str) -> str:
+    return f"{method}/seed-{{seed}}/round-{ROUNDS}"
+
+
+def test_differences(experiment, drawn):
+    """Means over seeds and means of seeds are those of pairs with two valid sides."""
+    data, text, _ = drawn("differences", experiment)
+    assert data["method"].unique().tolist() == ["good", "same"] and set(data["baseline"]) == {"plain"}
+    assert data["measure"].unique().tolist() == ["feedback", "reward", "win"]
+    plain = rows_of(experiment, last("plain"))
+    for (method, measure), part in data.groupby(["method", "measure"]):
+        paired = rows_of(experiment, last(method))[measure] - plain[measure]
+        mean = part[part["seed"].isna()].iloc[0]
+        assert mean["difference"] == pytest.approx(paired.mean(), rel=1e-4)
+        assert mean["low"] < mean["difference"] < mean["high"]
+        assert mean["significant"] == (mean["low"] > 0 or mean["high"] < 0) == (method == "good")
+        seeds = part.set_index("seed")["difference"]
+        for seed in SEEDS:
+            assert seeds[seed] == pytest.approx(paired[seed].mean(), rel=1e-4)
+    # Skills differ by 1.2 and prompts spread by 5, which cancels.
+    reward = data[(data["method"] == "good") & (data["measure"] == "reward")].iloc[0]
+    assert reward["low"] > 0.4 and reward["high"] < 2
+    assert "these do not differ significantly from plain in win rate: same." in text
+    assert "mean reward (config's feedback), mean reward (evaluator), win rate" in text
+
+
+def test_differences_without_rewards(experiment, drawn, monkeypatch):
+    """A judge gives none: win rates are the only panel."""
+    read = prefloop.evaluation.results.judgments
+    monkeypatch.setattr(
+        prefloop.evaluation.results, "judgments", lambda which: read(which).assign(reward=None, feedback=None)
+    )
+    data, text, _ = drawn("differences", replace(experiment, evaluator=JUDGE))
+    assert set(data["measure"]) == {"win"} and "reward" not in text
+
+
+@pytest.mark.parametrize(("methods", "baseline"), [(METHODS, "best"), (("plain",), "plain")])
+def test_differences_need_a_baseline_and_another(experiment, drawn, methods, baseline):
+    with pytest.raises(SystemExit, match=f"baseline: '{baseline}', expected one of two or more methods: "):
+        drawn("differences", replace(experiment, methods=methods, baseline=baseline))
+
+
+def test_comparisons(experiment, drawn):
+    """Shares are of all judgments, invalid ones included; win rates are of valid ones only."""
+    data, text, picture = drawn("comparisons", experiment)
+    pairs = [(o, m) for o in ("initial", "chosen", "plain") for m in METHODS if o != m]
+    assert list(zip(data["opponent"], data["method"], strict=True)) == pairs
+    even = []
+    for row in data.itertuples():
+        rows = rows_of(experiment, last(row.method), opponent=row.opponent)
+        assert row.prompts == (PROMPTS * 3 // 4 if row.opponent == "chosen" else PROMPTS)
+        for outcome in ("win", "tie", "loss", "invalid"):
+            assert getattr(row, outcome) == pytest.approx(100 * (rows["outcome"] == outcome).mean(), rel=1e-4)
+        valid = rows[rows["outcome"] != "invalid"]["outcome"]
+        assert row.win_rate == pytest.approx(
+            ((valid == "win").sum() + (valid == "tie").sum() / 2) / len(valid), rel=1e-4
+        )
+        assert f"<!-- {100 * row.win_rate:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}] -->" in picture
+        if row.low <= 0.5 <= row.high:
+            even.append((row.method, row.opponent))
+    assert set(even) == {(m, o) for o, m in pairs if m != "good"}
+    assert "same against plain;" in text and "good against" not in text
+    assert "prompts by opponent: the initial policy 60, the chosen responses 45, plain 60." in text
+    for opponent in ("the initial policy", "the chosen responses"):
+        assert f"these differences in win rate against {opponent} are not significant: plain–same" in text
+    assert "all differences in win rate against plain are significant" in text
+    assert BRACKETS in text
+
+
+def test_intervals_of_one_seed(experiment, drawn):
+    """If only prompts are resampled, the normal approximation is close."""
+    data, text, _ = drawn("comparisons", replace(experiment, seeds=(1,)))
+    for row in data.itertuples():
+        wins = rows_of(replace(experiment, seeds=(1,)), last(row.method), opponent=row.opponent)["win"].dropna()
+        assert (row.high - row.low) / 2 == pytest.approx(1.96 * wins.std() / len(wins) ** 0.5, rel=0.12)
+    assert "CIs over prompts; 1 seed cannot cover" in text
+
+
+def test_temperatures(experiment, drawn):
+    """The base, the fine-tuned policy and the methods asked for, each at every temperature."""
+    data, text, picture = drawn("temperatures", experiment)
+    found = data.set_index(["method", "temperature"])
+    assert set(found.index) == {(m, t) for m in ("base", "initial", "good", "same") for t in (0.25, 1.0)}
+    for (method, temperature), row in found.iterrows():
+        rows = rows_of(experiment, last(method) if method in METHODS else method, temperature)
+        assert row["win_rate"] == pytest.approx(rows["win"].mean(), rel=1e-4)
+        assert row["low"] < row["win_rate"] < row["high"]
+    assert "<!-- SFT -->" in picture and "<!-- initial -->" not in picture
+    assert "averaged over temperatures are not significant: SFT–same." in text
+    data, text, picture = drawn("temperatures", replace(experiment, fine_tuned=False))
+    assert "base" not in set(data["method"]) and "<!-- initial -->" in picture and "initial–same" in text
+
+
+def test_checkpoints(experiment, drawn):
+    """Steps count on over rounds; where seeds trained unequal numbers of steps, their mean counts."""
+    data, text, _ = drawn("checkpoints", experiment)
+    # Round 1 has 6 and 8 steps, 7 in the mean; round 2 has 10.
+    steps = {(1, 3): 3, (1, 5): 5, (1, -1): 7, (2, 3): 10, (2, 5): 12, (2, -1): 17}
+    assert len(data) == 2 * (1 + 2 * len(steps))
+    for row in data.itertuples():
+        policy = row.method
+        if row.method != "initial":
+            assert row.step == steps[row.round, row.checkpoint]
+            policy = f"{row.method}/seed-{{seed}}/round-{row.round}"
+            policy += f"/checkpoint-{row.checkpoint}" if row.checkpoint > 0 else ""
+        rows = rows_of(experiment, policy, row.temperature)
+        assert row.win_rate == pytest.approx(rows["win"].mean(), rel=1e-4)
+    assert data.loc[data["method"] == "initial", "step"].tolist() == [0, 0]
+    assert "steps are means over seeds" in text
+    for temperature in ("0.25", "1"):
+        assert f"final win rate at temperature {temperature} are not significant: initial–same" in text
+    _, text, _ = drawn("checkpoints", replace(experiment, seeds=(0,)))
+    assert "steps are means" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("temperatures", {"by_temperature": ByTemperature()}), ("checkpoints", {"by_checkpoint": ByCheckpoint()})],
+)
+def test_unlisted_figure_has_no_comparisons(experiment, drawn, name, without):
+    with pytest.raises(SystemExit, match=f"figures: {name} is not listed"):
+        drawn(name, replace(experiment, **without))
+
+
+def test_quality(experiment, drawn, monkeypatch):
+    """Every mean is that of the rows, and the caption names the measures that are there."""
+    data, text, picture = drawn("quality", experiment)
+    for row in data[data["round"] > 0].itertuples():
+        rows = rows_of(experiment, f"{row.method}/seed-{{seed}}/round-{row.round}")
+        assert row.mean == pytest.approx(rows[row.measure].mean(), rel=1e-4)
+        assert row.flops == pytest.approx(5e12 * row.round)  # 3 stages at 1 and training at 2
+    assert "mean reward (config's feedback), mean reward (evaluator), win rate against the initial policy" in text
+    assert "<!-- (config's feedback) -->" in picture
+    read = prefloop.evaluation.results.judgments
+    monkeypatch.setattr(
+        prefloop.evaluation.results, "judgments", lambda which: read(which).assign(reward=None, feedback=None)
+    )
+    data, text, _ = drawn("quality", replace(experiment, evaluator=JUDGE))
+    assert set(data["measure"]) == {"win"} and "reward" not in text
+
+
+@pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])
+def test_pictures_name_the_methods_that_the_evaluator_trained(experiment, drawn, name):
+    """The picture names methods that the evaluator trained, and the caption says that two seeds are few."""
+    _, text, picture = drawn(name, experiment)
+    assert "2 seeds cannot cover the variation between runs." in text and ITSELF not in picture
+    assert text.count(". ") <= 2, "a caption has at most three sentences"
+    assert f"<!-- {ITSELF} -->" in drawn(name, replace(experiment, evaluator=SOME_OTHER))[2]
+    of_one = replace(experiment, trained_by=(JUDGE, SOME_ONE, JUDGE))
+    assert f"<!-- plain: {ITSELF} -->" in drawn(name, of_one)[2]
+
+
+def test_facts_of_a_run(experiment):
+    size, evaluator, cost, seeds = run_facts(experiment, PROMPTS)
+    assert size == "2 seeds per method, 2 rounds of 1 step, 60 eval prompts."
+    assert evaluator == "Evaluator: the function some:one."
+    assert cost.endswith("in TFLOPs: good 10, plain 10, same 10.")  # 2 rounds of 3 stages at 1 and 2
+    assert "fewer than three seeds" in seeds
+
+
+def test_facts_warn_of_truncated_responses(experiment, tmp_path):
+    """Case 24: if more than half of a method's responses are truncated; here 22, 22 and 16 of 32."""
+    root = shutil.copytree(experiment.root, tmp_path / "truncated")
+    copied = replace(experiment, root=root)
+    for (_, folder), truncated in zip(copied.step_folders(), [8, 8, 3, 3] * 2 + [4] * 4, strict=True):
+        cost = json.loads((folder / "generate.cost.json").read_text())
+        write_json(folder / "generate.cost.json", cost | {"truncated": [truncated, 8]})
+    fact = run_facts(copied, PROMPTS)[3]
+    assert fact.endswith(": 69% of good, 69% of plain.")
+
+
+@pytest.mark.parametrize(
+    ("trained_by", "warning"),
+    [((SOME_ONE,) * 3, "also trained the policies"), ((JUDGE, SOME_ONE, JUDGE), "also trained plain: .* not fair")],
+)
+def test_facts_warn_of_an_evaluator_that_trained(experiment, trained_by, warning):
+    facts = run_facts(replace(experiment, trained_by=trained_by), PROMPTS)
+    assert re.search(warning, " ".join(facts))

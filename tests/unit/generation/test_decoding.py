@@ -1,0 +1,143 @@
+"""Sampling draws from the right distribution, and a response depends on nothing but its own random numbers."""
+
+import pytest
+import torch
+
+from prefloop.config.generation_settings import SamplingParams
+from prefloop.generation.decoding import WeightedModel, invert_cdf, next_tokens, sample_responses
+from prefloop.models.batching import batches_by_length
+from prefloop.models.chat import eos_ids, prompt_ids
+from prefloop.models.loading import load_merged
+
+LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+
+
+def shares(decoding: SamplingParams, draws: int = 4000) -> list[float]:
+    """How often each of four tokens is drawn when the uniforms are an even grid: its probability, to 1/draws."""
+    grid = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    tokens = next_tokens(LOGITS.expand(draws, -1), grid, decoding)
+    return (torch.bincount(tokens, minlength=4) / draws).tolist()
+
+
+@pytest.mark.parametrize(
+    ("decoding", "expected"),
+    [
+        (SamplingParams(), [0.5, 0.3, 0.15, 0.05]),
+        (SamplingParams(top_k=2), [0.625, 0.375, 0, 0]),
+        (SamplingParams(top_p=0.75), [0.625, 0.375, 0, 0]),
+        (SamplingParams(top_p=0.81), [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0]),
+        (SamplingParams(top_k=3, top_p=0.6), [0.625, 0.375, 0, 0]),
+        (SamplingParams(temperature=0), [1, 0, 0, 0]),
+        (SamplingParams(temperature=0.5), [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365]),
+    ],
+)
+def test_tokens_are_drawn_with_their_probability(decoding, expected):
+    assert shares(decoding) == pytest.approx(expected, abs=1e-3)
+
+
+def test_top_p_beyond_the_first_guess_sorts_the_whole_vocabulary(monkeypatch):
+    expected = shares(SamplingParams(top_p=0.9))
+    monkeypatch.setattr("prefloop.generation.decoding.NUCLEUS_GUESS", 1)
+    assert shares(SamplingParams(top_p=0.9)) == expected
+
+
+def test_invert_cdf_never_returns_a_weightless_index():
+    weights = torch.tensor([[0.0, 1.0, 0.0, 2.0, 0.0]])
+    for uniform, index in [(0.0, 1), (0.333, 1), (0.334, 3), (1 - 2**-53, 3)]:
+        assert invert_cdf(weights, torch.tensor([uniform], dtype=torch.float64)).item() == index
+
+
+@pytest.mark.parametrize("size", [3, 255, 256, 257, 1000])
+def test_invert_cdf_searches_the_cumulative_sum(size):
+    """Whatever the vocabulary's size, and where most of it has all but no weight."""
+    generator = torch.Generator().manual_seed(size)
+    for sharpness in (1, 10, 60):
+        weights = torch.softmax(sharpness * torch.randn(64, size, generator=generator), dim=1)
+        uniforms = torch.rand(64, dtype=torch.float64, generator=generator)
+        uniforms[:2] = torch.tensor([0.0, 1 - 2**-53])
+        ends, found = weights.double().cumsum(dim=1), invert_cdf(weights, uniforms)
+        expected = torch.searchsorted(ends, uniforms[:, None] * ends[:, -1:], right=True).squeeze(1)
+        assert torch.equal(found[2:], expected[2:])
+        assert (weights.gather(1, found[:, None]) > 0).all()
+
+
+@pytest.fixture(params=["llama", "qwen", "gpt_neox"])
+def sampler(request, manifests):
+    manifest = manifests[request.param]
+    model, tokenizer = load_merged(manifest, manifest, torch.float32, "cpu")
+    eos = eos_ids(tokenizer, model.generation_config)
+
+    def sample(texts, uniforms, decoding=None):
+        prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]
+        counts = [len(uniforms) // len(texts)] * len(texts)
+        return sample_responses(
+            [WeightedModel(model)], prompts, counts, uniforms, decoding or SamplingParams(), eos, tokenizer.pad_token_id
+        )
+
+    sample.model, sample.tokenizer, sample.eos = model, tokenizer, eos
+    return sample
+
+
+TEXTS = ["why?", "what is the answer to a question that is this long?", "good"]
+
+
+def test_a_response_does_not_depend_on_its_batch(sampler):
+    uniforms = torch.rand(12, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    together = sampler(TEXTS, uniforms)
+    alone = [row for i, text in enumerate(TEXTS) for row in sampler([text], uniforms[4 * i : 4 * i + 4])]
+    assert together == alone
+    assert len({len(row) for row in together}) > 1, "rows must end at different times for this to mean anything"
+
+
+def test_sampling_equals_a_loop_without_cache(sampler):
+    """Token for token the same as drawing from a full forward pass at every position."""
+    uniforms = torch.rand(1, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ids = prompt_ids(sampler.tokenizer, [{"role": "user", "content": TEXTS[1]}])
+    expected = []
+    for position in range(15):
+        with torch.no_grad():
+            logits = sampler.model(torch.tensor([ids + expected])).logits[:, -1]
+        expected.append(next_tokens(logits, uniforms[:, position], SamplingParams(temperature=0.8)).item())
+        if expected[-1] in sampler.eos:
+            break
+    assert sampler([TEXTS[1]], uniforms, SamplingParams(temperature=0.8)) == [expected]
+
+
+def test_one_wait_for_the_device_per_token(sampler, monkeypatch):
+    """What is read back from a GPU makes Python wait for it: the tokens, and nothing else without top-p."""
+    reads = []
+    for name in ("tolist", "item", "__bool__", "nonzero"):
+        own = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, own=own, name=name: reads.append(name) or own(self))
+    uniforms = torch.rand(6, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    counted = []
+    monkeypatch.setattr(
+        "prefloop.generation.decoding.next_tokens",
+        lambda *arguments: counted.append(len(reads)) or next_tokens(*arguments),
+    )
+    sampler(TEXTS, uniforms)
+    assert len(counted) > 5
+    own_reads = [later - earlier for earlier, later in zip(counted[:-1], counted[1:], strict=True)]
+    assert max(own_reads) == 1, reads
+
+
+def test_responses_end_with_eos_or_at_the_limit(sampler):
+    uniforms = torch.rand(60, 25, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for row in sampler(TEXTS, uniforms):
+        assert all(token not in sampler.eos for token in row[:-1])
+        assert row[-1] in sampler.eos or len(row) == 25
+
+
+def test_top_p_does_not_depend_on_the_neighbors():
+    """bfloat16 logits tie often, and a flat row in the batch needs the whole vocabulary sorted."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 3000, generator=generator).mul(3).bfloat16()
+    uniforms = torch.rand(41, dtype=torch.float64, generator=generator)
+    decoding = SamplingParams(top_p=0.9)
+    alone = torch.cat([next_tokens(rows[i : i + 1], uniforms[i : i + 1], decoding) for i in range(40)])
+    batched = next_tokens(torch.cat([rows, torch.zeros(1, 3000).bfloat16()]), uniforms, decoding)
+    assert batched[:40].tolist() == alone.tolist()
+
+
+def test_batches_depend_on_lengths_alone():
+    assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]

@@ -1,0 +1,226 @@
+"""The bandit finds planted good arms, and its counts are right."""
+
+import numpy as np
+import pytest
+
+from prefloop.core.errors import InputError
+from prefloop.core.ranks import rank_normalize
+from prefloop.methods.bandit import (
+    ALLOCATIONS,
+    Arms,
+    BanditConfig,
+    draw_prompts,
+    draw_share,
+    exp3_probabilities,
+    nearest_arms,
+    pool_neighbors,
+    proportional,
+    score_arms,
+    settle_allocation,
+    softmax,
+    thompson,
+    top_k,
+    ucb_scores,
+    update_arms,
+)
+
+ARMS, STEPS, PULLS = 100, 36, 1000
+
+
+def arms_of(count, reward_sum, score=None, log_weight=None) -> Arms:
+    count = np.array(count, dtype=float)
+    zeros = np.zeros(len(count))
+    return Arms(
+        count.astype(int),
+        count,
+        np.array(reward_sum, dtype=float),
+        zeros if log_weight is None else np.array(log_weight, dtype=float),
+        zeros if score is None else np.array(score, dtype=float),
+    )
+
+
+def share_of_best_ten(settings: BanditConfig, seed: int) -> float:
+    """Share of pulls that go to the truly best ten arms; arm sd is half the noise sd, prompts do not run out."""
+    rng = np.random.default_rng(seed)
+    quality = rng.normal(0, 0.5, ARMS)
+    clusters = np.repeat(np.arange(ARMS), PULLS)
+    arms, times = Arms.fresh(ARMS), np.zeros(len(clusters), dtype=int)
+    for _ in range(STEPS):
+        arms = score_arms(arms, np.zeros((ARMS, 1)), settings)
+        chosen = clusters[draw_prompts(arms, clusters, times, PULLS, rng, settings)]
+        values = quality[chosen] + rng.normal(0, 1, len(chosen))
+        arms = update_arms(arms, chosen, rank_normalize(values), 1.0, settings.exploration)
+    return arms.pulls[np.argsort(-quality)[:10]].sum() / arms.pulls.sum()
+
+
+# Bounds of the share of an allocation's pulls that go to the best ten of a hundred arms. Chance is 0.1.
+PLANTED = {
+    "uniform": (BanditConfig("uniform"), 0.09, 0.11),
+    "proportional": (BanditConfig("proportional", alpha=0.3), 0.11, 0.2),
+    "exp3": (BanditConfig("exp3", exploration=0.1), 0.13, 1.0),
+    "softmax": (BanditConfig("softmax", alpha=0.1, temperature=0.05), 0.3, 1.0),
+    "top_k": (BanditConfig("top_k", alpha=0.3), 0.35, 1.0),
+    "thompson": (BanditConfig("thompson"), 0.35, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bandit(name):
+    """Every allocation that uses the arms draws more than chance from the best ten; top_k and thompson draw most."""
+    settings, least, most = PLANTED[name]
+    assert least < np.mean([share_of_best_ten(settings, seed) for seed in range(5)]) < most
+
+
+def test_every_allocation_has_a_test():
+    assert set(PLANTED) == set(ALLOCATIONS) - {"all"}
+
+
+def test_update_by_hand():
+    """γ = ½ halves the past; two prompts of arm 0 with rewards 0.2 and 0.6, none of arm 1."""
+    arms = arms_of([4, 2], [2.0, 1.5])
+    after = update_arms(arms, np.array([0, 0]), np.array([0.2, 0.6]), gamma=0.5)
+    assert after.pulls.tolist() == [6, 2]
+    assert after.count.tolist() == [4.0, 1.0]
+    assert after.reward_sum.tolist() == pytest.approx([1.8, 0.75])
+    assert after.mean.tolist() == pytest.approx([0.45, 0.75])
+
+
+def test_ucb_by_hand():
+    """μ + α·sqrt(2 ln(Σn + 1)/n): n = (3, 1), means (0.5, 0.9), α = 0.5."""
+    arms = arms_of([3, 1], [1.5, 0.9])
+    bonus = np.sqrt(2 * np.log(5) / np.array([3.0, 1.0]))
+    assert ucb_scores(arms, 0.5) == pytest.approx(np.array([0.5, 0.9]) + 0.5 * bonus)
+
+
+def test_an_arm_never_pulled_outranks_an_equal_one():
+    arms = arms_of([5, 0], [2.5, 0.0])
+    scores = ucb_scores(arms, 1.0)
+    assert np.isfinite(scores).all()
+    assert scores[1] > scores[0]
+
+
+def test_discounted_counts_below_one_keep_their_bound():
+    arms = arms_of([0.25, 1.0], [0.1, 0.5])
+    bonus = np.sqrt(2 * np.log(2.25) / np.array([0.25, 1.0]))
+    assert ucb_scores(arms, 1.0) == pytest.approx(np.array([0.4, 0.5]) + bonus)
+
+
+def test_an_arm_never_pulled_is_expected_to_be_like_the_others():
+    assert Arms.fresh(2).mean.tolist() == [0.5, 0.5]
+    assert arms_of([4, 0, 1], [1.0, 0.0, 0.5]).mean.tolist() == pytest.approx([0.25, 0.3, 0.5])
+
+
+def test_exp3_weights_by_hand():
+    """γ' = 0.2 and weights 3 : 1, so p = (0.7, 0.3). The arms gain 0.5 and 0.9, each from two prompts. These sums,
+    divided by p and times γ'/K, are added to the log weights."""
+    arms = arms_of([0, 0], [0, 0], log_weight=np.log([3.0, 1.0]))
+    assert exp3_probabilities(arms.log_weight, 0.2) == pytest.approx([0.7, 0.3])
+    after = update_arms(arms, np.array([0, 0, 1, 1]), np.array([0.2, 0.3, 0.4, 0.5]), 1.0, exploration=0.2)
+    by_hand = np.log([3.0, 1.0]) + 0.2 / 2 * np.array([0.5 / 0.7, 0.9 / 0.3])
+    assert np.diff(after.log_weight) == pytest.approx(np.diff(by_hand))
+
+
+def test_exp3_estimates_do_not_favor_the_arms_drawn_often():
+    """Arms of equal worth keep, on average, equal weights however unequally they are drawn."""
+    rng = np.random.default_rng(0)
+    arms = arms_of([0, 0], [0, 0], log_weight=np.log([9.0, 1.0]))
+    p = exp3_probabilities(arms.log_weight, 0.2)
+    drifts = []
+    for _ in range(4000):
+        clusters = rng.choice(2, size=8, p=p)
+        after = update_arms(arms, clusters, np.full(8, 0.5), 1.0, exploration=0.2)
+        drifts.append(np.diff(after.log_weight) - np.diff(arms.log_weight))
+    assert np.mean(drifts) == pytest.approx(0, abs=4 * np.std(drifts) / np.sqrt(len(drifts)))
+
+
+def test_neighbors_share_their_rewards():
+    """Arms at 0, 1 and 5 on a line: the nearest of 5 is 1. Half of a neighbor's count and sum is added."""
+    near = nearest_arms(np.array([[0.0], [1.0], [5.0]]), 1)
+    assert near.tolist() == [[1], [0], [1]]
+    assert nearest_arms(np.zeros((3, 1)), 7).shape == (3, 2)
+    arms = pool_neighbors(arms_of([4, 2, 0], [1.0, 2.0, 0.0]), near, 0.5)
+    assert arms.count.tolist() == [5, 4, 1]
+    assert arms.mean.tolist() == pytest.approx([2 / 5, 2.5 / 4, 1.0])
+    settings = BanditConfig(alpha=0.0, neighbors=1)
+    again = score_arms(arms_of([4, 2, 0], [1.0, 2.0, 0.0]), np.array([[0.0], [1.0], [5.0]]), settings)
+    assert again.score == pytest.approx(arms.mean)
+
+
+def wanted(allocate, budget: int, score, settings: BanditConfig | None = None) -> list[int]:
+    arms = arms_of(np.zeros(len(score)), np.zeros(len(score)), score)
+    return allocate(arms, budget, np.random.default_rng(0), settings or BanditConfig()).tolist()
+
+
+def test_proportional_by_hand():
+    assert wanted(proportional, 10, [0.5, 0.3, 0.2, 0.0]) == [5, 3, 2, 1]
+
+
+def test_top_k_by_hand():
+    assert wanted(top_k, 7, [0.1, 0.9, 0.5, 0.7], BanditConfig(top_k=3)) == [0, 3, 2, 2]
+
+
+def test_softmax_by_hand():
+    """τ = 1, scores log 6, log 3, log 1: shares 0.6, 0.3, 0.1 of 14 are 8.4, 4.2, 1.4; one with 0.4 gets the rest."""
+    assert wanted(softmax, 14, np.log([6.0, 3.0, 1.0]), BanditConfig(temperature=1.0)) == [9, 4, 1]
+    assert wanted(softmax, 5, [0.0, 800.0], BanditConfig(temperature=0.1)) == [0, 5]
+
+
+def test_thompson_draws_each_arm_as_often_as_it_may_be_the_best():
+    """Beta(31, 11) against Beta(21, 21): the first is the larger in 98.9 % of 400,000 draws."""
+    arms = arms_of([40, 40], [30.0, 20.0])
+    got = thompson(arms, 4000, np.random.default_rng(3), BanditConfig())
+    assert got.sum() == 4000
+    assert got[0] / 4000 == pytest.approx(0.989, abs=0.005)
+
+
+def test_thompson_s_draws_are_the_same_a_part_at_a_time():
+    """A budget of 2,500 over 3 arms in one matrix of draws, and as the allocation takes them."""
+    arms = arms_of([4, 9, 2], [3.0, 4.0, 1.0])
+    draws = np.random.default_rng(5).beta([4.0, 5.0, 2.0], [2.0, 6.0, 2.0], size=(2500, 3))
+    whole = np.bincount(draws.argmax(axis=1), minlength=3)
+    assert thompson(arms, 2500, np.random.default_rng(5), BanditConfig()).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("allocation", [name for name, function in ALLOCATIONS.items() if function])
+def test_settled_allocations_are_possible_and_exact(allocation):
+    rng, settings = np.random.default_rng(1), BanditConfig(top_k=3)
+    for _ in range(200):
+        size = rng.integers(1, 30)
+        available = rng.integers(0, 8, size)
+        budget = rng.integers(1, max(2, available.sum() + 1))
+        if budget > available.sum():
+            continue
+        count = rng.integers(0, 9, size)
+        arms = arms_of(count, count * rng.random(size), rng.normal(size=size), rng.normal(size=size))
+        got = settle_allocation(lambda a, b: ALLOCATIONS[allocation](a, b, rng, settings), arms, available, budget)
+        assert got.sum() == budget
+        assert (got <= available).all()
+        assert (got >= 0).all()
+
+
+def test_no_prompt_twice_while_fresh_ones_remain():
+    rng = np.random.default_rng(0)
+    clusters, times = rng.integers(0, 4, 40), np.zeros(40, dtype=int)
+    for _ in range(4):
+        chosen = draw_prompts(Arms.fresh(4), clusters, times, 10, rng, BanditConfig("proportional"))
+        assert (times[chosen] == 0).all()
+        assert len(set(chosen)) == 10
+        times[chosen] += 1
+    assert (times == 1).all()
+
+
+def test_budget_beyond_the_fresh_prompts():
+    clusters, times = np.zeros(10, dtype=int), np.array([0] * 3 + [1] * 5 + [2] * 2)
+    with pytest.raises(InputError, match="^budget: 6 prompts, but 3 of 10"):
+        draw_prompts(Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), BanditConfig("uniform"))
+    for allocation in ("uniform", "top_k"):
+        settings = BanditConfig(allocation, reuse=True)
+        chosen = draw_prompts(Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), settings)
+        assert len(set(chosen)) == 6
+        assert {0, 1, 2} <= set(chosen)
+        assert times[chosen].max() == 1
+
+
+def test_all_annotates_everything_once_a_round():
+    shares = [draw_share(10, step, 3, np.random.default_rng(5)) for step in (1, 2, 3)]
+    assert sorted(np.concatenate(shares)) == list(range(10))

@@ -1,0 +1,192 @@
+"""Losses against numbers worked by hand, their gradients, and TRL's trainer on one batch."""
+
+import math
+
+import pytest
+import torch
+
+from prefloop.config.training_settings import TrainConfig
+from prefloop.methods.loss_options import LossOptions
+from prefloop.methods.losses import LOSSES, compute_losses, dpo, log_ratio_margin, loss_parameters, loss_terms
+from prefloop.models.loading import load_policy
+from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
+from prefloop.training.preference import PreferenceObjective, TokenizedPair
+
+# One pair: chosen of 4 tokens, rejected of 2. Log-ratios −10 − −11 = 1 and −12 − −11.5 = −0.5, so M = 1.5; per token
+# 1/4 − −0.5/2 = 0.5; without reference −10/4 − −12/2 = 3.5. The reward gap is 2 − 0.5 = 1.5. β = 0.1 throughout.
+COLUMNS = {
+    "logp_chosen": -10.0,
+    "logp_rejected": -12.0,
+    "logp_ref_chosen": -11.0,
+    "logp_ref_rejected": -11.5,
+    "n_chosen": 4.0,
+    "n_rejected": 2.0,
+    "reward_chosen": 2.0,
+    "reward_rejected": 0.5,
+    "logp_explored": -20.0,
+}
+OPTIONS = LossOptions(label_smoothing=0.1, rmax=2.0, xpo_alpha=0.01, simpo_gamma=0.5)
+BY_HAND = {
+    "dpo": 0.620957,  # −log σ(0.15) = log(1 + e^−0.15)
+    "dpo_mean": 0.668460,  # −log σ(0.1 · 0.5) = log(1 + e^−0.05)
+    "cdpo": 0.635957,  # 0.9 · 0.620957 + 0.1 · log(1 + e^0.15) = 0.1 · 0.770957
+    "rdpo": 0.602207,  # (0.9 · 0.620957 − 0.1 · 0.770957) / 0.8
+    "ipo": 12.25,  # (1.5 − 5)²
+    "ipo_mean": 20.25,  # (0.5 − 5)²
+    "slic": 0.85,  # 1 − 0.15
+    "rev_kl": 0.628071,  # p = σ(2 · 1.5) = 0.952574: p · 0.620957 + (1 − p) · 0.770957
+    "xpo": 0.420957,  # 0.620957 − 0.01 · 20
+    "simpo": 0.770957,  # −log σ(0.1 · 3.5 − 0.5) = log(1 + e^0.15)
+    "sppo": 36.25,  # (1 − 5)² + (−0.5 + 5)²
+    "apo_zero": 0.962523,  # σ(−0.1) + σ(−0.05) = 0.475021 + 0.487503
+    "apo_down": 0.987549,  # σ(0.1) + σ(−0.15) = 0.524979 + 0.462570
+    "exo": 0.431388,  # 0.537430 · (log 0.537430 − log 0.9) + 0.462570 · (log 0.462570 − log 0.1)
+    "nca": 1.350825,  # log(1 + e^−0.1) + ½ log(1 + e^0.1) + ½ log(1 + e^−0.05) = 0.644397 + 0.372198 + 0.334230
+    "bco": 1.312856,  # 0.644397 + 0.668460
+    "discopop": 0.849338,  # s = σ(0.15/0.05) = 0.952574: 0.047426 · 0.620957 + s · e^−0.15
+    "nll": 2.5,  # 10/4
+}
+
+
+def columns(**changes) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([value], dtype=torch.float64) for name, value in (COLUMNS | changes).items()}
+
+
+def test_margin_by_hand():
+    values = [torch.tensor([v]) for v in (-10.0, -12.0, -11.0, -11.5)]
+    assert log_ratio_margin(*values).item() == pytest.approx(1.5)
+
+
+def test_every_loss_has_a_test():
+    assert set(BY_HAND) == set(LOSSES)
+
+
+@pytest.mark.parametrize(("name", "expected"), BY_HAND.items())
+def test_by_hand(name, expected):
+    assert compute_losses(name, loss_terms(**columns()), 0.1, OPTIONS).tolist() == pytest.approx([expected], abs=1e-6)
+
+
+def test_dpo_is_log_2_where_policy_and_reference_agree():
+    assert dpo(torch.zeros(3), 0.1).tolist() == pytest.approx([math.log(2)] * 3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shift", [-40.0, -3.0, 0.7, 60.0])
+def test_gradient_is_the_finite_difference(name, shift):
+    """With respect to both log-probabilities of the policy, and to that of the explored response where it counts."""
+    step = 1e-5
+    for column in ["logp_chosen", "logp_rejected", "logp_explored"]:
+        given = columns(logp_chosen=COLUMNS["logp_chosen"] + shift)
+        given[column].requires_grad_()
+        if column == "logp_explored" and "logp_explored" not in loss_parameters(name):
+            continue
+        loss = compute_losses(name, loss_terms(**given), 0.3, OPTIONS).sum()
+        (gradient,) = torch.autograd.grad(loss, given[column]) if loss.requires_grad else [torch.zeros(1)]
+        at = {k: v.detach() for k, v in given.items()}
+        above, below = (
+            compute_losses(name, loss_terms(**at | {column: at[column] + d}), 0.3, OPTIONS).item()
+            for d in (step, -step)
+        )
+        assert gradient.item() == pytest.approx((above - below) / (2 * step), abs=1e-6)
+
+
+# TRL's name of a loss that it has; its ipo is our ipo_mean, and its sft averages over the tokens of a batch where our
+# nll averages over pairs. It has no longer cdpo, and never had rev_kl; simpo and
+# xpo are trainers of their own there.
+IN_TRL = {
+    "dpo": "sigmoid",
+    "rdpo": "robust",
+    "ipo_mean": "ipo",
+    "slic": "hinge",
+    "sppo": "sppo_hard",
+    "apo_zero": "apo_zero",
+    "dpo_mean": "sigmoid_norm",
+    "apo_down": "apo_down",
+    "exo": "exo_pair",
+    "nca": "nca_pair",
+    "bco": "bco_pair",
+    "discopop": "discopop",
+}
+
+
+@pytest.mark.parametrize(("name", "theirs_name"), IN_TRL.items())
+def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name):
+    """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    torch.manual_seed(3)
+    reference, tokenizer = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
+    policy = AutoModelForCausalLM.from_pretrained(model_folders["llama"], dtype=torch.float32)
+    for parameter in policy.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    rows = [
+        {"prompt": "why is it good? ", "chosen": "the answer is so", "rejected": "no"},
+        {"prompt": "a ", "chosen": "bad", "rejected": "a reply that is very much longer than that"},
+    ]
+    trainer = DPOTrainer(
+        model=policy,
+        ref_model=AutoModelForCausalLM.from_pretrained(model_folders["llama"], dtype=torch.float32),
+        args=DPOConfig(
+            output_dir=str(tmp_path),
+            beta=0.1,
+            loss_type=theirs_name,
+            label_smoothing=0.1 if name in ("rdpo", "exo") else 0.0,
+            per_device_train_batch_size=2,
+            use_cpu=True,
+            bf16=False,
+            max_length=None,
+            report_to=[],
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        theirs = trainer.compute_loss(trainer.model, batch).item()
+
+    def split(row: int) -> tuple[list[int], list[int]]:
+        real, completion = batch["attention_mask"][row].bool(), batch["completion_mask"][row].bool()
+        ids = batch["input_ids"][row]
+        return ids[real & ~completion].tolist(), ids[real & completion].tolist()
+
+    count = len(batch["input_ids"]) // 2
+    pairs = [TokenizedPair(split(i)[0], split(i)[1], split(i + count)[1], 0.0, 0.0) for i in range(count)]
+
+    def terms_under(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        settings, accelerator = TrainConfig(loss=name), Accelerator(cpu=True)
+        return PreferenceObjective(prepare_scorer(model), pairs, settings, accelerator).terms_of([*range(count)])
+
+    with torch.no_grad():
+        initial = terms_under(reference)
+        for pair, chosen, rejected in zip(pairs, initial["logp_chosen"], initial["logp_rejected"], strict=True):
+            pair.logp_ref_chosen, pair.logp_ref_rejected = chosen.item(), rejected.item()
+        found = terms_under(policy)
+    ours = compute_losses(name, found, 0.1, LossOptions(label_smoothing=0.1)).mean().item()
+    assert found["margin"].abs().min() > 1e-3, (
+        "the policy must differ from its reference for this test to mean anything"
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+def test_the_explored_response_is_scored_once(manifests):
+    """xpo takes logp(y_ref) from the pair where y_ref is one of it, and reads one more response where it is not."""
+    from accelerate import Accelerator
+
+    model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
+    pairs = [
+        TokenizedPair([0, 5], [7, 8, 1], [9, 1], 0.0, 0.0, explored=[9, 1]),
+        TokenizedPair([0, 6], [7, 1], [9, 9], 0.0, 0.0, explored=[10, 11, 12, 1]),
+    ]
+    scorer, shapes = prepare_scorer(model), []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    with torch.no_grad():
+        found = PreferenceObjective(scorer, pairs, TrainConfig(loss="xpo"), Accelerator(cpu=True)).terms_of([0, 1])
+        handle.remove()
+        alone = [response_logprobs(scorer, [p.prompt], [p.explored]).item() for p in pairs]
+    assert shapes == [(1, 2 + 2 + 1 + 2 + 1 + 1 + 3)], "each prompt once, and all but the last token of each response"
+    assert found["logp_explored"].tolist() == pytest.approx(alone, abs=1e-4)

@@ -1,0 +1,124 @@
+"""Pairs and the metrics that rank them, on numbers worked by hand."""
+
+import numpy as np
+import pytest
+
+from prefloop.core.ranks import spearman
+from prefloop.methods.pair_metrics import METRICS, NEEDS_BETA, NEEDS_REFERENCE, best_worst_pair, keep_top, ordered_pairs
+
+PAIRS = {
+    "logp_chosen": np.array([-20.0, -6.0]),
+    "logp_rejected": np.array([-15.0, -30.0]),
+    "n_chosen": np.array([10.0, 3.0]),
+    "n_rejected": np.array([5.0, 10.0]),
+    "reward_chosen": np.array([1.0, 3.0]),
+    "reward_rejected": np.array([0.5, -1.0]),
+    "logp_ref_chosen": np.array([-22.0, -6.0]),
+    "logp_ref_rejected": np.array([-14.0, -31.0]),
+    "best_worst": np.array([False, True]),
+    "beta": np.array(0.1),
+}
+# Margins: (−20 + 22) − (−15 + 14) = 3, and 0 − 1 = −1. Mean log-probabilities of each pair: −2 and −3, twice.
+BY_HAND = {
+    "pfp": [5.0, -24.0],
+    "pfp_raw": [10 * np.exp(2) - 5 * np.exp(3), 3 * np.exp(2) - 10 * np.exp(3)],
+    "pfp_mean": [-3.0 + 2.0, -3.0 + 2.0],
+    "reward_gap": [0.5, 4.0],
+    "best_worst": [-np.inf, 4.0],
+    "dpo_weight": [1 / (1 + np.exp(0.3)), 1 / (1 + np.exp(-0.1))],
+    "difficulty": [-3.0, 1.0],
+    "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 against 1, and 1 against 0
+    "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both
+    "length_matched_pfp": [1.0, 0.0],  # two pairs make one stratum
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_metric_by_hand(name):
+    assert METRICS[name](PAIRS, np.random.default_rng(0)) == pytest.approx(np.array(BY_HAND[name]))
+
+
+def test_random_metric_is_uniform_and_seeded():
+    pairs = {name: np.repeat(values, 5000) for name, values in PAIRS.items() if values.ndim}
+    scores = METRICS["random"](pairs, np.random.default_rng(0))
+    assert scores.mean() == pytest.approx(0.5, abs=0.02)
+    assert (scores == METRICS["random"](pairs, np.random.default_rng(0))).all()
+    assert (scores != METRICS["random"](pairs, np.random.default_rng(1))).any()
+
+
+def test_less_is_more_by_hand():
+    """41 pairs, gaps and margins 0 … 40: both are clipped to [2, 38]; pair 11 has P = ¼ twice, fused 1/16 of 10/16."""
+    steps = np.arange(41.0)
+    pairs = {"reward_chosen": steps, "reward_rejected": 0 * steps, "logp_chosen": steps, "beta": np.array(0.1)}
+    pairs |= {name: 0 * steps for name in ("logp_rejected", "logp_ref_chosen", "logp_ref_rejected")}
+    scores = METRICS["less_is_more"](pairs, np.random.default_rng(0))
+    assert scores[11] == pytest.approx(0.1)
+    assert scores[:3].tolist() == [0, 0, 0]
+    assert scores[-3:].tolist() == pytest.approx([1, 1, 1])
+    flat = METRICS["less_is_more"](pairs | {"reward_chosen": 0 * steps}, np.random.default_rng(0))
+    assert flat[11] == pytest.approx(0.25), "a gap that is the same everywhere leaves the other's share"
+
+
+def test_length_matched_pfp_ranks_within_strata():
+    """PFP follows the length difference alone, plus noise: matched for length, only the noise is left."""
+    rng = np.random.default_rng(0)
+    difference, noise = rng.integers(-20, 21, 400).astype(float), rng.random(400)
+    pairs = {"n_chosen": 30 + difference, "n_rejected": np.full(400, 30.0), "logp_rejected": 0 * noise}
+    pairs["logp_chosen"] = -(10 * difference + noise)
+    scores = METRICS["length_matched_pfp"](pairs, rng)
+    assert abs(spearman(METRICS["pfp"](pairs, rng), difference)) > 0.99
+    assert abs(spearman(scores, difference)) < 0.2
+    assert scores.min() == 0
+    assert scores.max() == 1
+
+
+def test_every_metric_has_a_test():
+    assert set(METRICS) == {*BY_HAND, "random"}
+
+
+class Watched(dict):
+    """Pairs that remember which of their columns were read."""
+
+    def __init__(self, pairs):
+        super().__init__(pairs)
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_who_reads_beta_or_the_reference_is_listed(name):
+    """Others are given no β of config's, and are not refused where the policy is its own reference."""
+    pairs = Watched(PAIRS)
+    METRICS[name](pairs, np.random.default_rng(0))
+    assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name} in NEEDS_BETA, or not, against what it reads"
+    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name} in NEEDS_REFERENCE, or not"
+
+
+def test_ordered_pairs_drop_and_count_ties():
+    pairs, ties = ordered_pairs([1.0, 3.0, 1.0])
+    assert sorted(pairs) == [(1, 0), (1, 2)]
+    assert ties == 1
+
+
+def test_best_worst_pair_of_tied_responses_is_none():
+    assert best_worst_pair([2.0, 2.0]) is None
+    assert best_worst_pair([1.0, 5.0, 0.0, 5.0]) == (1, 2)
+
+
+def test_keep_top_is_best_first_and_never_keeps_infinities():
+    scores = np.array([1.0, -np.inf, 3.0, 1.0])
+    kept = keep_top(scores, None, np.random.default_rng(0)).tolist()
+    assert kept[0] == 2
+    assert set(kept) == {0, 2, 3}
+    assert len(keep_top(scores, 2, np.random.default_rng(0))) == 2
+
+
+def test_chance_decides_between_equal_scores():
+    """In round 1 policy and reference are one and all margins 0: the first of the file must not be the chosen ones."""
+    first = [keep_top(np.zeros(100), 10, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert first[0].tolist() == first[1].tolist()
+    assert first[0].tolist() != first[2].tolist()
+    assert max(first[0]) > 50

@@ -1,0 +1,95 @@
+"""Chat templates that hang, fill the memory or fail end in one line (hostile S9)."""
+
+import json
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+
+import tiny
+from mutations import is_short_line
+from prefloop.core.errors import InputError
+from prefloop.models import chat_templates
+from prefloop.models.chat import conversation_text, load_tokenizer, prompt_ids
+from prefloop.models.chat_templates import RefusedRolesError, render_chat
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}"
+LOOPS += "{% endfor %}{% endfor %}"
+GROWING = "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+QUESTION = [{"role": "user", "content": "Hi"}]
+
+
+def with_template(folder, manifests, template: str):
+    """A copy of a fetched model with another chat template."""
+    shutil.copytree(manifests["llama"].parent, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("template", [LOOPS, GROWING, "{{ 'x' * 10**12 }}", "{{ 7 ** (10**8) % 10 }}"])
+def test_endless_template_is_refused_when_the_tokenizer_is_loaded(manifests, tmp_path, monkeypatch, template):
+    monkeypatch.setattr(chat_templates, "SECONDS", 1)
+    folder, start, memory = with_template(tmp_path / "model", manifests, template), time.perf_counter(), peak()
+    with pytest.raises(InputError, match="its chat template takes more than 1 s or 1.1 GB for a short conversation"):
+        load_tokenizer(folder)
+    assert time.perf_counter() - start < 30
+    assert peak() - memory < 500_000
+
+
+def peak() -> int:
+    """The most memory that this process has had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_template_that_is_endless_for_one_prompt_is_interrupted(monkeypatch):
+    """As it waits for long prompts, loading the tokenizer does not show it. The handler of the signal is restored."""
+    monkeypatch.setattr(chat_templates, "SECONDS", 1)
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% if messages[0].content|length > 9 %}" + LOOPS + "{% endif %}ok"
+    assert conversation_text(tokenizer, QUESTION) == "ok"
+    with pytest.raises(InputError, match="chat template takes more than 1 s for a conversation"):
+        conversation_text(tokenizer, [{"role": "user", "content": "0123456789"}])
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+def test_text_of_a_template_is_bounded():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% for i in range(90000) %}" + "x" * 100 + "{% endfor %}"
+    with pytest.raises(InputError, match="writes 9,000,000 characters, at most 1,000,020 are expected"):
+        prompt_ids(tokenizer, QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{% for i in range(10**9) %}{% endfor %}", "fails .OverflowError: Range too big"),
+        ("{{ 1 / 0 }}", "fails .ZeroDivisionError"),
+        ("{{ messages[0].content + 1 }}", "fails .TypeError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails .RecursionError"),
+        ("{{ 'x' * 10**15 }}", "fails .MemoryError"),
+        ("{% if %}", "is invalid"),
+        ("{{ ''.__class__.__mro__ }}", "is invalid .access to attribute '__class__'"),
+        ("{% include '/etc/passwd' %}", "fails .TypeError: no loader"),
+    ],
+)
+def test_failing_template_is_one_line(template, problem):
+    """It is no refusal of roles, which would drop prompts."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    for owner in ("model", "reward model"):
+        with pytest.raises(InputError, match=f"the {owner}'s chat template {problem}") as caught:
+            render_chat(tokenizer, QUESTION, owner)
+        assert is_short_line(str(caught.value))
+        assert not isinstance(caught.value, RefusedRolesError)
+
+
+def test_refused_roles_stay_a_refusal():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no users') }}"
+    with pytest.raises(RefusedRolesError, match="refuses roles user .no users."):
+        render_chat(tokenizer, QUESTION)

@@ -1,0 +1,107 @@
+"""The report shows captions, facts and names as text, whoever wrote them (hostile S2, S3)."""
+
+import html
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import pytest
+from docutils.core import publish_parts
+
+from conftest import ROOT
+from prefloop.report.captions import escaped, read_caption, write_caption
+
+TEMPLATES = ROOT / "workflow/report"
+HOSTILE = [
+    '{{ cycler.__init__.__globals__.os.system("touch pwned") }}',
+    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+    ".. include:: secret.txt",
+    ".. raw:: html",
+    "   <script>alert(1)</script>",
+    ".. image:: secret.txt",
+    ".. |x| replace:: y",
+    "`text <javascript:alert(1)>`_ name_ |x| **bold** [1]_ :raw:`x`",
+    "https://example.org and <b>me</b> & you",
+    "=====",
+    "1. first",
+    "::",
+]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.txt").write_text("the secret")
+    folder = Path("results/tiny/figures")
+    folder.mkdir(parents=True)
+    return folder.parent
+
+
+def render(template: str, **snakemake) -> str:
+    """A page as Snakemake's report makes it from a template of the clone."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string((TEMPLATES / template).read_text()).render(snakemake=SimpleNamespace(**snakemake))
+    return publish_parts(text, writer="html")["html_body"]
+
+
+def caption_page(path: Path) -> str:
+    return render("caption.rst", output=SimpleNamespace(caption=path))
+
+
+def first_page(**config) -> str:
+    return render("workflow.rst", config={"name": "tiny", "compare": ["a_"], "policy": {"model": "x"}} | config)
+
+
+def shown(page: str) -> list[str]:
+    """The texts of a page's paragraphs and items; it has no elements other than these."""
+    assert set(re.findall(r"<(\w+)", page)) <= {"div", "main", "p", "ul", "li", "strong"}
+    assert "the secret" not in page
+    assert not Path("pwned").exists()
+    texts = [text for _, text in re.findall(r"<(p|li)>(.*?)</\1>", page, re.DOTALL)]
+    return [html.unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in texts]
+
+
+def test_a_planted_caption_is_text(results):
+    path = results / "figures/a.rst"
+    path.write_text("\n\n".join(HOSTILE))
+    assert shown(caption_page(path)) == [text.strip() for text in HOSTILE]
+
+
+def test_planted_facts_are_text(results):
+    (results / "run.rst").write_text("".join(f"* {text}\n" for text in HOSTILE))
+    page = first_page()
+    assert shown(page)[1:] == [text.strip() for text in HOSTILE]
+    assert page.count("<li>") == len(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "name", [*HOSTILE, "a\n\n.. include:: secret.txt", "a\u2028.. include:: secret.txt", "m_", "\\"]
+)
+def test_names_on_the_first_page_are_text(results, name):
+    (results / "run.rst").write_text("* A fact.\n")
+    heading, fact = shown(first_page(policy={"model": name}))
+    assert heading.endswith(f"Policy: {' '.join(name.split('#')[0].split())}.")
+    assert "experiment tiny: a_." in heading
+    assert fact == "A fact."
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "a_b is 95 % [0.1, 0.2] \\ better*", "{{ '{' }}"])
+def test_a_written_caption_is_shown_as_it_is(results, text):
+    path = results / "figures/a.rst"
+    write_caption(path, text)
+    assert shown(caption_page(path)) == [text.strip()]
+    assert read_caption(path) == path.read_text().strip()
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "[a](javascript:b)", "![a][b]", "`x`", "**x**"])
+def test_markdown_of_a_planted_caption_has_no_markup(results, text):
+    path = results / "figures/a.rst"
+    path.write_text(text)
+    assert read_caption(path) == escaped(text)
+    assert not re.search(r"(?<!\\)[<*`]|\][(\[]", read_caption(path))
+
+
+def test_a_missing_caption_is_an_error(results):
+    with pytest.raises(Exception, match="Problems with .include. directive path"):
+        caption_page(results / "figures/none.rst")

@@ -1,0 +1,80 @@
+"""Cells of LaTeX and Markdown tables are text, whoever wrote it."""
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+
+from conftest import ROOT
+from prefloop.report.tables import in_markdown, save_table, to_latex, with_interval
+
+HOSTILE = [
+    r"\input{/etc/passwd} \write18{touch pwned}",
+    r"a & b \\ $x$ 100 % #1 {c} d_e ~ ^",
+    "**b** _i_ `c` <script>alert(1)</script> &lt; | x",
+    "![p](https://example.org/a.png) [a](javascript:alert(1)) www.example.org",
+    "two\n\n| lines |\r\x1b[31m\u202ered",
+]
+
+
+def cells_of(latex: str) -> list[str]:
+    body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0]
+    return [line.removesuffix(" \\\\").split(" & ")[1] for line in body.strip().splitlines()]
+
+
+def test_latex_has_no_commands_of_others(tmp_path):
+    """Every special character is escaped, in headers, too; only bold cells of intervals stay commands."""
+    data = pd.DataFrame({"m": [0.5, 1.0], "m_low": [0.25, 0.5], "m_high": [1.0, float("inf")]})
+    cells = [*HOSTILE, with_interval(data, "m", data.index)[0], r"\textbf{\input{x}}"]
+    to_latex(pd.DataFrame({"a": "x", "b_c": cells}), tmp_path / "t.tex")
+    latex = (tmp_path / "t.tex").read_text()
+    found = cells_of(latex)
+    assert r"a & b\_c \\" in latex
+    assert found[1] == (
+        r"a \& b \textbackslash{}\textbackslash{} \$x\$ 100 \% \#1 \{c\} d\_e \textasciitilde{} \textasciicircum{}"
+    )
+    assert found[5:] == [r"\textbf{0.5 [0.25, 1]}", r"\textbf{\textbackslash{}input\{x\}}"]
+    commands = {word for cell in found for word in re.findall(r"\\[A-Za-z]+", cell)}
+    assert commands == {r"\textbackslash", r"\textasciitilde", r"\textasciicircum", r"\textbf"}
+    assert all(cell.isprintable() for cell in found) and len(found) == len(cells)
+
+
+def test_interval_without_a_finite_mean_is_a_dash():
+    data = pd.DataFrame({"m": [float("nan"), float("inf")], "m_low": 0.0, "m_high": 1.0})
+    assert with_interval(data, "m") == ["--", "--"]
+
+
+def test_markdown_has_no_markup_of_others():
+    """A row stays a row with as many cells; numbers and names of methods are as they were."""
+    table = pd.DataFrame({"method": ["annotate_all", "b", "c", "d", "e"], "a|b": HOSTILE, "x": [0.5, 1.0, 2, 3, 1e9]})
+    table["x_low"], table["x_high"] = [float("nan"), 0.5, 1, 2, 3], float("inf")
+    lines = in_markdown(table).splitlines()
+    assert lines[0] == r"| method | a\|b | x |" and len(lines) == 7
+    assert lines[2].startswith("| annotate_all |") and lines[2].endswith("| 0.5 [--, --] |")
+    assert lines[4].split(" | ", 1)[1] == (
+        r"\*\*b\*\* \_i\_ \`c\` \<script>alert(1)\</script> \&lt; \| x | 2 [1, --] |"
+    )
+    assert r"!\[p]" not in lines[5] and r"]\(https\://example.org" in lines[5] and r"www\.example" in lines[5]
+    assert all(line.isprintable() and len(re.findall(r"(?<!\\)\|", line)) == 4 for line in lines)
+
+
+def test_broken_picture_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("# About\nname: c\n")
+    (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
+    done = subprocess.run([*command, "--figures", "f.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: f.png: no picture; make it again (")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_gallery_page_shows_hostile_cells_as_text(tmp_path):
+    """Also of a table that somebody else has written into a shared folder."""
+    (tmp_path / "c.yaml").write_text("# About\nname: c\n")
+    save_table(tmp_path / "t.csv", pd.DataFrame({"answer": HOSTILE}), pd.DataFrame({"answer": HOSTILE}), "Caption.")
+    command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
+    done = subprocess.run([*command, "--tables", "t.csv"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "p.md").read_text()
+    assert not re.search(r"(?<!\\)<script|\]\((https|javascript)", page)

@@ -1,0 +1,64 @@
+"""tools/chaos.py: stages die at renames, and a short run of all disturbances ends in the same files.
+
+Full disks and changed clocks are in test_disturbances.py.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from prefloop.core.files import write_json
+write_json(Path(sys.argv[1]), {"a": 1})
+"""
+
+
+def test_stage_dies_before_or_after_a_rename(tmp_path):
+    """Before it a temporary file is left, which the next start deletes; after it the file is whole."""
+    program, output, log = tmp_path / "workflow/scripts/write.py", tmp_path / "out/output.json", tmp_path / "log"
+    program.parent.mkdir(parents=True)
+    program.write_text(PROGRAM)
+    paths = f"{ROOT / 'tools/chaos_hooks'}:{ROOT / 'workflow/scripts'}"
+    environment = os.environ | {"PYTHONPATH": paths, "CHAOS_LOG": str(log)}
+
+    def write(rate: str) -> int:
+        command = [sys.executable, program, output]
+        return subprocess.run(command, env=environment | {"CHAOS_RENAMES": rate}, check=False).returncode
+
+    moments = set()
+    while moments != {"before", "after"}:
+        output.unlink(missing_ok=True)
+        assert write("1") == -signal.SIGKILL
+        moment, target = log.read_text().splitlines()[-1].split()
+        assert target == str(output)
+        moments.add(moment)
+        left = {path.name for path in output.parent.iterdir()}
+        if moment == "before":
+            assert [bool(re.fullmatch(r"\.output\.json\.\d+\.partial", name)) for name in left] == [True]
+        else:
+            assert left == {"output.json"}
+            assert json.loads(output.read_text()) == {"a": 1}
+    (output.parent / ".output.json.1.partial").touch()
+    assert write("0") == 0
+    assert [path.name for path in output.parent.iterdir()] == ["output.json"]
+
+
+@pytest.mark.slow
+def test_disturbed_run_ends_in_the_same_files():
+    """One round of all kinds of disturbances, in the smallest experiment."""
+    command = [sys.executable, ROOT / "tools/chaos.py", "--small", "--disturbances", "1", "--pause", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\n\d+ files, 0 differ, 0 temporary", done.stdout)
+    signals = r"(SIGKILL|SIGTERM) (?!before|after)"
+    for kind in ("before a rename|after a rename", "time in the past", "clock set back", signals):
+        assert re.search(kind, done.stdout), done.stdout
