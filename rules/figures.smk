@@ -20,8 +20,10 @@ def judgments_of(comparisons):
     return [f"{RESULTS}/{comparison.judgments}" for comparison in comparisons]
 
 
-def files_read(rule, reads):
+@cache
+def files_read(rule):
     """The files that a figure or table reads: those that config/outputs.py lists, and its own."""
+    reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
         *judgments_of(comparisons),
@@ -31,6 +33,11 @@ def files_read(rule, reads):
         *OWN_FILES.get(rule, []),
     ]
     return list(dict.fromkeys(files))
+
+
+def read_by(rule):
+    """The files that a figure or table reads, as a function: thousands of files cost time only if the rule runs."""
+    return lambda wildcards: files_read(rule)
 
 
 def figure_group(wildcards):
@@ -163,6 +170,12 @@ OWN_FLAGS = {
     },
     "tabulate_costs": {"shared": SHARED_COSTS, "divergence": "frontier" in FIGURES},
 }
+# What each figure and table reads, by its rule.
+READS = {
+    **{f"plot_{name}": reads for name, reads in outputs.FIGURES.items()},
+    **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
+    **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
+}
 
 
 for name in [name for name in outputs.FIGURES if name != "tabular"]:
@@ -171,7 +184,7 @@ for name in [name for name in outputs.FIGURES if name != "tabular"]:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.FIGURES[name]),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.FIGURES[name].question),
         log:
@@ -193,7 +206,7 @@ for name in OWN_FIGURES:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.OWN_FIGURE),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.OWN),
         log:
@@ -216,7 +229,7 @@ for name in [name for name in ALL_TABLES if name != "reward_models"]:
         name:
             f"tabulate_{name}"
         input:
-            files_read(f"tabulate_{name}", ALL_TABLES[name]),
+            read_by(f"tabulate_{name}"),
         output:
             **table(name),
         log:
