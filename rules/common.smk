@@ -181,7 +181,8 @@ def own_functions(section, *keys):
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
-        return [own_code(settings[key]) for key in keys if is_own(settings[key])]
+        words = [settings[key] for key in keys if settings[key]]
+        return [own_code(word) for word in words if is_own(word)]
 
     return of_wildcards
 

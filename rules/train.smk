@@ -151,7 +151,7 @@ rule select_pairs:
         "../environment.yml"
     params:
         **program("select_pairs"),
-        own=own_functions("pairs", "metric"),
+        own=own_functions("pairs", "metric", "first_metric"),
         flags=flags_of("pairs"),
         beta=beta_for("pairs"),
     shell:

@@ -79,6 +79,24 @@ IMPOSSIBLE = [
         {"bandit": {"allocation": "top_k", "metric": "dpo_weight"}, "reference": {"kind": "previous"}},
         "bandit.metric: dpo_weight compares with the reference",
     ),
+    (
+        {"pairs": {"metric": "implicit_margin"}, "reference": {"kind": "previous"}},
+        "pairs.metric: implicit_margin compares with the reference",
+    ),
+    ({"pairs": {"first_metric": "difficulty"}}, "pairs.first_metric: difficulty compares with the reference, which in"),
+    ({"pairs": {"pairing": "sweet_spot"}}, "pairs.pairing: sweet_spot .* generation.n 3 these are nearly all; raise"),
+    (
+        {"pairs": {"pairing": "sweet_spot"}, "generation": {"n": 8, "sampler": "best_worst"}},
+        "pairs.pairing: sampler best_worst leaves one pair per prompt, so sweet_spot has no choice",
+    ),
+    (
+        {"pairs": {"pairing": "sweet_spot", "metric": "best_worst"}, "generation": {"n": 8}},
+        "pairs.metric: best_worst drops all pairs but the best against the worst, which sweet_spot rarely forms",
+    ),
+    (
+        {"pairs": {"pairing": "sweet_spot", "top_n": 9}, "generation": {"n": 8}, "bandit": {"budget": 4}},
+        "pairs.top_n: 9, and a round has 8 pairs at most",
+    ),
     ({"train": {"loss": "rdpo", "label_smoothing": 0.5}}, "train.label_smoothing: 0.5, expected below 0.5"),
     ({"train": {"micro_batch_size": 8}}, "train.micro_batch_size: 8 is larger than train.batch_size, 4"),
     ({"feedback": {"kind": "judge"}}, "kind judge needs either .*feedback.model or, for a server"),
@@ -191,6 +209,13 @@ SEVERAL = {"source": None, "take": None}
 def test_sources_that_exclude_each_other_are_refused(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, differences))
+
+
+def test_a_first_metric_needs_a_second_round():
+    config = merge(VALID, {"rounds": 1, "pairs": {"first_metric": "random"}})
+    with pytest.raises(InputError, match="pairs.first_metric: with rounds 1 pairs.metric is never used; raise rounds"):
+        checked(config)
+    assert checked(config | {"rounds": 2})["pairs"]["first_metric"] == "random"
 
 
 def test_several_sources_and_an_evaluation_set_are_accepted():

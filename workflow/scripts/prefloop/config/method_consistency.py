@@ -4,6 +4,7 @@ import math
 
 from prefloop.config.source_names import configured_sources, lines_up_to
 from prefloop.core.registry import registry_words
+from prefloop.methods.pairings import MIN_RESPONSES
 from prefloop.methods.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible_components
 
 PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
@@ -25,7 +26,11 @@ def failed(checks: list[Check]) -> list[str]:
 
 def impossible_method(settings: dict) -> list[str]:
     """Settings of one method that exclude each other."""
-    return impossible_sampling(settings) + impossible_reference(settings) + impossible_training(settings)
+    return [
+        problem
+        for check in (impossible_sampling, impossible_reference, impossible_pairs, impossible_training)
+        for problem in check(settings)
+    ]
 
 
 def impossible_sampling(settings: dict) -> list[str]:
@@ -102,6 +107,43 @@ def impossible_reference(settings: dict) -> list[str]:
     )
 
 
+def impossible_pairs(settings: dict) -> list[str]:
+    """Pairings and metrics that do not fit the responses or the first round."""
+    pairs, sampler, n = settings["pairs"], settings["generation"]["sampler"], settings["generation"]["n"]
+    pairing, first = pairs["pairing"], pairs["first_metric"]
+    least = MIN_RESPONSES.get(pairing, 0)
+    return failed(
+        [
+            (
+                bool(pairing) and sampler in ("best_worst", "dataset"),
+                f"pairs.pairing: sampler {sampler} leaves one pair per prompt, so {pairing} has no choice; use sampler "
+                "policy, or set pairing to null",
+            ),
+            (
+                sampler not in ("best_worst", "dataset") and n < least,
+                f"pairs.pairing: {pairing} compares the best response with the worst of 5 random ones, and of "
+                f"generation.n {n} these are nearly all; raise generation.n to {least}, or take pairs.metric "
+                "best_worst",
+            ),
+            (
+                bool(pairing) and "best_worst" in (pairs["metric"], first),
+                f"pairs.metric: best_worst drops all pairs but the best against the worst, which {pairing} rarely "
+                "forms; take another metric or set pairing to null",
+            ),
+            (
+                first in NEEDS_REFERENCE,
+                f"pairs.first_metric: {first} compares with the reference, which in round 1 is the policy: all pairs "
+                "would be alike; take another, as random",
+            ),
+            (
+                first is not None and settings["rounds"] == 1,
+                "pairs.first_metric: with rounds 1 pairs.metric is never used; raise rounds, or set first_metric to "
+                "null",
+            ),
+        ]
+    )
+
+
 def impossible_training(settings: dict) -> list[str]:
     """Losses, β rules and batches that do not fit."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
@@ -164,7 +206,8 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    most = bandit["budget"] * settings["steps"] * math.comb(settings["generation"]["n"], 2)
+    per_prompt = 1 if pairs["pairing"] else math.comb(settings["generation"]["n"], 2)
+    most = bandit["budget"] * settings["steps"] * per_prompt
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [
         (

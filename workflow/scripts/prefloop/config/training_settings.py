@@ -122,6 +122,11 @@ class PairsConfig:
 
     metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] = "pfp"
     """Score by which the pairs of a round are ranked."""
+    first_metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] | None = None
+    """Metric of round 1, in which policy and reference are equal, so that their margins are 0; null is `metric`. With
+    random, the policy of round 1 is the seed model of arXiv 2502.14560."""
+    pairing: Annotated[str, Choice("methods.pairings.PAIRINGS")] | None = None
+    """Which one pair per prompt may be trained on; null is every two responses with different rewards."""
     top_n: Annotated[int | None, Ge(1), Unit("pairs per round")] = None
     """Pairs trained on, best first; null takes all."""
     min_gap: Annotated[float | None, Ge(0), Unit("units of reward")] = None
