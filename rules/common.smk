@@ -219,6 +219,19 @@ def trusted_models():
     ]
 
 
+def trained_pairs(method, run, round_index):
+    """The pairs that a round of a run trains on: its own, or with others that join them."""
+    file = "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+    return f"{run}/round-{round_index}/{file}"
+
+
+def mixing_costs(method, run):
+    """The costs of the pairs that join those of every round of a run; none by default."""
+    if method not in EXPERIMENT.mixing:
+        return []
+    return [f"{run}/round-{r}/mix_pairs.cost.json" for r in ROUNDS]
+
+
 def cluster_folder(method=None):
     """The folder of the clusters that a method draws from: the shared ones, or its own if its settings differ."""
     own = settings_of("clusters", method) != settings_of("clusters")

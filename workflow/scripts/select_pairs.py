@@ -7,7 +7,7 @@ import numpy as np
 from tyro.conf import arg
 
 from _program import run
-from prefloop.config.training_settings import PairsConfig
+from prefloop.config.training_settings import SelectionConfig
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import write_rows
 from prefloop.core.progress import Summary
@@ -26,7 +26,7 @@ def main(
     output: Path,
     seed: int,
     round_index: Annotated[int, arg(name="round")],
-    settings: Annotated[PairsConfig, arg(name="")],
+    settings: Annotated[SelectionConfig, arg(name="")],
     beta: float = BetaConfig.beta,
 ) -> Summary:
     """Form pairs from every step of a round.
@@ -59,7 +59,7 @@ def main(
     return Summary(f"{len(kept)} of {len(pairs):,} pairs kept", len(pairs), "pair", counts)
 
 
-def pairing_of(settings: PairsConfig, seed: int, round_index: int) -> ChoosePair | None:
+def pairing_of(settings: SelectionConfig, seed: int, round_index: int) -> ChoosePair | None:
     """The pairing of the settings, with random numbers by prompt; None if every two responses are a pair."""
     if settings.pairing is None:
         return None

@@ -117,8 +117,8 @@ class RewardModelSection(RuntimeConfig, RewardModelConfig):
 
 
 @dataclass
-class PairsConfig:
-    """Which pairs are trained on."""
+class SelectionConfig:
+    """Which of a round's pairs are trained on."""
 
     metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] = "pfp"
     """Score by which the pairs of a round are ranked."""
@@ -135,6 +135,32 @@ class PairsConfig:
     """Pairs below this quantile of the round's reward gaps are dropped; null drops none."""
     drop_truncated: bool = False
     """Drop pairs in which a response reached generation.max_new_tokens before its end."""
+
+
+@dataclass
+class Replay:
+    """Pairs of earlier rounds that are trained on again, scored by the round's own policy and reference."""
+
+    rounds: Annotated[int, Ge(1), Unit("rounds")] = 1
+    """Rounds before this one from which pairs are drawn, without replacement."""
+    share: Annotated[float, Ge(0), Lt(1), Unit("fraction of the pairs trained on")] = 0.0
+    """Fraction of the pairs that a round trains on; they join the round's own, which stay as many. 0 replays none."""
+
+
+@dataclass
+class MixConfig:
+    """Pairs that join a round's own."""
+
+    replay: Replay = field(default_factory=Replay)
+    """Pairs of earlier rounds that are trained on again."""
+    offline_share: Annotated[float, Ge(0), Lt(1), Unit("fraction of the pairs trained on")] = 0.0
+    """Fraction of the pairs that a round trains on which are chosen and rejected responses of the data set, drawn at
+    random; they join the round's own, which stay as many."""
+
+
+@dataclass
+class PairsConfig(MixConfig, SelectionConfig):
+    """Which pairs are trained on."""
 
 
 @dataclass
