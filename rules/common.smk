@@ -202,7 +202,8 @@ def own_functions(section, *keys):
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
-        return [own_code(settings[key]) for key in keys if is_own(settings[key])]
+        words = [settings[key] for key in keys if settings[key]]
+        return [own_code(word) for word in words if is_own(word)]
 
     return of_wildcards
 
@@ -246,6 +247,19 @@ def trusted_models():
         for manifest in dict.fromkeys(manifests)
         for word in ("--trusted-model", manifest)
     ]
+
+
+def trained_pairs(method, run, round_index):
+    """The pairs that a round of a run trains on: its own, or with others that join them."""
+    file = "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+    return f"{run}/round-{round_index}/{file}"
+
+
+def mixing_costs(method, run):
+    """The costs of the pairs that join those of every round of a run; none by default."""
+    if method not in EXPERIMENT.mixing:
+        return []
+    return [f"{run}/round-{r}/mix_pairs.cost.json" for r in ROUNDS]
 
 
 def cluster_folder(method=None):

@@ -111,6 +111,12 @@ ALIGNMENT_COSTS = [
         for stage in ["generate", "reward", "logprobs"]
         for file in every_step(f"{stage}.cost.json")
     ],
+    *[
+        file
+        for method in METHODS
+        for seed in SEEDS
+        for file in mixing_costs(method, f"<results>/{method}/seed-{seed}")
+    ],
 ]
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [

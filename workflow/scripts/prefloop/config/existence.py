@@ -101,7 +101,8 @@ def absent_functions(config: dict) -> list[str]:
     for method in config["compare"]:
         settings = of_method(config, method)
         functions += [(f"{section}.{key}", settings[section][key]) for section, key in function_settings()]
-    return [problem for key, function in functions if is_own(function) for problem in absent_function(key, function)]
+    own = [(key, function) for key, function in functions if function is not None and is_own(function)]
+    return [problem for key, function in own for problem in absent_function(key, function)]
 
 
 def function_settings() -> list[tuple[str, str]]:
