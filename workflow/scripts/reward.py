@@ -45,7 +45,8 @@ def main(
         responses = strip_thoughts(responses)
     messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
     responses = with_prompt_columns(responses, known)
-    annotated = annotate(source, messages, responses, shard, feedback.truncation_penalty)
+    penalties = feedback.truncation_penalty, feedback.length_penalty
+    annotated = annotate(source, messages, responses, shard, *penalties)
     rows = annotated.rows
     write_rows(output, rows)
     meter.add_usage(source.usage)

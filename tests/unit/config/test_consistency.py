@@ -109,6 +109,10 @@ IMPOSSIBLE = [
         {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
         "feedback.model: trained:mine, but reward_models has no such name; known: none",
     ),
+    (
+        {"feedback": SERVER | {"length_penalty": 0.1}},
+        "feedback.length_penalty: a judge gives no reward from which tokens could be subtracted; set it to null",
+    ),
 ]
 
 

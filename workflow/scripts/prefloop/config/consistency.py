@@ -245,6 +245,11 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
                 f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model",
             ),
             (
+                kind in ("judge", "dataset") and feedback["length_penalty"] is not None,
+                f"{where}.length_penalty: a {kind} gives no reward from which tokens could be subtracted; set it to "
+                "null",
+            ),
+            (
                 trained and model.removeprefix(TRAINED) not in config["reward_models"],
                 f"{where}.model: {model}, but reward_models has no such name; known: {known}",
             ),

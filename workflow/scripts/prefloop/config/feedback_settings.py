@@ -108,6 +108,12 @@ class FeedbackConfig:
         float | None, Gt(0), Unit("units of reward; probability, for a judge"), OnlyIf("kind", other_than=("dataset",))
     ] = None
     """Subtracted from the reward of a response that reached max_new_tokens before its end, or from a judge's
-    probability that it is better than a finished one: 1 makes it lose. null subtracts nothing."""
+    probability that it is better than a finished one: 1 makes it lose. null subtracts nothing. TRL calls it
+    missing_eos_penalty."""
+    length_penalty: Annotated[
+        float | None, Gt(0), Unit("units of reward per token"), OnlyIf("kind", other_than=("judge", "dataset"))
+    ] = None
+    """Subtracted from the reward for each token of the response, thoughts and end-of-sequence included; null subtracts
+    nothing."""
     judge: Annotated[Judging, OnlyIf("kind", ("judge",))] = field(default_factory=Judging)
     """How a judge compares two responses."""
