@@ -49,6 +49,7 @@ def run(tmp_path_factory, model_folders) -> Path:
         "dota": {
             "generation": {"sampler": "policy_reference", "n": 4},
             "reference": {"kind": "ema"},
+            "feedback": {"noise": {"kind": "bradley_terry"}},
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {
