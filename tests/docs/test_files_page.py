@@ -50,6 +50,7 @@ def run(tmp_path_factory, model_folders) -> Path:
             "generation": {"sampler": "policy_reference", "n": 4},
             "reference": {"kind": "ema"},
             "pairs": {"replay": {"share": 0.3}},
+            "feedback": {"noise": {"kind": "bradley_terry"}},
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {

@@ -149,6 +149,14 @@ IMPOSSIBLE = [
         {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
         "feedback.model: trained:mine, but reward_models has no such name; known: none",
     ),
+    (
+        {"feedback": SERVER | {"length_penalty": 0.1}},
+        "feedback.length_penalty: a judge gives no reward from which tokens could be subtracted; set it to null",
+    ),
+    (
+        {"feedback": SERVER | {"noise": {"kind": "bradley_terry"}}},
+        "feedback.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+    ),
 ]
 
 
@@ -156,6 +164,13 @@ IMPOSSIBLE = [
 def test_impossible_method_is_refused(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, {"methods": {"uniform": differences}}))
+
+
+def test_evaluation_has_no_noise():
+    noise = {"noise": {"kind": "bradley_terry"}}
+    with pytest.raises(InputError, match="evaluation.evaluator.noise.kind: evaluation has no noise; set it to null"):
+        checked(merge(VALID, {"evaluation": {"evaluator": noise}}))
+    checked(merge(VALID, {"feedback": noise}))
 
 
 def test_answers_of_judges_need_a_judge():

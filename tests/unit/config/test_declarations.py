@@ -18,6 +18,7 @@ from prefloop.core.metadata import OnlyIf
 from prefloop.core.registry import registry_words
 from prefloop.data.formats import FORMATS
 from prefloop.feedback.annotate import FEEDBACK
+from prefloop.feedback.label_noise import NOISE
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
@@ -37,6 +38,7 @@ SECTIONS = sorted(declared(ExperimentConfig), key=lambda settings: settings.__na
         ("methods.losses.LOSSES", LOSSES),
         ("methods.beta_rules.BETAS", BETAS),
         ("feedback.annotate.FEEDBACK", FEEDBACK),
+        ("feedback.label_noise.NOISE", NOISE),
         ("methods.samplers.SAMPLERS", SAMPLERS),
         ("data.formats.FORMATS", FORMATS),
         ("methods.pair_metrics.NEEDS_BETA", NEEDS_BETA),

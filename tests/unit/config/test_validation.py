@@ -210,6 +210,7 @@ def test_model_folders_are_distinct_and_readable():
     ("differences", "message"),
     [
         ({"scoring": {"batch_size": 4}}, "scoring: renamed to logprobs"),
+        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; write truncation_penalty, which is its name here"),
         ({"bandit": {"normalise": "rank"}}, "bandit.normalise: renamed to normalize"),
         ({"methods": {"dota": {"bandit": {"neighbours": 1}}}}, "methods.dota.bandit.neighbours: renamed to neighbors"),
         ({"reward_models": {"mine": {"base": "a/b", "held_out": 0.1}}}, "mine.held_out: renamed to eval_fraction"),

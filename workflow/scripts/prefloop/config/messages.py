@@ -31,6 +31,8 @@ RENAMED = {
     "normalised": "normalized",
     "scoring": "logprobs",
 }
+# From a key as other systems name it to ours.
+ELSEWHERE = {"missing_eos_penalty": "truncation_penalty"}
 
 
 def explain(error: Mapping[str, Any]) -> str:
@@ -81,6 +83,8 @@ def unknown(key: str, section: type) -> str:
     if key in RENAMED:
         return f"renamed to {RENAMED[key]}"
     known = [item.name for item in dataclasses.fields(section)]
+    if ELSEWHERE.get(key) in known:
+        return f"unknown key; write {ELSEWHERE[key]}, which is its name here"
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known here: {', '.join(known)}"
 
