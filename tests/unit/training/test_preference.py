@@ -74,6 +74,21 @@ def test_micro_batches_change_nothing(manifests):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["constant", "batch"])
+@pytest.mark.parametrize("loss", ["aot", "aot_unpaired", "sft"])
+def test_micro_batches_change_no_loss_of_a_batch(manifests, loss, rule):
+    settings = {"loss": loss, "beta_rule": rule, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
+    one, model_one = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=4))
+    for size in (1, 3):
+        several, model_several = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=size))
+        assert [s["loss"] for s in several] == pytest.approx([s["loss"] for s in one], abs=1e-5)
+        for a, b in zip(model_one.parameters(), model_several.parameters(), strict=True):
+            assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
+        needs_pass = loss != "sft" or rule == "batch"
+        assert {step["passes"] for step in several} == ({1, 2} if size == 3 else {2}) if needs_pass else {1}
+        assert {step["passes"] for step in one} == {1}
+
+
 def test_adapters_keep_their_dropout(manifests):
     """The base model's dropout is off, or the loss would not start at log 2; the adapters' is on where asked for."""
     steady, _ = run(manifests["gpt2"], TrainConfig(lora=Lora(r=4), learning_rate=5e-3, epochs=2, batch_size=6))

@@ -1,8 +1,8 @@
 """Preference losses, one value per pair.
 
-The parameters of a loss name what it needs: any of `loss_terms` (tensors of shape [pairs]), β, and fields of
-`LossOptions`. `compute_losses` passes them. ρ_w and ρ_l are the log-ratios of policy and reference of the chosen and
-the rejected response, in nats, and M = ρ_w − ρ_l. β is per nat, so losses have no unit.
+The parameters of a loss name what it needs: any of `loss_terms` and of `batch_terms.BATCH_TERMS` (tensors of shape
+[pairs]), β, and fields of `LossOptions`. `compute_losses` passes them. ρ_w and ρ_l are the log-ratios of policy and
+reference of the chosen and the rejected response, in nats, and M = ρ_w − ρ_l. β is per nat, so losses have no unit.
 """
 
 import dataclasses
@@ -50,6 +50,12 @@ def loss_terms(
         "mean_logp_margin": logp_chosen / n_chosen - logp_rejected / n_rejected,
         "ratio_chosen": ratio_chosen,
         "ratio_rejected": ratio_rejected,
+        "policy_gap": logp_chosen - logp_rejected,
+        "reference_gap": logp_ref_chosen - logp_ref_rejected,
+        "logp_chosen": logp_chosen,
+        "logp_rejected": logp_rejected,
+        "n_chosen": n_chosen,
+        "n_rejected": n_rejected,
         "reward_gap": reward_chosen - reward_rejected,
     }
     return terms if logp_explored is None else terms | {"logp_explored": logp_explored}
@@ -172,6 +178,35 @@ def discopop(margin: Tensor, beta: float, discopop_tau: float) -> Tensor:
     return (1 - weight) * dpo(margin, beta) + weight * torch.exp(-beta * margin)
 
 
+def aot(policy_gap: Tensor, matched_reference_gap: Tensor, beta: float) -> Tensor:
+    """DPO on sorted gaps log π(y_w) − log π(y_l): the k-th of the policy against the k-th of the reference in the batch
+    (Melnyk et al. 2024, arXiv 2406.05882, paired, with the logistic loss)."""
+    return dpo(policy_gap - matched_reference_gap, beta)
+
+
+def aot_unpaired(
+    ratio_chosen: Tensor,
+    ratio_rejected: Tensor,
+    matched_ratio_rejected: Tensor,
+    matched_ratio_chosen: Tensor,
+    beta: float,
+) -> Tensor:
+    """DPO on sorted log-ratios: the k-th of the chosen against the k-th of the rejected responses in the batch
+    (arXiv 2406.05882, unpaired, with the logistic loss).
+
+    The value is that of the pair's chosen response with its match. That of its rejected response with its own match is
+    counted with another pair; it contributes its gradient only.
+    """
+    of_rejected = dpo(matched_ratio_chosen - ratio_rejected, beta)
+    return dpo(ratio_chosen - matched_ratio_rejected, beta) + of_rejected - of_rejected.detach()
+
+
+def sft(logp_chosen: Tensor, batch_n_chosen: Tensor) -> Tensor:
+    """−log π(y_w)/N with the batch's mean N_w: the mean is the negative log-likelihood per chosen token of the batch,
+    where that of `nll` weights all responses equally."""
+    return -logp_chosen / batch_n_chosen
+
+
 def nll(mean_logp_chosen: Tensor) -> Tensor:
     """−log π(y_w)/N_w: the mean negative log-likelihood of the chosen response (arXiv 2404.19733, eq. 1)."""
     return -mean_logp_chosen
@@ -195,6 +230,9 @@ LOSSES: dict[str, Loss] = {
     "nca": nca,
     "bco": bco,
     "discopop": discopop,
+    "aot": aot,
+    "aot_unpaired": aot_unpaired,
+    "sft": sft,
     "nll": nll,
 }
 
@@ -209,7 +247,8 @@ def compute_losses(loss: str, terms: dict[str, Tensor], beta: float, options: Lo
 
     Args:
         loss: Word of LOSSES, or a function of the user.
-        terms (dict[str, Tensor]): What `loss_terms` returns, each [pairs]; gradients flow.
+        terms (dict[str, Tensor]): What `loss_terms` returns and, for losses that compare the pairs of a batch, what
+            `batch_terms.compute_batch_terms` returns, each [pairs]; gradients flow.
         beta: β, per nat.
         options: Constants of losses.
 

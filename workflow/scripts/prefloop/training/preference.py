@@ -12,6 +12,7 @@ from torch import Tensor
 from prefloop.config.training_settings import TrainConfig
 from prefloop.core.jsonl import read_rows
 from prefloop.core.registry import lookup
+from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms, terms_read
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import compute_losses, loss_parameters, loss_terms
 from prefloop.models.batching import send, send_lists
@@ -108,13 +109,18 @@ class PreferenceObjective:
     ) -> None:
         self.scorer, self.pairs, self.settings, self.accelerator = scorer, pairs, settings, accelerator
         self.rule = lookup(BETAS, settings.beta_rule, "beta_rule")(settings, round_index)
-        self.reads_explored = "logp_explored" in loss_parameters(settings.loss)
+        self.loss_reads = loss_parameters(settings.loss)
+        self.reads_explored = "logp_explored" in self.loss_reads
+        # Terms that the loss needs of all pairs of a batch, and whether the policy has to compute any of them.
+        self.batch_reads = set().union(*(terms_read(name) for name in BATCH_TERMS if name in self.loss_reads))
+        self.reads_batch = self.rule.reads_batch or not self.batch_reads <= {"n_chosen", "n_rejected"}
         self.tokens_of_pair = [tokens_read(scorer, [p.prompt] * len(p.responses), p.responses) for p in pairs]
         # Of the current step, from `begin_step` on:
         self.beta = self.rule.beta
         self.weights: dict[int, float] = {}
         self.passes = 1
         self.kept_terms: dict[str, Tensor] | None = None  # with their graph, so that the loss needs no second pass
+        self.batch_terms: dict[str, dict[int, float]] = {}  # of each pair that counts
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -127,34 +133,63 @@ class PreferenceObjective:
         return len(rows) * max(rows)
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
-        """Ask the β rule for β and for the pairs that count; a rule that reads margins needs a forward pass."""
-        margins = self.precompute_margins(batch) if self.rule.reads_batch else None
+        """Ask the β rule for β and for the pairs that count. A rule or a loss that reads log-probabilities of the whole
+        batch needs a forward pass before."""
+        values = self.precompute_terms(batch) if self.reads_batch else {}
+        margins = values["margin"].numpy() if self.rule.reads_batch else None
         self.beta, kept = self.rule.weigh(margins, epoch=batch.epoch, rng=rng)
+        counted = list(range(len(batch.indices))) if kept is None else kept.tolist()
         if kept is None:
             self.weights = dict.fromkeys(batch.indices, 1 / len(batch.indices))
         else:
             self.weights = dict.fromkeys(batch.indices, 0.0) | {batch.indices[i]: 1 / len(kept) for i in kept}
+        if self.batch_reads:
+            self.batch_terms = self.compare_pairs(values, [batch.indices[i] for i in counted], counted)
         return self.weights
 
-    def precompute_margins(self, batch: Batch) -> np.ndarray:
-        """The margins of the global batch before its loss, [pairs], nats.
+    def precompute_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The margins of the global batch before its loss, and what the loss needs of all its pairs: each [pairs],
+        float64, on the CPU.
 
         A single micro-batch keeps its graph for the loss. Several would need the memory of all their graphs, so they
-        pass through the model a second time.
+        pass through the model a second time (with other dropout masks, if adapters have dropout).
         """
         is_single = len(batch.micro_batches) == 1
         with torch.set_grad_enabled(is_single):
             computed = [self.terms_of(batch.inputs(micro_batch)) for micro_batch in batch.micro_batches]
         self.kept_terms, self.passes = (computed[0], 1) if is_single else (None, 2)
-        margins = [t["margin"][: len(m), None] for t, m in zip(computed, batch.micro_batches, strict=True)]
-        return gather_rows(torch.cat(margins), self.accelerator)[:, 0].double().numpy()
+        names = ["margin", *sorted(self.batch_reads - {"margin"})]
+        rows = [
+            torch.stack([terms[name].detach() for name in names], dim=1)[: len(micro_batch)]
+            for terms, micro_batch in zip(computed, batch.micro_batches, strict=True)
+        ]
+        return dict(zip(names, gather_rows(torch.cat(rows), self.accelerator).double().T, strict=True))
+
+    def compare_pairs(
+        self, values: dict[str, Tensor], pairs: list[int], positions: list[int]
+    ) -> dict[str, dict[int, float]]:
+        """The loss's batch terms over the `pairs` that count, which are at these `positions` of the precomputed terms
+        [pairs of the batch]; by name, then by pair. Numbers of tokens need no precomputed terms."""
+        known = known_columns([self.pairs[i] for i in pairs], torch.device("cpu"))
+        terms = known | {name: column[positions] for name, column in values.items()}
+        found = compute_batch_terms(self.loss_reads, terms)
+        return {name: dict(zip(pairs, column.tolist(), strict=True)) for name, column in found.items()}
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses [pairs] and STATISTICS [pairs]."""
         computed = self.terms_of(micro_batch) if self.kept_terms is None else self.kept_terms
         self.kept_terms = None
-        losses = compute_losses(self.settings.loss, computed, self.beta, self.settings)
+        terms = computed | self.batch_terms_of(micro_batch)
+        losses = compute_losses(self.settings.loss, terms, self.beta, self.settings)
         return losses, {name: computed[name] for name in STATISTICS}
+
+    def batch_terms_of(self, indices: list[int]) -> dict[str, Tensor]:
+        """The loss's batch terms of these pairs, each [pairs]; 1 for pairs that do not count."""
+        columns = [[values.get(i, 1.0) for i in indices] for values in self.batch_terms.values()]
+        if not columns:
+            return {}
+        sent = send(torch.tensor(columns, dtype=torch.float32), self.accelerator.device)
+        return dict(zip(self.batch_terms, sent, strict=True))
 
     def terms_of(self, indices: list[int]) -> dict[str, Tensor]:
         """What a loss may ask for (`losses.loss_terms`), and the log-probabilities, each [pairs]; one forward pass."""
