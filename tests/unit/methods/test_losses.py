@@ -11,7 +11,15 @@ from prefloop.config.training_settings import TrainConfig
 from prefloop.core.errors import SettingError
 from prefloop.methods.batch_terms import compute_batch_terms
 from prefloop.methods.loss_options import LossOptions
-from prefloop.methods.losses import LOSSES, compute_losses, dpo, log_ratio_margin, loss_parameters, loss_terms
+from prefloop.methods.losses import (
+    LOSSES,
+    LossChoice,
+    compute_losses,
+    dpo,
+    log_ratio_margin,
+    loss_parameters,
+    loss_terms,
+)
 from prefloop.models.loading import load_policy
 from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 from prefloop.training.preference import PreferenceObjective, TokenizedPair
@@ -59,7 +67,7 @@ def columns(**changes) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([value], dtype=torch.float64) for name, value in (COLUMNS | changes).items()}
 
 
-def losses_of(name: str, terms: dict[str, torch.Tensor], beta: float = 0.1, options: LossOptions = OPTIONS):
+def losses_of(name: LossChoice, terms: dict[str, torch.Tensor], beta: float = 0.1, options: LossOptions = OPTIONS):
     """The losses of pairs that are a whole batch, [pairs]."""
     return compute_losses(name, terms | compute_batch_terms(loss_parameters(name), terms), beta, options)
 
@@ -122,6 +130,15 @@ def test_gradient_of_a_sorted_batch_is_the_finite_difference(name):
             assert gradient[pair].item() == pytest.approx((above - below) / 2e-5, abs=1e-6)
 
 
+def test_weighted_sum_by_hand():
+    terms = loss_terms(**columns())
+    found = losses_of({"dpo": 1.0, "nll": 0.2, "aot": 0.5}, terms)
+    assert found.tolist() == pytest.approx([1.5 * BY_HAND["dpo"] + 0.2 * 2.5], abs=1e-6)
+    assert loss_parameters({"dpo": 1.0, "nll": 0.2}) == {"margin", "beta", "mean_logp_chosen"}
+    with pytest.raises(SettingError, match="loss: 'nnll' is none of"):
+        losses_of({"dpo": 1.0, "nnll": 0.2}, terms)
+
+
 def test_loss_of_a_batch_without_its_terms_raises():
     with pytest.raises(SettingError, match="aot takes matched_reference_gap"):
         compute_losses("aot", loss_terms(**columns()), 0.1, OPTIONS)
@@ -177,7 +194,12 @@ def test_every_loss_of_trl_is_here():
     assert words == set(IN_TRL.values())
 
 
-@pytest.mark.parametrize(("name", "theirs_name"), IN_TRL.items())
+SUM = {"dpo": 1.0, "sft": 0.2, "aot": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs_name"), [*IN_TRL.items(), pytest.param(SUM, [IN_TRL[word] for word in SUM], id="weighted sum")]
+)
 def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name):
     """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
     from accelerate import Accelerator
@@ -202,6 +224,7 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
             output_dir=str(tmp_path),
             beta=0.1,
             loss_type=theirs_name,
+            loss_weights=list(name.values()) if isinstance(name, dict) else None,
             label_smoothing=0.1 if name in ("rdpo", "exo") else 0.0,
             per_device_train_batch_size=3,
             use_cpu=True,

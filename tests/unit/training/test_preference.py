@@ -244,7 +244,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
 
 
 @pytest.mark.parametrize("rule", BETAS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, pytest.param({"dpo": 1.0, "nll": 0.2, "xpo": 0.1}, id="weighted sum")])
 def test_any_loss_trains_with_any_rule(manifests, loss, rule):
     """One epoch of each: finite losses, margins that move, and the margins' shape in the log."""
     settings = TrainConfig(

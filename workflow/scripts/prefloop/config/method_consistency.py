@@ -3,7 +3,7 @@
 import math
 
 from prefloop.config.source_names import configured_sources, lines_up_to
-from prefloop.core.registry import registry_words
+from prefloop.core.registry import chosen_words, registry_words
 from prefloop.methods.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible_components
 
 PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
@@ -60,7 +60,7 @@ def impossible_sampling(settings: dict) -> list[str]:
                 "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset",
             ),
             (
-                settings["train"]["loss"] == "xpo" and REFERENCE not in possible_components(sampling),
+                "xpo" in chosen_words(settings["train"]["loss"]) and REFERENCE not in possible_components(sampling),
                 f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use "
                 "policy_reference",
             ),
@@ -105,7 +105,8 @@ def impossible_reference(settings: dict) -> list[str]:
 def impossible_training(settings: dict) -> list[str]:
     """Losses, β rules and batches that do not fit."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
-    by_risk = train["beta_rule"].startswith("risk")
+    by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
+    divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
     return failed(
         [
             (
@@ -114,11 +115,12 @@ def impossible_training(settings: dict) -> list[str]:
                 "[0.2, 0.1]",
             ),
             (
-                by_risk and train["loss"] in ("ipo", "ipo_mean", "sppo") and risk["beta_min"] == 0,
-                f"train.beta_risk.beta_min: loss {train['loss']} divides by beta, so it must be above 0, as 1.0e-3",
+                by_risk and bool(divided_by_beta) and risk["beta_min"] == 0,
+                f"train.beta_risk.beta_min: loss {''.join(divided_by_beta[:1])} divides by beta, so it must be above "
+                "0, as 1.0e-3",
             ),
             (
-                train["loss"] == "exo" and train["label_smoothing"] == 0,
+                "exo" in losses and train["label_smoothing"] == 0,
                 "train.label_smoothing: loss exo needs a value above 0, as 1.0e-3",
             ),
             (

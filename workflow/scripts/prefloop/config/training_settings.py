@@ -50,8 +50,9 @@ class OptimizerConfig:
 class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     """One round of preference training. The default learning rate suits adapters; full training needs a tenth of it."""
 
-    loss: Annotated[str, Choice("methods.losses.LOSSES", functions=True)] = "dpo"
-    """Preference loss."""
+    loss: Annotated[dict[str, float] | str, Choice("methods.losses.LOSSES", functions=True, weights=True)] = "dpo"
+    """Preference loss, or a weighted sum of losses such as {dpo: 1.0, nll: 0.2}; weights are above 0. A method replaces
+    the whole sum."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""
     carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.core.errors import SettingError
-from prefloop.core.registry import lookup
+from prefloop.core.registry import chosen_words, lookup
 from prefloop.methods.loss_options import LossOptions
 
 
@@ -237,16 +237,20 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def loss_parameters(loss: str) -> set[str]:
+LossChoice = dict[str, float] | str
+"""A word of LOSSES or a function of the user, or the weights of several of them in a sum."""
+
+
+def loss_parameters(loss: LossChoice) -> set[str]:
     """Names of the terms, options and β that a loss needs; SettingError if there is no such loss."""
-    return set(inspect.signature(lookup(LOSSES, loss, "loss")).parameters)
+    return {name for word in chosen_words(loss) for name in inspect.signature(lookup(LOSSES, word, "loss")).parameters}
 
 
-def compute_losses(loss: str, terms: dict[str, Tensor], beta: float, options: LossOptions) -> Tensor:
+def compute_losses(loss: LossChoice, terms: dict[str, Tensor], beta: float, options: LossOptions) -> Tensor:
     """The loss of each pair, [pairs].
 
     Args:
-        loss: Word of LOSSES, or a function of the user.
+        loss (LossChoice): One loss, or the weights of a sum of losses.
         terms (dict[str, Tensor]): What `loss_terms` returns and, for losses that compare the pairs of a batch, what
             `batch_terms.compute_batch_terms` returns, each [pairs]; gradients flow.
         beta: β, per nat.
@@ -255,6 +259,8 @@ def compute_losses(loss: str, terms: dict[str, Tensor], beta: float, options: Lo
     Raises:
         SettingError: A term is missing, such as `logp_explored` without an explored response.
     """
+    if isinstance(loss, dict):
+        return torch.stack([w * compute_losses(word, terms, beta, options) for word, w in loss.items()]).sum(dim=0)
     values = terms | {field.name: getattr(options, field.name) for field in dataclasses.fields(LossOptions)}
     values["beta"] = beta
     parameters = loss_parameters(loss)

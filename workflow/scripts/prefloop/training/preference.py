@@ -14,7 +14,7 @@ from prefloop.core.jsonl import read_rows
 from prefloop.core.registry import lookup
 from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms, terms_read
 from prefloop.methods.beta_rules import BETAS
-from prefloop.methods.losses import compute_losses, loss_parameters, loss_terms
+from prefloop.methods.losses import LossChoice, compute_losses, loss_parameters, loss_terms
 from prefloop.models.batching import send, send_lists
 from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, prompt_ids
 from prefloop.models.distributed import gather_rows
@@ -58,7 +58,7 @@ class TokenizedPair:
 
 
 def pair_from_row(
-    row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: str, chat: ChatFormat = DEFAULT_FORMAT
+    row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, chat: ChatFormat = DEFAULT_FORMAT
 ) -> TokenizedPair:
     """A row of pairs.jsonl as the loss needs it."""
     return TokenizedPair(
@@ -74,7 +74,7 @@ def pair_from_row(
 
 
 def tokenize_pairs(
-    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: str, model: Path, chat: ChatFormat = DEFAULT_FORMAT
+    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, model: Path, chat: ChatFormat = DEFAULT_FORMAT
 ) -> list[TokenizedPair]:
     """All rows of a pairs.jsonl as the loss needs them.
 
