@@ -9,6 +9,7 @@ from prefloop.core.jsonl import read_rows
 
 OPTIONS = {
     "summed": {"loss": {"dpo": 1.0, "nll": 0.2, "my_loss.py:linear": 0.5}},
+    "weighted": {"pair_weights": "wpo_sampled"},
     "sorted": {"loss": "aot_unpaired", "beta_rule": "batch"},
 }
 

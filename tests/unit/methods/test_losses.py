@@ -4,24 +4,28 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from prefloop.config.training_settings import TrainConfig
 from prefloop.core.errors import SettingError
-from prefloop.methods.batch_terms import compute_batch_terms
+from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms
 from prefloop.methods.loss_options import LossOptions
 from prefloop.methods.losses import (
     LOSSES,
+    OF_BATCH,
     LossChoice,
     compute_losses,
     dpo,
     log_ratio_margin,
     loss_parameters,
     loss_terms,
+    wpo_weights,
 )
 from prefloop.models.loading import load_policy
 from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
+from prefloop.training.loop import Batch
 from prefloop.training.preference import PreferenceObjective, TokenizedPair
 
 # One pair: chosen of 4 tokens, rejected of 2. Log-ratios −10 − −11 = 1 and −12 − −11.5 = −0.5, so M = 1.5; per token
@@ -186,6 +190,19 @@ IN_TRL = {
 }
 
 
+def test_losses_of_a_batch_are_listed():
+    assert {name for name in LOSSES if loss_parameters(name) & set(BATCH_TERMS)} == set(OF_BATCH)
+
+
+def test_wpo_weights_by_hand():
+    """Two tokens of 1/2 and 1/8 have a mean of 1/4; one of 1/2 with Σ_v π_v² = 1/3 has 3/2."""
+    chosen, rejected = torch.tensor([math.log(1 / 16) / 2]), torch.tensor([math.log(1 / 2)])
+    assert wpo_weights(chosen, rejected).tolist() == pytest.approx([1 / 8])
+    aligned = wpo_weights(chosen, rejected, torch.tensor([math.log(1 / 4)]), torch.tensor([math.log(1 / 3)]))
+    assert aligned.tolist() == pytest.approx([3 / 2])
+    assert not wpo_weights(chosen.requires_grad_(), rejected).requires_grad
+
+
 def test_every_loss_of_trl_is_here():
     from trl.trainer import dpo_trainer
 
@@ -197,10 +214,19 @@ def test_every_loss_of_trl_is_here():
 SUM = {"dpo": 1.0, "sft": 0.2, "aot": 0.5}
 
 
+WEIGHTED_IN_TRL = [(name, theirs, "wpo_sampled") for name, theirs in IN_TRL.items() if name not in OF_BATCH]
+
+
 @pytest.mark.parametrize(
-    ("name", "theirs_name"), [*IN_TRL.items(), pytest.param(SUM, [IN_TRL[word] for word in SUM], id="weighted sum")]
+    ("name", "theirs_name", "weights"),
+    [
+        *((name, theirs, None) for name, theirs in IN_TRL.items()),
+        *WEIGHTED_IN_TRL,
+        pytest.param(SUM, [IN_TRL[word] for word in SUM], None, id="weighted sum"),
+        pytest.param({"dpo": 1.0, "ipo_mean": 0.2}, ["sigmoid", "ipo"], "wpo_sampled", id="weighted sum of WPO"),
+    ],
 )
-def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name):
+def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name, weights):
     """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
     from accelerate import Accelerator
     from datasets import Dataset
@@ -224,6 +250,7 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
             output_dir=str(tmp_path),
             beta=0.1,
             loss_type=theirs_name,
+            use_weighting=weights == "wpo_sampled",
             loss_weights=list(name.values()) if isinstance(name, dict) else None,
             label_smoothing=0.1 if name in ("rdpo", "exo") else 0.0,
             per_device_train_batch_size=3,
@@ -247,16 +274,19 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
     count = len(batch["input_ids"]) // 2
     pairs = [TokenizedPair(split(i)[0], split(i)[1], split(i + count)[1], 0.0, 0.0) for i in range(count)]
 
-    def terms_under(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        settings, accelerator = TrainConfig(loss=name), Accelerator(cpu=True)
-        return PreferenceObjective(prepare_scorer(model), pairs, settings, accelerator).terms_of([*range(count)])
+    settings, whole = TrainConfig(loss=name, pair_weights=weights, label_smoothing=0.1), [*range(count)]
+
+    def objective_of(model: torch.nn.Module) -> PreferenceObjective:
+        return PreferenceObjective(prepare_scorer(model), pairs, settings, Accelerator(cpu=True))
 
     with torch.no_grad():
-        initial = terms_under(reference)
+        initial = objective_of(reference).terms_of(whole)
         for pair, chosen, rejected in zip(pairs, initial["logp_chosen"], initial["logp_rejected"], strict=True):
             pair.logp_ref_chosen, pair.logp_ref_rejected = chosen.item(), rejected.item()
-        found = terms_under(policy)
-    ours = losses_of(name, found, options=LossOptions(label_smoothing=0.1)).mean().item()
+        objective = objective_of(policy)
+        objective.begin_step(Batch(0, 0, whole, [whole]), np.random.default_rng(0))
+        losses, found = objective.losses(whole)
+    ours = losses.mean().item()
     assert found["margin"].abs().min() > 1e-3, (
         "the policy must differ from its reference for this test to mean anything"
     )

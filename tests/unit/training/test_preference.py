@@ -89,6 +89,20 @@ def test_micro_batches_change_no_loss_of_a_batch(manifests, loss, rule):
         assert {step["passes"] for step in one} == {1}
 
 
+@pytest.mark.parametrize("weights", ["wpo", "wpo_sampled"])
+def test_pair_weights_do_not_depend_on_micro_batches(manifests, weights):
+    """With β-DPO, too, which keeps the terms of its first pass."""
+    settings = {"pair_weights": weights, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
+    plain, _ = run(manifests["llama"], TrainConfig(**settings | {"pair_weights": None}))
+    for rule in ("constant", "batch"):
+        one, three = (
+            run(manifests["llama"], TrainConfig(**settings, beta_rule=rule, micro_batch_size=size))[0]
+            for size in (4, 1)
+        )
+        assert [s["loss"] for s in one] == pytest.approx([s["loss"] for s in three], rel=1e-4)
+        assert one[0]["loss"] != pytest.approx(plain[0]["loss"], rel=0.01)
+
+
 def test_adapters_keep_their_dropout(manifests):
     """The base model's dropout is off, or the loss would not start at log 2; the adapters' is on where asked for."""
     steady, _ = run(manifests["gpt2"], TrainConfig(lora=Lora(r=4), learning_rate=5e-3, epochs=2, batch_size=6))

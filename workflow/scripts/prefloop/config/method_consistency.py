@@ -8,6 +8,7 @@ from prefloop.methods.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes
 
 PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
+OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
 
 Check = tuple[bool, str]  # whether it fails, and the message
@@ -107,8 +108,14 @@ def impossible_training(settings: dict) -> list[str]:
     train, risk = settings["train"], settings["train"]["beta_risk"]
     by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
     divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
+    of_batch = [loss for loss in losses if loss in OF_BATCH]
     return failed(
         [
+            (
+                train["pair_weights"] is not None and bool(of_batch),
+                f"train.pair_weights: {train['pair_weights']} weights single pairs, and loss {''.join(of_batch[:1])} "
+                "depends on all pairs of a batch; set it to null or take another loss",
+            ),
             (
                 train["beta_rule"] == "schedule" and not train["beta_schedule"]["values"],
                 "train.beta_schedule.values: empty, and beta_rule schedule needs at least one; write a list, as "

@@ -212,6 +212,28 @@ def nll(mean_logp_chosen: Tensor) -> Tensor:
     return -mean_logp_chosen
 
 
+def wpo_weights(
+    mean_logp_chosen: Tensor,
+    mean_logp_rejected: Tensor,
+    mean_collision_chosen: Tensor | float = 0.0,
+    mean_collision_rejected: Tensor | float = 0.0,
+) -> Tensor:
+    """π(y_w)^(1/N_w) · π(y_l)^(1/N_l): the weight of a pair in WPO, without a gradient (arXiv 2406.11827, eq. 2).
+
+    Args:
+        mean_logp_chosen (Tensor): [pairs], log-probability per token of the chosen response, nats.
+        mean_logp_rejected (Tensor): [pairs], that of the rejected response.
+        mean_collision_chosen (Tensor): [pairs], mean over the tokens of log Σ_v π_v², by which the paper's sampled
+            alignment divides each token's probability.
+        mean_collision_rejected (Tensor): [pairs], that of the rejected response.
+
+    Returns:
+        Tensor: [pairs].
+    """
+    chosen, rejected = mean_logp_chosen - mean_collision_chosen, mean_logp_rejected - mean_collision_rejected
+    return chosen.detach().exp() * rejected.detach().exp()
+
+
 LOSSES: dict[str, Loss] = {
     "dpo": dpo,
     "dpo_mean": dpo_mean,
@@ -236,6 +258,8 @@ LOSSES: dict[str, Loss] = {
     "nll": nll,
 }
 
+
+OF_BATCH = ("aot", "aot_unpaired", "sft")  # losses that name terms of BATCH_TERMS
 
 LossChoice = dict[str, float] | str
 """A word of LOSSES or a function of the user, or the weights of several of them in a sum."""

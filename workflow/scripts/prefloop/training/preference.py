@@ -14,12 +14,12 @@ from prefloop.core.jsonl import read_rows
 from prefloop.core.registry import lookup
 from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms, terms_read
 from prefloop.methods.beta_rules import BETAS
-from prefloop.methods.losses import LossChoice, compute_losses, loss_parameters, loss_terms
+from prefloop.methods.losses import LossChoice, compute_losses, loss_parameters, loss_terms, wpo_weights
 from prefloop.models.batching import send, send_lists
 from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, prompt_ids
 from prefloop.models.distributed import gather_rows
 from prefloop.models.positions import check_positions, check_vocabulary
-from prefloop.models.response_logprobs import Scorer, response_logprobs, tokens_read
+from prefloop.models.response_logprobs import Scorer, logprobs_and_collisions, response_logprobs, tokens_read
 from prefloop.training.loop import Batch, Metrics
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STATISTICS = ("margin", "logp_chosen", "logp_rejected", "logp_ref_chosen", "logp_ref_rejected")
 SIDES = ("chosen", "rejected")
+COLLISIONS = ("mean_collision_chosen", "mean_collision_rejected")  # what wpo_sampled divides by
 TOKENS = ("token_ids_chosen", "token_ids_rejected", "token_ids_explored")
 PAIR_COLUMNS = ["messages", "token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]
 PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # of pairs.jsonl
@@ -181,6 +182,10 @@ class PreferenceObjective:
         self.kept_terms = None
         terms = computed | self.batch_terms_of(micro_batch)
         losses = compute_losses(self.settings.loss, terms, self.beta, self.settings)
+        if self.settings.pair_weights is not None:
+            collisions = {name: computed[name] for name in COLLISIONS if name in computed}
+            means = {f"mean_logp_{side}": computed[f"logp_{side}"] / computed[f"n_{side}"] for side in SIDES}
+            losses = losses * wpo_weights(**means, **collisions)
         return losses, {name: computed[name] for name in STATISTICS}
 
     def batch_terms_of(self, indices: list[int]) -> dict[str, Tensor]:
@@ -200,11 +205,18 @@ class PreferenceObjective:
         # Sent before the forward pass, so that nothing waits for its end.
         explored = send_lists([add_explored(pairs, prompts, responses)], device) if self.reads_explored else None
         known = known_columns(pairs, device)
-        logps = response_logprobs(self.scorer, prompts, responses)
+        collisions: dict[str, Tensor] = {}
+        if self.settings.pair_weights == "wpo_sampled":
+            logps, sums = logprobs_and_collisions(self.scorer, prompts, responses)
+            lengths = torch.cat([known["n_chosen"], known["n_rejected"]])
+            means = (sums[: len(lengths)] / lengths).split(len(pairs))
+            collisions = dict(zip(COLLISIONS, means, strict=True))
+        else:
+            logps = response_logprobs(self.scorer, prompts, responses)
         logprobs = {"logp_chosen": logps[: len(pairs)], "logp_rejected": logps[len(pairs) : 2 * len(pairs)]}
         logp_explored = None if explored is None else logps[explored[0]]
         references = {f"logp_ref_{side}": known[f"logp_ref_{side}"] for side in SIDES}
-        return loss_terms(**logprobs, **known, logp_explored=logp_explored) | logprobs | references
+        return loss_terms(**logprobs, **known, logp_explored=logp_explored) | logprobs | references | collisions
 
     def end_step(self, batch: Batch, values: dict[str, Tensor]) -> Metrics:
         """Update the β rule with the margins and return the step's metrics."""
