@@ -264,15 +264,21 @@ def test_collisions_of_known_logits(monkeypatch):
     assert torch.equal(*gradients)
 
 
-@pytest.mark.parametrize("kind", ["packed", "unpacked"])
-def test_collisions_are_those_of_all_logits(request, kind):
-    scorer, prompts = request.getfixturevalue(kind)
+def check_collisions(scorer, prompts) -> None:
     with torch.no_grad():
         logps, collisions = logprobs_and_collisions(scorer, prompts, RESPONSES)
         assert torch.equal(logps, response_logprobs(scorer, prompts, RESPONSES))
         squares = response_logits(scorer, prompts, RESPONSES).float().softmax(dim=1).square().sum(dim=1).log()
     expected = [part.sum().item() for part in squares.split(list(map(len, RESPONSES)))]
     assert collisions.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_collisions_are_those_of_all_logits(packed):
+    check_collisions(*packed)
+
+
+def test_unpacked_collisions_are_those_of_all_logits(unpacked):
+    check_collisions(*unpacked)
 
 
 def test_logit_logprobs_of_known_logits():
