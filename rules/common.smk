@@ -51,6 +51,7 @@ from prefloop.core.code_dependencies import code_hash
 from prefloop.core.errors import InputError
 from prefloop.core.files import check_own_folder, find_file, sha256_of
 from prefloop.core.own_functions import is_own, own_code
+from prefloop.core.registry import chosen_words
 from prefloop.models.sources import model_name
 
 # The config given by --configfile, --config or an importing workflow's `config:` comes on top of the presets; --config
@@ -202,7 +203,7 @@ def own_functions(section, *keys):
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
-        words = [settings[key] for key in keys if settings[key]]
+        words = [word for key in keys for word in chosen_words(settings[key])]
         return [own_code(word) for word in words if is_own(word)]
 
     return of_wildcards

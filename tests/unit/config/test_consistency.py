@@ -63,6 +63,11 @@ IMPOSSIBLE = [
         "train.beta_schedule.values: empty, and beta_rule schedule needs at least one",
     ),
     ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
+    ({"train": {"loss": {"dpo": 1.0, "xpo": 0.5}}}, "train.loss: xpo needs a response of the reference"),
+    ({"train": {"beta_rule": "risk", "loss": {"dpo": 1, "sppo": 1}}}, "beta_min: loss sppo divides by beta"),
+    ({"train": {"label_smoothing": 0, "loss": {"exo": 1, "nll": 1}}}, "label_smoothing: loss exo needs a value above"),
+    ({"train": {"loss": {"dpo": 1, "aot": 1}, "pair_weights": "wpo"}}, "pair_weights: wpo weights single pairs, and"),
+    ({"train": {"loss": {"dpo": 1, "lost.py:hinge": 1}}}, "train.loss: lost.py: no such file"),
     ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 is outside"),
     ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),
     (

@@ -3,12 +3,13 @@
 import math
 
 from prefloop.config.source_names import configured_sources, lines_up_to
-from prefloop.core.registry import registry_words
+from prefloop.core.registry import chosen_words, registry_words
 from prefloop.methods.pairings import MIN_RESPONSES
 from prefloop.methods.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible_components
 
 PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
+OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
 
 # What some losses read that pairs of the data set do not have.
@@ -74,7 +75,7 @@ def impossible_sampling(settings: dict) -> list[str]:
                 "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset",
             ),
             (
-                settings["train"]["loss"] == "xpo" and REFERENCE not in possible_components(sampling),
+                "xpo" in chosen_words(settings["train"]["loss"]) and REFERENCE not in possible_components(sampling),
                 f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use "
                 "policy_reference",
             ),
@@ -155,8 +156,7 @@ def impossible_pairs(settings: dict) -> list[str]:
 
 def impossible_additions(settings: dict) -> list[str]:
     """Pairs of other origins that there are not, that leave no room for the round's own, or that a loss cannot use."""
-    pairs, loss = settings["pairs"], settings["train"]["loss"]
-    losses = [loss] if isinstance(loss, str) else loss
+    pairs, losses = settings["pairs"], chosen_words(settings["train"]["loss"])
     replay, offline = pairs["replay"], pairs["offline_share"]
     without_responses = formats_without_responses(settings["prompts"])
     return failed(
@@ -197,20 +197,28 @@ def impossible_additions(settings: dict) -> list[str]:
 def impossible_training(settings: dict) -> list[str]:
     """Losses, β rules and batches that do not fit."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
-    by_risk = train["beta_rule"].startswith("risk")
+    by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
+    divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
+    of_batch = [loss for loss in losses if loss in OF_BATCH]
     return failed(
         [
+            (
+                train["pair_weights"] is not None and bool(of_batch),
+                f"train.pair_weights: {train['pair_weights']} weights single pairs, and loss {''.join(of_batch[:1])} "
+                "depends on all pairs of a batch; set it to null or take another loss",
+            ),
             (
                 train["beta_rule"] == "schedule" and not train["beta_schedule"]["values"],
                 "train.beta_schedule.values: empty, and beta_rule schedule needs at least one; write a list, as "
                 "[0.2, 0.1]",
             ),
             (
-                by_risk and train["loss"] in ("ipo", "ipo_mean", "sppo") and risk["beta_min"] == 0,
-                f"train.beta_risk.beta_min: loss {train['loss']} divides by beta, so it must be above 0, as 1.0e-3",
+                by_risk and bool(divided_by_beta) and risk["beta_min"] == 0,
+                f"train.beta_risk.beta_min: loss {''.join(divided_by_beta[:1])} divides by beta, so it must be above "
+                "0, as 1.0e-3",
             ),
             (
-                train["loss"] == "exo" and train["label_smoothing"] == 0,
+                "exo" in losses and train["label_smoothing"] == 0,
                 "train.label_smoothing: loss exo needs a value above 0, as 1.0e-3",
             ),
             (

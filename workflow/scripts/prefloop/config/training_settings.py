@@ -50,8 +50,13 @@ class OptimizerConfig:
 class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     """One round of preference training. The default learning rate suits adapters; full training needs a tenth of it."""
 
-    loss: Annotated[str, Choice("methods.losses.LOSSES", functions=True)] = "dpo"
-    """Preference loss."""
+    loss: Annotated[dict[str, float] | str, Choice("methods.losses.LOSSES", functions=True, weights=True)] = "dpo"
+    """Preference loss, or a weighted sum of losses such as {dpo: 1.0, nll: 0.2}; weights are above 0. A method replaces
+    the whole sum."""
+    pair_weights: Literal["wpo", "wpo_sampled"] | None = None
+    """Weight of each pair's loss; null weights all alike. wpo multiplies it with π(y_w)^(1/N_w) · π(y_l)^(1/N_l), so
+    that pairs that the policy could have written count more (arXiv 2406.11827). wpo_sampled divides each token's
+    probability by the expected one of a sampled token, Σ_v π_v², as TRL does."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""
     carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True
