@@ -49,6 +49,7 @@ def run(tmp_path_factory, model_folders) -> Path:
         "dota": {
             "generation": {"sampler": "policy_reference", "n": 4},
             "reference": {"kind": "ema"},
+            "acquisition": {"rule": "delta_ucb", "labels": 3},
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {
@@ -75,6 +76,7 @@ class Section(NamedTuple):
 
 
 TYPES = {"text": str, "integer": int, "number": (int, float), "list": list, "mapping": dict, "true": bool}
+TYPES |= {"false": bool}
 TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays, and not said
 
 

@@ -25,7 +25,8 @@ def failed(checks: list[Check]) -> list[str]:
 
 def impossible_method(settings: dict) -> list[str]:
     """Settings of one method that exclude each other."""
-    return impossible_sampling(settings) + impossible_reference(settings) + impossible_training(settings)
+    problems = impossible_sampling(settings) + impossible_acquisition(settings)
+    return problems + impossible_reference(settings) + impossible_training(settings)
 
 
 def impossible_sampling(settings: dict) -> list[str]:
@@ -71,6 +72,29 @@ def impossible_sampling(settings: dict) -> list[str]:
             (
                 bandit["allocation"] in ("thompson", "exp3") and bandit["normalize"] != "rank",
                 f"bandit.normalize: allocation {bandit['allocation']} needs rewards in [0, 1], as rank gives; set rank",
+            ),
+        ]
+    )
+
+
+def impossible_acquisition(settings: dict) -> list[str]:
+    """Choices of responses to label where there is nothing to choose."""
+    acquisition, generation = settings["acquisition"], settings["generation"]
+    if acquisition["rule"] == "all":
+        return []
+    sampled, labels = generation["sampler"] != "dataset", acquisition["labels"]
+    responses = generation["n"] if sampled else 2
+    return failed(
+        [
+            (
+                settings["feedback"]["kind"] == "dataset",
+                "acquisition.rule: feedback.kind dataset knows both of its responses, and there is nothing to choose; "
+                "set rule all",
+            ),
+            (
+                labels >= responses,
+                f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
+                "choose; lower it, raise generation.n, or set acquisition.rule: all",
             ),
         ]
     )
@@ -164,7 +188,9 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    most = bandit["budget"] * settings["steps"] * math.comb(settings["generation"]["n"], 2)
+    responses, acquisition = settings["generation"]["n"], settings["acquisition"]
+    labels = responses if acquisition["rule"] == "all" else acquisition["labels"]
+    most = bandit["budget"] * settings["steps"] * math.comb(labels, 2)
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [
         (

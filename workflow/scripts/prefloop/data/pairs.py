@@ -3,6 +3,7 @@
 A prompt is a row of pfp.jsonl; see `prefloop.data.pfp_rows`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,6 +33,11 @@ class Pair(NamedTuple):
         return ids == (self.prompt["best"], self.prompt["worst"])
 
 
+def is_labeled(response: dict) -> bool:
+    """Whether the feedback was asked about a response; with acquisition it is asked about some of them only."""
+    return bool(response.get("labeled", True))
+
+
 def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
     """(chosen, rejected) indices of every two of a prompt's responses between which the feedback has a preference.
 
@@ -39,7 +45,9 @@ def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
     invalid answer never becomes a preference through a third response.
     """
     if "beats" not in responses[0]:
-        return ordered_pairs(response["reward"] for response in responses)[0]
+        labeled = [i for i, response in enumerate(responses) if is_labeled(response)]
+        pairs = ordered_pairs(responses[i]["reward"] for i in labeled)[0]
+        return [(labeled[i], labeled[j]) for i, j in pairs]
     index = {response["response_id"]: i for i, response in enumerate(responses)}
     return [(i, index[loser]) for i, response in enumerate(responses) for loser in response["beats"]]
 
@@ -75,7 +83,7 @@ def all_pairs(prompts: Iterable[dict]) -> tuple[list[Pair], int]:
     for prompt in prompts:
         responses = prompt["responses"]
         decided = [make_pair(prompt, responses[i], responses[j]) for i, j in decided_pairs(responses)]
-        undecided += len(responses) * (len(responses) - 1) // 2 - len(preferences(responses))
+        undecided += math.comb(sum(map(is_labeled, responses)), 2) - len(preferences(responses))
         best_worst_only = responses[0].get("sampler") == "best_worst"
         pairs += [pair for pair in decided if pair.best_worst or not best_worst_only]
     return pairs, undecided
