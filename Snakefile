@@ -16,6 +16,11 @@ if config["shards"] > 1:
     include: "rules/shards.smk"
 
 
+if ACQUIRING := [name for name in config["methods"] if acquires(name)]:
+
+    include: "rules/acquire.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"

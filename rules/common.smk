@@ -104,10 +104,14 @@ OMITTED = [] if len(METHODS) > 1 else ["differences"]
 FIGURE_NAMES = figure_names(config)
 FIGURES = [name for name in FIGURE_NAMES if name not in OMITTED]
 OWN_FIGURES = [name for name in FIGURES if is_own(FIGURE_NAMES[name])]
+ACQUIRING_HERE = [
+    name for name in METHODS if of_method(config, name)["acquisition"]["rule"] != "all"
+]
 TABLES = [
     *[name for name in config["tables"] if name not in OMITTED],
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
+    *["acquisition"] * bool(ACQUIRING_HERE),
 ]
 EXPERIMENT = experiment_of(config, RESULTS)
 # The pairs whose gradients are measured: those of the first run's last round.
@@ -261,6 +265,11 @@ def mixing_costs(method, run):
     if method not in EXPERIMENT.mixing:
         return []
     return [f"{run}/round-{r}/mix_pairs.cost.json" for r in ROUNDS]
+
+
+def acquires(method):
+    """Whether a method chooses which responses get a label."""
+    return settings_of("acquisition", method)["rule"] != "all"
 
 
 def cluster_folder(method=None):

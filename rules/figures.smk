@@ -76,11 +76,11 @@ def every_round(file):
     )
 
 
-def every_step(file):
+def every_step(file, methods=METHODS):
     """A file of every step of every run."""
     return collect(
         f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
-        method=METHODS,
+        method=methods,
         seed=SEEDS,
         round=ROUNDS,
         step=STEPS,
@@ -103,7 +103,7 @@ def picture(name, question):
     }
 
 
-ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES
+ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
@@ -161,8 +161,14 @@ OWN_FILES = {
     "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
+    "tabulate_acquisition": [
+        path
+        for file in ["acquired.jsonl", "rewards.jsonl"]
+        for path in every_step(file, ACQUIRING_HERE)
+    ],
 }
 OWN_FLAGS = {
+    "tabulate_acquisition": {"acquiring": ACQUIRING_HERE},
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },

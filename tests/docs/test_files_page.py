@@ -51,6 +51,7 @@ def run(tmp_path_factory, model_folders) -> Path:
             "reference": {"kind": "ema"},
             "pairs": {"replay": {"share": 0.3}},
             "feedback": {"noise": {"kind": "bradley_terry"}},
+            "acquisition": {"rule": "delta_ucb", "labels": 3},
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {
@@ -78,6 +79,7 @@ class Section(NamedTuple):
 
 
 TYPES = {"text": str, "integer": int, "number": (int, float), "list": list, "mapping": dict, "true": bool}
+TYPES |= {"false": bool}
 TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays, and not said
 
 

@@ -19,6 +19,7 @@ from prefloop.core.registry import registry_words
 from prefloop.data.formats import FORMATS
 from prefloop.feedback.annotate import FEEDBACK
 from prefloop.feedback.label_noise import NOISE
+from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
@@ -35,6 +36,7 @@ SECTIONS = sorted(declared(ExperimentConfig), key=lambda settings: settings.__na
     [
         ("methods.bandit.ALLOCATIONS", ALLOCATIONS),
         ("methods.pair_metrics.METRICS", METRICS),
+        ("methods.acquisition.ACQUISITION_RULES", ACQUISITION_RULES),
         ("methods.losses.LOSSES", LOSSES),
         ("methods.beta_rules.BETAS", BETAS),
         ("feedback.annotate.FEEDBACK", FEEDBACK),
@@ -108,7 +110,7 @@ def test_every_setting_has_a_docstring_and_a_default(settings):
 
 def test_methods_override_exactly_the_sections_of_the_experiment():
     assert set(hints(MethodConfig)) == {
-        *("clusters", "bandit", "reference", "generation", "feedback", "logprobs", "pairs", "train"),
+        *("clusters", "bandit", "reference", "generation", "feedback", "acquisition", "logprobs", "pairs", "train"),
     }
     assert all(bare(hints(ExperimentConfig)[name]) is bare(hint) for name, hint in hints(MethodConfig).items())
 

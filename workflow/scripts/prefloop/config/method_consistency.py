@@ -34,6 +34,7 @@ def impossible_method(settings: dict) -> list[str]:
         problem
         for check in (
             impossible_sampling,
+            impossible_acquisition,
             impossible_reference,
             impossible_pairs,
             impossible_additions,
@@ -91,6 +92,35 @@ def impossible_sampling(settings: dict) -> list[str]:
     )
 
 
+def labels_per_prompt(settings: dict) -> int:
+    """The responses of a prompt that get a label."""
+    acquisition = settings["acquisition"]
+    return settings["generation"]["n"] if acquisition["rule"] == "all" else acquisition["labels"]
+
+
+def impossible_acquisition(settings: dict) -> list[str]:
+    """Choices of responses to label where there is nothing to choose."""
+    acquisition, generation = settings["acquisition"], settings["generation"]
+    if acquisition["rule"] == "all":
+        return []
+    sampled, labels = generation["sampler"] != "dataset", acquisition["labels"]
+    responses = generation["n"] if sampled else 2
+    return failed(
+        [
+            (
+                settings["feedback"]["kind"] == "dataset",
+                "acquisition.rule: feedback.kind dataset knows both of its responses, and there is nothing to choose; "
+                "set rule all",
+            ),
+            (
+                labels >= responses,
+                f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
+                "choose; lower it, raise generation.n, or set acquisition.rule: all",
+            ),
+        ]
+    )
+
+
 def impossible_reference(settings: dict) -> list[str]:
     """Samplers and metrics that compare the policy with the reference, where both are the same model."""
     if settings["reference"]["kind"] != "previous":
@@ -119,7 +149,8 @@ def impossible_reference(settings: dict) -> list[str]:
 
 def impossible_pairs(settings: dict) -> list[str]:
     """Pairings and metrics that do not fit the responses or the first round."""
-    pairs, sampler, n = settings["pairs"], settings["generation"]["sampler"], settings["generation"]["n"]
+    pairs, sampler, labels = settings["pairs"], settings["generation"]["sampler"], labels_per_prompt(settings)
+    key = "generation.n" if settings["acquisition"]["rule"] == "all" else "acquisition.labels"
     pairing, first = pairs["pairing"], pairs["first_metric"]
     least = MIN_RESPONSES.get(pairing, 0)
     return failed(
@@ -130,10 +161,9 @@ def impossible_pairs(settings: dict) -> list[str]:
                 "policy, or set pairing to null",
             ),
             (
-                sampler not in ("best_worst", "dataset") and n < least,
+                sampler not in ("best_worst", "dataset") and labels < least,
                 f"pairs.pairing: {pairing} compares the best response with the worst of 5 random ones, and of "
-                f"generation.n {n} these are nearly all; raise generation.n to {least}, or take pairs.metric "
-                "best_worst",
+                f"{key} {labels} these are nearly all; raise {key} to {least}, or take pairs.metric best_worst",
             ),
             (
                 bool(pairing) and "best_worst" in (pairs["metric"], first),
@@ -264,7 +294,7 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    per_prompt = 1 if pairs["pairing"] else math.comb(settings["generation"]["n"], 2)
+    per_prompt = 1 if pairs["pairing"] else math.comb(labels_per_prompt(settings), 2)
     most = bandit["budget"] * settings["steps"] * per_prompt
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [

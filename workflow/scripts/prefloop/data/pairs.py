@@ -35,6 +35,11 @@ class Pair(NamedTuple):
         return ids == (self.prompt["best"], self.prompt["worst"])
 
 
+def is_labeled(response: dict) -> bool:
+    """Whether the feedback was asked about a response; with acquisition it is asked about some of them only."""
+    return bool(response.get("labeled", True))
+
+
 def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
     """(chosen, rejected) indices of every two of a prompt's responses between which the feedback has a preference.
 
@@ -42,7 +47,9 @@ def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
     invalid answer never becomes a preference through a third response.
     """
     if "beats" not in responses[0]:
-        return ordered_pairs(response["reward"] for response in responses)[0]
+        labeled = [i for i, response in enumerate(responses) if is_labeled(response)]
+        pairs = ordered_pairs(responses[i]["reward"] for i in labeled)[0]
+        return [(labeled[i], labeled[j]) for i, j in pairs]
     index = {response["response_id"]: i for i, response in enumerate(responses)}
     return [(i, index[loser]) for i, response in enumerate(responses) for loser in response["beats"]]
 
@@ -95,7 +102,7 @@ def all_pairs(prompts: Iterable[dict], choose_pair: ChoosePair | None = None) ->
         only = choose_pair(prompt) if choose_pair else None
         allowed = [pair for pair in decided_pairs(responses) if choose_pair is None or pair == only]
         decided = [make_pair(prompt, responses[i], responses[j]) for i, j in allowed]
-        undecided += len(responses) * (len(responses) - 1) // 2 - len(preferences(responses))
+        undecided += math.comb(sum(map(is_labeled, responses)), 2) - len(preferences(responses))
         best_worst_only = responses[0].get("sampler") == "best_worst"
         pairs += [pair for pair in decided if pair.best_worst or not best_worst_only]
     return pairs, undecided
@@ -153,8 +160,8 @@ def win_probability(response: dict, opponent: dict) -> float | None:
 
 
 def preference_probabilities(responses: Sequence[dict]) -> list[float]:
-    """The probability of being preferred, of every two of a prompt's responses: σ(r_i − r_j), or the judge's."""
-    pairs = combinations(responses, 2)
+    """The probability that the first is preferred, of every two labeled responses: σ(r_i − r_j), or the judge's."""
+    pairs = combinations(filter(is_labeled, responses), 2)
     if "beats" in responses[0]:
         judged = [win_probability(*pair) for pair in pairs]
         return [probability for probability in judged if probability is not None]

@@ -147,7 +147,24 @@ def read(
     Returns:
         Tensor: [tokens, ...], what `compute` returns.
     """
-    device, plan = next(scorer.model.parameters()).device, plan_packing(scorer, prompts, responses)
+    packed, predicting = pack_all(scorer, prompts, responses)
+    indices = [index for indices in predicting for index in indices]
+    inputs, selected = model_inputs(scorer, packed, indices, next(scorer.model.parameters()).device)
+    head = output_head(scorer.model)
+    with patched_forward(head, lambda own, states: compute(own, states.flatten(0, 1)[selected][None])):
+        return scorer.model(**inputs).logits[0]
+
+
+def pack_all(
+    scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]
+) -> tuple[list[PackedSequence], list[list[int]]]:
+    """Responses as the sequences that a model reads.
+
+    Returns:
+        tuple: The sequences, and for each response the indices of the tokens that predict its own among all tokens that
+            the model reads; the prompt's last token comes first.
+    """
+    plan = plan_packing(scorer, prompts, responses)
     packed = [pack_responses(prompts[group[0]], [responses[i] for i in group]) for group in plan]
     lengths = [len(sequence.ids) for sequence in packed]
     # Index of each sequence's first token among all tokens that the model reads.
@@ -156,11 +173,7 @@ def read(
     for group, sequence, start in zip(plan, packed, starts, strict=False):
         for i, indices in zip(group, sequence.predicting, strict=True):
             predicting[i] = [start + index for index in indices]
-    indices = [index for i in range(len(responses)) for index in predicting[i]]
-    inputs, selected = model_inputs(scorer, packed, indices, device)
-    head = output_head(scorer.model)
-    with patched_forward(head, lambda own, states: compute(own, states.flatten(0, 1)[selected][None])):
-        return scorer.model(**inputs).logits[0]
+    return packed, [predicting[i] for i in range(len(responses))]
 
 
 def model_inputs(
