@@ -18,6 +18,7 @@ from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
 from prefloop.methods.pair_metrics import METRICS
+from prefloop.methods.pairings import PAIRINGS
 from prefloop.methods.samplers import SAMPLERS
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -128,7 +129,7 @@ def test_make_knows_every_target_that_pages_name():
 @pytest.mark.parametrize(
     ("page", "registries"),
     [
-        ("methods", [ALLOCATIONS, METRICS, SAMPLERS, LOSSES, BETAS]),
+        ("methods", [ALLOCATIONS, METRICS, PAIRINGS, SAMPLERS, LOSSES, BETAS]),
         ("evaluation", [FIGURES, TABLES, OF_JUDGES]),
     ],
 )
