@@ -150,6 +150,8 @@ FLAGS = {
     " --output out/pfp.jsonl",
     "update_arms": "--clusters clusters.pkl --pfp pfp.jsonl --output out/arms.json --seed 0 --round 1 --step 1",
     "select_pairs": "--pfp pfp.jsonl --output out/pairs.jsonl --seed 0 --round 1",
+    "mix_pairs": "--model models/llama/manifest.json --policy models/llama/manifest.json --pairs pairs.jsonl --seed 0"
+    " --reference models/llama/manifest.json --round 2 --output out/mixed_pairs.jsonl --cost out/cost.json",
     "train": "--model models/llama/manifest.json --policy models/llama/manifest.json --pairs pairs.jsonl"
     " --output out/policy.pt --metrics out/training.jsonl --speed out/speed.csv --cost out/cost.json --seed 0"
     " --round 1 --dtype float32",

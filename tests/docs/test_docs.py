@@ -19,6 +19,7 @@ from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
 from prefloop.methods.pair_metrics import METRICS
+from prefloop.methods.pairings import PAIRINGS
 from prefloop.methods.samplers import SAMPLERS
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -129,7 +130,7 @@ def test_make_knows_every_target_that_pages_name():
 @pytest.mark.parametrize(
     ("page", "registries"),
     [
-        ("methods", [ALLOCATIONS, METRICS, SAMPLERS, ACQUISITION_RULES, LOSSES, BETAS]),
+        ("methods", [ALLOCATIONS, METRICS, PAIRINGS, SAMPLERS, ACQUISITION_RULES, LOSSES, BETAS]),
         ("evaluation", [FIGURES, TABLES, OF_JUDGES, OF_ACQUISITION]),
     ],
 )

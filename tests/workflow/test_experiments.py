@@ -3,12 +3,13 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import ROOT
-from prefloop.config.resolve import merged
+from prefloop.config.resolve import merged, of_method
 from prefloop.config.validation import checked
 
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
@@ -50,3 +51,18 @@ def test_on_a_cluster_every_figure_and_table_shares_one_job():
     bodies = re.split(r"^ *rule\b.*:$", rules, flags=re.MULTILINE)[1:]
     assert len(bodies) == 6
     assert all(re.search(r"group:\s+figure_group\n", body) for body in bodies)
+
+
+@pytest.mark.parametrize("path", [Path(START), *EXPERIMENTS], ids=str)
+def test_a_comparison_has_a_baseline_without_any_selection(path):
+    """Prompts at random (or all), pairs at random, and no filter by reward gap, which would be a selector itself."""
+    config = {}
+    for file in ("experiments/methods.yaml", path):
+        config = merged(config, yaml.safe_load((ROOT / file).read_text()))
+    config = checked(config)
+    settings = [of_method(config, method) for method in config["compare"]]
+    unfiltered = [s for s in settings if s["pairs"]["min_gap"] is None and s["pairs"]["min_gap_quantile"] is None]
+    plain = [
+        s for s in unfiltered if s["pairs"]["metric"] == "random" and s["bandit"]["allocation"] in ("uniform", "all")
+    ]
+    assert plain or len(settings) < 2

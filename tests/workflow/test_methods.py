@@ -9,6 +9,8 @@ import torch
 import yaml
 
 from conftest import ROOT
+from prefloop.config.resolve import merged, of_method
+from prefloop.config.validation import checked
 from prefloop.core.jsonl import read_rows
 from prefloop.models.policies import read_policy
 
@@ -30,6 +32,7 @@ def presets(tmp_path_factory, model_folders):
         "methods": {
             "online_dpo": {"bandit": {"budget": 8}},
             "annotate_all": {"pairs": {"top_n": 12}},
+            "sweet_spot": {"bandit": {"budget": 4}},
             "risk_beta": {"train": {"beta_risk": {"warmup": 2}}},
             "risk_beta_calibrated": {"train": {"beta_risk": {"warmup": 2}}},
         },
@@ -90,6 +93,31 @@ def test_best_worst_makes_one_pair_a_prompt(presets):
     for pair in pairs:
         group = rewards.get_group(pair["prompt_id"])["reward"]
         assert (pair["reward_chosen"], pair["reward_rejected"]) == (group.max(), group.min())
+
+
+def test_sweet_spot_makes_one_pair_of_eight_responses(presets):
+    pairs = read_rows(presets / "sweet_spot/seed-0/round-1/pairs.jsonl")
+    assert len({pair["prompt_id"] for pair in pairs}) == len(pairs)
+    assert {len(row) for row in components(presets, "sweet_spot", 1)} == {8}
+
+
+def test_gshf_replay_trains_on_three_origins(presets):
+    rows = read_rows(presets / "gshf_replay/seed-0/round-2/mixed_pairs.jsonl")
+    counts = pd.Series([row["origin"] for row in rows]).value_counts()
+    assert counts["replay"] == counts["dataset"] == round(counts["own"] / 2)
+
+
+def test_uniform_has_no_gap_filter(presets):
+    """Nor has uniform_filtered here, as the experiment has none: the two are then the same."""
+    pairs = [read_rows(presets / f"{m}/seed-0/round-2/pairs.jsonl") for m in ("uniform", "uniform_filtered")]
+    assert pairs[0] == pairs[1]
+    settings = checked(merged(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text()), LAPTOP))
+    filtered = settings | {"pairs": settings["pairs"] | {"min_gap": 1.0, "min_gap_quantile": 0.5}}
+    both = [of_method(filtered, method)["pairs"] for method in ("uniform", "uniform_filtered")]
+    assert [(p["metric"], p["min_gap"], p["min_gap_quantile"]) for p in both] == [
+        ("random", None, None),
+        ("random", 1.0, 0.5),
+    ]
 
 
 def test_xpo_pairs_carry_a_response_of_the_reference(presets):

@@ -13,7 +13,7 @@ from prefloop.config.training_settings import MixConfig
 from prefloop.core.costs import CostMeter
 from prefloop.core.jsonl import iterate_rows, write_rows
 from prefloop.core.progress import Summary
-from prefloop.data.mixed_pairs import OWN, draw_additions
+from prefloop.data.mixed_pairs import OWN, REPLAY, draw_additions
 from prefloop.models.chat import ChatFormat, load_tokenizer, prompt_ids, read_format, response_ids
 from prefloop.models.devices import default_device, resolve_dtype
 from prefloop.models.loading import load_scorers
@@ -64,6 +64,9 @@ def main(
         return response_ids(tokenizer, messages, text, chat_format)
 
     added, warning = draw_additions(own, settings, earlier, prompts, seed, round_index, encode)
+    for back, path in enumerate(earlier, start=1):
+        replayed = [row for row in added if row["origin"] == REPLAY and row["round"] == round_index - back]
+        check_vocabulary(model, replayed, ["token_ids_chosen", "token_ids_rejected"], path)
     if added:
         added = score_added(added, model, policy, reference, scoring, chat_format, meter)
     origins = Counter(row["origin"] for row in added)
@@ -84,7 +87,6 @@ def score_added(
     meter: CostMeter,
 ) -> list[dict]:
     """The added rows with the log-probabilities of the round's policy and reference."""
-    check_vocabulary(model, rows, ["token_ids_chosen", "token_ids_rejected"], policy)
     dtype = resolve_dtype(scoring.dtype, meter.device)
     scorers, tokenizer = load_scorers(model, policy, reference, dtype, meter.device)
     encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]

@@ -24,6 +24,7 @@ from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
 from prefloop.methods.pair_metrics import METRICS, NEEDS_BETA
+from prefloop.methods.pairings import PAIRINGS
 from prefloop.methods.samplers import SAMPLERS
 from prefloop.methods.tabular import TABULAR_SAMPLERS
 
@@ -37,6 +38,7 @@ SECTIONS = sorted(declared(ExperimentConfig), key=lambda settings: settings.__na
         ("methods.bandit.ALLOCATIONS", ALLOCATIONS),
         ("methods.pair_metrics.METRICS", METRICS),
         ("methods.acquisition.ACQUISITION_RULES", ACQUISITION_RULES),
+        ("methods.pairings.PAIRINGS", PAIRINGS),
         ("methods.losses.LOSSES", LOSSES),
         ("methods.beta_rules.BETAS", BETAS),
         ("feedback.annotate.FEEDBACK", FEEDBACK),
