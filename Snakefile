@@ -16,6 +16,11 @@ if config["shards"] > 1:
     include: "rules/shards.smk"
 
 
+if ACQUIRING := [name for name in config["methods"] if acquires(name)]:
+
+    include: "rules/acquire.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"
@@ -35,6 +40,8 @@ rule figures:
     input:
         collect("<results>/figures/{figure}.pdf", figure=FIGURES),
 
+
+remember_signatures(workflow.rules)
 
 # Resources of a profile are checked once all rules are known.
 if problems := misspelt_in_profile(

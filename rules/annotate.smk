@@ -123,6 +123,24 @@ def feedback_of(wildcards):
     return of_method(config, wildcards.method)["feedback"]
 
 
+def logprob_flags(wildcards):
+    """Flags of log-probabilities, and the layer that features are from, if there are any."""
+    layer = settings_of("acquisition", wildcards.method).get("layer")
+    return flags(settings_of("logprobs", wildcards.method) | {"layer": layer})
+
+
+def acquired_responses(wildcards):
+    """The list of a step's responses that get a label; no file if all do."""
+    if not acquires(wildcards.method):
+        return []
+    return f"{run_of(wildcards)}/round-{wildcards.round}/step-{wildcards.step}/acquired.jsonl"
+
+
+def acquired_flags(wildcards, input):
+    """The list of responses that get a label, as a flag."""
+    return flags({"acquired": input.acquired or None})
+
+
 def reward_flags(wildcards):
     """Flags of the feedback that trains a method, with those of its noise if there is any."""
     feedback = feedback_of(wildcards)
@@ -269,6 +287,7 @@ rule reward:
     input:
         prompts=rules.allocate.output,
         generations=rules.generate.output.generations,
+        acquired=acquired_responses,
         chat=rules.prepare_prompts.output.chat,
         feedback=lambda wildcards: feedback_files(feedback_of(wildcards)),
     output:
@@ -285,11 +304,12 @@ rule reward:
         **program("reward"),
         feedback=reward_code,
         flags=reward_flags,
+        acquired=acquired_flags,
         shard=shard_flags,
     shell:
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " python {params.program} --prompts {input.prompts} --generations {input.generations}"
-        " --chat {input.chat} {params.flags} {params.shard} --threads {threads}"
+        " {params.acquired} --chat {input.chat} {params.flags} {params.shard} --threads {threads}"
         " --output {output.rewards} --cost {output.cost} > {log} 2>&1"
 
 
@@ -313,13 +333,14 @@ rule logprobs:
         gpu=1,
     params:
         **program("logprobs"),
-        flags=flags_of("logprobs"),
+        flags=logprob_flags,
+        features=lambda wildcards, output: flags({"features": output.get("features")}),
         shard=shard_flags,
     shell:
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " python {params.program} --prompts {input.prompts} --generations {input.generations}"
         " --model {input.model} --policy {input.policy} --reference {input.reference}"
-        " --chat {input.chat} {params.flags} {params.shard} --threads {threads}"
+        " --chat {input.chat} {params.flags} {params.features} {params.shard} --threads {threads}"
         " --output {output.logprobs} --cost {output.cost} > {log} 2>&1"
 
 
@@ -329,6 +350,7 @@ rule pfp:
         generations=rules.generate.output.generations,
         rewards=rules.reward.output.rewards,
         logprobs=rules.logprobs.output.logprobs,
+        acquired=acquired_responses,
     output:
         "<results>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.jsonl",
     log:
@@ -339,9 +361,10 @@ rule pfp:
         "../environment.yml"
     params:
         **program("pfp"),
+        acquired=acquired_flags,
     shell:
         "PREFLOOP_LOG={log} python {params.program} --prompts {input.prompts} --generations {input.generations}"
-        " --rewards {input.rewards} --logprobs {input.logprobs} --output {output} > {log} 2>&1"
+        " --rewards {input.rewards} --logprobs {input.logprobs} {params.acquired} --output {output} > {log} 2>&1"
 
 
 rule update_arms:

@@ -20,8 +20,10 @@ def judgments_of(comparisons):
     return [f"{RESULTS}/{comparison.judgments}" for comparison in comparisons]
 
 
-def files_read(rule, reads):
+@cache
+def files_read(rule):
     """The files that a figure or table reads: those that config/outputs.py lists, and its own."""
+    reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
         *judgments_of(comparisons),
@@ -31,6 +33,11 @@ def files_read(rule, reads):
         *OWN_FILES.get(rule, []),
     ]
     return list(dict.fromkeys(files))
+
+
+def read_by(rule):
+    """The files that a figure or table reads, as a function: thousands of files cost time only if the rule runs."""
+    return lambda wildcards: files_read(rule)
 
 
 def figure_group(wildcards):
@@ -69,11 +76,11 @@ def every_round(file):
     )
 
 
-def every_step(file):
+def every_step(file, methods=METHODS):
     """A file of every step of every run."""
     return collect(
         f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
-        method=METHODS,
+        method=methods,
         seed=SEEDS,
         round=ROUNDS,
         step=STEPS,
@@ -96,13 +103,19 @@ def picture(name, question):
     }
 
 
-ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES
+ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
         file
         for stage in ["generate", "reward", "logprobs"]
         for file in every_step(f"{stage}.cost.json")
+    ],
+    *[
+        file
+        for method in METHODS
+        for seed in SEEDS
+        for file in mixing_costs(method, f"<results>/{method}/seed-{seed}")
     ],
 ]
 # Costs that belong to no round: those that methods share, and those of their own clusters.
@@ -148,8 +161,14 @@ OWN_FILES = {
     "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
+    "tabulate_acquisition": [
+        path
+        for file in ["acquired.jsonl", "rewards.jsonl"]
+        for path in every_step(file, ACQUIRING_HERE)
+    ],
 }
 OWN_FLAGS = {
+    "tabulate_acquisition": {"acquiring": ACQUIRING_HERE},
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -163,6 +182,12 @@ OWN_FLAGS = {
     },
     "tabulate_costs": {"shared": SHARED_COSTS, "divergence": "frontier" in FIGURES},
 }
+# What each figure and table reads, by its rule.
+READS = {
+    **{f"plot_{name}": reads for name, reads in outputs.FIGURES.items()},
+    **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
+    **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
+}
 
 
 for name in [name for name in outputs.FIGURES if name != "tabular"]:
@@ -171,7 +196,7 @@ for name in [name for name in outputs.FIGURES if name != "tabular"]:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.FIGURES[name]),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.FIGURES[name].question),
         log:
@@ -193,7 +218,7 @@ for name in OWN_FIGURES:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.OWN_FIGURE),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.OWN),
         log:
@@ -216,7 +241,7 @@ for name in [name for name in ALL_TABLES if name != "reward_models"]:
         name:
             f"tabulate_{name}"
         input:
-            files_read(f"tabulate_{name}", ALL_TABLES[name]),
+            read_by(f"tabulate_{name}"),
         output:
             **table(name),
         log:

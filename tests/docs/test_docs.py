@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from documented import FENCE, ROOT, pages, written
-from prefloop.config.outputs import FIGURES, OF_JUDGES, TABLES
+from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, TABLES
+from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
@@ -128,8 +129,8 @@ def test_make_knows_every_target_that_pages_name():
 @pytest.mark.parametrize(
     ("page", "registries"),
     [
-        ("methods", [ALLOCATIONS, METRICS, SAMPLERS, LOSSES, BETAS]),
-        ("evaluation", [FIGURES, TABLES, OF_JUDGES]),
+        ("methods", [ALLOCATIONS, METRICS, SAMPLERS, ACQUISITION_RULES, LOSSES, BETAS]),
+        ("evaluation", [FIGURES, TABLES, OF_JUDGES, OF_ACQUISITION]),
     ],
 )
 def test_every_word_of_a_registry_has_a_row(page, registries):

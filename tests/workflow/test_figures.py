@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT, Workdir
-from prefloop.config.outputs import FIGURES, OF_JUDGES, TABLES
+from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, TABLES
 from prefloop.models.policies import read_policy
 
 METHODS = ["two_arms", "uniform"]
@@ -62,7 +62,10 @@ def rows_of(results, method, seed, opponent="chosen", temperature=0.7) -> pd.Dat
 
 def test_every_figure_and_table_has_a_program():
     """The rules are made from these names, so that a program without a name would never run."""
-    for folder, prefix, words in (("figures", "plot", FIGURES), ("tables", "tabulate", TABLES | OF_JUDGES)):
+    for folder, prefix, words in (
+        ("figures", "plot", FIGURES),
+        ("tables", "tabulate", TABLES | OF_JUDGES | OF_ACQUISITION),
+    ):
         programs = {path.stem for path in (ROOT / "workflow/scripts" / folder).glob("*.py")} - {"plot_own"}
         assert programs == {f"{prefix}_{word}" for word in words}
 

@@ -1,7 +1,5 @@
 """Compute how probable each response is under the policy and under its reference."""
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +9,18 @@ from tyro.conf import arg
 from _program import run
 from prefloop.config.generation_settings import LogprobsConfig
 from prefloop.core.costs import CostMeter
-from prefloop.core.errors import InputError
 from prefloop.core.jsonl import by_prompt, check_known, read_rows, write_rows
 from prefloop.core.progress import Progress, Summary
 from prefloop.core.shards import Shard
+from prefloop.data.feature_rows import Key, key_of_row, write_features
 from prefloop.models.batching import batches_by_length
 from prefloop.models.chat import prompt_ids, read_format
 from prefloop.models.devices import default_device, resolve_dtype
+from prefloop.models.layer_states import FeatureReader, Reading, read_responses
 from prefloop.models.loading import load_scorers
 from prefloop.models.manifests import parameter_count
 from prefloop.models.positions import check_positions, check_vocabulary
-from prefloop.models.response_logprobs import response_logprobs, tokens_read
-
-# (logp, logp_ref) in nats by (prompt_id, response_id).
-Scored = dict[tuple[str, int], tuple[float, float]]
+from prefloop.models.response_logprobs import tokens_read
 
 
 def main(
@@ -38,6 +34,8 @@ def main(
     cost: Path,
     settings: Annotated[LogprobsConfig, arg(name="")],
     shard: Shard,
+    features: Path | None = None,
+    layer: int | None = None,
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
@@ -52,6 +50,8 @@ def main(
         output: Where n_tokens, logp and logp_ref of each response go.
         cost: Where the cost goes.
         shard: Which of the batches to score.
+        features: Where each response's features go, states of `model` in `layer`; not computed if not given.
+        layer: From 1; the middle one if not given.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
@@ -59,6 +59,7 @@ def main(
     meter = CostMeter("logprobs", parameter_count(model), default_device())
     dtype = resolve_dtype(settings.dtype, meter.device)
     models, tokenizer = load_scorers(model, policy, reference, dtype, meter.device)
+    reader = FeatureReader(models, (model, policy, reference), dtype, layer) if features else None
     messages = {row["prompt_id"]: row["messages"] for row in read_rows(prompts, ["prompt_id", "messages"])}
     rows = read_rows(generations, ["prompt_id", "cluster", "response_id", "token_ids"])
     check_known(rows, messages, prompts, generations)
@@ -67,34 +68,33 @@ def main(
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]], chat_format) for group in groups]
     lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
     check_positions(model, max(lengths))
-    scored: Scored = {}
+    scored: dict[Key, Reading] = {}
     batches = shard.select(batches_by_length(lengths, max(1, settings.batch_size // len(groups[0]))))
     with Progress("logprobs", sum(len(groups[i]) for batch in batches for i in batch), "response") as progress:
         for batch in batches:
             prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
             responses = [row["token_ids"] for i in batch for row in groups[i]]
             tokens = tokens_read(models.policy, prompt_tokens, responses)
-            logps, logps_ref = models.read(partial(response_logprobs, prompts=prompt_tokens, responses=responses))
-            meter.forward(models.passes * tokens)
-            if not (logps.isfinite().all() and logps_ref.isfinite().all()):
-                raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
-            keys = [(row["prompt_id"], row["response_id"]) for i in batch for row in groups[i]]
-            scored |= dict(zip(keys, zip(logps.tolist(), logps_ref.tolist(), strict=True), strict=True))
+            readings = read_responses(models, reader, prompt_tokens, responses, policy)
+            meter.forward((models.passes + (reader.passes if reader else 0)) * tokens)
+            scored |= zip((key_of_row(row) for i in batch for row in groups[i]), readings, strict=True)
             progress.update(len(responses), tokens)
-    write_rows(output, to_rows(groups, scored))
+    write_readings([row for group in groups for row in group], scored, output, features)
     meter.write(cost)
     what = f"{len(scored)} responses, {meter.tokens_in:,} tokens"
     return Summary(what, meter.tokens_in, "token", seconds=meter.seconds)
 
 
-def to_rows(groups: list[list[dict]], scored: Scored) -> Iterator[dict]:
-    """Rows of logprobs.jsonl, of the responses that this shard scored."""
-    for row in (row for group in groups for row in group):
-        key = row["prompt_id"], row["response_id"]
-        if key in scored:
-            logp, logp_ref = scored[key]
-            ids = {name: row[name] for name in ("prompt_id", "cluster", "response_id")}
-            yield ids | {"n_tokens": len(row["token_ids"]), "logp": logp, "logp_ref": logp_ref}
+def write_readings(rows: list[dict], scored: dict[Key, Reading], output: Path, features: Path | None) -> None:
+    """Write logprobs.jsonl and, if asked for, the features of the responses that this shard scored."""
+    rows = [row for row in rows if key_of_row(row) in scored]
+    readings = [scored[key_of_row(row)] for row in rows]
+    ids = [{name: row[name] for name in ("prompt_id", "cluster", "response_id")} for row in rows]
+    lengths = [{"n_tokens": len(row["token_ids"])} for row in rows]
+    logps = [{"logp": reading.logp, "logp_ref": reading.logp_ref} for reading in readings]
+    write_rows(output, (a | b | c for a, b, c in zip(ids, lengths, logps, strict=True)))
+    if features is not None:
+        write_features(features, [reading.features for reading in readings])
 
 
 run(main)

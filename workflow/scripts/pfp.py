@@ -8,7 +8,9 @@ from prefloop.core.progress import Summary
 from prefloop.data.pfp_rows import join_step
 
 
-def main(*, prompts: Path, generations: Path, rewards: Path, logprobs: Path, output: Path) -> Summary:
+def main(
+    *, prompts: Path, generations: Path, rewards: Path, logprobs: Path, output: Path, acquired: Path | None = None
+) -> Summary:
     """Write one row per prompt: its responses, the best and the worst of them, and the PFP of these two.
 
     Args:
@@ -17,8 +19,9 @@ def main(*, prompts: Path, generations: Path, rewards: Path, logprobs: Path, out
         rewards: Their rewards.
         logprobs: Their log-probabilities.
         output: Where the rows go.
+        acquired: acquired.jsonl, the responses that have rewards; all if not given.
     """
-    count = write_rows(output, join_step(prompts, generations, rewards, logprobs))
+    count = write_rows(output, join_step(prompts, generations, rewards, logprobs, acquired))
     return Summary(f"{count:,} prompts", count, "prompt")
 
 

@@ -8,6 +8,7 @@ from prefloop.core.costs import CostMeter
 from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
+from prefloop.data.acquired import keep_acquired
 from prefloop.feedback.annotate import annotate, load_feedback, with_prompt_columns
 from prefloop.feedback.label_noise import add_noise
 from prefloop.feedback.thinking import strip_thoughts
@@ -21,12 +22,13 @@ def main(
     cost: Path,
     feedback: FeedbackConfig,
     shard: Shard,
+    acquired: Path | None = None,
     seed: int = 0,
     stream: str = "",
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Score every response.
+    """Score every response, or those that were acquired.
 
     Args:
         prompts: The prompts that were answered.
@@ -35,6 +37,7 @@ def main(
         cost: Where the cost is written.
         feedback: What scores.
         shard: Which of the batches to score; other jobs score the others.
+        acquired: acquired.jsonl, the responses to score; all if not given.
         seed: Seed of the run, for label noise.
         stream: Name of the round and step, which have noise of their own.
         chat: The policy's chat.json, whose date the template of a judge or reward model prints.
@@ -45,6 +48,8 @@ def main(
     required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
     responses = read_rows(generations, required)
     check_known(responses, known, prompts, generations)
+    if acquired is not None:
+        responses = keep_acquired(responses, acquired)
     source = load_feedback(feedback, threads, "feedback", chat)
     if feedback.strip_thinking:
         responses = strip_thoughts(responses)

@@ -3,7 +3,15 @@
 import pytest
 
 from conftest import TINY, merge
-from prefloop.config.resolve import exports_of, may_run_code, model_sources, repository_of, trained_here
+from prefloop.config.resolve import (
+    exports_of,
+    flags,
+    may_run_code,
+    merged,
+    model_sources,
+    repository_of,
+    trained_here,
+)
 from prefloop.config.validation import checked
 
 
@@ -29,6 +37,17 @@ def test_models_of_several_sources_are_fetched_and_trained():
     assert set(model_sources(config).values()) == {"o/policy", "o/plain", "o/own", "o/base"}
     assert [name for name in model_sources(config).values() if may_run_code(config, name)] == ["o/own"]
     assert trained_here(config) == ["mine"]
+
+
+def test_weighted_losses_are_one_flag():
+    assert flags({"loss": "my losses.py:hinge"}) == "--loss 'my losses.py:hinge'"
+    assert flags({"loss": {"nll": 0.2, "dpo": 1.0}}) == """--loss '{"dpo": 1.0, "nll": 0.2}'"""
+
+
+def test_a_method_replaces_the_whole_sum_of_losses():
+    base = {"train": {"loss": {"dpo": 1.0, "nll": 0.2}, "beta": 0.1}}
+    assert merged(base, {"train": {"loss": {"ipo": 1.0}}}) == {"train": {"loss": {"ipo": 1.0}, "beta": 0.1}}
+    assert merged(base, {"train": {"loss": "ipo"}})["train"]["loss"] == "ipo"
 
 
 NAMES = {"policy": "o/policy", "feedback": "o/reward", "evaluator": "o/judge", "base": "o/base", "encoder": "o/encoder"}

@@ -7,7 +7,8 @@ import pytest
 
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import iterate_rows, read_rows, write_rows
-from prefloop.data.pfp_rows import BATCH, PROMPT_FIELDS, in_batches, join_step, pfp_row
+from prefloop.data.pairs import all_pairs, count_invalid
+from prefloop.data.pfp_rows import BATCH, PROMPT_FIELDS, in_batches, join_step, pfp_row, read_joined
 from prefloop.methods.pair_metrics import METRICS
 from steps import write_step
 
@@ -115,3 +116,51 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_acquired_responses_have_rewards_and_the_others_are_unlabeled(tmp_path):
+    """Response 1 of prompt a has no label, and prompt b is left out, as none of its responses has one."""
+    rewards = [{"prompt_id": "a", "cluster": 0, "response_id": number, "reward": float(number)} for number in (0, 2)]
+    write_step(tmp_path, ROWS)
+    write_rows(tmp_path / "rewards.jsonl", rewards)
+    write_rows(tmp_path / "acquired.jsonl", rewards)
+    (row,) = join_step(*(tmp_path / f"{name}.jsonl" for name in FILES), tmp_path / "acquired.jsonl")
+    assert (row["prompt_id"], row["best"], row["worst"], row["pfp"]) == ("a", 2, 0, 3.0)
+    assert [response["reward"] for response in row["responses"]] == [0.0, None, 2.0]
+    assert [response.get("labeled") for response in row["responses"]] == [None, False, None]
+    write_rows(tmp_path / "pfp.jsonl", [row])
+    ((_, read),) = read_joined(tmp_path / "pfp.jsonl")
+    pairs, undecided = all_pairs([read])
+    assert [(pair.chosen["response_id"], pair.rejected["response_id"]) for pair in pairs] == [(2, 0)]
+    assert undecided == 0
+
+
+def test_unlabeled_responses_of_a_judge_beat_none(tmp_path):
+    rewards = [
+        {"prompt_id": "a", "cluster": 0, "response_id": 1, "reward": 0.5, "beats": [], "judged": [[2, None, 0.5]]},
+        {"prompt_id": "a", "cluster": 0, "response_id": 2, "reward": None, "beats": [], "judged": []},
+    ]
+    write_step(tmp_path, ROWS[:3])
+    write_rows(tmp_path / "rewards.jsonl", rewards)
+    write_rows(tmp_path / "acquired.jsonl", rewards)
+    (row,) = join_step(*(tmp_path / f"{name}.jsonl" for name in FILES), tmp_path / "acquired.jsonl")
+    assert (row["responses"][0]["beats"], row["responses"][0]["judged"]) == ([], [])
+    assert all_pairs([row]) == ([], 1)
+    assert count_invalid([row]) == 1
+
+
+@pytest.mark.parametrize(
+    ("acquired", "rewards", "message"),
+    [
+        ([0, 1], [0], "rewards.jsonl: expected prompt a, response 1 next"),
+        ([0], [0, 1], "rewards.jsonl: prompt a, response 1 is not in"),
+        ([0, 7], [0], "acquired.jsonl: prompt a, response 7 is not in"),
+    ],
+)
+def test_rewards_of_other_responses_than_acquired_raise(tmp_path, acquired, rewards, message):
+    write_step(tmp_path, ROWS)
+    for name, numbers in (("acquired", acquired), ("rewards", rewards)):
+        rows = [{"prompt_id": "a", "cluster": 0, "response_id": number, "reward": 1.0} for number in numbers]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    with pytest.raises(InputError, match=message):
+        list(join_step(*(tmp_path / f"{name}.jsonl" for name in FILES), tmp_path / "acquired.jsonl"))

@@ -58,6 +58,8 @@ class Experiment:
     """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
     trained_by: tuple[str, ...] = ()
     """The feedback of each method's training, as `feedback_identity` writes it; empty if unknown."""
+    mixing: tuple[str, ...] = ()
+    """Methods that train on pairs of other origins, too, so that rounds have the stage mix_pairs."""
     by_temperature: ByTemperature = field(default_factory=ByTemperature)
     """What is evaluated at other temperatures."""
     by_checkpoint: ByCheckpoint = field(default_factory=ByCheckpoint)
@@ -206,9 +208,15 @@ def experiment_of(config: dict, root: str) -> Experiment:
         baseline=evaluation["baseline"] or default,
         evaluator=feedback_identity(evaluation["evaluator"]),
         trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
+        mixing=tuple(method for method in methods if mixes_pairs(of_method(config, method)["pairs"])),
         by_temperature=by_temperature,
         by_checkpoint=by_checkpoint,
     )
+
+
+def mixes_pairs(pairs: dict) -> bool:
+    """Whether pairs of other origins join those of a round."""
+    return pairs["replay"]["share"] > 0 or pairs["offline_share"] > 0
 
 
 def floats(values: list) -> tuple[float, ...]:

@@ -63,6 +63,9 @@ TABLES = {
 # Tables that are added automatically if the experiment uses a judge or trains a reward model.
 OF_JUDGES = {"judges": Output(JUDGES), "reward_models": Output(JUDGES)}
 
+# The table that is added automatically if a method chooses which responses get a label.
+OF_ACQUISITION = {"acquisition": Output(PAIRS)}
+
 # Files that a function of the user may read.
 OWN_FIGURE = Output(
     OWN,

@@ -22,6 +22,7 @@ from prefloop.config.training_settings import (
     TrainSection,
 )
 from prefloop.core.metadata import Choice, Matches, Unique, Unit
+from prefloop.methods.acquisition import AcquisitionConfig
 from prefloop.methods.bandit import BanditConfig
 from prefloop.methods.tabular import TabularConfig
 
@@ -71,6 +72,8 @@ class MethodConfig:
     """How responses are sampled."""
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     """What scores or compares responses."""
+    acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    """Which responses of a prompt get a label, before any of them has one."""
     logprobs: LogprobsConfig = field(default_factory=LogprobsConfig)
     """Log-probabilities of responses under policy and reference."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
@@ -102,7 +105,8 @@ class SharedConfig:
     """Methods to run, in the order of legends and tables; an empty list simulates theory only."""
     methods: dict[Annotated[str, MethodName], MethodConfig] = field(default_factory=dict)
     """Your own methods by name, in addition to the presets of experiments/methods.yaml. Each is a mapping of what
-    differs from the sections clusters, bandit, reference, generation, feedback, logprobs, pairs and train."""
+    differs from the sections clusters, bandit, reference, generation, feedback, acquisition, logprobs, pairs and
+    train."""
     figures: Annotated[tuple[FigureName, ...], Unique()] = DEFAULT_FIGURES
     """Figures of the experiment. Only what they need is computed."""
     tables: Annotated[tuple[Annotated[str, Choice("config.outputs.TABLES")], ...], Unique()] = DEFAULT_TABLES

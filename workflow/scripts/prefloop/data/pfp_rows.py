@@ -7,17 +7,23 @@ from pathlib import Path
 
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import check_fields, iterate_rows, iterate_with_offsets
-from prefloop.data.pairs import best_and_worst
+from prefloop.data.pairs import best_and_worst, is_labeled
 
 PROMPT_FIELDS = ("prompt_id", "cluster", "messages", "best", "worst", "pfp", "responses")
 RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids", "sampler", "component")
 SCORED_FIELDS = ("response_id", "response", "token_ids", "component", "n_tokens", "reward", "logp", "logp_ref")
 JUDGED_FIELDS = {"beats", "judged"}  # of a judge's feedback
+UNLABELED = {"reward": None, "labeled": False}  # of a response that acquisition left without a label
 BATCH = 10  # prompts; the token ids of more would not fit the processor's cache
 
 
-def join_step(prompts: Path, generations: Path, rewards: Path, logprobs: Path) -> Iterator[dict]:
+def join_step(
+    prompts: Path, generations: Path, rewards: Path, logprobs: Path, acquired: Path | None = None
+) -> Iterator[dict]:
     """The rows of a step's pfp.jsonl; one prompt at a time is in memory, as all files have the same order.
+
+    Without `acquired` every response has a reward. With it those that it lists have one, and a prompt of which it lists
+    no response has no row.
 
     Raises:
         InputError: A file lacks a row, has one too many or another order, or a row is invalid.
@@ -25,18 +31,31 @@ def join_step(prompts: Path, generations: Path, rewards: Path, logprobs: Path) -
     key = ["prompt_id", "response_id"]
     prompt_rows = RowReader(prompts, generations, key[:1], ["messages", "cluster"])
     reward_rows = RowReader(rewards, generations, key, ["reward"])
+    listed = None if acquired is None else RowReader(acquired, generations, key, [])
     logprob_rows = RowReader(logprobs, generations, key, ["n_tokens", "logp", "logp_ref"])
     for prompt_id, group in groupby(iterate_rows(generations, RESPONSE_FIELDS), itemgetter("prompt_id")):
         prompt, responses = prompt_rows.read(prompt_id), []
         for generation in group:
             ids = prompt_id, generation["response_id"]
-            reward, logprob = reward_rows.read(*ids), logprob_rows.read(*ids)
-            check_fields(reward, sorted(JUDGED_FIELDS & reward.keys()), f"{rewards}, {label(reward)}")
+            logprob, reward = logprob_rows.read(*ids), dict(UNLABELED)
+            if listed is None or listed.is_next(*ids):
+                reward = reward_rows.read(*ids)
+                check_fields(reward, sorted(JUDGED_FIELDS & reward.keys()), f"{rewards}, {label(reward)}")
             responses.append(reward | logprob | generation)
-        check_feedback(responses, f"{rewards}, prompt {prompt_id}")
-        yield pfp_row(prompt, responses)
-    for reader in (prompt_rows, reward_rows, logprob_rows):
+        if any(is_labeled(response) for response in responses):
+            responses = fill_judged(responses)
+            check_feedback(responses, f"{rewards}, prompt {prompt_id}")
+            yield pfp_row(prompt, responses)
+    for reader in (prompt_rows, reward_rows, logprob_rows, *([listed] if listed else [])):
         reader.expect_end()
+
+
+def fill_judged(responses: list[dict]) -> list[dict]:
+    """Responses with the fields of a judge also where they have no label, if others of the prompt have them."""
+    if not any("beats" in response for response in responses):
+        return responses
+    empty: dict[str, list] = {name: [] for name in sorted(JUDGED_FIELDS)}
+    return [response if is_labeled(response) else empty | response for response in responses]
 
 
 def pfp_row(prompt: dict, responses: Sequence[dict]) -> dict:
@@ -95,7 +114,7 @@ def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
     for response in responses:
         if JUDGED_FIELDS & response.keys() != judged or judged not in (set(), JUDGED_FIELDS):
             raise InputError(f"{location}: beats or judged is missing for some of the responses; make the file again")
-        if response["reward"] is None and not judged:
+        if response["reward"] is None and not judged and is_labeled(response):
             raise InputError(f"{location}: a response has no reward, which only a judge may omit; make the file again")
         if judged and not ids.issuperset(response["beats"]):
             raise InputError(f"{location}: a response beats one that is not there; make the file again")
@@ -108,6 +127,16 @@ class RowReader:
     def __init__(self, path: Path, generations: Path, key: Sequence[str], fields: Sequence[str]) -> None:
         self.path, self.generations, self.key = path, generations, key
         self.rows = iterate_rows(path, [*key, *fields])
+        self.ahead: dict | None = None  # a row that `is_next` has seen
+
+    def is_next(self, *ids: str | int) -> bool:
+        """Whether the next row has these ids; if so, it is read."""
+        if self.ahead is None:
+            self.ahead = next(self.rows, None)
+        if self.ahead is None or tuple(self.ahead[name] for name in self.key) != ids:
+            return False
+        self.ahead = None
+        return True
 
     def read(self, *ids: str | int) -> dict:
         """The next row; InputError if it has other ids."""
@@ -122,7 +151,7 @@ class RowReader:
 
     def expect_end(self) -> None:
         """Raise InputError if the file has rows left."""
-        row = next(self.rows, None)
+        row = self.ahead or next(self.rows, None)
         if row is not None:
             raise InputError(f"{self.path}: {label(row)} is not in {self.generations}; make the step again")
 

@@ -51,7 +51,8 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
     for keys, folder in experiment.step_folders():
         rows += [keys | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")]
     for keys, folder in experiment.folders():
-        rows.append(keys | {"step": 0} | read_json(folder / "train.cost.json"))
+        stages = ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]
+        rows += [keys | {"step": 0} | read_json(folder / f"{name}.cost.json") for name in stages]
     return pd.DataFrame(rows)
 
 

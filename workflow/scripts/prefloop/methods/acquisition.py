@@ -6,15 +6,37 @@ two responses; `acquire` asks it again for more labels. Names and formulas follo
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
+from prefloop.core.metadata import Choice, OnlyIf, Unit
 from prefloop.core.registry import lookup
 from prefloop.methods.reward_head import Floats, LinearHead
 
 Pair = tuple[int, int]
 # Rule(head, features [responses, features], confidence, rng): two different responses.
 Rule = Callable[[LinearHead, Floats, float, np.random.Generator], Pair]
+ALL = "all"  # the rule that labels every response, without features or a head
+ACQUISITION_RULES = ("all", "random_pair", "delta_ucb", "drts", "max_uncertainty", "infomax")
+CHOSEN_ONLY = OnlyIf("rule", other_than=(ALL,))
+
+
+@dataclass
+class AcquisitionConfig:
+    """Which responses of a prompt get a label, before any of them has one."""
+
+    rule: Annotated[str, Choice("methods.acquisition.ACQUISITION_RULES")] = ALL
+    """Rule that chooses the responses; all labels every response. The first step of a run is random under every other
+    rule."""
+    labels: Annotated[int, Ge(2), Unit("responses per prompt"), CHOSEN_ONLY] = 2
+    """Responses of a prompt that get a label. A judge compares every two of them."""
+    confidence: Annotated[float, Ge(0), Unit("standard deviations"), OnlyIf("rule", ("delta_ucb",))] = 1.0
+    """Width of the confidence bounds."""
+    layer: Annotated[int | None, Ge(1), Unit("layer, from 1"), CHOSEN_ONLY] = None
+    """Layer of the initial policy whose mean state over a response is its features; null is the middle layer."""
 
 
 def random_pair(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:

@@ -1,0 +1,130 @@
+"""Every rule that chooses which responses get a label, and every kind of feedback, for two rounds on the tiny model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tiny
+from conftest import Workdir
+from judge_server import JudgeServer
+from prefloop.core.jsonl import read_rows
+
+PROMPTS, RESPONSES = 4, 4
+LABELS = {"delta_ucb": 2, "drts": 3, "max_uncertainty": 2, "infomax": 2, "random_pair": 2}
+SMALL = {"steps": 1, "generation": {"n": RESPONSES}, "clusters": {"k": 2}, "bandit": {"allocation": "uniform"}}
+
+
+def later_word(question: str) -> str:
+    """The response that comes later in the alphabet; of equal ones, A."""
+    a, b = question.split("|")[-2:]
+    return "B" if b > a else "A"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, model_folders):
+    """The working directory after two rounds of a method per rule, and the questions that a server was asked."""
+    directory = Workdir(tmp_path_factory.mktemp("acquisition"), model_folders["llama"])
+    (directory.path / "judge.txt").write_text("{conversation}|{response_a}|{response_b}")
+    reward_model = tiny.make_reward_model(directory.path / "reward_model")
+    local = {"kind": "judge", "model": str(model_folders["qwen"])}
+    with JudgeServer(later_word) as server:
+        feedbacks = {
+            "max_uncertainty": {"kind": "reward_model", "model": str(reward_model), "function": None},
+            "infomax": {"kind": "judge", "judge": {"base_url": server.url, "model": "judge", "template": "judge.txt"}},
+            "random_pair": local | {"judge": {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}},
+        }
+        methods = {
+            rule: {
+                "acquisition": {"rule": rule, "labels": labels},
+                "reference": {"kind": "ema" if rule == "drts" else "initial"},
+                **({"feedback": feedbacks[rule]} if rule in feedbacks else {}),
+            }
+            for rule, labels in LABELS.items()
+        }
+        directory.configure(**SMALL, methods=methods, compare=list(methods), pairs={"top_n": None})
+        done = directory.run("results/tiny/tables/acquisition.csv", "results/tiny/browse.html")
+        assert done.returncode == 0, done.stdout
+    return directory, server.attempts
+
+
+def folder_of(ran, rule: str, number: int = 2):
+    return ran[0].path / f"results/tiny/{rule}/seed-0/round-{number}"
+
+
+@pytest.mark.parametrize("rule", list(LABELS))
+@pytest.mark.parametrize("number", [1, 2])
+def test_only_chosen_responses_have_labels(ran, rule, number):
+    step = folder_of(ran, rule, number) / "step-1"
+    acquired = [(row["prompt_id"], row["response_id"]) for row in read_rows(step / "acquired.jsonl")]
+    assert len(acquired) == PROMPTS * LABELS[rule]
+    assert [(row["prompt_id"], row["response_id"]) for row in read_rows(step / "rewards.jsonl")] == acquired
+    assert np.load(step / "features.npy").shape == (PROMPTS * RESPONSES, 32)
+    for row in read_rows(step / "pfp.jsonl"):
+        labeled = {response["response_id"] for response in row["responses"] if response.get("labeled", True)}
+        assert labeled == {response for prompt, response in acquired if prompt == row["prompt_id"]}
+        assert len(row["responses"]) == RESPONSES
+    for pair in read_rows(folder_of(ran, rule, number) / "pairs.jsonl"):
+        assert {(pair["prompt_id"], pair[f"response_id_{side}"]) for side in ("chosen", "rejected")} <= set(acquired)
+
+
+@pytest.mark.parametrize("rule", list(LABELS))
+def test_the_second_round_has_a_head(ran, rule):
+    first, second = (read_rows(folder_of(ran, rule, n) / "step-1/acquired.jsonl") for n in (1, 2))
+    assert all(row["predicted"] is None for row in first)
+    assert all(isinstance(row["predicted"], float) and row["deviation"] >= 0 for row in second)
+
+
+def test_methods_start_with_the_same_labels(ran):
+    first = [
+        [(row["prompt_id"], row["response_id"]) for row in read_rows(folder_of(ran, rule, 1) / "step-1/acquired.jsonl")]
+        for rule, labels in LABELS.items()
+        if labels == 2
+    ]
+    assert all(rows == first[0] for rows in first)
+
+
+def test_a_judge_is_asked_about_the_chosen_pair_only(ran):
+    assert sum(ran[1].values()) <= 2 * 2 * PROMPTS
+    for rule in ("infomax", "random_pair"):
+        rows = read_rows(folder_of(ran, rule) / "step-1/rewards.jsonl")
+        assert sum(len(row["judged"]) for row in rows) == PROMPTS
+
+
+def test_the_pass_for_features_is_paid_for(ran):
+    """Only where the reference is not the initial policy is there one pass more: three instead of two."""
+
+    def passes(rule: str) -> float:
+        step = folder_of(ran, rule) / "step-1"
+        once = json.loads((folder_of(ran, rule, 1) / "step-1/logprobs.cost.json").read_text())["tokens_in"]
+        return json.loads((step / "logprobs.cost.json").read_text())["tokens_in"] / once
+
+    assert passes("delta_ucb") == pytest.approx(2, abs=0.4)
+    assert passes("drts") == pytest.approx(3, abs=0.5)
+
+
+def test_the_table_has_a_row_per_step(ran):
+    table = pd.read_csv(ran[0].path / "results/tiny/tables/acquisition.csv")
+    assert table["method"].unique().tolist() == list(LABELS)
+    assert (table["responses"] == [PROMPTS * LABELS[rule] for rule in LABELS for _ in range(2)]).all()
+    assert table["correlation"].isna().tolist()[::2] == [True] * len(LABELS)
+    assert table["correlation"][1::2].dropna().between(-1, 1).all()
+
+
+def test_shards_change_no_byte(tmp_path, model_folders):
+    """Features, choices and rewards in one and in three shards."""
+    files = {}
+    for shards in (1, 3):
+        folder = tmp_path / f"shards-{shards}"
+        folder.mkdir()
+        directory = Workdir(folder, model_folders["llama"])
+        methods = {"choosing": {"acquisition": {"rule": "drts"}}, "everything": {}}
+        directory.configure(**SMALL, shards=shards, methods=methods, compare=list(methods), pairs={"top_n": None})
+        directory.configure(logprobs={"batch_size": 8})
+        done = directory.run(*(f"results/tiny/{method}/seed-0/round-2/pairs.jsonl" for method in methods))
+        assert done.returncode == 0, done.stdout
+        paths = [path for suffix in ("jsonl", "npy") for path in folder.glob(f"results/tiny/*/seed-0/**/*.{suffix}")]
+        files[shards] = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    assert files[1] == files[3]
+    assert not [path for path in files[1] if "everything" in path and path.endswith((".npy", "acquired.jsonl"))]

@@ -1,0 +1,166 @@
+"""Which responses of a step get a label, and the labels of earlier steps that this choice learns from."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import iterate_rows
+from prefloop.core.seeds import rng_for
+from prefloop.data.feature_rows import Key, key_of_row, read_features
+from prefloop.methods.acquisition import acquire
+from prefloop.methods.reward_head import Floats, LinearHead, center_by_prompt, fit_judgments, fit_rewards
+
+MAX_LABELS = 4000  # that a head is fitted to, the newest: fitting takes memory by their square
+
+
+class StepFiles(NamedTuple):
+    """Files of one step."""
+
+    logprobs: Path
+    """logprobs.jsonl, whose order the features have."""
+    features: Path
+    rewards: Path
+
+
+class History(NamedTuple):
+    """The labels of earlier steps."""
+
+    scale: Floats
+    """[features], the standard deviation within prompts of each feature over all responses of these steps."""
+    rows: Floats
+    """[labels, features], standardized: of a rewarded response, or of the difference of two judged ones."""
+    targets: Floats
+    """[labels], the reward, or the probability that the first of the two is better."""
+    prompts: list[str]
+    """[labels], the prompt within its step."""
+    judged: bool
+    """Whether the labels are judgments of pairs."""
+
+    def fit(self) -> LinearHead | None:
+        """The head that the labels teach; None if they teach nothing, such as equal rewards."""
+        rows, targets = self.rows[-MAX_LABELS:], self.targets[-MAX_LABELS:]
+        try:
+            return (
+                fit_judgments(rows, targets) if self.judged else fit_rewards(rows, targets, self.prompts[-MAX_LABELS:])
+            )
+        except ValueError:
+            return None
+
+
+class Candidates(NamedTuple):
+    """The responses of a step."""
+
+    rows: list[dict]
+    """Each with prompt_id, cluster and response_id."""
+    features: Floats
+    """[responses, features], less the mean over the prompt's responses."""
+
+
+def read_candidate_features(logprobs: Path, features: Path) -> Candidates:
+    """The responses of a step with their features, centered by prompt."""
+    names = ("prompt_id", "cluster", "response_id")
+    rows = [{name: row[name] for name in names} for row in iterate_rows(logprobs, names)]
+    values = read_features(features, len(rows)).astype(np.float64)
+    return Candidates(rows, center_by_prompt(values, [row["prompt_id"] for row in rows]))
+
+
+def read_history(steps: Sequence[StepFiles]) -> History | None:
+    """The labels of earlier steps, oldest first; None if there are none.
+
+    Raises:
+        InputError: A label is that of a response that its step does not have.
+    """
+    rows: list[Floats] = []
+    targets: list[float] = []
+    prompts: list[str] = []
+    squares, count, judged = np.zeros(0), 0, False
+    for number, step in enumerate(steps):
+        candidates = read_candidate_features(step.logprobs, step.features)
+        index = {key_of_row(row): i for i, row in enumerate(candidates.rows)}
+        squares = (candidates.features**2).sum(axis=0) + (squares if count else 0)
+        count += len(candidates.rows)
+        for row in iterate_rows(step.rewards, ["prompt_id", "response_id", "reward"]):
+            key = key_of_row(row)
+            own = candidates.features[index_of(index, key, step)]
+            judged = judged or "judged" in row
+            if "judged" not in row and row["reward"] is not None:
+                rows.append(own)
+                targets.append(row["reward"])
+                prompts.append(f"{number} {key[0]}")
+            for response_id, first, second in row.get("judged", ()):
+                if None not in (first, second):
+                    rows.append(own - candidates.features[index_of(index, (key[0], response_id), step)])
+                    targets.append((first + second) / 2)
+                    prompts.append(f"{number} {key[0]}")
+    if not rows:
+        return None
+    scale = np.sqrt(squares / count)
+    scale[scale == 0] = 1.0
+    return History(scale, np.stack(rows) / scale, np.array(targets), prompts, judged)
+
+
+def index_of(index: dict[Key, int], key: Key, step: StepFiles) -> int:
+    """Where a response is among its step's; InputError if it is not there."""
+    if key not in index:
+        raise InputError(
+            f"{step.rewards}: response {key[1]} to prompt {key[0]} is not in {step.logprobs}; make the step again"
+        )
+    return index[key]
+
+
+class LabelChoice(NamedTuple):
+    """How responses are chosen."""
+
+    rule: str
+    labels: int
+    """Per prompt."""
+    confidence: float
+    seed: int
+    stream: tuple[str | int, ...]
+    """Names of the step, for its random numbers."""
+
+
+def choose_responses(candidates: Candidates, history: History | None, choice: LabelChoice) -> tuple[list[dict], bool]:
+    """The responses to label, in their order.
+
+    Args:
+        candidates: The step's responses.
+        history: Labels of earlier steps.
+        choice: Rule, number of labels, and where random numbers come from.
+
+    Returns:
+        tuple: Rows with `predicted`, the expected reward less the mean over the prompt, and `deviation`, its
+            standard deviation, both in the unit of the labels and None without a head; and whether there is a head.
+    """
+    head = history.fit() if history else None
+    values = candidates.features / history.scale if history else candidates.features
+    groups: dict[str, list[int]] = {}
+    for i, row in enumerate(candidates.rows):
+        groups.setdefault(row["prompt_id"], []).append(i)
+    chosen = []
+    for prompt_id, group in groups.items():
+        rng = rng_for(choice.seed, "acquisition", *choice.stream, prompt_id)
+        picked = sorted(acquire(choice.rule, head, values[group], choice.labels, choice.confidence, rng))
+        features = values[[group[i] for i in picked]]
+        predicted = head.rewards(features).tolist() if head else [None] * len(picked)
+        deviations = head.deviations(features).tolist() if head else [None] * len(picked)
+        for i, reward, deviation in zip(picked, predicted, deviations, strict=True):
+            chosen.append(candidates.rows[group[i]] | {"predicted": reward, "deviation": deviation})
+    return chosen, head is not None
+
+
+def keep_acquired(rows: Iterable[dict], acquired: Path) -> list[dict]:
+    """The responses that a step's acquired.jsonl lists.
+
+    Raises:
+        InputError: One of them is not among `rows`.
+    """
+    wanted = {key_of_row(row) for row in iterate_rows(acquired, ["prompt_id", "response_id"])}
+    kept = [row for row in rows if key_of_row(row) in wanted]
+    if len(kept) < len(wanted):
+        prompt_id, response_id = min(wanted - {key_of_row(row) for row in kept})
+        raise InputError(f"{acquired}: no response {response_id} to prompt {prompt_id}; make the step again")
+    return kept

@@ -1,0 +1,127 @@
+"""Features of responses: a layer's states of the initial policy, as the mean over each response's tokens."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prefloop.core.errors import InputError
+from prefloop.models._compat import model_layers
+from prefloop.models.batching import send_lists
+from prefloop.models.loading import PolicyAndReference, reference_for
+from prefloop.models.response_logprobs import Scorer, Tokens, pack_all, prepare_scorer, read, response_logprobs
+
+
+class FeatureReader:
+    """Reads features of responses, if possible in the pass that reads their log-probabilities under the reference."""
+
+    def __init__(
+        self, models: PolicyAndReference, files: tuple[Path, Path, Path], dtype: torch.dtype, layer: int | None
+    ) -> None:
+        """Prepare the initial policy for reading.
+
+        Args:
+            models (PolicyAndReference): Policy and reference.
+            files (tuple[Path, Path, Path]): The initial policy's manifest, the policy and the reference.
+            dtype (torch.dtype): Of all weights.
+            layer (int | None): Which layer, from 1; None for the middle one.
+
+        Raises:
+            InputError: The model's layers are not known, or there is no such layer.
+        """
+        initial, policy, reference = files
+        self.scorer, self.context = models.reference, models.as_reference
+        self.passes = int(reference != initial)
+        """Passes in addition to those that read log-probabilities."""
+        if self.passes:
+            device = str(next(models.policy.model.parameters()).device)
+            model, self.context = reference_for(models.policy.model, policy, initial, initial, dtype, device)
+            self.scorer = models.policy if model is models.policy.model else prepare_scorer(model)
+        self.states = torch.empty(0)
+        layer_of(self.scorer.model, layer, initial).register_forward_hook(self.keep)
+
+    def keep(self, layer: nn.Module, inputs: Any, outputs: Any) -> None:
+        """Keep what the layer returns in the last forward pass."""
+        self.states = outputs[0] if isinstance(outputs, tuple) else outputs
+
+    def features(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+        """Features [responses, hidden], float32, of responses that policy and reference have just read."""
+        if self.passes:
+            with torch.no_grad(), self.context():
+                # The head's input in place of its output, as logits are not needed.
+                read(self.scorer, prompts, responses, lambda head, states: states)
+        return mean_states(self.scorer, self.states, prompts, responses)
+
+
+class Reading(NamedTuple):
+    """What is read of a response."""
+
+    logp: float
+    """Log-probability under the policy, in nats."""
+    logp_ref: float
+    """The same under the reference."""
+    features: NDArray[np.float32] | None
+    """[features]; None without a reader of features."""
+
+
+def read_responses(
+    models: PolicyAndReference,
+    reader: FeatureReader | None,
+    prompts: Sequence[Tokens],
+    responses: Sequence[Tokens],
+    policy: Path,
+) -> list[Reading]:
+    """Log-probabilities of responses under policy and reference and, with a reader, their features.
+
+    Args:
+        models (PolicyAndReference): Policy and reference.
+        reader (FeatureReader | None): Made for these models.
+        prompts (Sequence[Tokens]): [responses], token ids.
+        responses (Sequence[Tokens]): [responses], token ids.
+        policy (Path): The policy's file, for error messages.
+
+    Raises:
+        InputError: A log-probability is not finite.
+    """
+    logps, logps_ref = models.read(partial(response_logprobs, prompts=prompts, responses=responses))
+    if not (logps.isfinite().all() and logps_ref.isfinite().all()):
+        raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
+    features = reader.features(prompts, responses).cpu().numpy() if reader else [None] * len(responses)
+    return list(map(Reading, logps.tolist(), logps_ref.tolist(), features))
+
+
+def layer_of(model: nn.Module, number: int | None, name: Path) -> nn.Module:
+    """A transformer block of a model, counted from 1; the middle one if the number is None."""
+    layers = model_layers(model)
+    if not layers:
+        raise InputError(f"{name}: a model whose layers are not known, so that it gives no features; use rule all")
+    if number is not None and number > len(layers):
+        raise InputError(f"{name}: no layer {number}, as the model has {len(layers)} layers; lower the number")
+    return layers[(number or max(1, len(layers) // 2)) - 1]
+
+
+def mean_states(scorer: Scorer, states: Tensor, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """The mean state over the tokens of each response.
+
+    A response's last token predicts none and is not read, so it does not count. Of a response of one token, the state
+    that predicts it counts.
+
+    Args:
+        scorer (Scorer): That has read the responses.
+        states (Tensor): [rows, tokens, hidden], of all tokens that it has read.
+        prompts (Sequence[Tokens]): [responses], token ids.
+        responses (Sequence[Tokens]): [responses], token ids.
+
+    Returns:
+        Tensor: [responses, hidden], float32.
+    """
+    _, predicting = pack_all(scorer, prompts, responses)
+    tokens = [indices[1:] or indices for indices in predicting]
+    flat, (indices,) = states.flatten(0, 1), send_lists([[i for part in tokens for i in part]], states.device)
+    parts = flat[indices].float().split([len(part) for part in tokens])
+    return torch.stack([part.mean(dim=0) for part in parts])

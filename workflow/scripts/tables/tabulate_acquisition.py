@@ -1,0 +1,38 @@
+"""Write how well the choice of responses to label worked, step by step."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.head_quality import head_quality
+from prefloop.report.captions import caption
+from prefloop.report.tables import save_table
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], acquiring: tuple[str, ...], table: Path) -> Summary:
+    """Write one row for every step of methods that choose which responses get a label.
+
+    Args:
+        acquiring: These methods.
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    data = head_quality(experiment, acquiring)
+    shown = data.groupby(["method", "round", "step"], sort=False).mean(numeric_only=True).drop(columns="seed")
+    shown = shown.reset_index()
+    for name, form in {"prompts": "{:.0f}", "responses": "{:.0f}", "correlation": "{:.2f}", "gap": "{:.3g}"}.items():
+        shown[name] = [form.format(value) if value == value else "--" for value in shown[name]]
+    text = caption(
+        "Responses that got a label by step, as means over seeds; correlation is that of predictions with the "
+        "labels that followed, within prompts, and gap the mean difference of a prompt's best and worst label.",
+        "A step without a head, such as the first, chose at random and has no correlation.",
+        "A correlation near 0 means that no rule can choose better than at random.",
+    )
+    save_table(table, data, shown, text)
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+run(main)
