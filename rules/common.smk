@@ -24,13 +24,15 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
-from prefloop.config.declarations import hints, inner, relevant
+from prefloop.config.declarations import defaults, hints, inner, relevant
+from prefloop.config.feedback_settings import WeightedSource
 from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
 from prefloop.config.settings import ExperimentConfig, MethodConfig
 from prefloop.config.source_names import configured_sources, source_code, source_files
 from prefloop.config.training_settings import RewardModelSection
 from prefloop.config.validation import check_keys, checked
 from prefloop.config.resolve import (
+    COMBINED,
     TRAINED,
     asks_judge,
     figure_names,
@@ -40,6 +42,7 @@ from prefloop.config.resolve import (
     model_of,
     model_sources,
     of_method,
+    feedback_sources,
     trained_here,
 )
 from prefloop.config.experiment import experiment_of

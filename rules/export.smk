@@ -15,12 +15,18 @@ def rounds_until(wildcards, file):
 
 def costs_until(wildcards):
     """Costs of everything that led to a policy, without evaluation."""
-    feedback = model_of(of_method(config, wildcards.method)["feedback"]) or ""
-    asked = [feedback.removeprefix(TRAINED)] if feedback.startswith(TRAINED) else []
+    feedback = of_method(config, wildcards.method)["feedback"]
+    models = [model_of(source) or "" for source in feedback_sources(feedback)]
+    trained = [
+        name.removeprefix(TRAINED) for name in models if name.startswith(TRAINED)
+    ]
     return [
         f"{cluster_folder(wildcards.method)}/cluster_prompts.cost.json",
         *(["<results>/sft/fine_tune.cost.json"] if config["sft"]["enabled"] else []),
-        *(f"<results>/reward_models/{name}.cost.json" for name in asked),
+        *(
+            f"<results>/reward_models/{name}.cost.json"
+            for name in dict.fromkeys(trained)
+        ),
         *(
             cost
             for s in STEPS

@@ -143,6 +143,8 @@ def is_of(value, kind: str) -> bool:
 DESCRIBED = [section for section in SECTIONS if section.fields]
 NOT_MADE_HERE = {"resumed", "preference"}  # of an interrupted training; of a judge as evaluator
 NOT_MADE_HERE |= {"answers", "unfinished_thoughts"}  # of a judge as evaluator; of a reasoning model
+NOT_MADE_HERE |= {"reward_<name>", "disagreement"}  # of feedback by several sources
+NOT_MADE_HERE |= {"responses[].reward_<name>", "responses[].disagreement"}  # the same
 NOT_MADE_HERE |= {"source"}  # of prompts from several sources
 NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
 NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # of a model from the hub

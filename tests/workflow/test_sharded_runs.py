@@ -9,7 +9,7 @@ from conftest import Workdir
 
 METHODS = {
     "mixture": {"generation": {"sampler": "mixp"}, "feedback": {"kind": "reward_model", "batch_size": 8}},
-    "given": {"feedback": {"function": "rewards:vowels", "noise": {"kind": "bradley_terry"}}},
+    "given": {"feedback": {"kind": "sum", "noise": {"kind": "bradley_terry"}}},
 }
 
 
@@ -23,6 +23,8 @@ def ran(tmp_path, model_folders):
         folder.mkdir()
         directory = Workdir(folder, model_folders["llama"])
         METHODS["mixture"]["feedback"]["model"] = str(reward_model)
+        model = {"kind": "reward_model", "model": str(reward_model), "batch_size": 8}
+        METHODS["given"]["feedback"]["sources"] = [{"function": "rewards:vowels"}, model]
         directory.configure(methods=METHODS, compare=list(METHODS), shards=shards, steps=1)
         # Batches of two prompts, so that a step's four are fewer batches than the three shards.
         directory.configure(generation={"n": 4, "batch_size": 8}, logprobs={"batch_size": 8})
@@ -37,7 +39,7 @@ def ran(tmp_path, model_folders):
 
 
 def test_shards_change_no_byte(ran):
-    """Two models mixed, a reward model and a function: generated, scored and trained on in one and in three shards."""
+    """Two models mixed, a reward model and a noisy sum: generated, scored and trained on in one and in three shards."""
     alone, cost = ran(1)
     many, costs = ran(3)
     assert alone == many  # the shards' own files are gone, too

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,28 +12,14 @@ import tyro
 
 from prefloop.core.errors import DISK, InputError, first_line, is_out_of_memory
 from prefloop.core.gpus import lease_requested_gpus
+from prefloop.core.json_flags import JSON_FLAGS
 from prefloop.core.progress import Summary
 from prefloop.core.stage_status import recorded, write_status
 from prefloop.core.terminal import escape_output
 from prefloop.models.manifests import trust
 
-JSON_FLAGS = tyro.constructors.ConstructorRegistry()
 # Errors of a path, which a traceback would not explain.
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
-
-
-@JSON_FLAGS.primitive_rule
-def read_mapping(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """A mapping with any keys as one flag, whose value is JSON."""
-    if kind.type_origin is not dict:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="JSON",
-        instance_from_str=lambda words: json.loads(words[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [json.dumps(value)],
-    )
 
 
 def run(main: Callable[..., Summary | None]) -> None:

@@ -37,6 +37,7 @@ def test_file_with_too_few_prompts_is_refused(lines, take, differences, message,
 
 
 SERVER = {"kind": "judge", "judge": {"base_url": "http://localhost/v1", "model": "big"}}
+FUNCTION = {"function": "prefloop.feedback.lexicons:afinn"}
 IMPOSSIBLE = [
     ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
     ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and the groups of sampler mixp make 2"),
@@ -161,6 +162,44 @@ IMPOSSIBLE = [
     (
         {"feedback": SERVER | {"noise": {"kind": "bradley_terry"}}},
         "feedback.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+    ),
+    ({"feedback": {"kind": "sum"}}, "feedback.sources: empty, and kind sum needs functions or reward models; list"),
+    (
+        {"feedback": {"kind": "ensemble", "sources": [FUNCTION]}},
+        "feedback.sources: one member, and an ensemble needs two or more",
+    ),
+    (
+        {"feedback": {"kind": "ensemble", "sources": [FUNCTION, FUNCTION | {"name": "b", "weight": 0.5}]}},
+        "feedback.sources: an ensemble is the mean of its members; leave weight out",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [FUNCTION, FUNCTION]}},
+        "feedback.sources: afinn names two of them, but each has a column of its own; give each a name",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [FUNCTION | {"name": "true"}]}},
+        "feedback.sources: true is the name of another column",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [SERVER | {"judge": {}}]}},
+        "feedback.sources.0.judge: unknown key",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [FUNCTION, {"kind": "judge", "model": "a/b"}]}},
+        "feedback.sources: kind judge is none of function, reward_model, which give a reward to each response",
+    ),
+    ({"feedback": {"kind": "sum", "sources": [{"weight": 1}]}}, "feedback.sources: kind function needs function, as"),
+    (
+        {"feedback": {"kind": "sum", "sources": [{"kind": "reward_model"}]}},
+        "feedback.sources: kind reward_model needs model, as owner/name",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [{"kind": "reward_model", "model": "trained:mine"}]}},
+        "feedback.sources: model trained:mine, but reward_models has no such name; known: none",
+    ),
+    (
+        {"feedback": {"kind": "sum", "sources": [{"function": "absent_rewards:helpful"}]}},
+        "feedback.function: no module absent_rewards",
     ),
 ]
 

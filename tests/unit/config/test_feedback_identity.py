@@ -113,6 +113,18 @@ def test_what_a_feedback_reads_counts():
         assert digest(usual | changed) != digest(usual)
 
 
+def test_sources_and_weights_count():
+    first, second = {"function": "a:b", "weight": 0.5}, {"kind": "reward_model", "model": "c/d"}
+
+    def of(kind: str, *sources: dict) -> str:
+        return digest({"kind": kind, "sources": list(sources)})
+
+    assert of("sum", first, second) == of("sum", second, first | {"name": "other"}), "columns change no reward"
+    others = [of("ensemble", first, second), of("sum", first), of("sum", first | {"weight": 1.0}, second)]
+    others += [of("sum", first, second | {"output": "score"}), function("a:b")]
+    assert len({of("sum", first, second), *others}) == 6
+
+
 def test_kinds_and_functions_differ():
     names = [
         digest({"kind": kind, kind: setting})

@@ -3,7 +3,15 @@
 import pytest
 
 from conftest import TINY, merge
-from prefloop.config.resolve import exports_of, flags, may_run_code, merged, model_sources, repository_of
+from prefloop.config.resolve import (
+    exports_of,
+    flags,
+    may_run_code,
+    merged,
+    model_sources,
+    repository_of,
+    trained_here,
+)
 from prefloop.config.validation import checked
 
 
@@ -14,6 +22,21 @@ def test_exports_are_last_rounds_of_the_first_seed_by_default():
     config["export"] = {"methods": ["b"], "seeds": [4, 3], "rounds": [1]}
     assert [tuple(where.values()) for where in exports_of(config)] == [("b", 4, 1), ("b", 3, 1)]
     assert repository_of("me/x-{method}-{seed}-{round}-{other}", exports_of(config)[0]) == "me/x-b-4-1-{other}"
+
+
+def test_models_of_several_sources_are_fetched_and_trained():
+    """A model of a sum may run its own code only if its source allows it."""
+    sources = [
+        {"function": "prefloop.feedback.lexicons:vader"},
+        {"kind": "reward_model", "model": "o/plain"},
+        {"kind": "reward_model", "model": "o/own", "trust_remote_code": True, "name": "own"},
+        {"kind": "reward_model", "model": "trained:mine", "name": "mine"},
+    ]
+    differences = {"policy": {"model": "o/policy"}, "feedback": {"kind": "sum", "sources": sources}}
+    config = checked(merge(TINY, differences | {"reward_models": {"mine": {"base": "o/base", "source": "packaged"}}}))
+    assert set(model_sources(config).values()) == {"o/policy", "o/plain", "o/own", "o/base"}
+    assert [name for name in model_sources(config).values() if may_run_code(config, name)] == ["o/own"]
+    assert trained_here(config) == ["mine"]
 
 
 def test_weighted_losses_are_one_flag():

@@ -10,6 +10,8 @@ from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator
 
 JUDGE = {"template": "~/t/strict.txt", "tie_margin": 0.0, "min_label_mass": 0.01}
 
+SOURCES = [{"function": "/home/me/own.py:b", "weight": 0.7}, {"kind": "reward_model", "model": "/data/me/rm"}]
+
 
 @pytest.mark.parametrize(
     ("feedback", "expected"),
@@ -22,6 +24,8 @@ JUDGE = {"template": "~/t/strict.txt", "tie_margin": 0.0, "min_label_mass": 0.01
         ({"kind": "reward_model", "model": "pypi:x==1/y#sha256=abc"}, "the reward model pypi:x==1/y"),
         ({"kind": "reward_model", "model": "/data/me/rm"}, "the reward model rm"),
         ({"kind": "judge", "model": "/home/me/big", "judge": JUDGE}, "the judge big with strict.txt"),
+        ({"kind": "sum", "sources": SOURCES}, "the weighted sum 0.7 · own.py:b + 1 · rm"),
+        ({"kind": "ensemble", "sources": SOURCES}, "the ensemble of own.py:b, rm"),
     ],
 )
 def test_label(feedback, expected):

@@ -6,7 +6,7 @@ this at every start, so nothing heavy is imported here.
 
 from prefloop.config.declarations import defaults
 from prefloop.config.experiment import CHOSEN
-from prefloop.config.feedback_consistency import impossible_noise
+from prefloop.config.feedback_consistency import impossible_combination, impossible_noise
 from prefloop.config.method_consistency import (
     AT_RANDOM,
     failed,
@@ -217,7 +217,8 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     trained = bool(model) and model.startswith(TRAINED)
     example = ", as module:function" if kind == "function" else ""
     known = ", ".join(config["reward_models"]) or "none"
-    return impossible_noise(where, feedback) + failed(
+    problems = impossible_noise(where, feedback) + impossible_combination(where, feedback, config["reward_models"])
+    return problems + failed(
         [
             # The settings of a kind are named as the kind: kind function has its setting `function`.
             (kind in feedback and not feedback[kind], f"{where}: kind {kind} needs {where}.{kind}{example}"),

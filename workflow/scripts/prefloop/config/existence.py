@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from prefloop.config.declarations import bare, hints, metadata_of
-from prefloop.config.resolve import asked, model_sources, of_method, trained_here
+from prefloop.config.resolve import asked, asked_sources, model_sources, of_method, trained_here
 from prefloop.config.reward_functions import uncallable_rewards
 from prefloop.config.settings import MethodConfig
 from prefloop.config.source_names import (
@@ -98,7 +98,7 @@ def absent_model(source: str) -> list[str]:
 def absent_functions(config: dict) -> list[str]:
     """Why functions of the user cannot be called: feedback, figures, and those in place of a registry's name."""
     functions = [("figures", figure) for figure in config["figures"]]
-    functions += [("feedback.function", feedback["function"]) for feedback in asked(config) if is_function(feedback)]
+    functions += [("feedback.function", source["function"]) for source in asked_sources(config) if is_function(source)]
     for method in config["compare"]:
         settings = of_method(config, method)
         functions += [

@@ -3,7 +3,10 @@
 Snakemake reads this at every start, so nothing heavy is imported here.
 """
 
+from prefloop.config.feedback_identity import column_names
+from prefloop.config.feedback_settings import MEMBER_KINDS, RESERVED_NAMES
 from prefloop.config.method_consistency import failed
+from prefloop.config.resolve import COMBINED, TRAINED, feedback_sources
 
 
 def impossible_noise(where: str, feedback: dict) -> list[str]:
@@ -23,3 +26,58 @@ def impossible_noise(where: str, feedback: dict) -> list[str]:
             ),
         ]
     )
+
+
+def impossible_combination(where: str, feedback: dict, reward_models: dict) -> list[str]:
+    """Sources of a sum or an ensemble that give no reward, or whose columns have the same name."""
+    kind = feedback["kind"]
+    if kind not in COMBINED:
+        return []
+    sources, where = feedback_sources(feedback), f"{where}.sources"
+    names = column_names(sources)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    reserved = [name for name in names if name in RESERVED_NAMES]
+    checks = [
+        (not sources, f"{where}: empty, and kind {kind} needs functions or reward models; list them"),
+        (
+            kind == "ensemble" and len(sources) == 1,
+            f"{where}: one member, and an ensemble needs two or more; add one, or take its own kind",
+        ),
+        (
+            kind == "ensemble" and any(source["weight"] != 1 for source in sources),
+            f"{where}: an ensemble is the mean of its members; leave weight out, or take kind sum",
+        ),
+        (
+            bool(twice),
+            f"{where}: {', '.join(twice)} names two of them, but each has a column of its own; give each a name",
+        ),
+        (
+            bool(reserved),
+            f"{where}: {', '.join(reserved)} is the name of another column; give the source another name",
+        ),
+    ]
+    known = ", ".join(reward_models) or "none"
+    for source in sources:
+        own, model = source["kind"], source["model"] or ""
+        checks += [
+            (
+                own not in MEMBER_KINDS,
+                f"{where}: kind {own} is none of {', '.join(MEMBER_KINDS)}, which give a reward to each response; "
+                "take one of these",
+            ),
+            (
+                own == "function" and not source["function"],
+                f"{where}: kind function needs function, as module:function",
+            ),
+            (
+                own == "reward_model" and not model,
+                f"{where}: kind reward_model needs model, as owner/name or trained:<name>",
+            ),
+            (
+                own == "reward_model"
+                and model.startswith(TRAINED)
+                and model.removeprefix(TRAINED) not in reward_models,
+                f"{where}: model {model}, but reward_models has no such name; known: {known}",
+            ),
+        ]
+    return failed(checks)

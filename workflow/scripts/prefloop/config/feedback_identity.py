@@ -5,9 +5,12 @@ Snakemake reads this at every start, so nothing heavy is imported here.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefloop.config.resolve import COMBINED, feedback_sources
+from prefloop.core.own_functions import split
 from prefloop.models.sources import public_name
 
 # Settings of a judge that its answers depend on: of a server, and of a model that is loaded here.
@@ -32,6 +35,7 @@ def feedback_identity(feedback: dict) -> str:
     """
     kind = feedback["kind"]
     named = {"kind": kind, "name": "", "template": ""}
+    counted: dict[str, Any]
     if kind == "judge":
         judge = feedback["judge"]
         counted = {"template": resolved(judge["template"])}
@@ -45,6 +49,11 @@ def feedback_identity(feedback: dict) -> str:
             "name": name_in_captions(feedback["model"] or judge["model"]),
             "template": name_in_captions(judge["template"]),
         }
+    elif kind in COMBINED:
+        sources = [(source["weight"], json.loads(feedback_identity(source))) for source in feedback_sources(feedback)]
+        counted = {"sources": sorted([weight, identity["digest"]] for weight, identity in sources)}
+        names = [(f"{weight:g} · " if kind == "sum" else "") + identity["name"] for weight, identity in sources]
+        named["name"] = (" + " if kind == "sum" else ", ").join(names)
     elif kind == "reward_model":
         counted = {"loaded": resolved(feedback["model"])}
         named["name"] = name_in_captions(feedback["model"])
@@ -57,6 +66,16 @@ def feedback_identity(feedback: dict) -> str:
     counted |= {key: feedback[key] for key, usual in OPTIONAL_SETTINGS.items() if feedback.get(key, usual) != usual}
     settings = json.dumps({"kind": kind} | counted, sort_keys=True)
     return json.dumps(named | {"digest": hashlib.sha256(settings.encode()).hexdigest()[:16]}, ensure_ascii=False)
+
+
+def column_names(sources: Sequence[dict]) -> list[str]:
+    """The names of several sources in columns: their own, that of the function, or source_<position>."""
+    return [
+        source["name"]
+        or (split(source["function"])[1] if source["kind"] == "function" and source["function"] else "")
+        or f"source_{position}"
+        for position, source in enumerate(sources, start=1)
+    ]
 
 
 def file_of(module: str) -> str:

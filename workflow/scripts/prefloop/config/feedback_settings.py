@@ -19,6 +19,8 @@ NO_SECRETS = (
 )
 BY_MODEL = OnlyIf("kind", ("reward_model", "judge"))
 BY_REWARD_MODEL = OnlyIf("kind", ("reward_model",))
+MEMBER_KINDS = ("function", "reward_model")  # of which a sum or an ensemble can have several
+RESERVED_NAMES = ("true", "chosen", "rejected", "opponent")  # of other columns that begin with reward_
 RequestField = Literal["max_tokens", "temperature"]
 
 
@@ -70,21 +72,12 @@ class Judging:
 
 
 @dataclass
-class NoiseConfig:
-    """Noise on the labels of training; evaluation has none."""
-
-    kind: Annotated[str, Choice("feedback.label_noise.NOISE")] | None = None
-    """bradley_terry draws each pair's label with probability σ(reward gap / temperature); null is no noise."""
-    temperature: Annotated[float, Gt(0), Unit("units of reward")] = 1.0
-    """Scale of the noise; a gap of this size is labelled rightly in 73 % of draws."""
-
-
-@dataclass
-class FeedbackConfig:
-    """What scores or compares responses."""
+class RewardSourceConfig:
+    """What gives rewards."""
 
     kind: Annotated[str, Choice("feedback.annotate.FEEDBACK")] = "function"
-    """A Python function, a sequence classifier, a judge of two responses, or the data set itself."""
+    """A Python function, a sequence classifier, a judge of two responses, the data set itself, or several sources, as a
+    weighted sum or an ensemble."""
     function: Annotated[Annotated[str, FUNCTION] | None, OnlyIf("kind", ("function",))] = None
     """module:function or path.py:function, called with (prompts, responses) and what else its parameters name; must be
     given for this kind, null for others."""
@@ -111,6 +104,35 @@ class FeedbackConfig:
     name, which vLLM and SGLang know."""
     template_date: Annotated[str | None, BY_MODEL] = None
     """Day that the model's chat template prints, as YYYY-MM-DD; null is the policy's, which prompts/chat.json keeps."""
+
+
+@dataclass
+class WeightedSource(RewardSourceConfig):
+    """One of several sources."""
+
+    weight: Annotated[float, Unit("per unit of the source's reward")] = 1.0
+    """Factor of its rewards in a sum; 0 adds its column and nothing else."""
+    name: Annotated[str, Matches(r"[A-Za-z0-9_]+", "a name of letters, digits and _")] | None = None
+    """Its rewards are the column reward_<name>; null is the function's name, or source_<position> of a model."""
+
+
+@dataclass
+class NoiseConfig:
+    """Noise on the labels of training; evaluation has none."""
+
+    kind: Annotated[str, Choice("feedback.label_noise.NOISE")] | None = None
+    """bradley_terry draws each pair's label with probability σ(reward gap / temperature); null is no noise."""
+    temperature: Annotated[float, Gt(0), Unit("units of reward")] = 1.0
+    """Scale of the noise; a gap of this size is labelled rightly in 73 % of draws."""
+
+
+@dataclass
+class FeedbackConfig(RewardSourceConfig):
+    """What scores or compares responses."""
+
+    sources: Annotated[tuple[WeightedSource, ...], OnlyIf("kind", ("sum", "ensemble"))] = ()
+    """Functions and reward models, each with the keys kind, function, model and those of their kinds, with weight in a
+    sum, and with name: its rewards are the column reward_<name> of rewards.jsonl."""
     strip_thinking: Annotated[bool, OnlyIf("kind", other_than=("dataset",))] = True
     """Whether responses are scored without a closed <think>…</think> block at their start. A block that never closes
     stays and is counted."""

@@ -7,12 +7,15 @@ import itertools
 import json
 import shlex
 
+from prefloop.config.declarations import defaults
+from prefloop.config.feedback_settings import WeightedSource
 from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import model_name
 
 # Mappings with any keys, which programs read as JSON; a loss may also be a word.
 AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
 WHOLE = ("loss",)  # mappings that a method replaces and does not add to: the weights are a sum
+COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
@@ -64,6 +67,18 @@ def asked(config: dict) -> list[dict]:
     return [*methods, config["evaluation"]["evaluator"], config["feedback"]]
 
 
+def feedback_sources(feedback: dict) -> list[dict]:
+    """What gives the numbers of a feedback: each of its sources with all defaults, or the feedback itself."""
+    if feedback["kind"] not in COMBINED:
+        return [feedback]
+    return [merged(defaults(WeightedSource), source) for source in feedback["sources"]]
+
+
+def asked_sources(config: dict) -> list[dict]:
+    """Every source of every feedback that the experiment uses."""
+    return [source for feedback in asked(config) for source in feedback_sources(feedback)]
+
+
 def asks_judge(config: dict) -> bool:
     """Whether a judge compares anything; `feedback` alone is asked for rewards only, and a judge gives none."""
     return any(feedback["kind"] == "judge" for feedback in asked(config)[:-1])
@@ -82,13 +97,13 @@ def target_measure(config: dict) -> str:
 
 def trained_here(config: dict) -> list[str]:
     """Names of the reward models that the experiment trains, because a feedback uses them."""
-    named = [model_of(feedback) or "" for feedback in asked(config)]
+    named = [model_of(source) or "" for source in asked_sources(config)]
     return sorted({name.removeprefix(TRAINED) for name in named if name.startswith(TRAINED)})
 
 
 def model_sources(config: dict) -> dict[str, str]:
     """Every model the experiment fetches: folder name -> source."""
-    named = [model_of(feedback) for feedback in asked(config)]
+    named = [model_of(source) for source in asked_sources(config)]
     sources = [config["policy"]["model"]] if config["policy"]["model"] else []
     sources += [config["reward_models"][name]["base"] for name in trained_here(config)]
     sources += [name for name in named if name and not name.startswith(TRAINED)]
@@ -100,7 +115,7 @@ def may_run_code(config: dict, source: str) -> bool:
     """Whether a section that names this model lets it run code of its own."""
     named = [(config["policy"]["model"], config["policy"])]
     named += [(model["base"], model) for model in config["reward_models"].values()]
-    named += [(model_of(feedback), feedback) for feedback in asked(config)]
+    named += [(model_of(source), source) for source in asked_sources(config)]
     return any(name == source and section["trust_remote_code"] for name, section in named)
 
 
@@ -110,7 +125,7 @@ def embeddings(config: dict) -> list[str]:
 
 
 def model_of(feedback: dict) -> str | None:
-    """The model that a feedback loads, if any."""
+    """The model that a feedback, or one of its sources, loads, if any."""
     return feedback["model"] if feedback["kind"] in ("reward_model", "judge") else None
 
 

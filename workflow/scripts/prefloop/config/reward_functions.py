@@ -6,7 +6,7 @@ Snakemake reads this at every start, so nothing heavy is imported here and no mo
 import ast
 from inspect import Parameter
 
-from prefloop.config.resolve import asked
+from prefloop.config.resolve import asked_sources
 from prefloop.config.source_names import configured_sources
 from prefloop.core.own_functions import is_own, own_files, split
 from prefloop.core.reward_parameters import plan_call, unknown_columns
@@ -14,14 +14,14 @@ from prefloop.core.reward_parameters import plan_call, unknown_columns
 
 def uncallable_rewards(config: dict) -> list[str]:
     """Why reward functions cannot be called: parameters of which a set of prompts has no column."""
-    feedbacks = [feedback for feedback in asked(config) if feedback["kind"] == "function"]
+    sources = [source for source in asked_sources(config) if source["kind"] == "function"]
     kept = {"prompts.keep": config["prompts"]["keep"]}
     if configured_sources(config["evaluation"]["prompts"]):
         kept["evaluation.prompts.keep"] = config["evaluation"]["prompts"]["keep"]
     return [
-        f"feedback.function: {split(feedback['function'])[1]} {problem}"
-        for feedback in feedbacks
-        if is_own(feedback["function"]) and (problem := problem_of(feedback["function"], kept))
+        f"feedback.function: {split(source['function'])[1]} {problem}"
+        for source in sources
+        if is_own(source["function"]) and (problem := problem_of(source["function"], kept))
     ]
 
 

@@ -30,6 +30,8 @@ class Usage:
     """Tokens written."""
     requests: dict[str, int] = field(default_factory=dict)
     """Counts of requests to a server, by name."""
+    parts: list["Usage"] = field(default_factory=list)
+    """Of several sources, what each has computed in addition."""
 
 
 class CostMeter:
@@ -55,6 +57,8 @@ class CostMeter:
         """Count what a source of feedback has computed. The FLOPs of a server are unknown and count as 0."""
         self.device = usage.device or self.device
         self.forward(usage.tokens_in, usage.tokens_out, usage.parameters)
+        for part in usage.parts:
+            self.add_usage(part)
 
     def train(self, tokens: int) -> None:
         """Count trained tokens, 6P FLOPs each."""

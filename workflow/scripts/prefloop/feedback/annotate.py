@@ -5,6 +5,7 @@ responses to a prompt.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from prefloop.core.registry import lookup
 from prefloop.core.reward_parameters import PROMPT_COLUMNS
 from prefloop.core.shards import Shard, add_counts
 from prefloop.core.truncation import is_truncated
+from prefloop.feedback.combined import Ensemble, WeightedSum, members_of, reward_columns
 from prefloop.feedback.judgments import (
     Judge,
     Judgment,
@@ -76,12 +78,24 @@ def load_dataset(settings: FeedbackConfig, threads: int) -> RewardSource:
     return DatasetRewards()
 
 
+def load_sum(settings: FeedbackConfig, threads: int) -> RewardSource:
+    """The weighted sum of `sources`."""
+    return WeightedSum(members_of(settings, partial(load_feedback, threads=threads)))
+
+
+def load_ensemble(settings: FeedbackConfig, threads: int) -> RewardSource:
+    """The mean of `sources`."""
+    return Ensemble(members_of(settings, partial(load_feedback, threads=threads)))
+
+
 # By feedback.kind: (settings, CPU threads) -> RewardSource or Judge. A setting of one kind only has the kind's name.
 FEEDBACK: dict[str, Callable[[FeedbackConfig, int], Feedback]] = {
     "function": load_function,
     "reward_model": load_reward_model,
     "judge": load_judge,
     "dataset": load_dataset,
+    "sum": load_sum,
+    "ensemble": load_ensemble,
 }
 
 
@@ -100,6 +114,8 @@ def load_feedback(settings: FeedbackConfig, threads: int, key: str, chat: Path |
     with section(key):
         source = lookup(FEEDBACK, settings.kind, "kind")(settings, threads)
     share_date(source, chat)
+    if isinstance(source, WeightedSum):
+        source.key, source.chat = key, chat
     return source
 
 
@@ -134,10 +150,11 @@ def annotate(
 ) -> FeedbackRows:
     """The rows of rewards.jsonl for the responses of a shard.
 
-    A row has the `reward`. With a judge it is the mean probability of being better than the prompt's other responses,
-    null without a valid judgment, and the row also has `beats` (responses that it wins against), `judged`: [other
-    response_id, probability that this response is better when shown first, and when shown second] for each pair, and
-    `answers`: for each pair the two answers as [text, problem].
+    A row has the `reward`, and with several sources their columns (`WeightedSum`). With a judge the reward is the mean
+    probability of being better than the prompt's other responses, null without a valid judgment, and the row also has
+    `beats` (responses that it wins against), `judged`: [other response_id, probability that this response is better
+    when shown first, and when shown second] for each pair, and `answers`: for each pair the two answers as [text,
+    problem].
 
     Args:
         feedback: Source of feedback.
@@ -151,17 +168,21 @@ def annotate(
     reports: list[dict] = []
     judgments: list[Judgment] = []
     batches = form_batches(rows, prompts, feedback.batch_size, shard or Shard())
-    with Progress("reward", sum(map(len, batches)), "response") as progress:
+    calls = (requests_of([prompts[row["prompt_id"]] for row in batch], batch) for batch in batches)
+    columns_of_batches = iter(()) if isinstance(feedback, Judge) else reward_columns(feedback, calls)
+    is_combined = isinstance(feedback, WeightedSum)  # which shows the progress of each source
+    with Progress("reward", sum(map(len, batches)), "response", silent=is_combined) as progress:
         for batch in batches:
-            messages = [prompts[row["prompt_id"]] for row in batch]
             if isinstance(feedback, Judge):
+                messages = [prompts[row["prompt_id"]] for row in batch]
                 batch_fields, batch_judgments, report = judge_responses(feedback, messages, batch, truncation_penalty)
                 reports.append(report)
                 judgments += batch_judgments
             else:
-                rewards = feedback.rewards(requests_of(messages, batch))
-                rewards = penalized(rewards, batch, truncation_penalty, length_penalty)
-                batch_fields = [{"reward": reward} for reward in rewards]
+                columns = next(columns_of_batches)
+                columns["reward"] = penalized(columns["reward"], batch, truncation_penalty, length_penalty)
+                rows_of_columns = zip(*columns.values(), strict=True)
+                batch_fields = [dict(zip(columns, values, strict=True)) for values in rows_of_columns]
             fields |= dict(zip(map(key_of, batch), batch_fields, strict=True))
             progress.update(len(batch))
     annotated = [
@@ -299,10 +320,8 @@ def compare_responses(
             for judgment in judgments
         ]
         return FeedbackRows(rows, combined_report(feedback, [report]), invalid_warning(judgments), unfinished)
-    rewards = [
-        penalized(feedback.rewards(requests_of(messages, side)), side, truncation_penalty, length_penalty)
-        for side in (ours, theirs)
-    ]
+    columns = reward_columns(feedback, (requests_of(messages, side) for side in (ours, theirs)))
+    rewards = [penalized(next(columns)["reward"], side, truncation_penalty, length_penalty) for side in (ours, theirs)]
     identical = [row["response"] == other["response"] for row, other in zip(ours, theirs, strict=True)]
     rows = [
         {

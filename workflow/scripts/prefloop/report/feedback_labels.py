@@ -13,6 +13,10 @@ def feedback_label(identity: str) -> str:
     kind, name = feedback["kind"], feedback["name"]
     if kind == "dataset":
         return "the data set's own preference"
+    if kind == "sum":
+        return f"the weighted sum {name}"
+    if kind == "ensemble":
+        return f"the ensemble of {name}"
     if kind == "judge":
         return f"the judge {name} with {feedback['template']}"
     return f"the {kind.replace('_', ' ')} {name}" if name else f"the feedback {kind}"
