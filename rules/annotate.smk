@@ -83,6 +83,8 @@ def allocation_flags(wildcards):
     keys = ["allocation", "budget", "reuse"]
     if settings["allocation"] == "all":
         keys = ["allocation"]
+    pool = settings_of("acquisition", wildcards.method).get("pool", 1)
+    settings = settings | {"budget": pool * settings["budget"]}
     if looks_at_arms(wildcards.method):
         keys = [k for k in settings if k not in ("metric", "normalize", "gamma")]
     sampler = settings_of("generation", wildcards.method)["sampler"]

@@ -92,7 +92,12 @@ def impossible_acquisition(settings: dict) -> list[str]:
                 "set rule all",
             ),
             (
-                labels >= responses,
+                acquisition["pool"] > 1 and settings["bandit"]["allocation"] == "all",
+                f"acquisition.pool: {acquisition['pool']} times the budget, and bandit.allocation all has no budget; "
+                "set it to 1, or take another allocation",
+            ),
+            (
+                labels > responses or (labels == responses and acquisition["pool"] == 1),
                 f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
                 "choose; lower it, raise generation.n, or set acquisition.rule: all",
             ),
@@ -184,25 +189,27 @@ def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[floa
 def too_little(settings: dict, config: dict, method: str) -> list[str]:
     """More prompts, pairs or optimizer steps than a run has, as far as the config shows."""
     bandit, pairs, k = settings["bandit"], settings["pairs"], settings["clusters"]["k"]
-    wanted = bandit["budget"] * settings["steps"] * settings["rounds"]
+    chooses = settings["acquisition"]["rule"] != "all"
+    pool = settings["acquisition"]["pool"] if chooses else 1
+    drawn = pool * bandit["budget"]
+    wanted = drawn * settings["steps"] * settings["rounds"]
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    responses, acquisition = settings["generation"]["n"], settings["acquisition"]
-    labels = responses if acquisition["rule"] == "all" else acquisition["labels"]
+    labels = settings["acquisition"]["labels"] if chooses else settings["generation"]["n"]
     most = bandit["budget"] * settings["steps"] * math.comb(labels, 2)
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [
         (
             wanted > left and bandit["allocation"] != "all" and not bandit["reuse"],
-            f"bandit.budget: {bandit['budget']} per step come to {wanted} prompts in all, and {limit} leaves {left} "
+            f"bandit.budget: {drawn} per step come to {wanted} prompts in all, and {limit} leaves {left} "
             f"for training; lower it, {more}, or set bandit.reuse: true",
         ),
         (k != "elbow" and k > left, f"clusters.k: {k}, and {limit} leaves {left} to cluster; lower it or {more}"),
         (
             sampled and bandit["allocation"] != "all" and (pairs["top_n"] or 0) > most,
             f"pairs.top_n: {pairs['top_n']}, and a round has {most} pairs at most; lower it, set it to null, or raise "
-            "bandit.budget, steps or generation.n",
+            f"bandit.budget, steps or {'acquisition.labels' if chooses else 'generation.n'}",
         ),
     ]
     return failed(checks) + too_few_steps(settings, config["evaluation"]["by_checkpoint"], method, config["compare"])
