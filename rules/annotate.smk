@@ -140,7 +140,7 @@ def acquired_responses(wildcards):
 
 def acquired_flags(wildcards, input):
     """The list of responses that get a label, as a flag."""
-    return flags({"acquired": input.acquired or None})
+    return flags({"acquired": input.get("acquired") or None})
 
 
 def reward_flags(wildcards):
