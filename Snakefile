@@ -41,6 +41,8 @@ rule figures:
         collect("<results>/figures/{figure}.pdf", figure=FIGURES),
 
 
+remember_signatures(workflow.rules)
+
 # Resources of a profile are checked once all rules are known.
 if problems := misspelt_in_profile(
     workflow.resource_settings.default_resources,

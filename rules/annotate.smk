@@ -144,8 +144,14 @@ def acquired_flags(wildcards, input):
 
 
 def reward_flags(wildcards):
-    """Flags of the feedback that trains a method."""
-    return feedback_flags("feedback", feedback_of(wildcards))
+    """Flags of the feedback that trains a method, with those of its noise if there is any."""
+    feedback = feedback_of(wildcards)
+    words = feedback_flags("feedback", feedback)
+    if feedback["noise"]["kind"] is None:
+        return words
+    stream = f"round-{wildcards.round}/step-{wildcards.step}"
+    noise = {"feedback": {"noise": feedback["noise"]}}
+    return f"{words} {flags(noise | {'seed': int(wildcards.seed), 'stream': stream})}"
 
 
 def reward_code(wildcards):
@@ -189,12 +195,12 @@ def feedback_gpus(*feedbacks):
 
 
 def feedback_flags(name, settings):
-    """Flags of a feedback, with its model as a manifest."""
+    """Flags of a feedback without its noise, with its model as a manifest."""
     model = model_of(settings)
     settings = relevant(settings, inner(ExperimentConfig, "feedback"))
     # `program` says which models may run their own code.
     own = {"model": manifest_of(model) if model else None, "trust_remote_code": None}
-    return flags({name: settings | own})
+    return flags({name: settings | own | {"noise": None}})
 
 
 rule allocate:

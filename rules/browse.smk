@@ -4,9 +4,9 @@ from itertools import chain
 
 def files_of_figures():
     """All files that the experiment's figures and tables read."""
-    readers = [getattr(rules, f"plot_{name}") for name in FIGURES]
-    readers += [getattr(rules, f"tabulate_{name}") for name in TABLES]
-    return set(map(str, chain.from_iterable(rule.input for rule in readers)))
+    readers = [f"plot_{name}" for name in FIGURES]
+    readers += [f"tabulate_{name}" for name in TABLES]
+    return set(chain.from_iterable(map(files_read, readers)))
 
 
 def comparisons_in(files):

@@ -1,4 +1,6 @@
 # Paths, the config, and helpers of more than one phase.
+import gc
+import inspect
 import os
 import shlex
 import sys
@@ -9,6 +11,10 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+
+# A plan of thousands of jobs has millions of objects that live until the end. With Python's default thresholds, looking
+# for unreachable ones takes a fifth of the time of planning.
+gc.set_threshold(100_000, 50, 100)
 
 # The clone of the project: programs, presets and packaged files are found from it, whatever the working directory is.
 CLONE = Path(workflow.snakefile).resolve().parents[1]
@@ -45,6 +51,7 @@ from prefloop.core.code_dependencies import code_hash
 from prefloop.core.errors import InputError
 from prefloop.core.files import check_own_folder, find_file, sha256_of
 from prefloop.core.own_functions import is_own, own_code
+from prefloop.core.registry import chosen_words
 from prefloop.models.sources import model_name
 
 # The config given by --configfile, --config or an importing workflow's `config:` comes on top of the presets; --config
@@ -143,12 +150,20 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
     path = SCRIPTS / f"{name}.py"
     words = [path, *trusted_models()]
 
-    def code(wildcards):
+    @cache
+    def text_of_code():
         files = [sha256_of(CLONE / file)[:16] for file in packaged]
         return " ".join([f"{name}.py", code_hash(path)[:16], *files])
 
+    @cache
+    def text_of_command(is_warm):
+        return shlex.join(map(str, [*warm_start(is_warm), *words]))
+
+    def code(wildcards):
+        return text_of_code()
+
     def command(wildcards, output):
-        return shlex.join(map(str, [*warm_start(warm(wildcards)), *words]))
+        return text_of_command(warm(wildcards))
 
     return {"program": command} | ({"code": code} if compared else {})
 
@@ -160,21 +175,28 @@ def settings_of(section, method=None):
     return relevant(settings, inner(ExperimentConfig, section))
 
 
+@cache
+def has_vllm():
+    """Whether the package vllm is installed next to Snakemake."""
+    return find_spec("vllm") is not None
+
+
 def samples_by_transformers(wildcards):
     """Whether a stage samples without vLLM, which starts processes of its own and needs a new one."""
     engine = settings_of("generation", wildcards.get("method"))["engine"]
-    return engine == "transformers" or (engine == "auto" and find_spec("vllm") is None)
+    return engine == "transformers" or (engine == "auto" and not has_vllm())
 
 
 def flags_of(section, *keys, without=()):
     """A config section of the wildcards' method, or some of its keys, as flags."""
 
-    def of_wildcards(wildcards):
-        settings = settings_of(section, wildcards.get("method"))
+    @cache
+    def text(method):
+        settings = settings_of(section, method)
         wanted = [key for key in keys or settings if key not in without]
         return flags({key: settings.get(key) for key in wanted})
 
-    return of_wildcards
+    return lambda wildcards: text(wildcards.get("method"))
 
 
 def own_functions(section, *keys):
@@ -182,7 +204,8 @@ def own_functions(section, *keys):
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
-        return [own_code(settings[key]) for key in keys if is_own(settings[key])]
+        words = [word for key in keys for word in chosen_words(settings[key])]
+        return [own_code(word) for word in words if is_own(word)]
 
     return of_wildcards
 
@@ -198,6 +221,15 @@ def manifest_of(source):
 FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
 # The initial policy, which is every method's start and first reference.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
+
+
+def remember_signatures(rules):
+    """Keep the signature of every function of rules, which Snakemake asks for several times per job."""
+    for rule in rules:
+        items = [*rule.input, *rule.params, rule.group, rule.conda_env]
+        for function in [getattr(item, "callable", item) for item in items]:
+            if inspect.isfunction(function):
+                function.__signature__ = inspect.signature(function)
 
 
 @cache
@@ -217,6 +249,19 @@ def trusted_models():
         for manifest in dict.fromkeys(manifests)
         for word in ("--trusted-model", manifest)
     ]
+
+
+def trained_pairs(method, run, round_index):
+    """The pairs that a round of a run trains on: its own, or with others that join them."""
+    file = "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+    return f"{run}/round-{round_index}/{file}"
+
+
+def mixing_costs(method, run):
+    """The costs of the pairs that join those of every round of a run; none by default."""
+    if method not in EXPERIMENT.mixing:
+        return []
+    return [f"{run}/round-{r}/mix_pairs.cost.json" for r in ROUNDS]
 
 
 def acquires(method):

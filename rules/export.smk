@@ -27,6 +27,11 @@ def costs_until(wildcards):
             for stage in ["generate", "reward", "logprobs"]
             for cost in rounds_until(wildcards, f"step-{s}/{stage}.cost.json")
         ),
+        *(
+            rounds_until(wildcards, "mix_pairs.cost.json")
+            if wildcards.method in EXPERIMENT.mixing
+            else []
+        ),
         *rounds_until(wildcards, "train.cost.json"),
     ]
 
@@ -81,7 +86,10 @@ rule write_model_card:
             rules.prepare_prompts.output.eval,
         ],
         policies=lambda wildcards: rounds_until(wildcards, "policy.pt"),
-        pairs=lambda wildcards: rounds_until(wildcards, "pairs.jsonl"),
+        pairs=lambda wildcards: [
+            trained_pairs(wildcards.method, run_of(wildcards), r)
+            for r in range(1, int(wildcards.round) + 1)
+        ],
         costs=costs_until,
         tables=tables_of,
     output:

@@ -20,8 +20,10 @@ def judgments_of(comparisons):
     return [f"{RESULTS}/{comparison.judgments}" for comparison in comparisons]
 
 
-def files_read(rule, reads):
+@cache
+def files_read(rule):
     """The files that a figure or table reads: those that config/outputs.py lists, and its own."""
+    reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
         *judgments_of(comparisons),
@@ -40,6 +42,11 @@ def acquired_prompts(reads):
     if "prompts.jsonl" not in reads.steps:
         return []
     return every_step("acquired.jsonl", EXPERIMENT.acquiring)
+
+
+def read_by(rule):
+    """The files that a figure or table reads, as a function: thousands of files cost time only if the rule runs."""
+    return lambda wildcards: files_read(rule)
 
 
 def figure_group(wildcards):
@@ -113,9 +120,22 @@ ALIGNMENT_COSTS = [
         for stage in ["generate", "reward", "logprobs"]
         for file in every_step(f"{stage}.cost.json")
     ],
+    *[
+        file
+        for method in METHODS
+        for seed in SEEDS
+        for file in mixing_costs(method, f"<results>/{method}/seed-{seed}")
+    ],
 ]
 # What captions count, in addition to costs, to say whether methods spent the same.
-SPENT = every_round("pairs.jsonl") if EXPERIMENT.equal_cost == "pairs" else []
+SPENT = [
+    f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+    for method in METHODS
+    for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
+    for seed in SEEDS
+    for number in ROUNDS
+    if EXPERIMENT.equal_cost == "pairs"
+]
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
@@ -179,6 +199,12 @@ OWN_FLAGS = {
     },
     "tabulate_costs": {"shared": SHARED_COSTS, "divergence": "frontier" in FIGURES},
 }
+# What each figure and table reads, by its rule.
+READS = {
+    **{f"plot_{name}": reads for name, reads in outputs.FIGURES.items()},
+    **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
+    **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
+}
 
 
 for name in [name for name in outputs.FIGURES if name != "tabular"]:
@@ -187,7 +213,7 @@ for name in [name for name in outputs.FIGURES if name != "tabular"]:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.FIGURES[name]),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.FIGURES[name].question),
         log:
@@ -209,7 +235,7 @@ for name in OWN_FIGURES:
         name:
             f"plot_{name}"
         input:
-            files_read(f"plot_{name}", outputs.OWN_FIGURE),
+            read_by(f"plot_{name}"),
         output:
             **picture(name, outputs.OWN),
         log:
@@ -232,7 +258,7 @@ for name in [name for name in ALL_TABLES if name != "reward_models"]:
         name:
             f"tabulate_{name}"
         input:
-            files_read(f"tabulate_{name}", ALL_TABLES[name]),
+            read_by(f"tabulate_{name}"),
         output:
             **table(name),
         log:

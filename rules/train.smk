@@ -1,10 +1,15 @@
 # Trainings: of the initial policy, of reward models, and of each round's policy on its pairs.
+from prefloop.config.training_settings import MixConfig
 from prefloop.models.options import RuntimeConfig
 from prefloop.monitor.launch import launch
 
 # Runtime options. They do not affect the trained weights, so changing one reruns nothing: they reach the program through a
 # params function of threads and resources, which Snakemake does not compare with the last run.
 RUNTIME = list(hints(RuntimeConfig))
+
+
+# Settings of mix_pairs, which select_pairs does not read.
+MIX = list(hints(MixConfig))
 
 
 def training_settings(section, wildcards):
@@ -60,6 +65,24 @@ def runtime_flags(section, run):
         )
 
     return of_job
+
+
+def replayed_pairs(wildcards):
+    """pairs.jsonl of the earlier rounds that a round replays, the last first."""
+    replay, last = (
+        settings_of("pairs", wildcards.method)["replay"],
+        int(wildcards.round) - 1,
+    )
+    first = max(1, last - replay["rounds"] + 1) if replay["share"] else last + 1
+    return [
+        f"{run_of(wildcards)}/round-{r}/pairs.jsonl" for r in range(last, first - 1, -1)
+    ]
+
+
+def offline_prompts(wildcards):
+    """The prompts whose own pairs join a round's; none by default."""
+    asked = settings_of("pairs", wildcards.method)["offline_share"]
+    return rules.prepare_prompts.output.train if asked else []
 
 
 def checkpoint_flags(wildcards):
@@ -151,12 +174,47 @@ rule select_pairs:
         "../environment.yml"
     params:
         **program("select_pairs"),
-        own=own_functions("pairs", "metric"),
-        flags=flags_of("pairs"),
+        own=own_functions("pairs", "metric", "first_metric"),
+        flags=flags_of("pairs", without=MIX),
         beta=beta_for("pairs"),
     shell:
         "PREFLOOP_LOG={log} python {params.program} --pfp {input.pfp} {params.flags} {params.beta}"
         " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"
+
+
+# Where pairs.replay or pairs.offline_share add pairs of other origins to a round's own.
+rule mix_pairs:
+    input:
+        pairs=rules.select_pairs.output,
+        earlier=replayed_pairs,
+        prompts=offline_prompts,
+        chat=rules.prepare_prompts.output.chat,
+        model=BASE,
+        policy=policy_before,
+        reference=reference_of,
+    output:
+        pairs="<results>/{method}/seed-{seed}/round-{round}/mixed_pairs.jsonl",
+        cost="<results>/{method}/seed-{seed}/round-{round}/mix_pairs.cost.json",
+    log:
+        "<logs>/{method}/seed-{seed}/round-{round}/mix_pairs.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("mix_pairs"),
+        flags=flags_of("pairs", *MIX),
+        scoring=flags_of("logprobs"),
+        others=lambda wildcards, input: flags(
+            {"earlier": list(input.earlier), "prompts": input.prompts or None}
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --pairs {input.pairs} --model {input.model} --policy {input.policy}"
+        " --reference {input.reference} --chat {input.chat} {params.others} {params.flags} {params.scoring}"
+        " --seed {wildcards.seed} --round {wildcards.round} --threads {threads}"
+        " --output {output.pairs} --cost {output.cost} > {log} 2>&1"
 
 
 # For reference.kind ema: from the second round on, the reference moves towards the policy.
@@ -182,7 +240,9 @@ rule update_reference:
 # With LoRA, a PEFT folder adapter/ appears next to policy.pt. Training all parameters makes none, so it is no output.
 rule train:
     input:
-        pairs=rules.select_pairs.output,
+        pairs=lambda wildcards: trained_pairs(
+            wildcards.method, run_of(wildcards), wildcards.round
+        ),
         chat=rules.prepare_prompts.output.chat,
         model=BASE,
         policy=policy_before,

@@ -97,7 +97,7 @@ def raising(prompts, responses):
 
 
 MODEL_STAGES = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
-MODEL_STAGES += ["sample", "compare_samples", "generate_shard", "reward_shard", "logprobs_shard"]
+MODEL_STAGES += ["mix_pairs", "sample", "compare_samples", "generate_shard", "reward_shard", "logprobs_shard"]
 
 
 SOURCES = ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "profiles"]

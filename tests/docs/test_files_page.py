@@ -49,11 +49,14 @@ def run(tmp_path_factory, model_folders) -> Path:
         "dota": {
             "generation": {"sampler": "policy_reference", "n": 4},
             "reference": {"kind": "ema"},
+            "pairs": {"replay": {"share": 0.3}},
+            "feedback": {"noise": {"kind": "bradley_terry"}},
             "acquisition": {"rule": "delta_ucb", "labels": 3},
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {
             "clusters": {"k": 2},
+            "pairs": {"replay": {"share": 0.3}, "offline_share": 0.3},
             "feedback": {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge},
         },
     }

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "workflow/scripts"))
 from prefloop.config.training_settings import TrainConfig  # noqa: E402
 from prefloop.methods.beta_config import BetaScheduleConfig, RiskConfig  # noqa: E402
 from prefloop.methods.beta_rules import BETAS
+from prefloop.methods.losses import LOSSES  # noqa: E402
 from prefloop.models import distributed  # noqa: E402
 from prefloop.models.distributed import checkpoint_activations, gather_full  # noqa: E402
 from prefloop.models.loading import load_trainable  # noqa: E402
@@ -35,8 +36,11 @@ PAIRS = [
 ] + [TokenizedPair([0, 3], [4, 1], [5, 6, 1], -9.0, -11.0, 1.0, 0.5)]
 
 
-def settings_of(rule: str, parameters: str, micro_batch_size: int, micro_batch_tokens: int | None) -> TrainConfig:
+def settings_of(
+    rule: str, parameters: str, micro_batch_size: int, micro_batch_tokens: int | None, loss: str
+) -> TrainConfig:
     return TrainConfig(
+        loss=loss,
         parameters=parameters,
         lora=Lora(r=4),
         beta_rule=rule,
@@ -58,6 +62,7 @@ def outcomes(manifest: Path) -> dict:
     cases += [("batch", "lora", 2, "tokens"), ("constant", "full", 2, "fsdp2 tokens")]
     cases += [("constant", "full", 1, "fsdp2 once")]  # gradients are exchanged once per step, as on a GPU with memory
     cases += [("constant", p, 1, f"{o}bf16") for p in ("full", "lora") for o in ("", "fsdp2 ", "fsdp2 once ")]
+    cases += [("batch", "lora", 1, "aot"), ("constant", "lora", 1, "aot_unpaired"), ("batch", "lora", 1, "sft")]
     for rule, parameters, size, options in cases:
         torch.manual_seed(0)
         dtype = torch.bfloat16 if "bf16" in options else torch.float32
@@ -66,7 +71,8 @@ def outcomes(manifest: Path) -> dict:
         if sharding == "fsdp2":  # both at once: layers are computed again while others' shards are on their way
             checkpoint_activations(model)
         with patch.object(distributed, "device_memory", lambda _, size="once" in options: 2**40 * size):
-            settings = settings_of(rule, parameters, size, 12 if "tokens" in options else None)
+            loss = options if options in LOSSES else "dpo"
+            settings = settings_of(rule, parameters, size, 12 if "tokens" in options else None, loss)
             steps, state = train_policy(model, PAIRS, settings, sharding=sharding, dtype=dtype)
         weights = {name: gather_full(p).clone() for name, p in trained_parameters(model).items()}
         sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())

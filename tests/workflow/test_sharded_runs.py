@@ -9,7 +9,7 @@ from conftest import Workdir
 
 METHODS = {
     "mixture": {"generation": {"sampler": "mixp"}, "feedback": {"kind": "reward_model", "batch_size": 8}},
-    "given": {"feedback": {"function": "rewards:vowels"}},
+    "given": {"feedback": {"function": "rewards:vowels", "noise": {"kind": "bradley_terry"}}},
 }
 
 

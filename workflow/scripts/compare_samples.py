@@ -81,7 +81,8 @@ def compare(
 ) -> FeedbackRows:
     """Outcomes of the first side's responses against the second's, with the cost of the feedback."""
     ours, theirs = map(strip_thoughts, sides) if settings.strip_thinking else sides
-    compared = compare_responses(source, messages, ours, theirs, settings.truncation_penalty)
+    penalties = settings.truncation_penalty, settings.length_penalty
+    compared = compare_responses(source, messages, ours, theirs, *penalties)
     meter.add_usage(source.usage)
     return compared
 

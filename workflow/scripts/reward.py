@@ -10,6 +10,7 @@ from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
 from prefloop.data.acquired import keep_acquired
 from prefloop.feedback.annotate import annotate, count_labels, load_feedback, with_prompt_columns
+from prefloop.feedback.label_noise import add_noise
 from prefloop.feedback.thinking import strip_thoughts
 
 
@@ -22,6 +23,8 @@ def main(
     feedback: FeedbackConfig,
     shard: Shard,
     acquired: Path | None = None,
+    seed: int = 0,
+    stream: str = "",
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
@@ -35,6 +38,8 @@ def main(
         feedback: What scores.
         shard: Which of the batches to score; other jobs score the others.
         acquired: acquired.jsonl, the responses to score; all if not given.
+        seed: Seed of the run, for label noise.
+        stream: Name of the round and step, which have noise of their own.
         chat: The policy's chat.json, whose date the template of a judge or reward model prints.
         threads: CPU threads, for a reward model or judge.
     """
@@ -50,8 +55,14 @@ def main(
         responses = strip_thoughts(responses)
     messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
     responses = with_prompt_columns(responses, known)
-    annotated = annotate(source, messages, responses, shard, feedback.truncation_penalty)
+    penalties = feedback.truncation_penalty, feedback.length_penalty
+    annotated = annotate(source, messages, responses, shard, *penalties)
     rows = annotated.rows
+    if feedback.noise.kind is not None:
+        noise = feedback.noise.kind, feedback.noise.temperature
+        rows, flipped = add_noise(rows, responses, *noise, seed, stream)
+        meter.notes["flipped_labels"] = flipped
+        print(f"reward: noise changes {flipped[0]} of {flipped[1]} labels")
     write_rows(output, rows)
     meter.add_usage(source.usage)
     annotated.add_notes(meter)

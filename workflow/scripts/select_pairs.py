@@ -7,16 +7,17 @@ import numpy as np
 from tyro.conf import arg
 
 from _program import run
-from prefloop.config.training_settings import PairsConfig
+from prefloop.config.training_settings import SelectionConfig
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.registry import lookup
 from prefloop.core.seeds import rng_for
-from prefloop.data.pairs import choose, gap_filters
+from prefloop.data.pairs import ChoosePair, choose, choose_pair_by, gap_filters
 from prefloop.data.round_pairs import RoundPairs, read_pairs, scan_pairs, training_row
 from prefloop.methods.beta_config import BetaConfig
 from prefloop.methods.pair_metrics import METRICS, keep_top, reward_gap
+from prefloop.methods.pairings import PAIRINGS
 
 
 def main(
@@ -25,7 +26,7 @@ def main(
     output: Path,
     seed: int,
     round_index: Annotated[int, arg(name="round")],
-    settings: Annotated[PairsConfig, arg(name="")],
+    settings: Annotated[SelectionConfig, arg(name="")],
     beta: float = BetaConfig.beta,
 ) -> Summary:
     """Form pairs from every step of a round.
@@ -33,29 +34,37 @@ def main(
     Args:
         pfp: pfp.jsonl of every step.
         output: Where the pairs go, best first.
-        seed: The run's seed, for metric random and for ties between scores.
+        seed: The run's seed, for pairings, metric random and ties between scores.
         round_index: Round, from 1.
         beta: The first β of training, for metrics that use it.
     """
-    pairs = scan_pairs(pfp, beta)
+    metric = settings.first_metric if round_index == 1 and settings.first_metric else settings.metric
+    pairs = scan_pairs(pfp, beta, pairing_of(settings, seed, round_index))
     filters = gap_filters(reward_gap(pairs.columns), settings.min_gap, settings.min_gap_quantile)
     if settings.drop_truncated:
         filters["drop_truncated"] = ~pairs.columns["truncated"]
     passed = np.flatnonzero(np.all(list(filters.values()), axis=0))
-    scores = lookup(METRICS, settings.metric, "pairs.metric")(
-        choose(pairs.columns, passed), rng_for(seed, "pairs", round_index)
-    )
+    scores = lookup(METRICS, metric, "pairs.metric")(choose(pairs.columns, passed), rng_for(seed, "pairs", round_index))
     kept = keep_top(scores, settings.top_n, rng_for(seed, "pairs", round_index, "ties"))
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
-    dropped += f", top_n by {settings.metric} dropped {len(passed) - len(kept)}"
+    dropped += f", top_n by {metric} dropped {len(passed) - len(kept)}"
     invalid = f", {pairs.invalid} without a valid judgment" if pairs.invalid else ""
     identical = f", {pairs.identical} between identical responses" if pairs.identical else ""
-    counts = f"{pairs.undecided - pairs.invalid} pairs tied{invalid}{identical}, {len(pairs)} ordered; {dropped}"
+    ordered = f"by {settings.pairing}" if settings.pairing else "ordered"
+    counts = f"{pairs.undecided - pairs.invalid} pairs tied{invalid}{identical}, {len(pairs)} {ordered}; {dropped}"
     if len(kept) == 0:
         raise InputError(f"no pair left to train on: {counts}; {advice(pairs, filters)}")
     rows = zip(map(training_row, read_pairs(pairs, passed[kept])), scores[kept], strict=True)
-    write_rows(output, (row | {"metric": settings.metric, "score": float(score)} for row, score in rows))
+    write_rows(output, (row | {"metric": metric, "score": float(score)} for row, score in rows))
     return Summary(f"{len(kept)} of {len(pairs):,} pairs kept", len(pairs), "pair", counts)
+
+
+def pairing_of(settings: SelectionConfig, seed: int, round_index: int) -> ChoosePair | None:
+    """The pairing of the settings, with random numbers by prompt; None if every two responses are a pair."""
+    if settings.pairing is None:
+        return None
+    pairing = lookup(PAIRINGS, settings.pairing, "pairs.pairing")
+    return choose_pair_by(pairing, lambda prompt_id: rng_for(seed, "pairing", round_index, prompt_id))
 
 
 def advice(pairs: RoundPairs, filters: dict[str, np.ndarray]) -> str:

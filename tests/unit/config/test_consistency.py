@@ -80,6 +80,11 @@ IMPOSSIBLE = [
         "train.beta_schedule.values: empty, and beta_rule schedule needs at least one",
     ),
     ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
+    ({"train": {"loss": {"dpo": 1.0, "xpo": 0.5}}}, "train.loss: xpo needs a response of the reference"),
+    ({"train": {"beta_rule": "risk", "loss": {"dpo": 1, "sppo": 1}}}, "beta_min: loss sppo divides by beta"),
+    ({"train": {"label_smoothing": 0, "loss": {"exo": 1, "nll": 1}}}, "label_smoothing: loss exo needs a value above"),
+    ({"train": {"loss": {"dpo": 1, "aot": 1}, "pair_weights": "wpo"}}, "pair_weights: wpo weights single pairs, and"),
+    ({"train": {"loss": {"dpo": 1, "lost.py:hinge": 1}}}, "train.loss: lost.py: no such file"),
     ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 is outside"),
     ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),
     (
@@ -95,6 +100,46 @@ IMPOSSIBLE = [
     (
         {"bandit": {"allocation": "top_k", "metric": "dpo_weight"}, "reference": {"kind": "previous"}},
         "bandit.metric: dpo_weight compares with the reference",
+    ),
+    (
+        {"pairs": {"metric": "implicit_margin"}, "reference": {"kind": "previous"}},
+        "pairs.metric: implicit_margin compares with the reference",
+    ),
+    ({"pairs": {"first_metric": "difficulty"}}, "pairs.first_metric: difficulty compares with the reference, which in"),
+    ({"pairs": {"pairing": "sweet_spot"}}, "pairs.pairing: sweet_spot .* generation.n 3 these are nearly all; raise"),
+    (
+        {"pairs": {"pairing": "sweet_spot"}, "generation": {"n": 8, "sampler": "best_worst"}},
+        "pairs.pairing: sampler best_worst leaves one pair per prompt, so sweet_spot has no choice",
+    ),
+    (
+        {"pairs": {"pairing": "sweet_spot", "metric": "best_worst"}, "generation": {"n": 8}},
+        "pairs.metric: best_worst drops all pairs but the best against the worst, which sweet_spot rarely forms",
+    ),
+    (
+        {"pairs": {"pairing": "sweet_spot", "top_n": 9}, "generation": {"n": 8}, "bandit": {"budget": 4}},
+        "pairs.top_n: 9, and a round has 8 pairs at most",
+    ),
+    (
+        {"pairs": {"replay": {"share": 0.5}, "offline_share": 0.5}},
+        "pairs.offline_share: 0.5 and pairs.replay.share 0.5 leave nothing for a round's own pairs",
+    ),
+    ({"pairs": {"replay": {"rounds": 2}}}, "pairs.replay.rounds: 2, and pairs.replay.share 0 replays nothing"),
+    ({"pairs": {"replay": {"share": 1}}}, "pairs.replay.share: 1, expected below 1"),
+    (
+        {"pairs": {"offline_share": 0.5}, "generation": {"sampler": "dataset"}},
+        "pairs.offline_share: with sampler dataset a round's own pairs are the data set's",
+    ),
+    (
+        {"pairs": {"offline_share": 0.5}, "train": {"loss": "rev_kl"}},
+        "pairs.offline_share: loss rev_kl needs rewards of the feedback, which pairs of the data set lack",
+    ),
+    (
+        {
+            "pairs": {"offline_share": 0.5},
+            "train": {"loss": "xpo"},
+            "generation": {"sampler": "policy_reference", "n": 4},
+        },
+        "pairs.offline_share: loss xpo needs a response of the reference",
     ),
     ({"train": {"loss": "rdpo", "label_smoothing": 0.5}}, "train.label_smoothing: 0.5, expected below 0.5"),
     ({"train": {"micro_batch_size": 8}}, "train.micro_batch_size: 8 is larger than train.batch_size, 4"),
@@ -126,6 +171,14 @@ IMPOSSIBLE = [
         {"feedback": {"kind": "reward_model", "model": "trained:mine"}},
         "feedback.model: trained:mine, but reward_models has no such name; known: none",
     ),
+    (
+        {"feedback": SERVER | {"length_penalty": 0.1}},
+        "feedback.length_penalty: a judge gives no reward from which tokens could be subtracted; set it to null",
+    ),
+    (
+        {"feedback": SERVER | {"noise": {"kind": "bradley_terry"}}},
+        "feedback.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+    ),
 ]
 
 
@@ -133,6 +186,13 @@ IMPOSSIBLE = [
 def test_impossible_method_is_refused(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, {"methods": {"uniform": differences}}))
+
+
+def test_evaluation_has_no_noise():
+    noise = {"noise": {"kind": "bradley_terry"}}
+    with pytest.raises(InputError, match="evaluation.evaluator.noise.kind: evaluation has no noise; set it to null"):
+        checked(merge(VALID, {"evaluation": {"evaluator": noise}}))
+    checked(merge(VALID, {"feedback": noise}))
 
 
 def test_answers_of_judges_need_a_judge():
@@ -208,6 +268,44 @@ SEVERAL = {"source": None, "take": None}
 def test_sources_that_exclude_each_other_are_refused(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, differences))
+
+
+def test_a_first_metric_needs_a_second_round():
+    config = merge(VALID, {"rounds": 1, "pairs": {"first_metric": "random"}})
+    with pytest.raises(InputError, match="pairs.first_metric: with rounds 1 pairs.metric is never used; raise rounds"):
+        checked(config)
+    assert checked(config | {"rounds": 2})["pairs"]["first_metric"] == "random"
+
+
+def test_replay_needs_an_earlier_round():
+    config = merge(VALID, {"rounds": 1, "pairs": {"replay": {"share": 0.5}}})
+    with pytest.raises(InputError, match="pairs.replay.share: with rounds 1 there is no earlier round; raise rounds"):
+        checked(config)
+    assert checked(config | {"rounds": 2})["pairs"]["replay"] == {"rounds": 1, "share": 0.5}
+
+
+def test_pairs_of_prompts_without_responses_are_refused():
+    config = merge(VALID, {"prompts": {"format": "mt_bench"}, "pairs": {"offline_share": 0.5}})
+    with pytest.raises(InputError, match="pairs.offline_share: prompts.format mt_bench has no responses; set it to 0"):
+        checked(config)
+
+
+def test_pairs_that_join_make_rounds_longer():
+    """8 own pairs are 2 steps; half of all from elsewhere, 4 steps; replayed ones not in round 1, for checkpoints."""
+    steps = {"evaluation": {"by_checkpoint": {"steps": [4]}}}
+    for pairs, message in (
+        ({"offline_share": 0.5}, None),
+        ({"offline_share": 0.25}, "a round trains 3 steps at most"),
+        ({"replay": {"share": 0.5}}, "a round trains 2 steps at most"),
+    ):
+        config = merge(VALID, steps | {"pairs": pairs})
+        if message is None:
+            checked(config)
+        else:
+            with pytest.raises(InputError, match=message):
+                checked(config)
+    risk = {"train": {"beta_rule": "risk", "carry_beta": False, "beta_risk": {"warmup": 3}}}
+    checked(merge(VALID, risk | {"pairs": {"replay": {"share": 0.5}}}))
 
 
 def test_several_sources_and_an_evaluation_set_are_accepted():

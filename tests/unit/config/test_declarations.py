@@ -18,6 +18,7 @@ from prefloop.core.metadata import OnlyIf
 from prefloop.core.registry import registry_words
 from prefloop.data.formats import FORMATS
 from prefloop.feedback.annotate import FEEDBACK
+from prefloop.feedback.label_noise import NOISE
 from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
@@ -39,6 +40,7 @@ SECTIONS = sorted(declared(ExperimentConfig), key=lambda settings: settings.__na
         ("methods.losses.LOSSES", LOSSES),
         ("methods.beta_rules.BETAS", BETAS),
         ("feedback.annotate.FEEDBACK", FEEDBACK),
+        ("feedback.label_noise.NOISE", NOISE),
         ("methods.samplers.SAMPLERS", SAMPLERS),
         ("data.formats.FORMATS", FORMATS),
         ("methods.pair_metrics.NEEDS_BETA", NEEDS_BETA),
@@ -58,6 +60,8 @@ def test_settings_that_do_not_count_reach_no_program():
     )
     chosen = relevant(train | {"loss": "rev_kl", "beta_rule": "risk_calibrated"}, TrainSection)
     assert {"rmax", "beta_risk", "lora"} <= chosen.keys()
+    of_sum = relevant(train | {"loss": {"dpo": 1.0, "rev_kl": 0.5}}, TrainSection)
+    assert {"rmax"} == {"rmax", "xpo_alpha", "label_smoothing"} & of_sum.keys()
     assert "lora" not in relevant(train | {"parameters": "full"}, TrainSection)
 
 
@@ -120,6 +124,7 @@ def test_methods_override_exactly_the_sections_of_the_experiment():
         (str, "3", "3"),
         (Annotated[int | Literal["elbow"], "unit"], "8", 8),
         (Annotated[int | Literal["elbow"], "unit"], "elbow", "elbow"),
+        (dict[str, float] | str, "a #1.py:loss", "a #1.py:loss"),
         (bool, "true", True),
         (float, "5e-7", "5e-7"),
         (float, "[1", "[1"),
@@ -131,6 +136,12 @@ def test_methods_override_exactly_the_sections_of_the_experiment():
 def test_text_is_read_as_yaml_where_no_text_is_declared(hint, text, value):
     found = retyped(text, hint)
     assert (found, type(found)) == (value, type(value))
+
+
+def test_weights_given_as_text_are_numbers():
+    """As `--config train={loss: {dpo: 1, nll: 0.2}}` passes them."""
+    given = {"train": {"loss": {"dpo": "1", "nll": "0.2"}}}
+    assert retyped(given, ExperimentConfig) == {"train": {"loss": {"dpo": 1, "nll": 0.2}}}
 
 
 def test_inner_follows_lists_and_mappings():

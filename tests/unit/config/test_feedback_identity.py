@@ -104,7 +104,12 @@ def test_what_a_feedback_reads_counts():
     usual = {"kind": "function", "function": "a:b"}
     same = {"system_prompt": None, "chat_template_kwargs": {}, "strip_thinking": True}
     assert digest(usual | same) == digest(usual)
-    for changed in ({"system_prompt": ""}, {"chat_template_kwargs": {"x": 1}}, {"strip_thinking": False}):
+    for changed in (
+        {"system_prompt": ""},
+        {"chat_template_kwargs": {"x": 1}},
+        {"strip_thinking": False},
+        {"length_penalty": 0.1},
+    ):
         assert digest(usual | changed) != digest(usual)
 
 

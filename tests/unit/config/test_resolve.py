@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import TINY, merge
-from prefloop.config.resolve import exports_of, may_run_code, model_sources, repository_of
+from prefloop.config.resolve import exports_of, flags, may_run_code, merged, model_sources, repository_of
 from prefloop.config.validation import checked
 
 
@@ -14,6 +14,17 @@ def test_exports_are_last_rounds_of_the_first_seed_by_default():
     config["export"] = {"methods": ["b"], "seeds": [4, 3], "rounds": [1]}
     assert [tuple(where.values()) for where in exports_of(config)] == [("b", 4, 1), ("b", 3, 1)]
     assert repository_of("me/x-{method}-{seed}-{round}-{other}", exports_of(config)[0]) == "me/x-b-4-1-{other}"
+
+
+def test_weighted_losses_are_one_flag():
+    assert flags({"loss": "my losses.py:hinge"}) == "--loss 'my losses.py:hinge'"
+    assert flags({"loss": {"nll": 0.2, "dpo": 1.0}}) == """--loss '{"dpo": 1.0, "nll": 0.2}'"""
+
+
+def test_a_method_replaces_the_whole_sum_of_losses():
+    base = {"train": {"loss": {"dpo": 1.0, "nll": 0.2}, "beta": 0.1}}
+    assert merged(base, {"train": {"loss": {"ipo": 1.0}}}) == {"train": {"loss": {"ipo": 1.0}, "beta": 0.1}}
+    assert merged(base, {"train": {"loss": "ipo"}})["train"]["loss"] == "ipo"
 
 
 NAMES = {"policy": "o/policy", "feedback": "o/reward", "evaluator": "o/judge", "base": "o/base", "encoder": "o/encoder"}

@@ -81,6 +81,14 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
         ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* none of base"),
         ({"name": "models"}, "name: .*, expected .* none of models"),
         ({"name": "a b; rm"}, "name: .*, expected letters, digits"),
+        ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is none of dpo.*did you mean dpo"),
+        ({"train": {"loss": {"dpo": 1, "nnll": 0.2}}}, "^config: train.loss: 'nnll' is none of dpo.*did you mean nll"),
+        ({"train": {"loss": {"dpo": 1, "nll": 0}}}, "^config: train.loss.nll: 0, expected above 0"),
+        ({"train": {"loss": {"nll": "much"}}}, "^config: train.loss.nll: 'much', expected a number"),
+        ({"train": {"loss": {"nll": float("inf")}}}, "^config: train.loss.nll: .* is not a finite number"),
+        ({"train": {"loss": {"nll": True}}}, "^config: train.loss.nll: true, expected a number"),
+        ({"train": {"loss": {}}}, "^config: train.loss: empty, expected 1 or more"),
+        ({"train": {"loss": ["dpo"]}}, r"^config: train.loss: \['dpo'\] is none of dpo"),
         ({"methods": {"$(date)": {}}}, "methods: .*, expected a name of letters"),
     ],
 )
@@ -210,6 +218,7 @@ def test_model_folders_are_distinct_and_readable():
     ("differences", "message"),
     [
         ({"scoring": {"batch_size": 4}}, "scoring: renamed to logprobs"),
+        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; write truncation_penalty, which is its name here"),
         ({"bandit": {"normalise": "rank"}}, "bandit.normalise: renamed to normalize"),
         ({"methods": {"dota": {"bandit": {"neighbours": 1}}}}, "methods.dota.bandit.neighbours: renamed to neighbors"),
         ({"reward_models": {"mine": {"base": "a/b", "held_out": 0.1}}}, "mine.held_out: renamed to eval_fraction"),

@@ -50,10 +50,11 @@ state = {
 random = [torch.rand(1).item(), numpy.random.rand(), random.random(), os.urandom(4).hex()]
 print(json.dumps([state, random]))
 """
+# The handler writes without a buffer, because the signal may arrive while `print` still holds it.
 WAITER = """
 import os, signal, sys, time
 def end(number, frame):
-    print("handled", number, flush=True)
+    os.write(1, b"handled %d\\n" % number)
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, end)
 print(os.getpid(), os.getppid(), flush=True)

@@ -7,12 +7,14 @@ from prefloop.core.errors import InputError
 from prefloop.data.pairs import (
     all_pairs,
     best_worst_pairs,
+    choose_pair_by,
     count_identical,
     count_invalid,
     gap_filters,
     to_columns,
 )
 from prefloop.data.pfp_rows import pfp_row
+from prefloop.methods.pairings import sweet_spot
 
 
 def prompt_row(*responses: dict, prompt_id: str = "a") -> dict:
@@ -115,6 +117,48 @@ def test_pairs_with_a_truncated_response_are_marked():
     assert ids(pairs) == [(1, 0), (2, 0), (2, 1)]
     assert to_columns(pairs)["truncated"].tolist() == [True, False, True]
     assert to_columns(all_pairs([prompt_row({"reward": 1.0}, {"reward": 2.0})])[0])["truncated"].tolist() == [False]
+
+
+def test_preference_variance_is_that_of_all_responses_of_a_prompt():
+    """Rewards 0, log 4 and log 4: p = 0.2, 0.2 and 0.5, so the mean of (p − ½)² is (0.09 + 0.09 + 0) / 3 = 0.06."""
+    row = prompt_row({"reward": 0.0}, {"reward": np.log(4)}, {"reward": np.log(4)})
+    flat = prompt_row({"reward": 0.0}, {"reward": 1e-9}, prompt_id="b")
+    columns = to_columns(all_pairs([row, flat])[0])
+    assert columns["preference_variance"] == pytest.approx([0.06, 0.06, 0.0])
+    assert to_columns(best_worst_pairs([row]))["preference_variance"] == pytest.approx([0.06]), "for the bandit, too"
+    far = prompt_row({"reward": -1000.0}, {"reward": 1000.0})
+    assert to_columns(all_pairs([far])[0])["preference_variance"] == pytest.approx([0.25])
+
+
+def test_preference_variance_of_a_judge_is_that_of_its_valid_probabilities():
+    """0.9 and 0.6, each ½ off by 0.4 and 0.1: (0.16 + 0.01) / 2."""
+    first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
+    pairs, _ = all_pairs([judged(first, (1, 0.35, [2], [[2, 0.7, 0.5]]), (2, 0.4, [], []))])
+    assert to_columns(pairs)["preference_variance"] == pytest.approx([0.085, 0.085])
+
+
+def test_a_pairing_leaves_one_pair_per_prompt_whatever_the_order_of_prompts():
+    rng = np.random.default_rng(0)
+    rows = [prompt_row(*({"reward": r} for r in rng.permutation(9).tolist()), prompt_id=f"p{i}") for i in range(8)]
+    choose_pair = choose_pair_by(sweet_spot, lambda prompt_id: np.random.default_rng(int(prompt_id[1:])))
+    pairs, undecided = all_pairs(rows, choose_pair)
+    assert undecided == 0
+    assert [pair.prompt["prompt_id"] for pair in pairs] == [row["prompt_id"] for row in rows]
+    assert all(pair.chosen["response_id"] == pair.prompt["best"] for pair in pairs)
+    assert len({pair.rejected["reward"] for pair in pairs}) > 1
+    again, _ = all_pairs(rows[::-1], choose_pair)
+    assert ids(again[::-1]) == ids(pairs)
+
+
+def test_a_pairing_forms_no_pair_that_the_feedback_has_not_decided():
+    """The best and the worst were not compared validly, and a response without a reward is never drawn."""
+    first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
+    row = judged(first, (1, 0.5, [2], [[2, 0.7, 0.5]]), (2, 0.1, [], []))
+    choose_pair = choose_pair_by(sweet_spot, lambda _: np.random.default_rng(0))
+    assert choose_pair(row) == (0, 2)
+    assert all_pairs([row], choose_pair)[0] == []
+    row["responses"][2]["reward"] = None
+    assert ids(all_pairs([row], choose_pair)[0]) == [(0, 1)]
 
 
 def test_gap_filter_by_value_and_by_quantile():

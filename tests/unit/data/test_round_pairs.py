@@ -68,8 +68,8 @@ def in_memory(rows: list[list[dict]], least_gap: int) -> list[dict]:
     return found
 
 
-def select_pairs(monkeypatch, paths: list[Path], output: Path, *flags: str) -> list[dict]:
-    arguments = ["--pfp", *map(str, paths), "--output", str(output), "--seed", "0", "--round", "1", *flags]
+def select_pairs(monkeypatch, paths: list[Path], output: Path, *flags: str, number: int = 1) -> list[dict]:
+    arguments = ["--pfp", *map(str, paths), "--output", str(output), "--seed", "0", "--round", str(number), *flags]
     monkeypatch.setattr(sys, "argv", ["select_pairs", *arguments])
     runpy.run_path(str(ROOT / "workflow/scripts/select_pairs.py"), run_name="select_pairs")
     return read_rows(output)
@@ -132,3 +132,36 @@ def test_pairs_with_a_truncated_response_are_dropped_if_asked(monkeypatch, tmp_p
     path = write_step(tmp_path, rows[:2])
     with pytest.raises(SystemExit, match="every pair has a truncated response: raise generation.max_new_tokens"):
         select_pairs(monkeypatch, [path], output, "--drop-truncated", "True")
+
+
+def test_the_first_round_may_have_a_metric_of_its_own(monkeypatch, tmp_path, steps):
+    """With metric random it is that of a method that always selects at random; later rounds are not changed."""
+    paths, _ = steps
+    output, seeded = tmp_path / "pairs.jsonl", ("--metric", "less_is_more", "--first-metric", "random", "--top-n", "9")
+    for number, plain in ((1, "random"), (2, "less_is_more")):
+        pairs = select_pairs(monkeypatch, paths, output, *seeded, number=number)
+        assert {row["metric"] for row in pairs} == {plain}
+        assert select_pairs(monkeypatch, paths, output, "--metric", plain, "--top-n", "9", number=number) == pairs
+
+
+def test_a_pairing_is_drawn_by_seed_round_and_prompt(monkeypatch, tmp_path, capsys):
+    """The same pairs with the steps in any order, and others in another round; one per prompt."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"prompt_id": f"p{i}", "response_id": j, "reward": reward, "n_tokens": 2, "logp": -1.0}
+        for i in range(30)
+        for j, reward in enumerate(rng.permutation(8).tolist())
+    ]
+    paths = [write_step(tmp_path / "a", rows[:120]), write_step(tmp_path / "b", rows[120:])]
+    flags = "--metric", "reward_gap", "--pairing", "sweet_spot"
+
+    def drawn(paths: list[Path], number: int = 1) -> dict[str, tuple[float, float]]:
+        pairs = select_pairs(monkeypatch, paths, tmp_path / "pairs.jsonl", *flags, number=number)
+        return {row["prompt_id"]: (row["reward_chosen"], row["reward_rejected"]) for row in pairs}
+
+    first = drawn(paths)
+    assert "0 pairs tied, 30 by sweet_spot;" in capsys.readouterr().out
+    assert len(first) == 30
+    assert {best for best, _ in first.values()} == {7}
+    assert drawn(paths[::-1]) == first
+    assert drawn(paths, number=2) != first

@@ -257,6 +257,19 @@ def test_truncation_penalty_is_subtracted_from_rewards(tmp_path, monkeypatch):
     assert compared == [{"outcome": "loss", "reward": 1.5, "reward_opponent": 3.0}]
 
 
+def test_length_penalty_is_subtracted_per_token(tmp_path, monkeypatch):
+    """In training and in evaluation, in addition to the penalty of truncated responses."""
+    (tmp_path / "own_letters.py").write_text("def size(prompts, responses):\n    return [len(r) for r in responses]\n")
+    monkeypatch.chdir(tmp_path)
+    source = load_feedback(FeedbackConfig(function="own_letters:size"), 1, "feedback")
+    rows = [answer("p", 0, "four", n_tokens=3) | TRUNCATED, answer("p", 1, "six...", n_tokens=8)]
+    assert [row["reward"] for row in annotate(source, {"p": PROMPT}, rows, length_penalty=0.5).rows] == [2.5, 2.0]
+    both = annotate(source, {"p": PROMPT}, rows, truncation_penalty=2.0, length_penalty=0.5).rows
+    assert [row["reward"] for row in both] == [0.5, 2.0]
+    compared = compare_responses(source, [PROMPT], rows[:1], rows[1:], length_penalty=0.5).rows
+    assert compared == [{"outcome": "win", "reward": 2.5, "reward_opponent": 2.0}]
+
+
 def test_truncation_penalty_lowers_a_judge_s_preference():
     """Case 24: with 1, the finished response wins; two truncated responses and invalid answers stay as they are."""
     judge = StubJudge(

@@ -1,15 +1,31 @@
 """Losses against numbers worked by hand, their gradients, and TRL's trainer on one batch."""
 
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from prefloop.config.training_settings import TrainConfig
+from prefloop.core.errors import SettingError
+from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms
 from prefloop.methods.loss_options import LossOptions
-from prefloop.methods.losses import LOSSES, compute_losses, dpo, log_ratio_margin, loss_parameters, loss_terms
+from prefloop.methods.losses import (
+    LOSSES,
+    OF_BATCH,
+    LossChoice,
+    compute_losses,
+    dpo,
+    log_ratio_margin,
+    loss_parameters,
+    loss_terms,
+    wpo_weights,
+)
 from prefloop.models.loading import load_policy
 from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
+from prefloop.training.loop import Batch
 from prefloop.training.preference import PreferenceObjective, TokenizedPair
 
 # One pair: chosen of 4 tokens, rejected of 2. Log-ratios −10 − −11 = 1 and −12 − −11.5 = −0.5, so M = 1.5; per token
@@ -44,12 +60,20 @@ BY_HAND = {
     "nca": 1.350825,  # log(1 + e^−0.1) + ½ log(1 + e^0.1) + ½ log(1 + e^−0.05) = 0.644397 + 0.372198 + 0.334230
     "bco": 1.312856,  # 0.644397 + 0.668460
     "discopop": 0.849338,  # s = σ(0.15/0.05) = 0.952574: 0.047426 · 0.620957 + s · e^−0.15
+    "aot": 0.620957,  # dpo of a single pair, which is its own match
+    "aot_unpaired": 0.620957,
+    "sft": 2.5,  # 10/4
     "nll": 2.5,  # 10/4
 }
 
 
 def columns(**changes) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([value], dtype=torch.float64) for name, value in (COLUMNS | changes).items()}
+
+
+def losses_of(name: LossChoice, terms: dict[str, torch.Tensor], beta: float = 0.1, options: LossOptions = OPTIONS):
+    """The losses of pairs that are a whole batch, [pairs]."""
+    return compute_losses(name, terms | compute_batch_terms(loss_parameters(name), terms), beta, options)
 
 
 def test_margin_by_hand():
@@ -63,7 +87,65 @@ def test_every_loss_has_a_test():
 
 @pytest.mark.parametrize(("name", "expected"), BY_HAND.items())
 def test_by_hand(name, expected):
-    assert compute_losses(name, loss_terms(**columns()), 0.1, OPTIONS).tolist() == pytest.approx([expected], abs=1e-6)
+    assert losses_of(name, loss_terms(**columns())).tolist() == pytest.approx([expected], abs=1e-6)
+
+
+# Two pairs with M = 1 and −2: gaps 4 and −1 under the policy, 3 and 1 under the reference, log-ratios of the chosen
+# 2 and 0, of the rejected 1 and 2.
+TWO_PAIRS = {
+    "logp_chosen": [-4.0, -6.0],
+    "logp_rejected": [-8.0, -5.0],
+    "logp_ref_chosen": [-6.0, -6.0],
+    "logp_ref_rejected": [-9.0, -7.0],
+    "n_chosen": [2.0, 6.0],
+    "n_rejected": [1.0, 1.0],
+    "reward_chosen": [1.0, 1.0],
+    "reward_rejected": [0.0, 0.0],
+}
+OF_BATCH_BY_HAND = {
+    "aot": [0.644397, 0.798139],  # log(1 + e^−0.1 (4 − 3)), log(1 + e^−0.1 (−1 − 1))
+    "aot_unpaired": [0.693147, 0.744397],  # the chosen's 2 meets the rejected's 2, and its 0 the 1
+    "sft": [1.0, 1.5],  # over (2 + 6)/2 tokens
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), OF_BATCH_BY_HAND.items())
+def test_losses_of_a_batch_by_hand(name, expected):
+    terms = loss_terms(**{column: torch.tensor(values) for column, values in TWO_PAIRS.items()})
+    assert losses_of(name, terms).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OF_BATCH_BY_HAND)
+def test_gradient_of_a_sorted_batch_is_the_finite_difference(name):
+    """The mean over 7 pairs, whose ranks a small step does not change."""
+    generator = torch.Generator().manual_seed(0)
+    at = {column: -9 * torch.rand(7, generator=generator, dtype=torch.float64) for column in TWO_PAIRS}
+    at |= {"n_chosen": torch.arange(1.0, 8.0), "n_rejected": torch.arange(1.0, 8.0)}
+    for column in ("logp_chosen", "logp_rejected"):
+        given = at | {column: at[column].clone().requires_grad_()}
+        total = losses_of(name, loss_terms(**given)).sum() + 0 * given[column].sum()
+        (gradient,) = torch.autograd.grad(total, given[column])
+        for pair in range(7):
+            step = torch.zeros(7, dtype=torch.float64)
+            step[pair] = 1e-5
+            above, below = (
+                losses_of(name, loss_terms(**at | {column: at[column] + sign * step})).sum().item() for sign in (1, -1)
+            )
+            assert gradient[pair].item() == pytest.approx((above - below) / 2e-5, abs=1e-6)
+
+
+def test_weighted_sum_by_hand():
+    terms = loss_terms(**columns())
+    found = losses_of({"dpo": 1.0, "nll": 0.2, "aot": 0.5}, terms)
+    assert found.tolist() == pytest.approx([1.5 * BY_HAND["dpo"] + 0.2 * 2.5], abs=1e-6)
+    assert loss_parameters({"dpo": 1.0, "nll": 0.2}) == {"margin", "beta", "mean_logp_chosen"}
+    with pytest.raises(SettingError, match="loss: 'nnll' is none of"):
+        losses_of({"dpo": 1.0, "nnll": 0.2}, terms)
+
+
+def test_loss_of_a_batch_without_its_terms_raises():
+    with pytest.raises(SettingError, match="aot takes matched_reference_gap"):
+        compute_losses("aot", loss_terms(**columns()), 0.1, OPTIONS)
 
 
 def test_dpo_is_log_2_where_policy_and_reference_agree():
@@ -80,19 +162,15 @@ def test_gradient_is_the_finite_difference(name, shift):
         given[column].requires_grad_()
         if column == "logp_explored" and "logp_explored" not in loss_parameters(name):
             continue
-        loss = compute_losses(name, loss_terms(**given), 0.3, OPTIONS).sum()
+        loss = losses_of(name, loss_terms(**given), 0.3).sum()
         (gradient,) = torch.autograd.grad(loss, given[column]) if loss.requires_grad else [torch.zeros(1)]
         at = {k: v.detach() for k, v in given.items()}
-        above, below = (
-            compute_losses(name, loss_terms(**at | {column: at[column] + d}), 0.3, OPTIONS).item()
-            for d in (step, -step)
-        )
+        above, below = (losses_of(name, loss_terms(**at | {column: at[column] + d}), 0.3).item() for d in (step, -step))
         assert gradient.item() == pytest.approx((above - below) / (2 * step), abs=1e-6)
 
 
-# TRL's name of a loss that it has; its ipo is our ipo_mean, and its sft averages over the tokens of a batch where our
-# nll averages over pairs. It has no longer cdpo, and never had rev_kl; simpo and
-# xpo are trainers of their own there.
+# TRL's name of a loss that it has; its ipo is our ipo_mean. It has no longer cdpo, and never had rev_kl or nll; simpo
+# and xpo are trainers of their own there.
 IN_TRL = {
     "dpo": "sigmoid",
     "rdpo": "robust",
@@ -106,11 +184,49 @@ IN_TRL = {
     "nca": "nca_pair",
     "bco": "bco_pair",
     "discopop": "discopop",
+    "aot": "aot",
+    "aot_unpaired": "aot_unpaired",
+    "sft": "sft",
 }
 
 
-@pytest.mark.parametrize(("name", "theirs_name"), IN_TRL.items())
-def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name):
+def test_losses_of_a_batch_are_listed():
+    assert {name for name in LOSSES if loss_parameters(name) & set(BATCH_TERMS)} == set(OF_BATCH)
+
+
+def test_wpo_weights_by_hand():
+    """Two tokens of 1/2 and 1/8 have a mean of 1/4; one of 1/2 with Σ_v π_v² = 1/3 has 3/2."""
+    chosen, rejected = torch.tensor([math.log(1 / 16) / 2]), torch.tensor([math.log(1 / 2)])
+    assert wpo_weights(chosen, rejected).tolist() == pytest.approx([1 / 8])
+    aligned = wpo_weights(chosen, rejected, torch.tensor([math.log(1 / 4)]), torch.tensor([math.log(1 / 3)]))
+    assert aligned.tolist() == pytest.approx([3 / 2])
+    assert not wpo_weights(chosen.requires_grad_(), rejected).requires_grad
+
+
+def test_every_loss_of_trl_is_here():
+    from trl.trainer import dpo_trainer
+
+    words = set(re.findall(r'loss_type == "(\w+)"', Path(dpo_trainer.__file__).read_text(encoding="utf-8")))
+    assert len(words) > 10
+    assert words == set(IN_TRL.values())
+
+
+SUM = {"dpo": 1.0, "sft": 0.2, "aot": 0.5}
+
+
+WEIGHTED_IN_TRL = [(name, theirs, "wpo_sampled") for name, theirs in IN_TRL.items() if name not in OF_BATCH]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs_name", "weights"),
+    [
+        *((name, theirs, None) for name, theirs in IN_TRL.items()),
+        *WEIGHTED_IN_TRL,
+        pytest.param(SUM, [IN_TRL[word] for word in SUM], None, id="weighted sum"),
+        pytest.param({"dpo": 1.0, "ipo_mean": 0.2}, ["sigmoid", "ipo"], "wpo_sampled", id="weighted sum of WPO"),
+    ],
+)
+def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name, weights):
     """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
     from accelerate import Accelerator
     from datasets import Dataset
@@ -125,6 +241,7 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
     rows = [
         {"prompt": "why is it good? ", "chosen": "the answer is so", "rejected": "no"},
         {"prompt": "a ", "chosen": "bad", "rejected": "a reply that is very much longer than that"},
+        {"prompt": "which one? ", "chosen": "the second is better", "rejected": "the first"},
     ]
     trainer = DPOTrainer(
         model=policy,
@@ -133,8 +250,10 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
             output_dir=str(tmp_path),
             beta=0.1,
             loss_type=theirs_name,
+            use_weighting=weights == "wpo_sampled",
+            loss_weights=list(name.values()) if isinstance(name, dict) else None,
             label_smoothing=0.1 if name in ("rdpo", "exo") else 0.0,
-            per_device_train_batch_size=2,
+            per_device_train_batch_size=3,
             use_cpu=True,
             bf16=False,
             max_length=None,
@@ -155,16 +274,19 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
     count = len(batch["input_ids"]) // 2
     pairs = [TokenizedPair(split(i)[0], split(i)[1], split(i + count)[1], 0.0, 0.0) for i in range(count)]
 
-    def terms_under(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        settings, accelerator = TrainConfig(loss=name), Accelerator(cpu=True)
-        return PreferenceObjective(prepare_scorer(model), pairs, settings, accelerator).terms_of([*range(count)])
+    settings, whole = TrainConfig(loss=name, pair_weights=weights, label_smoothing=0.1), [*range(count)]
+
+    def objective_of(model: torch.nn.Module) -> PreferenceObjective:
+        return PreferenceObjective(prepare_scorer(model), pairs, settings, Accelerator(cpu=True))
 
     with torch.no_grad():
-        initial = terms_under(reference)
+        initial = objective_of(reference).terms_of(whole)
         for pair, chosen, rejected in zip(pairs, initial["logp_chosen"], initial["logp_rejected"], strict=True):
             pair.logp_ref_chosen, pair.logp_ref_rejected = chosen.item(), rejected.item()
-        found = terms_under(policy)
-    ours = compute_losses(name, found, 0.1, LossOptions(label_smoothing=0.1)).mean().item()
+        objective = objective_of(policy)
+        objective.begin_step(Batch(0, 0, whole, [whole]), np.random.default_rng(0))
+        losses, found = objective.losses(whole)
+    ours = losses.mean().item()
     assert found["margin"].abs().min() > 1e-3, (
         "the policy must differ from its reference for this test to mean anything"
     )

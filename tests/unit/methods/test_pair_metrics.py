@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from prefloop.core.ranks import spearman
-from prefloop.methods.pair_metrics import METRICS, NEEDS_BETA, NEEDS_REFERENCE, best_worst_pair, keep_top, ordered_pairs
+from prefloop.methods.pair_metrics import (
+    METRICS,
+    NEEDS_BETA,
+    NEEDS_REFERENCE,
+    best_worst_pair,
+    keep_top,
+    ordered_pairs,
+    preference_variance,
+)
 
 PAIRS = {
     "logp_chosen": np.array([-20.0, -6.0]),
@@ -16,6 +24,7 @@ PAIRS = {
     "logp_ref_chosen": np.array([-22.0, -6.0]),
     "logp_ref_rejected": np.array([-14.0, -31.0]),
     "best_worst": np.array([False, True]),
+    "preference_variance": np.array([0.04, 0.16]),
     "beta": np.array(0.1),
 }
 # Margins: (−20 + 22) − (−15 + 14) = 3, and 0 − 1 = −1. Mean log-probabilities of each pair: −2 and −3, twice.
@@ -27,6 +36,8 @@ BY_HAND = {
     "best_worst": [-np.inf, 4.0],
     "dpo_weight": [1 / (1 + np.exp(0.3)), 1 / (1 + np.exp(-0.1))],
     "difficulty": [-3.0, 1.0],
+    "implicit_margin": [3.0, -1.0],
+    "pvar": [0.04, 0.16],
     "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 against 1, and 1 against 0
     "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both
     "length_matched_pfp": [1.0, 0.0],  # two pairs make one stratum
@@ -70,6 +81,14 @@ def test_length_matched_pfp_ranks_within_strata():
     assert abs(spearman(scores, difference)) < 0.2
     assert scores.min() == 0
     assert scores.max() == 1
+
+
+def test_preference_variance_is_that_over_both_orders():
+    """Probabilities 0.9 and 0.5: in both orders 0.9, 0.1, 0.5, 0.5 with mean ½ and squares 0.16, 0.16, 0, 0."""
+    assert preference_variance([0.9, 0.5]) == pytest.approx(0.08)
+    probabilities = np.random.default_rng(0).random(20)
+    both = np.concatenate([probabilities, 1 - probabilities])
+    assert preference_variance(probabilities) == pytest.approx(both.var())
 
 
 def test_every_metric_has_a_test():

@@ -13,6 +13,7 @@ from prefloop.models.loading import add_adapter, load_policy
 from prefloop.models.options import Lora
 from prefloop.models.packed_attention import PACKED_ATTENTION
 from prefloop.models.response_logprobs import (
+    logprobs_and_collisions,
     plan_packing,
     prepare_scorer,
     response_logits,
@@ -242,6 +243,42 @@ def test_preparing_leaves_model_and_random_numbers_alone(manifests):
 def test_unsupported_models_keep_their_attention(unpacked):
     scorer, _ = unpacked
     assert scorer.model.config._attn_implementation != PACKED_ATTENTION
+
+
+def test_collisions_of_known_logits(monkeypatch):
+    """log Σ_v π_v², from logits and from a head, in chunks, and no log-probability changes."""
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [1.0, 0.0, 0.0]])
+    expected = [0.375, 0.54, 1.0]
+    monkeypatch.setitem(heads.CHUNKS, "cpu", 2)
+    assert heads.logit_collisions(probabilities.log()).exp().tolist() == pytest.approx(expected)
+    head, tokens = torch.nn.Linear(3, 3, bias=False), torch.tensor([1, 2, 0])
+    head.weight.data = torch.eye(3)
+    head.requires_grad_(False)
+    states = probabilities.clamp(min=1e-30).log().requires_grad_()
+    collisions = torch.empty(3)
+    logps = heads.head_logprobs(head, states, tokens, collisions)
+    assert collisions.exp().tolist() == pytest.approx(expected)
+    plain = heads.head_logprobs(head, states, tokens)
+    assert torch.equal(logps, plain)
+    gradients = [torch.autograd.grad(x.sum(), states)[0] for x in (logps, plain)]
+    assert torch.equal(*gradients)
+
+
+def check_collisions(scorer, prompts) -> None:
+    with torch.no_grad():
+        logps, collisions = logprobs_and_collisions(scorer, prompts, RESPONSES)
+        assert torch.equal(logps, response_logprobs(scorer, prompts, RESPONSES))
+        squares = response_logits(scorer, prompts, RESPONSES).float().softmax(dim=1).square().sum(dim=1).log()
+    expected = [part.sum().item() for part in squares.split(list(map(len, RESPONSES)))]
+    assert collisions.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_collisions_are_those_of_all_logits(packed):
+    check_collisions(*packed)
+
+
+def test_unpacked_collisions_are_those_of_all_logits(unpacked):
+    check_collisions(*unpacked)
 
 
 def test_logit_logprobs_of_known_logits():

@@ -44,3 +44,14 @@ def test_the_claim_follows_the_files(experiment, kind, fact):
 
 def test_nothing_is_claimed_by_default(experiment):
     assert equal_cost_facts(experiment) == []
+
+
+def test_mixed_pairs_are_those_that_train(experiment):
+    experiment.equal_cost, experiment.mixing = "pairs", ("a",)
+    for keys, folder in experiment.folders():
+        if keys["method"] == "a":
+            write_rows(folder / "mixed_pairs.jsonl", [{"prompt_id": "p"}] * 9)
+            write_json(folder / "mix_pairs.cost.json", {"stage": "mix_pairs", "tokens_out": 0, "flops": 0})
+    assert equal_cost_facts(experiment) == [
+        "Not at equal cost: trained pairs per run differ by more than 5 %: a 18, b 7."
+    ]

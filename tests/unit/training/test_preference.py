@@ -74,6 +74,35 @@ def test_micro_batches_change_nothing(manifests):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["constant", "batch"])
+@pytest.mark.parametrize("loss", ["aot", "aot_unpaired", "sft"])
+def test_micro_batches_change_no_loss_of_a_batch(manifests, loss, rule):
+    settings = {"loss": loss, "beta_rule": rule, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
+    one, model_one = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=4))
+    for size in (1, 3):
+        several, model_several = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=size))
+        assert [s["loss"] for s in several] == pytest.approx([s["loss"] for s in one], abs=1e-5)
+        for a, b in zip(model_one.parameters(), model_several.parameters(), strict=True):
+            assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-5)
+        needs_pass = loss != "sft" or rule == "batch"
+        assert {step["passes"] for step in several} == ({1, 2} if size == 3 else {2}) if needs_pass else {1}
+        assert {step["passes"] for step in one} == {1}
+
+
+@pytest.mark.parametrize("weights", ["wpo", "wpo_sampled"])
+def test_pair_weights_do_not_depend_on_micro_batches(manifests, weights):
+    """With β-DPO, too, which keeps the terms of its first pass."""
+    settings = {"pair_weights": weights, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
+    plain, _ = run(manifests["llama"], TrainConfig(**settings | {"pair_weights": None}))
+    for rule in ("constant", "batch"):
+        one, three = (
+            run(manifests["llama"], TrainConfig(**settings, beta_rule=rule, micro_batch_size=size))[0]
+            for size in (4, 1)
+        )
+        assert [s["loss"] for s in one] == pytest.approx([s["loss"] for s in three], rel=1e-4)
+        assert one[0]["loss"] != pytest.approx(plain[0]["loss"], rel=0.01)
+
+
 def test_adapters_keep_their_dropout(manifests):
     """The base model's dropout is off, or the loss would not start at log 2; the adapters' is on where asked for."""
     steady, _ = run(manifests["gpt2"], TrainConfig(lora=Lora(r=4), learning_rate=5e-3, epochs=2, batch_size=6))
@@ -229,7 +258,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
 
 
 @pytest.mark.parametrize("rule", BETAS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, pytest.param({"dpo": 1.0, "nll": 0.2, "xpo": 0.1}, id="weighted sum")])
 def test_any_loss_trains_with_any_rule(manifests, loss, rule):
     """One epoch of each: finite losses, margins that move, and the margins' shape in the log."""
     settings = TrainConfig(

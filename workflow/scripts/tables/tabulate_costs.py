@@ -13,7 +13,16 @@ from prefloop.evaluation.results import costs
 from prefloop.report.captions import caption
 from prefloop.report.tables import save_table
 
-ALIGNMENT = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
+ALIGNMENT = [
+    "cluster_prompts",
+    "fine_tune",
+    "train_reward_model",
+    "generate",
+    "reward",
+    "logprobs",
+    "mix_pairs",
+    "train",
+]
 STAGES = [*ALIGNMENT, "sample", "compare_samples", "measure_kl", "measure_gradients"]
 
 

@@ -6,6 +6,7 @@ this at every start, so nothing heavy is imported here.
 
 from prefloop.config.declarations import defaults
 from prefloop.config.experiment import CHOSEN
+from prefloop.config.feedback_consistency import impossible_noise
 from prefloop.config.method_consistency import (
     AT_RANDOM,
     failed,
@@ -216,7 +217,7 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     trained = bool(model) and model.startswith(TRAINED)
     example = ", as module:function" if kind == "function" else ""
     known = ", ".join(config["reward_models"]) or "none"
-    return failed(
+    return impossible_noise(where, feedback) + failed(
         [
             # The settings of a kind are named as the kind: kind function has its setting `function`.
             (kind in feedback and not feedback[kind], f"{where}: kind {kind} needs {where}.{kind}{example}"),
@@ -243,6 +244,11 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             (
                 kind == "judge" and trained,
                 f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model",
+            ),
+            (
+                kind in ("judge", "dataset") and feedback["length_penalty"] is not None,
+                f"{where}.length_penalty: a {kind} gives no reward from which tokens could be subtracted; set it to "
+                "null",
             ),
             (
                 trained and model.removeprefix(TRAINED) not in config["reward_models"],

@@ -64,6 +64,8 @@ def is_section(hint: Any) -> TypeGuard[Settings]:
 def inner(hint: Any, key: str | int) -> Any:
     """The type of a field, an item of a list or a value of a mapping; None if the type declares no such thing."""
     hint = bare(hint)
+    if is_union(hint):  # of which a mapping can be one arm
+        hint = next((arm for arm in get_args(hint) if get_origin(arm) is dict), hint)
     if is_section(hint):
         return hints(hint).get(str(key))
     if get_origin(hint) is tuple:
@@ -141,7 +143,7 @@ def retyped(value: Any, hint: Any) -> Any:
         return None
     kind = bare(hint)
     choices = get_args(kind) if get_origin(kind) is Literal else ()
-    if kind in (str, Path) or value in choices:
+    if kind in (str, Path) or value in choices or (is_union(kind) and str in get_args(kind)):
         return value
     if kind is Any:  # as JSON, since YAML reads `no` and `off` as false
         with contextlib.suppress(ValueError):

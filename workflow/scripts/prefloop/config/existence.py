@@ -25,6 +25,7 @@ from prefloop.config.source_names import (
 from prefloop.core.files import find_file
 from prefloop.core.metadata import Choice
 from prefloop.core.own_functions import is_own, own_files, split
+from prefloop.core.registry import chosen_words
 from prefloop.models.fetch import PACKAGE, PACKAGE_FORM, no_model
 from prefloop.models.sources import hub_model
 
@@ -100,7 +101,11 @@ def absent_functions(config: dict) -> list[str]:
     functions += [("feedback.function", feedback["function"]) for feedback in asked(config) if is_function(feedback)]
     for method in config["compare"]:
         settings = of_method(config, method)
-        functions += [(f"{section}.{key}", settings[section][key]) for section, key in function_settings()]
+        functions += [
+            (f"{section}.{key}", word)
+            for section, key in function_settings()
+            for word in chosen_words(settings[section][key])
+        ]
     return [problem for key, function in functions if is_own(function) for problem in absent_function(key, function)]
 
 

@@ -62,6 +62,8 @@ class Experiment:
     """Methods that choose which responses get a label."""
     equal_cost: Literal["labels", "tokens", "flops", "pairs"] | None = None
     """What all methods are meant to spend equally; None if nothing is."""
+    mixing: tuple[str, ...] = ()
+    """Methods that train on pairs of other origins, too, so that rounds have the stage mix_pairs."""
     by_temperature: ByTemperature = field(default_factory=ByTemperature)
     """What is evaluated at other temperatures."""
     by_checkpoint: ByCheckpoint = field(default_factory=ByCheckpoint)
@@ -212,9 +214,15 @@ def experiment_of(config: dict, root: str) -> Experiment:
         trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
         equal_cost=evaluation["equal_cost"],
         acquiring=tuple(m for m in methods if of_method(config, m)["acquisition"]["rule"] != "all"),
+        mixing=tuple(method for method in methods if mixes_pairs(of_method(config, method)["pairs"])),
         by_temperature=by_temperature,
         by_checkpoint=by_checkpoint,
     )
+
+
+def mixes_pairs(pairs: dict) -> bool:
+    """Whether pairs of other origins join those of a round."""
+    return pairs["replay"]["share"] > 0 or pairs["offline_share"] > 0
 
 
 def floats(values: list) -> tuple[float, ...]:

@@ -14,7 +14,12 @@ from prefloop.models.sources import public_name
 SERVER_SETTINGS = ("base_url", "model", "max_tokens")
 LOCAL_SETTINGS = ("tie_margin", "min_label_mass")
 # Settings of any feedback that its output depends on if they are not the default, which older configs do not have.
-OPTIONAL_SETTINGS: dict[str, Any] = {"output": None, "truncation_penalty": None, "strip_thinking": True}
+OPTIONAL_SETTINGS: dict[str, Any] = {
+    "output": None,
+    "truncation_penalty": None,
+    "length_penalty": None,
+    "strip_thinking": True,
+}
 OPTIONAL_SETTINGS |= {"system_prompt": None, "chat_template_kwargs": {}, "template_date": None}
 NO_OPTIONS: dict[str, Any] = {"drop": [], "rename": {}, "extra": {}}  # of judge.request
 

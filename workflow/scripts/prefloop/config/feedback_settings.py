@@ -70,6 +70,16 @@ class Judging:
 
 
 @dataclass
+class NoiseConfig:
+    """Noise on the labels of training; evaluation has none."""
+
+    kind: Annotated[str, Choice("feedback.label_noise.NOISE")] | None = None
+    """bradley_terry draws each pair's label with probability σ(reward gap / temperature); null is no noise."""
+    temperature: Annotated[float, Gt(0), Unit("units of reward")] = 1.0
+    """Scale of the noise; a gap of this size is labelled rightly in 73 % of draws."""
+
+
+@dataclass
 class FeedbackConfig:
     """What scores or compares responses."""
 
@@ -108,6 +118,14 @@ class FeedbackConfig:
         float | None, Gt(0), Unit("units of reward; probability, for a judge"), OnlyIf("kind", other_than=("dataset",))
     ] = None
     """Subtracted from the reward of a response that reached max_new_tokens before its end, or from a judge's
-    probability that it is better than a finished one: 1 makes it lose. null subtracts nothing."""
+    probability that it is better than a finished one: 1 makes it lose. null subtracts nothing. TRL calls it
+    missing_eos_penalty."""
+    length_penalty: Annotated[
+        float | None, Gt(0), Unit("units of reward per token"), OnlyIf("kind", other_than=("judge", "dataset"))
+    ] = None
+    """Subtracted from the reward for each token of the response, thoughts and end-of-sequence included; null subtracts
+    nothing."""
+    noise: Annotated[NoiseConfig, OnlyIf("kind", other_than=("judge",))] = field(default_factory=NoiseConfig)
+    """Noise on the labels of training; evaluation has none."""
     judge: Annotated[Judging, OnlyIf("kind", ("judge",))] = field(default_factory=Judging)
     """How a judge compares two responses."""

@@ -31,6 +31,8 @@ RENAMED = {
     "normalised": "normalized",
     "scoring": "logprobs",
 }
+# From a key as other systems name it to ours.
+ELSEWHERE = {"missing_eos_penalty": "truncation_penalty"}
 
 
 def explain(error: Mapping[str, Any]) -> str:
@@ -48,12 +50,13 @@ def explain(error: Mapping[str, Any]) -> str:
         path.append(str(key))
         if is_section(section):
             doc = docstrings(section).get(str(key), "")
-    if is_key:  # of a mapping
+    is_word = any(isinstance(item, Choice) for item in metadata_of(hint))
+    if is_key and not is_word:  # of a mapping
         hint = get_args(bare(hint))[0]
     where, found, about = ".".join(path), error["input"], f" ({first_sentence(doc)})" if doc else ""
     if error["type"] == "unexpected_keyword_argument":
         return f"{where}: {unknown(path[-1], section)}"
-    if is_union(bare(hint)):  # each arm has its own error
+    if is_union(bare(hint)) and not is_word:  # each arm has its own error
         return f"{where}: {of_wrong_kind(found, hint)}{about}"
     if error["type"] == "missing":
         return f"{where}: missing{about}"
@@ -81,6 +84,8 @@ def unknown(key: str, section: type) -> str:
     if key in RENAMED:
         return f"renamed to {RENAMED[key]}"
     known = [item.name for item in dataclasses.fields(section)]
+    if ELSEWHERE.get(key) in known:
+        return f"unknown key; write {ELSEWHERE[key]}, which is its name here"
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known here: {', '.join(known)}"
 

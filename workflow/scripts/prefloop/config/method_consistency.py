@@ -2,13 +2,19 @@
 
 import math
 
+from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
 from prefloop.config.source_names import configured_sources, lines_up_to
-from prefloop.core.registry import registry_words
+from prefloop.core.registry import chosen_words, registry_words
+from prefloop.methods.pairings import MIN_RESPONSES
 from prefloop.methods.samplers import REFERENCE, SAMPLERS, Mixp, Sampling, mixes_logits, models_of, possible_components
 
 PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
+OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
+
+# What some losses read that pairs of the data set do not have.
+NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
 
 Check = tuple[bool, str]  # whether it fails, and the message
 
@@ -25,8 +31,18 @@ def failed(checks: list[Check]) -> list[str]:
 
 def impossible_method(settings: dict) -> list[str]:
     """Settings of one method that exclude each other."""
-    problems = impossible_sampling(settings) + impossible_acquisition(settings)
-    return problems + impossible_reference(settings) + impossible_training(settings)
+    return [
+        problem
+        for check in (
+            impossible_sampling,
+            impossible_acquisition,
+            impossible_reference,
+            impossible_pairs,
+            impossible_additions,
+            impossible_training,
+        )
+        for problem in check(settings)
+    ]
 
 
 def impossible_sampling(settings: dict) -> list[str]:
@@ -61,7 +77,7 @@ def impossible_sampling(settings: dict) -> list[str]:
                 "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset",
             ),
             (
-                settings["train"]["loss"] == "xpo" and REFERENCE not in possible_components(sampling),
+                "xpo" in chosen_words(settings["train"]["loss"]) and REFERENCE not in possible_components(sampling),
                 f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use "
                 "policy_reference",
             ),
@@ -72,34 +88,6 @@ def impossible_sampling(settings: dict) -> list[str]:
             (
                 bandit["allocation"] in ("thompson", "exp3") and bandit["normalize"] != "rank",
                 f"bandit.normalize: allocation {bandit['allocation']} needs rewards in [0, 1], as rank gives; set rank",
-            ),
-        ]
-    )
-
-
-def impossible_acquisition(settings: dict) -> list[str]:
-    """Choices of responses to label where there is nothing to choose."""
-    acquisition, generation = settings["acquisition"], settings["generation"]
-    if acquisition["rule"] == "all":
-        return []
-    sampled, labels = generation["sampler"] != "dataset", acquisition["labels"]
-    responses = generation["n"] if sampled else 2
-    return failed(
-        [
-            (
-                settings["feedback"]["kind"] == "dataset",
-                "acquisition.rule: feedback.kind dataset knows both of its responses, and there is nothing to choose; "
-                "set rule all",
-            ),
-            (
-                acquisition["pool"] > 1 and settings["bandit"]["allocation"] == "all",
-                f"acquisition.pool: {acquisition['pool']} times the budget, and bandit.allocation all has no budget; "
-                "set it to 1, or take another allocation",
-            ),
-            (
-                labels > responses or (labels == responses and acquisition["pool"] == 1),
-                f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
-                "choose; lower it, raise generation.n, or set acquisition.rule: all",
             ),
         ]
     )
@@ -131,23 +119,108 @@ def impossible_reference(settings: dict) -> list[str]:
     )
 
 
+def impossible_pairs(settings: dict) -> list[str]:
+    """Pairings and metrics that do not fit the responses or the first round."""
+    pairs, sampler, labels = settings["pairs"], settings["generation"]["sampler"], labels_per_prompt(settings)
+    key = "generation.n" if settings["acquisition"]["rule"] == "all" else "acquisition.labels"
+    pairing, first = pairs["pairing"], pairs["first_metric"]
+    least = MIN_RESPONSES.get(pairing, 0)
+    return failed(
+        [
+            (
+                bool(pairing) and sampler in ("best_worst", "dataset"),
+                f"pairs.pairing: sampler {sampler} leaves one pair per prompt, so {pairing} has no choice; use sampler "
+                "policy, or set pairing to null",
+            ),
+            (
+                sampler not in ("best_worst", "dataset") and labels < least,
+                f"pairs.pairing: {pairing} compares the best response with the worst of 5 random ones, and of "
+                f"{key} {labels} these are nearly all; raise {key} to {least}, or take pairs.metric best_worst",
+            ),
+            (
+                bool(pairing) and "best_worst" in (pairs["metric"], first),
+                f"pairs.metric: best_worst drops all pairs but the best against the worst, which {pairing} rarely "
+                "forms; take another metric or set pairing to null",
+            ),
+            (
+                first in NEEDS_REFERENCE,
+                f"pairs.first_metric: {first} compares with the reference, which in round 1 is the policy: all pairs "
+                "would be alike; take another, as random",
+            ),
+            (
+                first is not None and settings["rounds"] == 1,
+                "pairs.first_metric: with rounds 1 pairs.metric is never used; raise rounds, or set first_metric to "
+                "null",
+            ),
+        ]
+    )
+
+
+def impossible_additions(settings: dict) -> list[str]:
+    """Pairs of other origins that there are not, that leave no room for the round's own, or that a loss cannot use."""
+    pairs, losses = settings["pairs"], chosen_words(settings["train"]["loss"])
+    replay, offline = pairs["replay"], pairs["offline_share"]
+    without_responses = formats_without_responses(settings["prompts"])
+    return failed(
+        [
+            (
+                replay["share"] + offline >= 1,
+                f"pairs.offline_share: {offline} and pairs.replay.share {replay['share']} leave nothing for a round's "
+                "own pairs; keep their sum below 1",
+            ),
+            (
+                replay["share"] > 0 and settings["rounds"] == 1,
+                "pairs.replay.share: with rounds 1 there is no earlier round; raise rounds, or set it to 0",
+            ),
+            (
+                replay["share"] == 0 and replay["rounds"] > 1,
+                f"pairs.replay.rounds: {replay['rounds']}, and pairs.replay.share 0 replays nothing; set share, as "
+                "0.25",
+            ),
+            (
+                offline > 0 and settings["generation"]["sampler"] == "dataset",
+                "pairs.offline_share: with sampler dataset a round's own pairs are the data set's; set it to 0",
+            ),
+            (
+                offline > 0 and bool(without_responses),
+                f"pairs.offline_share: prompts.format {''.join(without_responses[:1])} has no responses; set it to 0",
+            ),
+            *(
+                (
+                    offline > 0 and word in losses,
+                    f"pairs.offline_share: loss {word} needs {what}, which pairs of the data set lack; set it to 0",
+                )
+                for word, what in NOT_IN_DATA_SET.items()
+            ),
+        ]
+    )
+
+
 def impossible_training(settings: dict) -> list[str]:
     """Losses, β rules and batches that do not fit."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
-    by_risk = train["beta_rule"].startswith("risk")
+    by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
+    divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
+    of_batch = [loss for loss in losses if loss in OF_BATCH]
     return failed(
         [
+            (
+                train["pair_weights"] is not None and bool(of_batch),
+                f"train.pair_weights: {train['pair_weights']} weights single pairs, and loss {''.join(of_batch[:1])} "
+                "depends on all pairs of a batch; set it to null or take another loss",
+            ),
             (
                 train["beta_rule"] == "schedule" and not train["beta_schedule"]["values"],
                 "train.beta_schedule.values: empty, and beta_rule schedule needs at least one; write a list, as "
                 "[0.2, 0.1]",
             ),
             (
-                by_risk and train["loss"] in ("ipo", "ipo_mean", "sppo") and risk["beta_min"] == 0,
-                f"train.beta_risk.beta_min: loss {train['loss']} divides by beta, so it must be above 0, as 1.0e-3",
+                by_risk and bool(divided_by_beta) and risk["beta_min"] == 0,
+                f"train.beta_risk.beta_min: loss {''.join(divided_by_beta[:1])} divides by beta, so it must be above "
+                "0, as 1.0e-3",
             ),
             (
-                train["loss"] == "exo" and train["label_smoothing"] == 0,
+                "exo" in losses and train["label_smoothing"] == 0,
                 "train.label_smoothing: loss exo needs a value above 0, as 1.0e-3",
             ),
             (
@@ -196,8 +269,8 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    labels = settings["acquisition"]["labels"] if chooses else settings["generation"]["n"]
-    most = bandit["budget"] * settings["steps"] * math.comb(labels, 2)
+    per_prompt = 1 if pairs["pairing"] else math.comb(labels_per_prompt(settings), 2)
+    most = bandit["budget"] * settings["steps"] * per_prompt
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [
         (
@@ -215,11 +288,19 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     return failed(checks) + too_few_steps(settings, config["evaluation"]["by_checkpoint"], method, config["compare"])
 
 
+def most_steps(train: dict, top_n: int | None, share: float) -> float:
+    """Optimizer steps of a round at most, if this share of its pairs joins its own; infinite without a limit."""
+    if top_n is None or share >= 1:
+        return math.inf
+    return train["epochs"] * math.ceil(round(top_n / (1 - share)) / train["batch_size"])
+
+
 def too_few_steps(settings: dict, checkpoints: dict, method: str, compared: list[str]) -> list[str]:
     """Checkpoints and warm-ups after the last optimizer step."""
-    train, top_n = settings["train"], settings["pairs"]["top_n"]
-    steps = math.inf if top_n is None else train["epochs"] * math.ceil(top_n / train["batch_size"])
-    seen = steps * (settings["rounds"] if train["carry_beta"] else 1)
+    train, pairs = settings["train"], settings["pairs"]
+    first, later = pairs["offline_share"], pairs["offline_share"] + pairs["replay"]["share"]
+    steps, later_steps = (most_steps(train, pairs["top_n"], share) for share in (first, later))
+    seen = later_steps * (settings["rounds"] if train["carry_beta"] else 1)
     last, warmup = max(checkpoints["steps"], default=0), train["beta_risk"]["warmup"]
     return failed(
         [

@@ -10,7 +10,9 @@ import shlex
 from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import model_name
 
-AS_JSON = ("chat_template_kwargs", "extra", "rename")  # mappings with any keys, which programs read as JSON
+# Mappings with any keys, which programs read as JSON; a loss may also be a word.
+AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
+WHOLE = ("loss",)  # mappings that a method replaces and does not add to: the weights are a sum
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
@@ -20,10 +22,11 @@ def of_method(config: dict, method: str | None) -> dict:
 
 
 def merged(base: dict, differences: dict) -> dict:
-    """`base` with `differences` laid over it, mappings key by key."""
+    """`base` with `differences` laid over it, mappings key by key but for those of WHOLE."""
     result = dict(base)
     for key, value in differences.items():
-        result[key] = merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        by_key = key not in WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merged(base[key], value) if by_key else value
     return result
 
 
@@ -36,7 +39,7 @@ def flags(settings: dict, prefix: str = "") -> str:
     for key, value in sorted(settings.items()):
         name = prefix + key.replace("_", "-")
         value = list(value) if isinstance(value, tuple) else value
-        if key in AS_JSON:
+        if key in AS_JSON and not isinstance(value, str):
             words.append(f"--{name} {shlex.quote(json.dumps(value, sort_keys=True))}" if value else "")
         elif isinstance(value, dict):
             words.append(flags(value, f"{name}."))

@@ -50,8 +50,13 @@ class OptimizerConfig:
 class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     """One round of preference training. The default learning rate suits adapters; full training needs a tenth of it."""
 
-    loss: Annotated[str, Choice("methods.losses.LOSSES", functions=True)] = "dpo"
-    """Preference loss."""
+    loss: Annotated[dict[str, float] | str, Choice("methods.losses.LOSSES", functions=True, weights=True)] = "dpo"
+    """Preference loss, or a weighted sum of losses such as {dpo: 1.0, nll: 0.2}; weights are above 0. A method replaces
+    the whole sum."""
+    pair_weights: Literal["wpo", "wpo_sampled"] | None = None
+    """Weight of each pair's loss; null weights all alike. wpo multiplies it with π(y_w)^(1/N_w) · π(y_l)^(1/N_l), so
+    that pairs that the policy could have written count more (arXiv 2406.11827). wpo_sampled divides each token's
+    probability by the expected one of a sampled token, Σ_v π_v², as TRL does."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""
     carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True
@@ -117,11 +122,16 @@ class RewardModelSection(RuntimeConfig, RewardModelConfig):
 
 
 @dataclass
-class PairsConfig:
-    """Which pairs are trained on."""
+class SelectionConfig:
+    """Which of a round's pairs are trained on."""
 
     metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] = "pfp"
     """Score by which the pairs of a round are ranked."""
+    first_metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] | None = None
+    """Metric of round 1, in which policy and reference are equal, so that their margins are 0; null is `metric`. With
+    random, the policy of round 1 is the seed model of arXiv 2502.14560."""
+    pairing: Annotated[str, Choice("methods.pairings.PAIRINGS")] | None = None
+    """Which one pair per prompt may be trained on; null is every two responses with different rewards."""
     top_n: Annotated[int | None, Ge(1), Unit("pairs per round")] = None
     """Pairs trained on, best first; null takes all."""
     min_gap: Annotated[float | None, Ge(0), Unit("units of reward")] = None
@@ -130,6 +140,32 @@ class PairsConfig:
     """Pairs below this quantile of the round's reward gaps are dropped; null drops none."""
     drop_truncated: bool = False
     """Drop pairs in which a response reached generation.max_new_tokens before its end."""
+
+
+@dataclass
+class Replay:
+    """Pairs of earlier rounds that are trained on again, scored by the round's own policy and reference."""
+
+    rounds: Annotated[int, Ge(1), Unit("rounds")] = 1
+    """Rounds before this one from which pairs are drawn, without replacement."""
+    share: Annotated[float, Ge(0), Lt(1), Unit("fraction of the pairs trained on")] = 0.0
+    """Fraction of the pairs that a round trains on; they join the round's own, which stay as many. 0 replays none."""
+
+
+@dataclass
+class MixConfig:
+    """Pairs that join a round's own."""
+
+    replay: Replay = field(default_factory=Replay)
+    """Pairs of earlier rounds that are trained on again."""
+    offline_share: Annotated[float, Ge(0), Lt(1), Unit("fraction of the pairs trained on")] = 0.0
+    """Fraction of the pairs that a round trains on which are chosen and rejected responses of the data set, drawn at
+    random; they join the round's own, which stay as many."""
+
+
+@dataclass
+class PairsConfig(MixConfig, SelectionConfig):
+    """Which pairs are trained on."""
 
 
 @dataclass

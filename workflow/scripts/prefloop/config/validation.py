@@ -194,9 +194,11 @@ def unreachable(path: str) -> list[str]:
 
 
 def texts(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
-    """Key and value of every text."""
+    """Key and value of every text that is a value, and of every key that names a function."""
     if isinstance(value, dict):
         for key, item in value.items():
+            if is_own(key):  # a weighted function of the user
+                yield where, key
             yield from texts(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for item in value:

@@ -5,11 +5,13 @@ import pydantic.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from prefloop.core.own_functions import PATTERN, is_own
-from prefloop.core.registry import registry_words
+from prefloop.core.registry import chosen_words, registry_words
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,12 @@ class OnlyIf:
     """Given instead of `values`: the setting counts under all others, so also under those added to a registry later."""
 
     def holds(self, section: dict) -> bool:
-        """Whether the setting counts in a resolved section."""
+        """Whether the setting counts in a resolved section: of several weighted words, under any of them."""
         value = section.get(self.key)
-        return value is None or (value not in self.other_than if self.other_than else value in self.values)
+        if value is None:
+            return True
+        words = chosen_words(value)
+        return any(word not in self.other_than if self.other_than else word in self.values for word in words)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict:
         condition = {"not": list(self.other_than)} if self.other_than else list(self.values)
@@ -51,6 +56,8 @@ class Choice:
     """Module and name below prefloop, such as methods.losses.LOSSES."""
     functions: bool = False
     """Whether a function of the user is accepted, too."""
+    weights: bool = False
+    """Whether a mapping from words to positive weights is accepted, too."""
 
     @property
     def words(self) -> list[str]:
@@ -60,8 +67,26 @@ class Choice:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict:
         from pydantic_core import core_schema
 
-        schema = core_schema.literal_schema(self.words)
-        return dict(core_schema.no_info_wrap_validator_function(self.check, schema) if self.functions else schema)
+        schema: Any = core_schema.literal_schema(self.words)
+        if self.functions:
+            schema = core_schema.no_info_wrap_validator_function(self.check, schema)
+        if self.weights:
+            schema = core_schema.no_info_wrap_validator_function(self.check_weights(schema), schema)
+        return dict(schema)
+
+    def check_weights(self, word_schema: Any) -> Callable[[Any, Any], Any]:
+        """A validator of a word, or of a mapping from words to weights."""
+
+        @cache
+        def of_mapping() -> Any:
+            from pydantic_core import SchemaValidator, core_schema
+
+            weight = core_schema.float_schema(gt=0, allow_inf_nan=False, strict=True)
+            return SchemaValidator(core_schema.dict_schema(word_schema, weight, min_length=1))
+
+        return lambda value, validate: (
+            of_mapping().validate_python(value) if isinstance(value, dict) else validate(value)
+        )
 
     def check(self, word: Any, validate: Any) -> Any:
         """Return a function's name as it is, and any other word if it is valid."""
@@ -70,7 +95,12 @@ class Choice:
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict:
         schema = handler(core_schema)
         function = {"type": "string", "format": "function", "pattern": f"^(?:{PATTERN})$"}
-        return {"anyOf": [schema, function]} if self.functions else schema
+        word = {"anyOf": [schema, function]} if self.functions else schema
+        if not self.weights:
+            return word
+        weight = {"type": "number", "exclusiveMinimum": 0}
+        mapping = {"type": "object", "minProperties": 1, "propertyNames": word, "additionalProperties": weight}
+        return {"anyOf": [*word.get("anyOf", [word]), mapping]}
 
 
 @dataclass(frozen=True)

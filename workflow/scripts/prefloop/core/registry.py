@@ -30,6 +30,13 @@ def registry_words(name: str) -> list[str]:
     raise LookupError(f"{module}.py defines no {variable}")
 
 
+def chosen_words(value: object) -> list[str]:
+    """The words that a setting chooses: the keys of a mapping from words to weights, a single word, or none (null)."""
+    if isinstance(value, dict):
+        return list(value)
+    return [] if value is None else [cast(str, value)]
+
+
 def lookup(registry: dict[str, T], word: str, key: str) -> T:
     """The entry of a registry for the `word` that setting `key` holds, or the user's function that it names.
 

@@ -4,14 +4,16 @@ A prompt is a row of pfp.jsonl; see `prefloop.data.pfp_rows`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from prefloop.core.errors import InputError
 from prefloop.core.truncation import is_truncated
-from prefloop.methods.pair_metrics import Pairs, best_worst_pair, ordered_pairs
+from prefloop.methods.pair_metrics import Pairs, best_worst_pair, ordered_pairs, preference_variance
+from prefloop.methods.pairings import Pairing
 
 FIELDS = {"logp": "logp", "logp_ref": "logp_ref", "n": "n_tokens", "reward": "reward"}  # field of a response by column
 
@@ -74,15 +76,32 @@ def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
     return (best, worst) if (best, worst) in decided_pairs(responses) else None
 
 
-def all_pairs(prompts: Iterable[dict]) -> tuple[list[Pair], int]:
+ChoosePair = Callable[[dict], tuple[int, int] | None]
+"""The indices of the responses of a prompt that may be its pair, chosen and rejected, or None."""
+
+
+def choose_pair_by(pairing: Pairing, rng_of: Callable[[str], np.random.Generator]) -> ChoosePair:
+    """A pairing as a function of prompts; `rng_of` gives the random numbers of a prompt id."""
+
+    def choose_pair(prompt: dict) -> tuple[int, int] | None:
+        rewarded = [(i, row["reward"]) for i, row in enumerate(prompt["responses"]) if row["reward"] is not None]
+        chosen = pairing([reward for _, reward in rewarded], rng_of(prompt["prompt_id"])) if rewarded else None
+        return chosen and (rewarded[chosen[0]][0], rewarded[chosen[1]][0])
+
+    return choose_pair
+
+
+def all_pairs(prompts: Iterable[dict], choose_pair: ChoosePair | None = None) -> tuple[list[Pair], int]:
     """Every decided pair of each prompt's responses, and the number of pairs without a preference (tied or invalid).
 
-    With sampler best_worst a prompt's only pair is its best response against its worst.
+    With `choose_pair` it is at most that pair per prompt; with sampler best_worst, the best response against the worst.
     """
     pairs, undecided = [], 0
     for prompt in prompts:
         responses = prompt["responses"]
-        decided = [make_pair(prompt, responses[i], responses[j]) for i, j in decided_pairs(responses)]
+        only = choose_pair(prompt) if choose_pair else None
+        allowed = [pair for pair in decided_pairs(responses) if choose_pair is None or pair == only]
+        decided = [make_pair(prompt, responses[i], responses[j]) for i, j in allowed]
         undecided += math.comb(sum(map(is_labeled, responses)), 2) - len(preferences(responses))
         best_worst_only = responses[0].get("sampler") == "best_worst"
         pairs += [pair for pair in decided if pair.best_worst or not best_worst_only]
@@ -140,12 +159,26 @@ def win_probability(response: dict, opponent: dict) -> float | None:
     return None
 
 
+def preference_probabilities(responses: Sequence[dict]) -> list[float]:
+    """The probability that the first is preferred, of every two labeled responses: σ(r_i − r_j), or the judge's."""
+    pairs = combinations(filter(is_labeled, responses), 2)
+    if "beats" in responses[0]:
+        judged = [win_probability(*pair) for pair in pairs]
+        return [probability for probability in judged if probability is not None]
+    return [1 / (1 + math.exp(min(b["reward"] - a["reward"], 700.0))) for a, b in pairs]
+
+
 def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
     """Pairs as the arrays [pairs] that metrics take, and β for metrics that use it."""
     columns = {
         "best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool),
         "truncated": np.array([is_truncated(p.chosen) or is_truncated(p.rejected) for p in pairs], dtype=bool),
     }
+    variances: dict[int, float] = {}
+    for prompt in (pair.prompt for pair in pairs):
+        if id(prompt) not in variances:
+            variances[id(prompt)] = preference_variance(preference_probabilities(prompt["responses"]))
+    columns["preference_variance"] = np.array([variances[id(pair.prompt)] for pair in pairs], dtype=float)
     for side in ("chosen", "rejected"):
         responses = [getattr(pair, side) for pair in pairs]
         for name, field in FIELDS.items():

@@ -14,6 +14,7 @@ import numpy as np
 from prefloop.core.jsonl import row_at
 from prefloop.core.progress import Progress
 from prefloop.data.pairs import (
+    ChoosePair,
     Pair,
     all_pairs,
     concatenate,
@@ -53,15 +54,18 @@ class RoundPairs:
         return len(self.offsets)
 
 
-def scan_pairs(paths: Sequence[Path], beta: float | None = None) -> RoundPairs:
-    """The pairs of all steps, read a few prompts at a time; β is for metrics that use it."""
+def scan_pairs(paths: Sequence[Path], beta: float | None = None, choose_pair: ChoosePair | None = None) -> RoundPairs:
+    """The pairs of all steps, or the one of each prompt that is chosen; β is for metrics that use it.
+
+    A few prompts at a time are in memory.
+    """
     columns, prompt_ids, undecided, identical, invalid = [], [], 0, 0, 0
     steps, offsets, response_ids = array("q"), array("q"), array("q")
     with Progress("pairs", None, "prompt") as progress:
         for step, path in enumerate(paths):
             rows = (row | {"offset": offset} for offset, row in read_joined(path))
             for batch in in_batches(rows):
-                pairs, undecided_of_batch = all_pairs(batch)
+                pairs, undecided_of_batch = all_pairs(batch, choose_pair)
                 undecided += undecided_of_batch
                 identical += count_identical(batch)
                 invalid += count_invalid(batch)

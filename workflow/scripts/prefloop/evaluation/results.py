@@ -58,7 +58,8 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
             keys | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")
         ]
     for keys, folder in experiment.folders():
-        rows.append(keys | {"step": 0} | NO_LABELS | read_json(folder / "train.cost.json"))
+        stages = ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]
+        rows += [keys | {"step": 0} | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in stages]
     return pd.DataFrame(rows)
 
 

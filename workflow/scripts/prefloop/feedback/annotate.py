@@ -31,6 +31,7 @@ from prefloop.feedback.judgments import (
 )
 from prefloop.feedback.local_judge import LocalJudge
 from prefloop.feedback.model_chat import share_date
+from prefloop.feedback.penalties import penalized
 from prefloop.feedback.reward_sources import DatasetRewards, FunctionRewards, Request, RewardSource
 from prefloop.feedback.server_judge import ServerJudge
 from prefloop.feedback.thinking import count_open_blocks
@@ -129,6 +130,7 @@ def annotate(
     rows: Sequence[dict],
     shard: Shard | None = None,
     truncation_penalty: float | None = None,
+    length_penalty: float | None = None,
 ) -> FeedbackRows:
     """The rows of rewards.jsonl for the responses of a shard.
 
@@ -142,7 +144,8 @@ def annotate(
         prompts: Messages by prompt_id, of all rows.
         rows: Rows of generations.jsonl, for a function with the columns of `with_prompt_columns`.
         shard: Which of the batches; all if not given.
-        truncation_penalty: As in `reward_rows` and `compare_rows`.
+        truncation_penalty: As in `penalized` and `compare_rows`.
+        length_penalty: As in `penalized`; a judge has none.
     """
     fields: dict[tuple[str, int], dict] = {}
     reports: list[dict] = []
@@ -156,7 +159,8 @@ def annotate(
                 reports.append(report)
                 judgments += batch_judgments
             else:
-                rewards = reward_rows(feedback, messages, batch, truncation_penalty)
+                rewards = feedback.rewards(requests_of(messages, batch))
+                rewards = penalized(rewards, batch, truncation_penalty, length_penalty)
                 batch_fields = [{"reward": reward} for reward in rewards]
             fields |= dict(zip(map(key_of, batch), batch_fields, strict=True))
             progress.update(len(batch))
@@ -188,16 +192,6 @@ def requests_of(messages: Sequence[Messages], rows: Sequence[dict]) -> list[Requ
         Request(*key_of(row), prompt, row["response"], row.get("component", ""), row)
         for prompt, row in zip(messages, rows, strict=True)
     ]
-
-
-def reward_rows(
-    source: RewardSource, messages: Sequence[Messages], rows: Sequence[dict], truncation_penalty: float | None
-) -> list[float]:
-    """The rewards of rows; `truncation_penalty` is subtracted from those of truncated responses."""
-    rewards = source.rewards(requests_of(messages, rows))
-    if truncation_penalty is None:
-        return rewards
-    return [reward - truncation_penalty * is_truncated(row) for reward, row in zip(rewards, rows, strict=True)]
 
 
 def form_batches(
@@ -287,6 +281,7 @@ def compare_responses(
     ours: Sequence[dict],
     theirs: Sequence[dict],
     truncation_penalty: float | None = None,
+    length_penalty: float | None = None,
 ) -> FeedbackRows:
     """Outcomes of `ours` against `theirs`, one response each per prompt; identical responses tie.
 
@@ -309,7 +304,10 @@ def compare_responses(
             for judgment in judgments
         ]
         return FeedbackRows(rows, combined_report(feedback, [report]), invalid_warning(judgments), unfinished)
-    rewards = [reward_rows(feedback, messages, side, truncation_penalty) for side in (ours, theirs)]
+    rewards = [
+        penalized(feedback.rewards(requests_of(messages, side)), side, truncation_penalty, length_penalty)
+        for side in (ours, theirs)
+    ]
     identical = [row["response"] == other["response"] for row, other in zip(ours, theirs, strict=True)]
     rows = [
         {

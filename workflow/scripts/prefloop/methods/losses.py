@@ -1,8 +1,8 @@
 """Preference losses, one value per pair.
 
-The parameters of a loss name what it needs: any of `loss_terms` (tensors of shape [pairs]), β, and fields of
-`LossOptions`. `compute_losses` passes them. ρ_w and ρ_l are the log-ratios of policy and reference of the chosen and
-the rejected response, in nats, and M = ρ_w − ρ_l. β is per nat, so losses have no unit.
+The parameters of a loss name what it needs: any of `loss_terms` and of `batch_terms.BATCH_TERMS` (tensors of shape
+[pairs]), β, and fields of `LossOptions`. `compute_losses` passes them. ρ_w and ρ_l are the log-ratios of policy and
+reference of the chosen and the rejected response, in nats, and M = ρ_w − ρ_l. β is per nat, so losses have no unit.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.core.errors import SettingError
-from prefloop.core.registry import lookup
+from prefloop.core.registry import chosen_words, lookup
 from prefloop.methods.loss_options import LossOptions
 
 
@@ -50,6 +50,12 @@ def loss_terms(
         "mean_logp_margin": logp_chosen / n_chosen - logp_rejected / n_rejected,
         "ratio_chosen": ratio_chosen,
         "ratio_rejected": ratio_rejected,
+        "policy_gap": logp_chosen - logp_rejected,
+        "reference_gap": logp_ref_chosen - logp_ref_rejected,
+        "logp_chosen": logp_chosen,
+        "logp_rejected": logp_rejected,
+        "n_chosen": n_chosen,
+        "n_rejected": n_rejected,
         "reward_gap": reward_chosen - reward_rejected,
     }
     return terms if logp_explored is None else terms | {"logp_explored": logp_explored}
@@ -172,9 +178,60 @@ def discopop(margin: Tensor, beta: float, discopop_tau: float) -> Tensor:
     return (1 - weight) * dpo(margin, beta) + weight * torch.exp(-beta * margin)
 
 
+def aot(policy_gap: Tensor, matched_reference_gap: Tensor, beta: float) -> Tensor:
+    """DPO on sorted gaps log π(y_w) − log π(y_l): the k-th of the policy against the k-th of the reference in the batch
+    (Melnyk et al. 2024, arXiv 2406.05882, paired, with the logistic loss)."""
+    return dpo(policy_gap - matched_reference_gap, beta)
+
+
+def aot_unpaired(
+    ratio_chosen: Tensor,
+    ratio_rejected: Tensor,
+    matched_ratio_rejected: Tensor,
+    matched_ratio_chosen: Tensor,
+    beta: float,
+) -> Tensor:
+    """DPO on sorted log-ratios: the k-th of the chosen against the k-th of the rejected responses in the batch
+    (arXiv 2406.05882, unpaired, with the logistic loss).
+
+    The value is that of the pair's chosen response with its match. That of its rejected response with its own match is
+    counted with another pair; it contributes its gradient only.
+    """
+    of_rejected = dpo(matched_ratio_chosen - ratio_rejected, beta)
+    return dpo(ratio_chosen - matched_ratio_rejected, beta) + of_rejected - of_rejected.detach()
+
+
+def sft(logp_chosen: Tensor, batch_n_chosen: Tensor) -> Tensor:
+    """−log π(y_w)/N with the batch's mean N_w: the mean is the negative log-likelihood per chosen token of the batch,
+    where that of `nll` weights all responses equally."""
+    return -logp_chosen / batch_n_chosen
+
+
 def nll(mean_logp_chosen: Tensor) -> Tensor:
     """−log π(y_w)/N_w: the mean negative log-likelihood of the chosen response (arXiv 2404.19733, eq. 1)."""
     return -mean_logp_chosen
+
+
+def wpo_weights(
+    mean_logp_chosen: Tensor,
+    mean_logp_rejected: Tensor,
+    mean_collision_chosen: Tensor | float = 0.0,
+    mean_collision_rejected: Tensor | float = 0.0,
+) -> Tensor:
+    """π(y_w)^(1/N_w) · π(y_l)^(1/N_l): the weight of a pair in WPO, without a gradient (arXiv 2406.11827, eq. 2).
+
+    Args:
+        mean_logp_chosen (Tensor): [pairs], log-probability per token of the chosen response, nats.
+        mean_logp_rejected (Tensor): [pairs], that of the rejected response.
+        mean_collision_chosen (Tensor): [pairs], mean over the tokens of log Σ_v π_v², by which the paper's sampled
+            alignment divides each token's probability.
+        mean_collision_rejected (Tensor): [pairs], that of the rejected response.
+
+    Returns:
+        Tensor: [pairs].
+    """
+    chosen, rejected = mean_logp_chosen - mean_collision_chosen, mean_logp_rejected - mean_collision_rejected
+    return chosen.detach().exp() * rejected.detach().exp()
 
 
 LOSSES: dict[str, Loss] = {
@@ -195,27 +252,39 @@ LOSSES: dict[str, Loss] = {
     "nca": nca,
     "bco": bco,
     "discopop": discopop,
+    "aot": aot,
+    "aot_unpaired": aot_unpaired,
+    "sft": sft,
     "nll": nll,
 }
 
 
-def loss_parameters(loss: str) -> set[str]:
+OF_BATCH = ("aot", "aot_unpaired", "sft")  # losses that name terms of BATCH_TERMS
+
+LossChoice = dict[str, float] | str
+"""A word of LOSSES or a function of the user, or the weights of several of them in a sum."""
+
+
+def loss_parameters(loss: LossChoice) -> set[str]:
     """Names of the terms, options and β that a loss needs; SettingError if there is no such loss."""
-    return set(inspect.signature(lookup(LOSSES, loss, "loss")).parameters)
+    return {name for word in chosen_words(loss) for name in inspect.signature(lookup(LOSSES, word, "loss")).parameters}
 
 
-def compute_losses(loss: str, terms: dict[str, Tensor], beta: float, options: LossOptions) -> Tensor:
+def compute_losses(loss: LossChoice, terms: dict[str, Tensor], beta: float, options: LossOptions) -> Tensor:
     """The loss of each pair, [pairs].
 
     Args:
-        loss: Word of LOSSES, or a function of the user.
-        terms (dict[str, Tensor]): What `loss_terms` returns, each [pairs]; gradients flow.
+        loss (LossChoice): One loss, or the weights of a sum of losses.
+        terms (dict[str, Tensor]): What `loss_terms` returns and, for losses that compare the pairs of a batch, what
+            `batch_terms.compute_batch_terms` returns, each [pairs]; gradients flow.
         beta: β, per nat.
         options: Constants of losses.
 
     Raises:
         SettingError: A term is missing, such as `logp_explored` without an explored response.
     """
+    if isinstance(loss, dict):
+        return torch.stack([w * compute_losses(word, terms, beta, options) for word, w in loss.items()]).sum(dim=0)
     values = terms | {field.name: getattr(options, field.name) for field in dataclasses.fields(LossOptions)}
     values["beta"] = beta
     parameters = loss_parameters(loss)

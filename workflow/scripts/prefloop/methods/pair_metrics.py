@@ -2,10 +2,10 @@
 
 Pairs are columns, a dict of arrays of shape [pairs]: `logp_*` and `logp_ref_*` of chosen and rejected (nats, summed
 over the response), `n_*` (tokens), `reward_*`, `best_worst` (whether the pair is its prompt's best response against its
-worst), `truncated` (whether either response reached the maximum number of tokens); and `beta`, the β that training
-starts with. Pairs with larger scores are preferred. A metric whose column is missing raises KeyError. In formulas w is
-the chosen (winning) and l the rejected (losing) response, N the tokens of a response and PPL = exp(−logp/N) its
-perplexity.
+worst), `truncated` (whether either response reached the maximum number of tokens), `preference_variance` (of all
+responses to its prompt); and `beta`, the β that training starts with. Pairs with larger scores are preferred. A metric
+whose column is missing raises KeyError. In formulas w is the chosen (winning) and l the rejected (losing) response, N
+the tokens of a response and PPL = exp(−logp/N) its perplexity.
 """
 
 from collections.abc import Iterable
@@ -88,6 +88,27 @@ def difficulty(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     return -margin(pairs)
 
 
+def implicit_margin(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """M: the largest margin, and so the smallest DPO loss, first; the reverse of `difficulty` (arXiv 2502.09650)."""
+    return margin(pairs)
+
+
+def pvar(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """The preference variance of the pair's prompt (arXiv 2510.13022): equal for all pairs of a prompt."""
+    return pairs["preference_variance"]
+
+
+def preference_variance(probabilities: Iterable[float]) -> float:
+    """Variance of the probability that a response of a prompt is preferred to another one, over ordered pairs.
+
+    Args:
+        probabilities: p_ij of every two responses in one of both orders. Since p_ji = 1 − p_ij, the mean over both
+            orders is ½, and the variance is the mean of (p_ij − ½)².
+    """
+    squares = [(probability - 0.5) ** 2 for probability in probabilities]
+    return sum(squares) / len(squares)
+
+
 def length_matched_pfp(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     """PFP's rank in [0, 1] among pairs with similar N_w − N_l, so that a long chosen response is no advantage.
 
@@ -109,6 +130,9 @@ def less_is_more(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     Each P(m) = (clip(m, M1, M2) − M1) / (M2 − M1), of the reward gap and of βM, with M1 and M2 the 5 % and 95 %
     quantiles of these pairs, so β cancels. Complete disagreement, 0 against 1, gives 0.5, and a constant margin
     P(m) = 0.5.
+
+    The paper's implicit margin is that of a seed model trained on random pairs. Here it is that of the policy before
+    the round against its reference: with the initial policy as reference, what the earlier rounds have learned.
     """
     external, implicit = clipped_share(reward_gap(pairs)), clipped_share(margin(pairs))
     agree = external * implicit
@@ -145,10 +169,13 @@ METRICS: dict[str, Metric] = {
     "best_worst": best_worst,
     "less_is_more": less_is_more,
     "difficulty": difficulty,
+    "implicit_margin": implicit_margin,
     "alignment_potential": alignment_potential,
+    "pvar": pvar,
 }
 NEEDS_BETA = ("dpo_weight",)
-NEEDS_REFERENCE = ("dpo_weight", "less_is_more", "difficulty")  # constant if the policy is its reference
+# Metrics that compare the policy with its reference: constant, or no more than the reward gap, if the two are equal.
+NEEDS_REFERENCE = ("dpo_weight", "less_is_more", "difficulty", "implicit_margin")
 
 
 def keep_top(scores: np.ndarray, top_n: int | None, rng: np.random.Generator) -> np.ndarray:

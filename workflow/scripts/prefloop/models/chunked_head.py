@@ -23,7 +23,13 @@ class ChunkedLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, precompute_grad: bool
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        precompute_grad: bool,
+        collisions: Tensor | None = None,
     ) -> Tensor:
         """Compute log-probabilities chunk by chunk.
 
@@ -34,6 +40,7 @@ class ChunkedLogProb(torch.autograd.Function):
             bias (Tensor | None): [vocabulary].
             tokens (Tensor): [tokens], ids.
             precompute_grad (bool): The gradient in `states` will be needed, the one in `weight` will not.
+            collisions (Tensor | None): [tokens]; if given, overwritten by log Σ_v π_v², without a gradient.
 
         Returns:
             Tensor: [tokens], nats, float32.
@@ -42,7 +49,8 @@ class ChunkedLogProb(torch.autograd.Function):
         grad_states = torch.empty_like(states if precompute_grad else states[:0])
         for chunk in chunks(states):
             logits = F.linear(states[chunk], weight, bias)
-            logps[chunk] = token_logprobs(logits, tokens[chunk], precompute_grad)
+            of_chunk = None if collisions is None else collisions[chunk]
+            logps[chunk] = token_logprobs(logits, tokens[chunk], precompute_grad, of_chunk)
             if precompute_grad:
                 grad_states[chunk] = logits @ weight
         ctx.precompute_grad = precompute_grad
@@ -55,7 +63,7 @@ class ChunkedLogProb(torch.autograd.Function):
         (grad,) = grads
         if ctx.precompute_grad:
             (grad_states,) = ctx.saved_tensors
-            return (grad[:, None] * grad_states).to(grad_states.dtype), None, None, None, None
+            return (grad[:, None] * grad_states).to(grad_states.dtype), None, None, None, None, None
         states, weight, bias, tokens = ctx.saved_tensors
         grad_states = torch.empty_like(states)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
@@ -68,7 +76,8 @@ class ChunkedLogProb(torch.autograd.Function):
             grad_weight += product_in_float32(grad_logits.T, states[chunk])
             if bias is not None:
                 grad_bias += grad_logits.sum(dim=0)
-        return grad_states, grad_weight.to(weight.dtype), None if bias is None else grad_bias.to(bias.dtype), None, None
+        grad_of_bias = None if bias is None else grad_bias.to(bias.dtype)
+        return grad_states, grad_weight.to(weight.dtype), grad_of_bias, None, None, None
 
 
 def chunks(rows: Tensor, size: int | None = None) -> Iterator[slice]:
@@ -83,7 +92,7 @@ def product_in_float32(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if is_rounded else a @ b
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool) -> Tensor:
+def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool, collisions: Tensor | None = None) -> Tensor:
     """log π of given tokens.
 
     On a CPU the softmax takes few rows at a time, so that their float32 copy stays in the processor's cache.
@@ -93,6 +102,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool) -> Tensor:
             them, 1[v = token] − π_v.
         tokens (Tensor): [tokens], ids.
         residual (bool): Whether that gradient is needed.
+        collisions (Tensor | None): [tokens]; if given, overwritten by log Σ_v π_v².
 
     Returns:
         Tensor: [tokens], nats, float32.
@@ -101,6 +111,8 @@ def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool) -> Tensor:
     for block in chunks(logits, SOFTMAX_BLOCK if logits.device.type == "cpu" else None):
         log_softmax = torch.log_softmax(logits[block].float(), dim=1)
         logps[block] = log_softmax.gather(1, tokens[block, None]).squeeze(1)
+        if collisions is not None:
+            collisions[block] = torch.logsumexp(2 * log_softmax, dim=1)
         if residual:
             gradient = log_softmax.exp_().neg_()
             gradient[torch.arange(len(gradient), device=gradient.device), tokens[block]] += 1
@@ -108,13 +120,14 @@ def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool) -> Tensor:
     return logps
 
 
-def head_logprobs(head: nn.Linear, states: Tensor, tokens: Tensor) -> Tensor:
+def head_logprobs(head: nn.Linear, states: Tensor, tokens: Tensor, collisions: Tensor | None = None) -> Tensor:
     """log π of given tokens from a linear head's input; gradients flow.
 
     Args:
         head (nn.Linear): The output head.
         states (Tensor): [tokens, hidden], the states that predict the tokens.
         tokens (Tensor): [tokens], ids.
+        collisions (Tensor | None): [tokens]; if given, overwritten by log Σ_v π_v², without a gradient.
 
     Returns:
         Tensor: [tokens], nats, float32.
@@ -125,7 +138,7 @@ def head_logprobs(head: nn.Linear, states: Tensor, tokens: Tensor) -> Tensor:
     weight = head.weight.to(dtype)
     precompute_grad = torch.is_grad_enabled() and states.requires_grad and not weight.requires_grad
     with torch.autocast(device, enabled=False):
-        return ChunkedLogProb.apply(states.to(dtype), weight, bias, tokens, precompute_grad)
+        return ChunkedLogProb.apply(states.to(dtype), weight, bias, tokens, precompute_grad, collisions)
 
 
 def logit_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -142,3 +155,10 @@ def logit_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """
     parts = [torch.log_softmax(logits[c].float(), dim=1).gather(1, tokens[c, None]) for c in chunks(logits)]
     return torch.cat(parts).squeeze(1)
+
+
+def logit_collisions(logits: Tensor) -> Tensor:
+    """log Σ_v π_v² of each row of logits [tokens, vocabulary], without a gradient: [tokens], float32."""
+    with torch.no_grad():
+        parts = [torch.logsumexp(2 * torch.log_softmax(logits[c].float(), dim=1), dim=1) for c in chunks(logits)]
+        return torch.cat(parts)

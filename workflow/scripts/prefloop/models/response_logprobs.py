@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prefloop.models._compat import output_head, patched_forward, probing, text_config
 from prefloop.models.batching import right_pad, send, send_lists
-from prefloop.models.chunked_head import head_logprobs, logit_logprobs
+from prefloop.models.chunked_head import head_logprobs, logit_collisions, logit_logprobs
 from prefloop.models.packed_attention import MaskedSequence, packed_inputs, use_packed_attention
 from prefloop.models.varlen_attention import VarlenLayout, plan_segments
 
@@ -84,16 +84,44 @@ def response_logprobs(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequ
     Returns:
         Tensor: [responses], nats, float32.
     """
+    return sums_of(token_columns(scorer, prompts, responses)[:, 0], responses)
+
+
+def logprobs_and_collisions(
+    scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]
+) -> tuple[Tensor, Tensor]:
+    """What `response_logprobs` returns, and Σ_t log Σ_v π(v | x, y_<t)², to which no gradient flows; each [responses].
+
+    Σ_v π_v² is the probability that two tokens sampled for one position are equal: the expected probability of a
+    sampled token.
+    """
+    columns = token_columns(scorer, prompts, responses, with_collisions=True)
+    return sums_of(columns[:, 0], responses), sums_of(columns[:, 1].detach(), responses)
+
+
+def sums_of(values: Tensor, responses: Sequence[Tokens]) -> Tensor:
+    """The sum over each response of `values` [tokens of all responses]."""
+    return torch.stack([part.sum() for part in values.split(list(map(len, responses)))])
+
+
+def token_columns(
+    scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], with_collisions: bool = False
+) -> Tensor:
+    """log π of each response token and, if asked for, log Σ_v π_v² in its place: [tokens, 1 or 2], float32."""
     head = output_head(scorer.model)
     (tokens,) = send_lists([[token for response in responses for token in response]], head.weight.device)
-    if scorer.chunked_head:
+    if not scorer.chunked_head:
+        logits = response_logits(scorer, prompts, responses)
+        columns = [logit_logprobs(logits, tokens)] + ([logit_collisions(logits)] if with_collisions else [])
+        return torch.stack(columns, dim=1)
+
+    def compute(_: Callable, states: Tensor) -> Tensor:
+        collisions = torch.empty(len(tokens), device=states.device) if with_collisions else None
+        logps = head_logprobs(head, states[0], tokens, collisions)
         # Stacked, as FSDP2 cannot follow views of a model's output.
-        logps = read(
-            scorer, prompts, responses, lambda _, states: torch.stack([head_logprobs(head, states[0], tokens)[:, None]])
-        )[:, 0]
-    else:
-        logps = logit_logprobs(response_logits(scorer, prompts, responses), tokens)
-    return torch.stack([part.sum() for part in logps.split(list(map(len, responses)))])
+        return torch.stack([logps[:, None] if collisions is None else torch.stack([logps, collisions], dim=1)])
+
+    return read(scorer, prompts, responses, compute)
 
 
 def response_logits(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:

@@ -45,7 +45,7 @@ def lineage(base: Path, tuned: Path, runs: Sequence[tuple[Path, Path]]) -> list[
     if tuned != base:
         lines.append(f"fine-tuned on chosen responses, files {read_manifest(tuned, 'sha256')['sha256']}")
     for round_index, (policy, pairs) in enumerate(runs, start=1):
-        lines.append(f"round {round_index}: policy.pt {sha256_of(policy)}, trained on pairs.jsonl {sha256_of(pairs)}")
+        lines.append(f"round {round_index}: policy.pt {sha256_of(policy)}, trained on {pairs.name} {sha256_of(pairs)}")
     return [f"{index}. {in_plain_markdown(line)}" for index, line in enumerate(lines, start=1)]
 
 

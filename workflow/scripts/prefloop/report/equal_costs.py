@@ -35,9 +35,10 @@ def spent_per_run(experiment: Experiment, column: str) -> dict[str, float]:
 
 
 def pairs_per_run(experiment: Experiment) -> dict[str, float]:
-    """Rows of pairs.jsonl of a run of each method, as a mean over seeds."""
+    """The pairs that a run of each method trains on, mixed ones included, as a mean over seeds."""
     counts = dict.fromkeys(experiment.methods, 0.0)
     for keys, folder in experiment.folders():
-        pairs = sum(1 for _ in iterate_rows(folder / "pairs.jsonl", ["prompt_id"]))
+        file = "mixed_pairs.jsonl" if keys["method"] in experiment.mixing else "pairs.jsonl"
+        pairs = sum(1 for _ in iterate_rows(folder / file, ["prompt_id"]))
         counts[keys["method"]] += pairs / len(experiment.seeds)
     return counts

@@ -12,13 +12,14 @@ from torch import Tensor
 from prefloop.config.training_settings import TrainConfig
 from prefloop.core.jsonl import read_rows
 from prefloop.core.registry import lookup
+from prefloop.methods.batch_terms import BATCH_TERMS, compute_batch_terms, terms_read
 from prefloop.methods.beta_rules import BETAS
-from prefloop.methods.losses import compute_losses, loss_parameters, loss_terms
+from prefloop.methods.losses import LossChoice, compute_losses, loss_parameters, loss_terms, wpo_weights
 from prefloop.models.batching import send, send_lists
 from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, prompt_ids
 from prefloop.models.distributed import gather_rows
 from prefloop.models.positions import check_positions, check_vocabulary
-from prefloop.models.response_logprobs import Scorer, response_logprobs, tokens_read
+from prefloop.models.response_logprobs import Scorer, logprobs_and_collisions, response_logprobs, tokens_read
 from prefloop.training.loop import Batch, Metrics
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 STATISTICS = ("margin", "logp_chosen", "logp_rejected", "logp_ref_chosen", "logp_ref_rejected")
 SIDES = ("chosen", "rejected")
+COLLISIONS = ("mean_collision_chosen", "mean_collision_rejected")  # what wpo_sampled divides by
 TOKENS = ("token_ids_chosen", "token_ids_rejected", "token_ids_explored")
 PAIR_COLUMNS = ["messages", "token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]
 PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # of pairs.jsonl
@@ -57,7 +59,7 @@ class TokenizedPair:
 
 
 def pair_from_row(
-    row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: str, chat: ChatFormat = DEFAULT_FORMAT
+    row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, chat: ChatFormat = DEFAULT_FORMAT
 ) -> TokenizedPair:
     """A row of pairs.jsonl as the loss needs it."""
     return TokenizedPair(
@@ -73,7 +75,7 @@ def pair_from_row(
 
 
 def tokenize_pairs(
-    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: str, model: Path, chat: ChatFormat = DEFAULT_FORMAT
+    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, model: Path, chat: ChatFormat = DEFAULT_FORMAT
 ) -> list[TokenizedPair]:
     """All rows of a pairs.jsonl as the loss needs them.
 
@@ -108,13 +110,18 @@ class PreferenceObjective:
     ) -> None:
         self.scorer, self.pairs, self.settings, self.accelerator = scorer, pairs, settings, accelerator
         self.rule = lookup(BETAS, settings.beta_rule, "beta_rule")(settings, round_index)
-        self.reads_explored = "logp_explored" in loss_parameters(settings.loss)
+        self.loss_reads = loss_parameters(settings.loss)
+        self.reads_explored = "logp_explored" in self.loss_reads
+        # Terms that the loss needs of all pairs of a batch, and whether the policy has to compute any of them.
+        self.batch_reads = set().union(*(terms_read(name) for name in BATCH_TERMS if name in self.loss_reads))
+        self.reads_batch = self.rule.reads_batch or not self.batch_reads <= {"n_chosen", "n_rejected"}
         self.tokens_of_pair = [tokens_read(scorer, [p.prompt] * len(p.responses), p.responses) for p in pairs]
         # Of the current step, from `begin_step` on:
         self.beta = self.rule.beta
         self.weights: dict[int, float] = {}
         self.passes = 1
         self.kept_terms: dict[str, Tensor] | None = None  # with their graph, so that the loss needs no second pass
+        self.batch_terms: dict[str, dict[int, float]] = {}  # of each pair that counts
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -127,34 +134,67 @@ class PreferenceObjective:
         return len(rows) * max(rows)
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
-        """Ask the β rule for β and for the pairs that count; a rule that reads margins needs a forward pass."""
-        margins = self.precompute_margins(batch) if self.rule.reads_batch else None
+        """Ask the β rule for β and for the pairs that count. A rule or a loss that reads log-probabilities of the whole
+        batch needs a forward pass before."""
+        values = self.precompute_terms(batch) if self.reads_batch else {}
+        margins = values["margin"].numpy() if self.rule.reads_batch else None
         self.beta, kept = self.rule.weigh(margins, epoch=batch.epoch, rng=rng)
+        counted = list(range(len(batch.indices))) if kept is None else kept.tolist()
         if kept is None:
             self.weights = dict.fromkeys(batch.indices, 1 / len(batch.indices))
         else:
             self.weights = dict.fromkeys(batch.indices, 0.0) | {batch.indices[i]: 1 / len(kept) for i in kept}
+        if self.batch_reads:
+            self.batch_terms = self.compare_pairs(values, [batch.indices[i] for i in counted], counted)
         return self.weights
 
-    def precompute_margins(self, batch: Batch) -> np.ndarray:
-        """The margins of the global batch before its loss, [pairs], nats.
+    def precompute_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The margins of the global batch before its loss, and what the loss needs of all its pairs: each [pairs],
+        float64, on the CPU.
 
         A single micro-batch keeps its graph for the loss. Several would need the memory of all their graphs, so they
-        pass through the model a second time.
+        pass through the model a second time (with other dropout masks, if adapters have dropout).
         """
         is_single = len(batch.micro_batches) == 1
         with torch.set_grad_enabled(is_single):
             computed = [self.terms_of(batch.inputs(micro_batch)) for micro_batch in batch.micro_batches]
         self.kept_terms, self.passes = (computed[0], 1) if is_single else (None, 2)
-        margins = [t["margin"][: len(m), None] for t, m in zip(computed, batch.micro_batches, strict=True)]
-        return gather_rows(torch.cat(margins), self.accelerator)[:, 0].double().numpy()
+        names = ["margin", *sorted(self.batch_reads - {"margin"})]
+        rows = [
+            torch.stack([terms[name].detach() for name in names], dim=1)[: len(micro_batch)]
+            for terms, micro_batch in zip(computed, batch.micro_batches, strict=True)
+        ]
+        return dict(zip(names, gather_rows(torch.cat(rows), self.accelerator).double().T, strict=True))
+
+    def compare_pairs(
+        self, values: dict[str, Tensor], pairs: list[int], positions: list[int]
+    ) -> dict[str, dict[int, float]]:
+        """The loss's batch terms over the `pairs` that count, which are at these `positions` of the precomputed terms
+        [pairs of the batch]; by name, then by pair. Numbers of tokens need no precomputed terms."""
+        known = known_columns([self.pairs[i] for i in pairs], torch.device("cpu"))
+        terms = known | {name: column[positions] for name, column in values.items()}
+        found = compute_batch_terms(self.loss_reads, terms)
+        return {name: dict(zip(pairs, column.tolist(), strict=True)) for name, column in found.items()}
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses [pairs] and STATISTICS [pairs]."""
         computed = self.terms_of(micro_batch) if self.kept_terms is None else self.kept_terms
         self.kept_terms = None
-        losses = compute_losses(self.settings.loss, computed, self.beta, self.settings)
+        terms = computed | self.batch_terms_of(micro_batch)
+        losses = compute_losses(self.settings.loss, terms, self.beta, self.settings)
+        if self.settings.pair_weights is not None:
+            collisions = {name: computed[name] for name in COLLISIONS if name in computed}
+            means = {f"mean_logp_{side}": computed[f"logp_{side}"] / computed[f"n_{side}"] for side in SIDES}
+            losses = losses * wpo_weights(**means, **collisions)
         return losses, {name: computed[name] for name in STATISTICS}
+
+    def batch_terms_of(self, indices: list[int]) -> dict[str, Tensor]:
+        """The loss's batch terms of these pairs, each [pairs]; 1 for pairs that do not count."""
+        columns = [[values.get(i, 1.0) for i in indices] for values in self.batch_terms.values()]
+        if not columns:
+            return {}
+        sent = send(torch.tensor(columns, dtype=torch.float32), self.accelerator.device)
+        return dict(zip(self.batch_terms, sent, strict=True))
 
     def terms_of(self, indices: list[int]) -> dict[str, Tensor]:
         """What a loss may ask for (`losses.loss_terms`), and the log-probabilities, each [pairs]; one forward pass."""
@@ -165,11 +205,18 @@ class PreferenceObjective:
         # Sent before the forward pass, so that nothing waits for its end.
         explored = send_lists([add_explored(pairs, prompts, responses)], device) if self.reads_explored else None
         known = known_columns(pairs, device)
-        logps = response_logprobs(self.scorer, prompts, responses)
+        collisions: dict[str, Tensor] = {}
+        if self.settings.pair_weights == "wpo_sampled":
+            logps, sums = logprobs_and_collisions(self.scorer, prompts, responses)
+            lengths = torch.cat([known["n_chosen"], known["n_rejected"]])
+            means = (sums[: len(lengths)] / lengths).split(len(pairs))
+            collisions = dict(zip(COLLISIONS, means, strict=True))
+        else:
+            logps = response_logprobs(self.scorer, prompts, responses)
         logprobs = {"logp_chosen": logps[: len(pairs)], "logp_rejected": logps[len(pairs) : 2 * len(pairs)]}
         logp_explored = None if explored is None else logps[explored[0]]
         references = {f"logp_ref_{side}": known[f"logp_ref_{side}"] for side in SIDES}
-        return loss_terms(**logprobs, **known, logp_explored=logp_explored) | logprobs | references
+        return loss_terms(**logprobs, **known, logp_explored=logp_explored) | logprobs | references | collisions
 
     def end_step(self, batch: Batch, values: dict[str, Tensor]) -> Metrics:
         """Update the β rule with the margins and return the step's metrics."""
