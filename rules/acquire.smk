@@ -19,6 +19,13 @@ def files_before(wildcards, input):
     return flags({name: list(input[name]) for name in names})
 
 
+def pool_flags(wildcards):
+    """How many prompts get labels, as a flag; none if all that were answered do."""
+    pool = settings_of("acquisition", wildcards.method)["pool"]
+    budget = settings_of("bandit", wildcards.method)["budget"]
+    return flags({"prompts": budget if pool > 1 else None})
+
+
 use rule logprobs as logprobs_with_features with:
     output:
         logprobs="<results>/{method}/seed-{seed}/round-{round}/step-{step}/logprobs.jsonl",
@@ -46,11 +53,12 @@ rule acquire:
         "../environment.yml"
     params:
         **program("acquire"),
-        flags=flags_of("acquisition", without=["layer"]),
+        flags=flags_of("acquisition", without=["layer", "pool"]),
+        prompts=pool_flags,
         before=files_before,
     shell:
         "PREFLOOP_LOG={log} python {params.program} --logprobs {input.logprobs} --features {input.features}"
-        " {params.before} {params.flags} --seed {wildcards.seed} --round {wildcards.round}"
+        " {params.before} {params.flags} {params.prompts} --seed {wildcards.seed} --round {wildcards.round}"
         " --step {wildcards.step} --output {output} > {log} 2>&1"
 
 

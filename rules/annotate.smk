@@ -83,6 +83,8 @@ def allocation_flags(wildcards):
     keys = ["allocation", "budget", "reuse"]
     if settings["allocation"] == "all":
         keys = ["allocation"]
+    pool = settings_of("acquisition", wildcards.method).get("pool", 1)
+    settings = settings | {"budget": pool * settings["budget"]}
     if looks_at_arms(wildcards.method):
         keys = [k for k in settings if k not in ("metric", "normalize", "gamma")]
     sampler = settings_of("generation", wildcards.method)["sampler"]
@@ -138,7 +140,7 @@ def acquired_responses(wildcards):
 
 def acquired_flags(wildcards, input):
     """The list of responses that get a label, as a flag."""
-    return flags({"acquired": input.acquired or None})
+    return flags({"acquired": input.get("acquired") or None})
 
 
 def reward_flags(wildcards):

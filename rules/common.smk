@@ -104,19 +104,16 @@ CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
 # The default asks for differences, which one method alone does not have.
 OMITTED = [] if len(METHODS) > 1 else ["differences"]
+EXPERIMENT = experiment_of(config, RESULTS)
 FIGURE_NAMES = figure_names(config)
 FIGURES = [name for name in FIGURE_NAMES if name not in OMITTED]
 OWN_FIGURES = [name for name in FIGURES if is_own(FIGURE_NAMES[name])]
-ACQUIRING_HERE = [
-    name for name in METHODS if of_method(config, name)["acquisition"]["rule"] != "all"
-]
 TABLES = [
     *[name for name in config["tables"] if name not in OMITTED],
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
-    *["acquisition"] * bool(ACQUIRING_HERE),
+    *["acquisition"] * bool(EXPERIMENT.acquiring),
 ]
-EXPERIMENT = experiment_of(config, RESULTS)
 # The pairs whose gradients are measured: those of the first run's last round.
 GRADIENTS = (
     f"{RESULTS}/{METHODS[0]}/seed-{SEEDS[0]}/round-{ROUNDS[-1]}/gradients.jsonl"

@@ -29,10 +29,19 @@ def files_read(rule):
         *judgments_of(comparisons),
         *(path for file in reads.rounds for path in every_round(file)),
         *(path for file in reads.steps for path in every_step(file)),
+        *acquired_prompts(reads),
         *ALIGNMENT_COSTS,
+        *SPENT,
         *OWN_FILES.get(rule, []),
     ]
     return list(dict.fromkeys(files))
+
+
+def acquired_prompts(reads):
+    """The lists of responses that got a label, for figures and tables of annotated prompts."""
+    if "prompts.jsonl" not in reads.steps:
+        return []
+    return every_step("acquired.jsonl", EXPERIMENT.acquiring)
 
 
 def read_by(rule):
@@ -118,6 +127,15 @@ ALIGNMENT_COSTS = [
         for file in mixing_costs(method, f"<results>/{method}/seed-{seed}")
     ],
 ]
+# What captions count, in addition to costs, to say whether methods spent the same.
+SPENT = [
+    f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+    for method in METHODS
+    for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
+    for seed in SEEDS
+    for number in ROUNDS
+    if EXPERIMENT.equal_cost == "pairs"
+]
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
@@ -164,11 +182,10 @@ OWN_FILES = {
     "tabulate_acquisition": [
         path
         for file in ["acquired.jsonl", "rewards.jsonl"]
-        for path in every_step(file, ACQUIRING_HERE)
+        for path in every_step(file, EXPERIMENT.acquiring)
     ],
 }
 OWN_FLAGS = {
-    "tabulate_acquisition": {"acquiring": ACQUIRING_HERE},
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -307,7 +324,7 @@ rule tabulate_reward_models:
 rule describe_run:
     input:
         prompts=rules.prepare_prompts.output.eval,
-        costs=ALIGNMENT_COSTS,
+        costs=[*ALIGNMENT_COSTS, *SPENT],
     output:
         "<results>/run.rst",
     log:

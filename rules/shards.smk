@@ -36,6 +36,15 @@ def gather_group(stage):
     return lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
 
 
+def gathered_prompts(stage):
+    """The prompts that a stage has rows of: all of the step, or those of acquired responses for rewards."""
+    if stage != "reward":
+        return rules.allocate.output
+    return lambda wildcards: acquired_responses(wildcards) or [
+        f"{run_of(wildcards)}/round-{wildcards.round}/step-{wildcards.step}/prompts.jsonl"
+    ]
+
+
 for stage, file in [
     ("generate", "generations"),
     ("reward", "rewards"),
@@ -46,7 +55,7 @@ for stage, file in [
         name:
             f"gather_{file}"
         input:
-            prompts=rules.allocate.output,
+            prompts=gathered_prompts(stage),
             rows=collect(f"{SHARD}/{file}.jsonl", shard=SHARDS, allow_missing=True),
             costs=collect(
                 f"{SHARD}/{stage}.cost.json", shard=SHARDS, allow_missing=True

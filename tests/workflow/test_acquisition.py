@@ -13,6 +13,7 @@ from prefloop.core.jsonl import read_rows
 
 PROMPTS, RESPONSES = 4, 4
 LABELS = {"delta_ucb": 2, "drts": 3, "max_uncertainty": 2, "infomax": 2, "random_pair": 2}
+POOL = {"infomax": 2}
 SMALL = {"steps": 1, "generation": {"n": RESPONSES}, "clusters": {"k": 2}, "bandit": {"allocation": "uniform"}}
 
 
@@ -37,14 +38,16 @@ def ran(tmp_path_factory, model_folders):
         }
         methods = {
             rule: {
-                "acquisition": {"rule": rule, "labels": labels},
+                "acquisition": {"rule": rule, "labels": labels, "pool": POOL.get(rule, 1)},
                 "reference": {"kind": "ema" if rule == "drts" else "initial"},
                 **({"feedback": feedbacks[rule]} if rule in feedbacks else {}),
             }
             for rule, labels in LABELS.items()
         }
         directory.configure(**SMALL, methods=methods, compare=list(methods), pairs={"top_n": None})
-        done = directory.run("results/tiny/tables/acquisition.csv", "results/tiny/browse.html")
+        directory.configure(evaluation={"equal_cost": "labels"})
+        targets = ["tables/acquisition.csv", "tables/costs.csv", "figures/quality.pdf", "run.rst", "browse.html"]
+        done = directory.run(*(f"results/tiny/{target}" for target in targets))
         assert done.returncode == 0, done.stdout
     return directory, server.attempts
 
@@ -60,7 +63,10 @@ def test_only_chosen_responses_have_labels(ran, rule, number):
     acquired = [(row["prompt_id"], row["response_id"]) for row in read_rows(step / "acquired.jsonl")]
     assert len(acquired) == PROMPTS * LABELS[rule]
     assert [(row["prompt_id"], row["response_id"]) for row in read_rows(step / "rewards.jsonl")] == acquired
-    assert np.load(step / "features.npy").shape == (PROMPTS * RESPONSES, 32)
+    answered = PROMPTS * POOL.get(rule, 1)
+    assert len(read_rows(step / "prompts.jsonl")) == answered
+    assert np.load(step / "features.npy").shape == (answered * RESPONSES, 32)
+    assert len(read_rows(step / "pfp.jsonl")) == PROMPTS
     for row in read_rows(step / "pfp.jsonl"):
         labeled = {response["response_id"] for response in row["responses"] if response.get("labeled", True)}
         assert labeled == {response for prompt, response in acquired if prompt == row["prompt_id"]}
@@ -80,7 +86,7 @@ def test_methods_start_with_the_same_labels(ran):
     first = [
         [(row["prompt_id"], row["response_id"]) for row in read_rows(folder_of(ran, rule, 1) / "step-1/acquired.jsonl")]
         for rule, labels in LABELS.items()
-        if labels == 2
+        if labels == 2 and rule not in POOL
     ]
     assert all(rows == first[0] for rows in first)
 
@@ -104,6 +110,19 @@ def test_the_pass_for_features_is_paid_for(ran):
     assert passes("drts") == pytest.approx(3, abs=0.5)
 
 
+def test_labels_are_counted(ran):
+    """Of every method and round: responses, or two questions per pair; the methods differ, and the caption says so."""
+    folder = ran[0].path / "results/tiny"
+    by_round = {rule: PROMPTS * labels for rule, labels in LABELS.items()}
+    costs = pd.read_csv(folder / "tables/costs.csv").query("stage == 'reward'").set_index("method")["labels"]
+    assert costs.to_dict() == {rule: 2 * labels for rule, labels in by_round.items()}
+    quality = pd.read_csv(folder / "figures/quality.csv").query("round == 2").set_index("method")["labels"]
+    assert quality.groupby("method").max().to_dict() == costs.to_dict()
+    fact = "Not at equal cost: labels per run differ by more than 5 %: delta_ucb 16, drts 24"
+    for file in ("run.rst", "figures/quality.rst"):
+        assert fact in (folder / file).read_text().replace("\\", "")
+
+
 def test_the_table_has_a_row_per_step(ran):
     table = pd.read_csv(ran[0].path / "results/tiny/tables/acquisition.csv")
     assert table["method"].unique().tolist() == list(LABELS)
@@ -119,7 +138,7 @@ def test_shards_change_no_byte(tmp_path, model_folders):
         folder = tmp_path / f"shards-{shards}"
         folder.mkdir()
         directory = Workdir(folder, model_folders["llama"])
-        methods = {"choosing": {"acquisition": {"rule": "drts"}}, "everything": {}}
+        methods = {"choosing": {"acquisition": {"rule": "drts", "pool": 2}}, "everything": {}}
         directory.configure(**SMALL, shards=shards, methods=methods, compare=list(methods), pairs={"top_n": None})
         directory.configure(logprobs={"batch_size": 8})
         done = directory.run(*(f"results/tiny/{method}/seed-0/round-2/pairs.jsonl" for method in methods))

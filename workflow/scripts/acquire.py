@@ -21,6 +21,7 @@ def main(
     round_index: Annotated[int, arg(name="round")],
     step: int,
     settings: Annotated[AcquisitionConfig, arg(name="")],
+    prompts: int | None = None,
     logprobs_before: tuple[Path, ...] = (),
     features_before: tuple[Path, ...] = (),
     rewards_before: tuple[Path, ...] = (),
@@ -35,13 +36,14 @@ def main(
         round_index: Round, from 1.
         step: Step of the round, from 1.
         settings: How responses are chosen.
+        prompts: How many prompts get labels; all if not given.
         logprobs_before: logprobs.jsonl of every earlier step of the run.
         features_before: Their features.
         rewards_before: Their rewards.
     """
     history = read_history(list(map(StepFiles, logprobs_before, features_before, rewards_before)))
     candidates = read_candidate_features(logprobs, features)
-    choice = LabelChoice(settings.rule, settings.labels, settings.confidence, seed, (round_index, step))
+    choice = LabelChoice(settings.rule, settings.labels, settings.confidence, seed, (round_index, step), prompts)
     rows, has_head = choose_responses(candidates, history, choice)
     write_rows(output, rows)
     how = f"by {settings.rule}, from {len(history.targets)} labels" if history and has_head else "at random"

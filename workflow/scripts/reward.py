@@ -9,7 +9,7 @@ from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
 from prefloop.data.acquired import keep_acquired
-from prefloop.feedback.annotate import annotate, load_feedback, with_prompt_columns
+from prefloop.feedback.annotate import annotate, count_labels, load_feedback, with_prompt_columns
 from prefloop.feedback.label_noise import add_noise
 from prefloop.feedback.thinking import strip_thoughts
 
@@ -66,6 +66,7 @@ def main(
     write_rows(output, rows)
     meter.add_usage(source.usage)
     annotated.add_notes(meter)
+    meter.notes["labels"] = count_labels(rows)
     meter.write(cost)
     rewards = [row["reward"] for row in rows if row["reward"] is not None]
     mean = f"mean {sum(rewards) / len(rewards):.4g}" if rewards else "no response has a valid judgment"

@@ -54,6 +54,23 @@ IMPOSSIBLE = [
         "generation.sampler: mixp needs a reference other than the policy",
     ),
     ({"feedback": {"kind": "dataset"}}, "feedback.kind: dataset knows the data set's own responses only"),
+    ({"acquisition": {"rule": "drts", "labels": 3}}, "acquisition.labels: 3, and a prompt has 3 responses"),
+    (
+        {"acquisition": {"rule": "drts", "pool": 2}, "bandit": {"allocation": "all"}},
+        "acquisition.pool: 2 times the budget, and bandit.allocation all has no budget",
+    ),
+    (
+        {"acquisition": {"rule": "drts", "pool": 4}},
+        "bandit.budget: 16 per step come to 64 prompts in all, and prompts.take leaves 48",
+    ),
+    (
+        {"acquisition": {"rule": "drts"}, "pairs": {"top_n": 9}},
+        "pairs.top_n: 9, and a round has 8 pairs at most; .* or acquisition.labels",
+    ),
+    (
+        {"acquisition": {"rule": "drts"}, "feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}},
+        "acquisition.rule: feedback.kind dataset knows both of its responses",
+    ),
     ({"train": {"loss": "xpo"}}, "train.loss: xpo needs a response of the reference, and sampler policy gives none"),
     (
         {"bandit": {"allocation": "thompson", "normalize": "identity"}},

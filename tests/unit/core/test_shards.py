@@ -72,3 +72,4 @@ def test_costs_are_summed_except_peak_memory():
     }
     counted = [costs[1] | {"truncated": [1, 4]}, costs[1] | {"truncated": [2, 3]}]
     assert sum_costs(counted)["truncated"] == [3, 7]
+    assert sum_costs([costs[1] | {"labels": 2}, costs[1] | {"labels": 3}])["labels"] == 5

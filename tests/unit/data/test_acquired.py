@@ -47,9 +47,9 @@ def write_step(folder, seed: int, judged: bool = False, labels: int = RESPONSES)
     return StepFiles(*(folder / name for name in ("logprobs.jsonl", "features.npy", "rewards.jsonl")))
 
 
-def choose(rule: str, step: StepFiles, history, seed: int = 0, labels: int = 2):
+def choose(rule: str, step: StepFiles, history, seed: int = 0, labels: int = 2, prompts: int | None = None):
     candidates = read_candidate_features(step.logprobs, step.features)
-    return choose_responses(candidates, history, LabelChoice(rule, labels, 1.0, seed, (2, 1)))
+    return choose_responses(candidates, history, LabelChoice(rule, labels, 1.0, seed, (2, 1), prompts))
 
 
 def test_the_config_knows_every_rule():
@@ -119,3 +119,24 @@ def test_only_acquired_responses_are_kept(tmp_path):
     assert keep_acquired(rows, tmp_path / "acquired.jsonl") == rows[2:]
     with pytest.raises(InputError, match="no response 2 to prompt p"):
         keep_acquired(rows[:2], tmp_path / "acquired.jsonl")
+
+
+def test_of_a_pool_the_prompts_with_the_widest_gap_get_labels(tmp_path):
+    step, history = write_step(tmp_path / "b", 1), read_history([write_step(tmp_path / "a", 0)])
+    everything, _ = choose("delta_ucb", step, history)
+    gaps = {
+        row["prompt_id"]: abs(row["predicted"] - other["predicted"])
+        for row, other in zip(everything[::2], everything[1::2], strict=True)
+    }
+    rows, _ = choose("delta_ucb", step, history, prompts=5)
+    assert {row["prompt_id"] for row in rows} == set(sorted(gaps, key=gaps.__getitem__)[-5:])
+    assert rows == [row for row in everything if row in rows]
+
+
+def test_of_a_pool_the_first_prompts_are_random_and_the_same_for_every_rule(tmp_path):
+    step = write_step(tmp_path / "a", 0)
+    rows, _ = choose("drts", step, None, prompts=5)
+    assert rows == choose("infomax", step, None, prompts=5)[0]
+    assert len({row["prompt_id"] for row in rows}) == 5
+    assert rows == [row for row in choose("drts", step, None)[0] if row in rows]
+    assert rows != choose("drts", step, None, seed=1, prompts=5)[0]

@@ -12,6 +12,7 @@ from prefloop.core.shards import Shard
 from prefloop.feedback.annotate import (
     annotate,
     compare_responses,
+    count_labels,
     form_batches,
     load_feedback,
 )
@@ -331,3 +332,10 @@ def test_batches_do_not_depend_on_shards(size):
 def test_shard_without_rows_has_no_batch():
     rows = [{"prompt_id": "p", "response_id": 0, "response": ""}]
     assert form_batches(rows, {"p": []}, None, Shard(1, 2)) == []
+
+
+def test_labels_are_responses_or_questions():
+    """Three rewarded responses; three judged ones, of which two pairs were compared, each in both orders."""
+    assert count_labels([{"reward": 1.0}] * 3) == 3
+    judged = [{"judged": [[1, 0.5, 0.5], [2, None, 0.5]]}, {"judged": []}, {"judged": []}]
+    assert count_labels(judged) == 4

@@ -27,7 +27,8 @@ LIFT = {"good": 1.5, "plain": 0.0}  # what a round adds to the reward
 
 def write_cost(path: Path, stage: str, draw: np.random.Generator) -> None:
     amounts = {"tokens_in": 0, "tokens_out": int(draw.integers(900, 1100)), "flops": int(draw.integers(9e11, 1e12))}
-    write_json(path, {"stage": stage, "seconds": 1.0, "truncated": [3, 10]} | amounts)
+    labels = {"labels": amounts["tokens_out"] // 100} if stage == "reward" else {}
+    write_json(path, {"stage": stage, "seconds": 1.0, "truncated": [3, 10]} | amounts | labels)
 
 
 def write_judgments(folder: Path, rewards: np.ndarray, initial: np.ndarray, draw: np.random.Generator) -> None:
@@ -193,20 +194,21 @@ def test_reward_models_need_no_experiment(tmp_path, monkeypatch):
 
 def by_hand(experiment: Experiment, method: str) -> pd.DataFrame:
     """Per round: mean reward, and flops, generated tokens and annotated responses so far, from the files alone."""
-    points = [(rows_of(experiment, method, 0)["reward"].mean(), 0.0, 0.0, 0.0)]
+    points = [(rows_of(experiment, method, 0)["reward"].mean(), 0.0, 0.0, 0.0, 0.0)]
     for number in range(1, ROUNDS + 1):
-        flops = tokens = responses = 0
+        flops = tokens = responses = labels = 0
         for seed in SEEDS:
             folder = experiment.root / f"{method}/seed-{seed}/round-{number}"
             for path in [*folder.glob("step-*/*.cost.json"), folder / "train.cost.json"]:
                 cost = json.loads(path.read_text())
                 flops, tokens = flops + cost["flops"], tokens + cost["tokens_out"]
+                labels += cost.get("labels", 0)
             responses += sum(len(path.read_text().splitlines()) for path in folder.glob("step-*/rewards.jsonl"))
-        amounts = [total / len(SEEDS) for total in (flops, tokens, responses)]
+        amounts = [total / len(SEEDS) for total in (flops, tokens, responses, labels)]
         before = points[-1][1:]
         mean = rows_of(experiment, method, number)["reward"].mean()
         points.append((mean, *(b + a for b, a in zip(before, amounts, strict=True))))
-    return pd.DataFrame(points, columns=["reward", "flops", "generated_tokens", "annotated_responses"])
+    return pd.DataFrame(points, columns=["reward", "flops", "generated_tokens", "annotated_responses", "labels"])
 
 
 def test_cost_to_reach(experiment, made):
@@ -216,7 +218,7 @@ def test_cost_to_reach(experiment, made):
     target = (curve["reward"][0] + max(curve["reward"][ROUNDS], other["reward"][ROUNDS])) / 2
     assert data["target"].to_numpy() == pytest.approx(target, rel=1e-4)
     found = data.set_index(["method", "cost"])
-    for amount in ("flops", "generated_tokens", "annotated_responses"):
+    for amount in ("flops", "generated_tokens", "annotated_responses", "labels"):
         row = found.loc[("good", amount)]
         assert row["value"] == pytest.approx(np.interp(target, curve["reward"], curve[amount]), rel=1e-4)
         assert row["low"] < row["value"] < row["high"] and row["reached"] > 0.95
@@ -249,8 +251,8 @@ def test_no_target_without_improvement(made, monkeypatch, tmp_path, capsys):
 def test_spending_adds_up_what_the_files_say(experiment):
     mean = spent(experiment).set_index(["method", "round"])
     for method in METHODS:
-        expected = by_hand(experiment, method)[["flops", "generated_tokens"]]
-        np.testing.assert_allclose(mean.loc[method, ["flops", "generated_tokens"]], expected)
+        expected = by_hand(experiment, method)[["flops", "generated_tokens", "labels"]]
+        np.testing.assert_allclose(mean.loc[method, ["flops", "generated_tokens", "labels"]], expected)
     assert spent_by_seed(experiment).groupby(["method", "seed"]).size().tolist() == [ROUNDS + 1] * 6
 
 

@@ -12,6 +12,7 @@ from prefloop.evaluation.comparisons import differences, others_of
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.difference_dots import difference_clause, draw_differences
+from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.significance import significance_sentence
 from prefloop.report.win_rates import MEASURES, measures_of, opponent_label
@@ -33,6 +34,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         f"{', '.join(MEASURES[measure] for measure in measures)} against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "bars"),
         significance_sentence([difference_clause(data, measure) for measure in measures]),
+        *equal_cost_facts(experiment),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{', '.join(measures)} of {', '.join(methods)} minus {baseline} -> {figure}")

@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.quality_curves import draw_quality, quality_by_cost
 from prefloop.report.significance import significance_clause, significance_sentence
@@ -36,6 +37,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without evaluation.",
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
         significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
+        *equal_cost_facts(experiment),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(data)} points -> {figure}")

@@ -13,14 +13,13 @@ from prefloop.report.captions import caption
 from prefloop.report.tables import save_table
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], acquiring: tuple[str, ...], table: Path) -> Summary:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write one row for every step of methods that choose which responses get a label.
 
     Args:
-        acquiring: These methods.
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
-    data = head_quality(experiment, acquiring)
+    data = head_quality(experiment)
     shown = data.groupby(["method", "round", "step"], sort=False).mean(numeric_only=True).drop(columns="seed")
     shown = shown.reset_index()
     for name, form in {"prompts": "{:.0f}", "responses": "{:.0f}", "correlation": "{:.2f}", "gap": "{:.3g}"}.items():

@@ -20,6 +20,7 @@ COLUMNS = {  # label, unit and format
     "flops": ("PFLOPs", 1e15, "{:.3g}"),
     "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
     "annotated_responses": ("annotated responses", 1, "{:,.0f}"),
+    "labels": ("labels", 1, "{:,.0f}"),
 }
 
 

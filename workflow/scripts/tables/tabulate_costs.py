@@ -41,7 +41,7 @@ def main(
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     rows = costs(experiment, shared, divergence)
-    amounts = ["tokens_in", "tokens_out", "flops", "seconds"]
+    amounts = ["tokens_in", "tokens_out", "labels", "flops", "seconds"]
     data = (
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
     )
@@ -53,12 +53,14 @@ def main(
             "stage": data["stage"],
             "tokens read": data["tokens_in"].map("{:,.0f}".format),
             "tokens generated": data["tokens_out"].map("{:,.0f}".format),
+            "labels": data["labels"].map("{:,.0f}".format),
             "TFLOPs": (data["flops"] / 1e12).map("{:,.1f}".format),
             "seconds": data["seconds"].map("{:,.1f}".format),
         }
     )
     text = caption(
-        "Tokens, FLOPs (2P per token forward and 6P per token trained, for P parameters) and wall seconds by method "
+        "Tokens, labels (scored responses, or questions to a judge), FLOPs (2P per token forward and 6P per token "
+        "trained, for P parameters) and wall seconds by method "
         "and stage, as sums over rounds and steps and means over seeds; stages without a method of their own are "
         "shared."
     )

@@ -12,6 +12,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.comparisons import differences, others_of
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
 from prefloop.report.win_rates import opponent_label
 
@@ -38,6 +39,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         f"{opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
         "A difference is significant if its CI excludes 0; CIs are not corrected for the number of comparisons.",
+        *equal_cost_facts(experiment),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

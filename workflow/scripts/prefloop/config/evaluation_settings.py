@@ -83,6 +83,9 @@ class EvaluationConfig(SamplingParams):
     response), or a method (at the same seed and round). Figures use the first; comparisons shows all."""
     baseline: str | None = None
     """Method from which differences are taken; null is uniform if it is compared, else the first method."""
+    equal_cost: Literal["labels", "tokens", "flops", "pairs"] | None = None
+    """What all methods are meant to spend equally: labels, generated tokens, FLOPs, or trained pairs. Captions of
+    comparisons state whether they did, from the cost files; null claims nothing."""
     by_temperature: ByTemperatureConfig = field(default_factory=ByTemperatureConfig)
     """For figure temperatures: policies before training and after the last round, sampled at several temperatures."""
     by_checkpoint: ByCheckpointConfig = field(default_factory=ByCheckpointConfig)

@@ -6,7 +6,7 @@ Snakemake reads this at every start, so nothing heavy is imported here.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.resolve import of_method
@@ -58,6 +58,10 @@ class Experiment:
     """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
     trained_by: tuple[str, ...] = ()
     """The feedback of each method's training, as `feedback_identity` writes it; empty if unknown."""
+    acquiring: tuple[str, ...] = ()
+    """Methods that choose which responses get a label."""
+    equal_cost: Literal["labels", "tokens", "flops", "pairs"] | None = None
+    """What all methods are meant to spend equally; None if nothing is."""
     mixing: tuple[str, ...] = ()
     """Methods that train on pairs of other origins, too, so that rounds have the stage mix_pairs."""
     by_temperature: ByTemperature = field(default_factory=ByTemperature)
@@ -208,6 +212,8 @@ def experiment_of(config: dict, root: str) -> Experiment:
         baseline=evaluation["baseline"] or default,
         evaluator=feedback_identity(evaluation["evaluator"]),
         trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
+        equal_cost=evaluation["equal_cost"],
+        acquiring=tuple(m for m in methods if of_method(config, m)["acquisition"]["rule"] != "all"),
         mixing=tuple(method for method in methods if mixes_pairs(of_method(config, method)["pairs"])),
         by_temperature=by_temperature,
         by_checkpoint=by_checkpoint,

@@ -2,6 +2,7 @@
 
 import math
 
+from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
 from prefloop.config.source_names import configured_sources, lines_up_to
 from prefloop.core.registry import chosen_words, registry_words
 from prefloop.methods.pairings import MIN_RESPONSES
@@ -87,35 +88,6 @@ def impossible_sampling(settings: dict) -> list[str]:
             (
                 bandit["allocation"] in ("thompson", "exp3") and bandit["normalize"] != "rank",
                 f"bandit.normalize: allocation {bandit['allocation']} needs rewards in [0, 1], as rank gives; set rank",
-            ),
-        ]
-    )
-
-
-def labels_per_prompt(settings: dict) -> int:
-    """The responses of a prompt that get a label."""
-    acquisition = settings["acquisition"]
-    return settings["generation"]["n"] if acquisition["rule"] == "all" else acquisition["labels"]
-
-
-def impossible_acquisition(settings: dict) -> list[str]:
-    """Choices of responses to label where there is nothing to choose."""
-    acquisition, generation = settings["acquisition"], settings["generation"]
-    if acquisition["rule"] == "all":
-        return []
-    sampled, labels = generation["sampler"] != "dataset", acquisition["labels"]
-    responses = generation["n"] if sampled else 2
-    return failed(
-        [
-            (
-                settings["feedback"]["kind"] == "dataset",
-                "acquisition.rule: feedback.kind dataset knows both of its responses, and there is nothing to choose; "
-                "set rule all",
-            ),
-            (
-                labels >= responses,
-                f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
-                "choose; lower it, raise generation.n, or set acquisition.rule: all",
             ),
         ]
     )
@@ -290,7 +262,10 @@ def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[floa
 def too_little(settings: dict, config: dict, method: str) -> list[str]:
     """More prompts, pairs or optimizer steps than a run has, as far as the config shows."""
     bandit, pairs, k = settings["bandit"], settings["pairs"], settings["clusters"]["k"]
-    wanted = bandit["budget"] * settings["steps"] * settings["rounds"]
+    chooses = settings["acquisition"]["rule"] != "all"
+    pool = settings["acquisition"]["pool"] if chooses else 1
+    drawn = pool * bandit["budget"]
+    wanted = drawn * settings["steps"] * settings["rounds"]
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
@@ -300,14 +275,14 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     checks = [
         (
             wanted > left and bandit["allocation"] != "all" and not bandit["reuse"],
-            f"bandit.budget: {bandit['budget']} per step come to {wanted} prompts in all, and {limit} leaves {left} "
+            f"bandit.budget: {drawn} per step come to {wanted} prompts in all, and {limit} leaves {left} "
             f"for training; lower it, {more}, or set bandit.reuse: true",
         ),
         (k != "elbow" and k > left, f"clusters.k: {k}, and {limit} leaves {left} to cluster; lower it or {more}"),
         (
             sampled and bandit["allocation"] != "all" and (pairs["top_n"] or 0) > most,
             f"pairs.top_n: {pairs['top_n']}, and a round has {most} pairs at most; lower it, set it to null, or raise "
-            "bandit.budget, steps or generation.n",
+            f"bandit.budget, steps or {'acquisition.labels' if chooses else 'generation.n'}",
         ),
     ]
     return failed(checks) + too_few_steps(settings, config["evaluation"]["by_checkpoint"], method, config["compare"])

@@ -63,7 +63,7 @@ def sum_costs(costs: Sequence[dict]) -> dict:
     }
     total = costs[0] | sums | {"peak_memory_bytes": max(cost["peak_memory_bytes"] for cost in costs)}
     total["seconds"] = round(total["seconds"], 3)
-    for name in ("judge", "flipped_labels", "truncated", "unfinished_thoughts"):
+    for name in ("judge", "flipped_labels", "truncated", "unfinished_thoughts", "labels"):
         counts = [cost[name] for cost in costs if name in cost]  # some shards have none
         if counts:
             total[name] = add_counts(counts)

@@ -121,6 +121,8 @@ class LabelChoice(NamedTuple):
     seed: int
     stream: tuple[str | int, ...]
     """Names of the step, for its random numbers."""
+    prompts: int | None = None
+    """Prompts whose responses get labels; None for all."""
 
 
 def choose_responses(candidates: Candidates, history: History | None, choice: LabelChoice) -> tuple[list[dict], bool]:
@@ -143,13 +145,32 @@ def choose_responses(candidates: Candidates, history: History | None, choice: La
     chosen = []
     for prompt_id, group in groups.items():
         rng = rng_for(choice.seed, "acquisition", *choice.stream, prompt_id)
-        picked = sorted(acquire(choice.rule, head, values[group], choice.labels, choice.confidence, rng))
-        features = values[[group[i] for i in picked]]
-        predicted = head.rewards(features).tolist() if head else [None] * len(picked)
-        deviations = head.deviations(features).tolist() if head else [None] * len(picked)
-        for i, reward, deviation in zip(picked, predicted, deviations, strict=True):
-            chosen.append(candidates.rows[group[i]] | {"predicted": reward, "deviation": deviation})
-    return chosen, head is not None
+        picked = acquire(choice.rule, head, values[group], choice.labels, choice.confidence, rng)
+        chosen.append(predictions(candidates.rows, values, [group[i] for i in sorted(picked)], head))
+    if choice.prompts is not None:
+        rng = rng_for(choice.seed, "acquisition", *choice.stream)
+        chosen = [chosen[i] for i in widest(chosen, choice.prompts, rng)]
+    return [row for rows in chosen for row in rows], head is not None
+
+
+def predictions(rows: list[dict], values: Floats, indices: list[int], head: LinearHead | None) -> list[dict]:
+    """The rows of some responses with what the head predicts of them."""
+    features = values[indices]
+    rewards = head.rewards(features).tolist() if head else [None] * len(indices)
+    deviations = head.deviations(features).tolist() if head else [None] * len(indices)
+    return [
+        rows[i] | {"predicted": reward, "deviation": deviation}
+        for i, reward, deviation in zip(indices, rewards, deviations, strict=True)
+    ]
+
+
+def widest(prompts: list[list[dict]], count: int, rng: np.random.Generator) -> list[int]:
+    """Indices of the prompts with the largest gap between predicted rewards, in order; at random without a head."""
+    order = rng.permutation(len(prompts))
+    if prompts[0][0]["predicted"] is not None:
+        gaps = np.array([np.ptp([row["predicted"] for row in rows]) for rows in prompts])
+        order = np.argsort(-gaps, kind="stable")
+    return sorted(order[:count].tolist())
 
 
 def keep_acquired(rows: Iterable[dict], acquired: Path) -> list[dict]:

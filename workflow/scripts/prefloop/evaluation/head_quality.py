@@ -1,7 +1,5 @@
 """How well a head predicted the labels that followed, and which gaps between responses its choice found."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
@@ -11,16 +9,16 @@ from prefloop.core.jsonl import iterate_rows
 COLUMNS = ["method", "seed", "round", "step", "prompts", "responses", "correlation", "gap"]
 
 
-def head_quality(experiment: Experiment, methods: Iterable[str]) -> pd.DataFrame:
+def head_quality(experiment: Experiment) -> pd.DataFrame:
     """One row per step of methods that choose responses.
 
     Columns are method, seed, round, step, prompts and responses (that got a label), `correlation` (of predicted and
     actual labels within prompts, NaN where there was no head) and `gap` (mean over prompts of the largest label
     less the smallest, in units of the feedback).
     """
-    wanted, rows = set(methods), []
+    rows = []
     for keys, folder in experiment.step_folders():
-        if keys["method"] in wanted:
+        if keys["method"] in experiment.acquiring:
             chosen = pd.DataFrame(iterate_rows(folder / "acquired.jsonl", ["prompt_id", "response_id", "predicted"]))
             labels = pd.DataFrame(iterate_rows(folder / "rewards.jsonl", ["prompt_id", "response_id", "reward"]))
             rows.append(keys | quality_of_step(chosen, labels))

@@ -13,6 +13,8 @@ from prefloop.feedback.judgments import rates
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
 JUDGED = ("method", "seed", "round", "step", "stage")
+AMOUNTS = ["flops", "generated_tokens", "labels"]  # of what a run spends
+NO_LABELS = {"labels": 0}
 ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
 
 
@@ -46,13 +48,18 @@ def kl_rows(experiment: Experiment) -> pd.DataFrame:
 
 
 def alignment_costs(experiment: Experiment) -> pd.DataFrame:
-    """One row per stage of alignment that ran: method, seed, round, step, and the fields of its *.cost.json."""
-    rows = []
+    """One row per stage of alignment that ran: method, seed, round, step, and the fields of its *.cost.json.
+
+    `labels` is 0 in stages that ask for none.
+    """
+    rows: list[dict] = []
     for keys, folder in experiment.step_folders():
-        rows += [keys | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")]
+        rows += [
+            keys | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")
+        ]
     for keys, folder in experiment.folders():
         stages = ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]
-        rows += [keys | {"step": 0} | read_json(folder / f"{name}.cost.json") for name in stages]
+        rows += [keys | {"step": 0} | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in stages]
     return pd.DataFrame(rows)
 
 
@@ -61,7 +68,7 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
 
     Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
     """
-    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0}
+    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
     own = {experiment.root / method: method for method in experiment.methods}
     rows = [for_all | {"method": own.get(path.parent, "shared")} | read_json(path) for path in shared]
     sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
@@ -75,7 +82,7 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
             (comparison, "measure_kl", f"{comparison.policy}/evaluation/measure_kl.cost.json") for comparison in ends
         ]
     for path, (comparison, stage) in {path: (comparison, stage) for comparison, stage, path in sources}.items():
-        keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0}
+        keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
         rows.append((keys if comparison.round else for_all) | read_json(experiment.root / path) | {"stage": stage})
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
 
@@ -138,15 +145,18 @@ def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Itera
 
 
 def spent(experiment: Experiment) -> pd.DataFrame:
-    """As `spent_by_seed`: method, round, flops, generated_tokens; means over seeds."""
+    """As `spent_by_seed`: method, round, flops, generated_tokens, labels; means over seeds."""
     table = spent_by_seed(experiment)
-    return table.groupby(["method", "round"], sort=False)[["flops", "generated_tokens"]].mean().reset_index()
+    return table.groupby(["method", "round"], sort=False)[AMOUNTS].mean().reset_index()
 
 
 def spent_by_seed(experiment: Experiment) -> pd.DataFrame:
-    """Cumulative cost of alignment, without evaluation: method, seed, round, flops, generated_tokens."""
+    """Cumulative cost of alignment, without evaluation: method, seed, round, flops, generated_tokens, labels.
+
+    A label is a scored response, or a question to a judge.
+    """
     table = alignment_costs(experiment).rename(columns={"tokens_out": "generated_tokens"})
-    return cumulative(experiment, table, ["flops", "generated_tokens"])
+    return cumulative(experiment, table, AMOUNTS)
 
 
 def annotated_by_seed(experiment: Experiment) -> pd.DataFrame:
@@ -196,9 +206,13 @@ def training(experiment: Experiment) -> pd.DataFrame:
 
 
 def annotated(experiment: Experiment) -> pd.DataFrame:
-    """One row per drawn prompt: method, seed, round, step, prompt_id, cluster."""
+    """One row per annotated prompt: method, seed, round, step, prompt_id, cluster."""
     rows = []
     for keys, folder in experiment.step_folders():
-        for row in read_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]):
+        prompts = read_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"])
+        if keys["method"] in experiment.acquiring:
+            labeled = {row["prompt_id"] for row in iterate_rows(folder / "acquired.jsonl", ["prompt_id"])}
+            prompts = [row for row in prompts if row["prompt_id"] in labeled]
+        for row in prompts:
             rows.append(keys | {"prompt_id": row["prompt_id"], "cluster": row["cluster"]})
     return pd.DataFrame(rows)

@@ -8,7 +8,7 @@ from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import cost_to_reach, halfway, resampled_curves
 from prefloop.evaluation.results import annotated_by_seed, spent_by_seed
 
-COST_COLUMNS = ("flops", "generated_tokens", "annotated_responses")
+COST_COLUMNS = ("flops", "generated_tokens", "annotated_responses", "labels")
 
 
 def target_costs(

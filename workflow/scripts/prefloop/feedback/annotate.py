@@ -194,6 +194,11 @@ def annotate(
     return FeedbackRows(annotated, combined_report(feedback, reports), invalid_warning(judgments), unfinished)
 
 
+def count_labels(rows: Sequence[dict]) -> int:
+    """What rows of rewards.jsonl cost in labels: one per response, or one per question to a judge, two per pair."""
+    return sum(2 * len(row["judged"]) if "judged" in row else 1 for row in rows)
+
+
 def key_of(row: dict) -> tuple[str, int]:
     return row["prompt_id"], row["response_id"]
 

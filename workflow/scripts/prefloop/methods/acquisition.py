@@ -35,6 +35,9 @@ class AcquisitionConfig:
     """Responses of a prompt that get a label. A judge compares every two of them."""
     confidence: Annotated[float, Ge(0), Unit("standard deviations"), OnlyIf("rule", ("delta_ucb",))] = 1.0
     """Width of the confidence bounds."""
+    pool: Annotated[int, Ge(1), Unit("times bandit.budget"), CHOSEN_ONLY] = 1
+    """How many times bandit.budget prompts are drawn and answered. Those with the largest predicted gap between the
+    chosen responses get labels, bandit.budget of them; in the first step they are random."""
     layer: Annotated[int | None, Ge(1), Unit("layer, from 1"), CHOSEN_ONLY] = None
     """Layer of the initial policy whose mean state over a response is its features; null is the middle layer."""
 

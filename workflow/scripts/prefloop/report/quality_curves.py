@@ -11,6 +11,7 @@ from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
 COST_LABELS = {"flops": "FLOPs", "generated_tokens": "generated tokens"}
+LABELS = {"labels": "labels"}  # drawn if a method chooses which responses get one
 
 
 def quality_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
@@ -22,7 +23,8 @@ def quality_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[
 def draw_quality(experiment: Experiment, data: pd.DataFrame) -> Figure:
     """Draw a row of panels per measure, and a column per cost; a cost that is always 0 is left out."""
     measures = data["measure"].unique()
-    costs = {cost: label for cost, label in COST_LABELS.items() if data[cost].max() > 0}
+    labels = COST_LABELS | (LABELS if experiment.acquiring else {})
+    costs = {cost: label for cost, label in labels.items() if data[cost].max() > 0}
     crowded = len(experiment.methods) > MAX_BANDS
     figure, panels = plt.subplots(
         len(measures),

@@ -4,6 +4,7 @@ from prefloop.config.experiment import Experiment
 from prefloop.core.truncation import many_truncated
 from prefloop.evaluation.results import spent, truncated_generations
 from prefloop.report.captions import count_of
+from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator
 
 
@@ -20,6 +21,7 @@ def run_facts(experiment: Experiment, prompts: int) -> list[str]:
         f"{seeds} per method, {rounds} of {steps}, {count_of(prompts, 'eval prompt')}.",
         *evaluator_facts(experiment),
         f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
+        *equal_cost_facts(experiment),
         *truncation_facts(experiment),
         *seed_facts(experiment),
     ]

@@ -1,0 +1,44 @@
+"""Whether methods spent the same of what a comparison holds equal: checked before a caption claims it."""
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.jsonl import iterate_rows
+from prefloop.evaluation.results import spent
+
+TOLERANCE = 0.05  # fraction by which the smallest amount may be below the largest
+AMOUNT_OF = {"labels": "labels", "tokens": "generated_tokens", "flops": "flops"}  # column of `spent` by setting
+UNIT_OF = {"labels": "labels", "tokens": "generated tokens", "flops": "FLOPs", "pairs": "trained pairs"}
+
+
+def equal_cost_facts(experiment: Experiment) -> list[str]:
+    """What the methods spent of what the experiment holds equal, and whether it is equal; nothing if none is named."""
+    kind = experiment.equal_cost
+    if kind is None:
+        return []
+    amounts = pairs_per_run(experiment) if kind == "pairs" else spent_per_run(experiment, AMOUNT_OF[kind])
+    low, high = min(amounts.values()), max(amounts.values())
+    if low >= (1 - TOLERANCE) * high:
+        return [f"At equal cost: every method used {range_of(low, high)} {UNIT_OF[kind]} per run."]
+    listed = ", ".join(f"{method} {amount:,.4g}" for method, amount in amounts.items())
+    return [f"Not at equal cost: {UNIT_OF[kind]} per run differ by more than {100 * TOLERANCE:g} %: {listed}."]
+
+
+def range_of(low: float, high: float) -> str:
+    """`256`, or `250 to 256`."""
+    return f"{low:,.4g}" if low == high else f"{low:,.4g} to {high:,.4g}"
+
+
+def spent_per_run(experiment: Experiment, column: str) -> dict[str, float]:
+    """What a run of each method spent after the last round, as a mean over seeds."""
+    table = spent(experiment)
+    ends = table[table["round"] == experiment.rounds].set_index("method")[column].to_dict()
+    return {method: float(ends[method]) for method in experiment.methods}
+
+
+def pairs_per_run(experiment: Experiment) -> dict[str, float]:
+    """The pairs that a run of each method trains on, mixed ones included, as a mean over seeds."""
+    counts = dict.fromkeys(experiment.methods, 0.0)
+    for keys, folder in experiment.folders():
+        file = "mixed_pairs.jsonl" if keys["method"] in experiment.mixing else "pairs.jsonl"
+        pairs = sum(1 for _ in iterate_rows(folder / file, ["prompt_id"]))
+        counts[keys["method"]] += pairs / len(experiment.seeds)
+    return counts
