@@ -63,10 +63,12 @@ def outcomes(manifest: Path) -> dict:
     cases += [("constant", "full", 1, "fsdp2 once")]  # gradients are exchanged once per step, as on a GPU with memory
     cases += [("constant", p, 1, f"{o}bf16") for p in ("full", "lora") for o in ("", "fsdp2 ", "fsdp2 once ")]
     cases += [("batch", "lora", 1, "aot"), ("constant", "lora", 1, "aot_unpaired"), ("batch", "lora", 1, "sft")]
+    cases += [("constant", "lora", 1, f"dora{o}") for o in ("", " fsdp2", " bf16")]
     for rule, parameters, size, options in cases:
         torch.manual_seed(0)
         dtype = torch.bfloat16 if "bf16" in options else torch.float32
-        model, _ = load_trainable(manifest, manifest, parameters, Lora(r=4), dtype)
+        lora = Lora(r=4, dora="dora" in options, rslora="dora" in options)
+        model, _ = load_trainable(manifest, manifest, parameters, lora, dtype)
         sharding = "fsdp2" if "fsdp2" in options else "none"
         if sharding == "fsdp2":  # both at once: layers are computed again while others' shards are on their way
             checkpoint_activations(model)

@@ -3,11 +3,18 @@
 import math
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from conftest import Workdir
+from prefloop.core.files import read_json
 from prefloop.core.jsonl import read_rows
+from prefloop.models.loading import load_policy
 
 OPTIONS = {
+    "stabilized": {"lora": {"r": 4, "rslora": True, "target_modules": ["q_proj", "down_proj"]}},
+    "dora": {"lora": {"r": 4, "dora": True, "dropout": 0.1}},
     "summed": {"loss": {"dpo": 1.0, "nll": 0.2, "my_loss.py:linear": 0.5}},
     "weighted": {"pair_weights": "wpo_sampled"},
     "sorted": {"loss": "aot_unpaired", "beta_rule": "batch"},
@@ -38,6 +45,26 @@ def test_both_rounds_train(ran, method):
         steps = read_rows(ran.path / f"results/tiny/{method}/seed-0/round-{number}/training.jsonl")
         assert all(math.isfinite(step["loss"]) for step in steps)
         assert all(step["grad_norm"] > 0 for step in steps)
+
+
+@pytest.mark.parametrize("method", ["stabilized", "dora"])
+def test_adapters_load_with_plain_peft(ran, method):
+    """The second round goes on from the first one's adapter; peft alone computes what policy.pt does."""
+    run, ids = ran.path / f"results/tiny/{method}/seed-0", torch.tensor([[5, 9, 33, 1, 7]])
+    (manifest,) = (ran.path / "results/models").glob("*/manifest.json")
+    found = []
+    with torch.no_grad():
+        for number in (1, 2):
+            ours, _ = load_policy(manifest, run / f"round-{number}/policy.pt", torch.float32, "cpu")
+            base = AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=torch.float32)
+            plain = PeftModel.from_pretrained(base, run / f"round-{number}/adapter").eval()
+            found.append(plain(ids).logits)
+            assert torch.allclose(found[-1], ours(ids).logits, atol=1e-5)
+    assert not torch.equal(*found)
+    config = read_json(run / "round-2/adapter/adapter_config.json")
+    assert (config["use_rslora"], config["use_dora"]) == (method == "stabilized", method == "dora")
+    if method == "stabilized":
+        assert config["target_modules"] == ["down_proj", "q_proj"]
 
 
 def test_editing_a_weighted_function_retrains(ran):

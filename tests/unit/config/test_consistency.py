@@ -85,6 +85,8 @@ IMPOSSIBLE = [
     ({"train": {"beta_rule": "risk", "loss": {"dpo": 1, "sppo": 1}}}, "beta_min: loss sppo divides by beta"),
     ({"train": {"label_smoothing": 0, "loss": {"exo": 1, "nll": 1}}}, "label_smoothing: loss exo needs a value above"),
     ({"train": {"loss": {"dpo": 1, "aot": 1}, "pair_weights": "wpo"}}, "pair_weights: wpo weights single pairs, and"),
+    ({"train": {"lora": {"dora": True}}, "reference": {"kind": "ema"}}, "train.lora.dora: reference.kind ema averages"),
+    ({"train": {"lora": {"target_modules": ["q", "q"]}}}, "train.lora.target_modules: q occurs more than once"),
     ({"train": {"loss": {"dpo": 1, "lost.py:hinge": 1}}}, "train.loss: lost.py: no such file"),
     ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 is outside"),
     ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),

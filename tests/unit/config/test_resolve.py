@@ -44,6 +44,13 @@ def test_weighted_losses_are_one_flag():
     assert flags({"loss": {"nll": 0.2, "dpo": 1.0}}) == """--loss '{"dpo": 1.0, "nll": 0.2}'"""
 
 
+def test_adapter_switches_are_flags_only_if_they_are_on():
+    shape = {"r": 4, "target_modules": [], "rslora": False, "dora": False}
+    assert flags({"lora": shape}) == "--lora.r 4"
+    on = flags({"lora": shape | {"target_modules": ["q_proj", "v_proj"], "rslora": True, "dora": True}})
+    assert on == "--lora.dora True --lora.r 4 --lora.rslora True --lora.target-modules q_proj v_proj"
+
+
 def test_a_method_replaces_the_whole_sum_of_losses():
     base = {"train": {"loss": {"dpo": 1.0, "nll": 0.2}, "beta": 0.1}}
     assert merged(base, {"train": {"loss": {"ipo": 1.0}}}) == {"train": {"loss": {"ipo": 1.0}, "beta": 0.1}}

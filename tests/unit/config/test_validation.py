@@ -18,6 +18,7 @@ from prefloop.config.validation import check_keys, checked
 from prefloop.core.errors import InputError
 from prefloop.models.sources import model_name
 
+SWITCHES_OFF = {"target_modules": [], "rslora": False, "dora": False}
 PRESETS = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())
 VALID = merge(TINY, {"policy": {"model": "some/model"}})
 
@@ -126,7 +127,7 @@ def test_all_mistakes_are_reported_at_once():
 def test_defaults_fill_what_is_absent():
     config = checked(VALID)
     assert config["train"]["loss"] == "dpo"
-    assert config["train"]["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0}
+    assert config["train"]["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0, **SWITCHES_OFF}
     assert config["pairs"]["min_gap"] is None
     assert config["evaluation"]["evaluator"]["kind"] == "function"
 
@@ -195,7 +196,7 @@ def test_numbers_given_as_text_on_the_command_line_are_numbers():
 
 def test_a_method_is_its_differences():
     config = checked(merge(VALID, {"methods": {"dota": {"train": {"lora": {"r": 2}}}}}))
-    assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}
+    assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0, **SWITCHES_OFF}
     assert of_method(config, "uniform")["train"]["lora"]["r"] == 4
     assert of_method(config, None)["train"]["lora"]["r"] == 4
 

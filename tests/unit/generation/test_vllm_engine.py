@@ -19,7 +19,8 @@ from prefloop.generation.responses import resolve_engine
 from prefloop.generation.stop_strings import StopStrings
 from prefloop.generation.vllm_engine import VllmEngine
 from prefloop.methods.samplers import POLICY, REFERENCE, Component, Mixp, Sampling
-from prefloop.models.loading import load_merged, load_policy
+from prefloop.models.loading import load_merged, load_policy, load_trainable
+from prefloop.models.options import Lora
 from prefloop.models.policies import read_policy
 from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 
@@ -187,6 +188,27 @@ def test_architecture_without_adapters_is_merged(monkeypatch, manifests, trained
     assert fake.requests[0][2] is None
     expected = load_merged(manifest, policy, torch.float32, "cpu")[0].state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in made.weights.state_dict().items())
+
+
+def test_dora_is_merged(monkeypatch, manifests, tmp_path):
+    """vLLM has no kernel for it; the rank-stabilized scale it reads from the adapter's config."""
+    fake, manifest = FakeVllm(monkeypatch, on_cpu=False), manifests["llama"]
+    for name, lora in {"dora": Lora(r=4, dora=True), "rslora": Lora(r=4, rslora=True)}.items():
+        tiny.write_policy(tmp_path / f"{name}.pt", load_trained(manifest, lora), manifest, lora)
+        vllm_engine(manifest, tmp_path / f"{name}.pt").generate(POLICY, PROMPTS, [1, 1], [1, 2], SamplingParams())
+    assert [made.enable_lora for made in fake.engines] == [False, True]
+    merged = load_merged(manifest, tmp_path / "dora.pt", torch.float32, "cpu")[0].state_dict()
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in fake.engines[0].weights.state_dict().items())
+
+
+def load_trained(manifest, lora: Lora) -> torch.nn.Module:
+    """A model with adapters that change it."""
+    torch.manual_seed(0)
+    model = load_trainable(manifest, manifest, "lora", lora, torch.float32)[0]
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def test_vllm_chooses_its_own_attention(monkeypatch, manifests, trained):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,16 @@ from prefloop.config.training_settings import TrainConfig
 from prefloop.core.errors import InputError, SettingError
 from prefloop.core.files import read_json, write_json, write_tensors
 from prefloop.models.fetch import fetch
-from prefloop.models.loading import add_adapter, load_base, load_policy, load_trainable, reference_for
+from prefloop.models.loading import add_adapter, load_base, load_merged, load_policy, load_trainable, reference_for
 from prefloop.models.options import Lora
-from prefloop.models.policies import adapts_experts, average_policies, read_policy, replace_adapter, trained_weights
+from prefloop.models.policies import (
+    adapts_experts,
+    average_policies,
+    read_policy,
+    replace_adapter,
+    trained_weights,
+    write_adapter,
+)
 from prefloop.training.preference import TokenizedPair
 from train_policy import train_policy
 
@@ -198,6 +206,99 @@ def test_dropout_of_adapted_experts_is_refused(tmp_path, name):
     model, _ = load_trainable(manifest, manifest, "lora", lora, torch.float32)
     train_policy(model, PAIRS, TrainConfig(lora=lora, learning_rate=3e-2, batch_size=4, micro_batch_size=2))
     assert (logits(model.eval()) - logits(load_base(manifest, torch.float32)[0].eval())).abs().max() > 0.01
+
+
+KINDS = {
+    "rslora": Lora(r=4, rslora=True),
+    "dora": Lora(r=4, dora=True),
+    "some layers": Lora(r=4, target_modules=("layers.1.mlp.up_proj", "v_proj")),
+    "all of it": Lora(r=4, rslora=True, dora=True, target_modules=("q_proj", "down_proj")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_comes_back_from_its_files(manifests, tmp_path, kind):
+    """policy.pt unmerged, merged and as a second adapter, and both PEFT folders read by peft alone: the same logits."""
+    manifest, lora, policy = manifests["llama"], KINDS[kind], tmp_path / "policy.pt"
+    torch.manual_seed(0)
+    model, _ = load_trainable(manifest, manifest, "lora", lora, torch.float32)
+    base = logits(load_base(manifest, torch.float32)[0].eval())
+    assert torch.allclose(logits(model.eval()), base, atol=1e-4), "a new adapter changes nothing"
+    settings = TrainConfig(lora=lora, learning_rate=3e-2, epochs=3, batch_size=4, micro_batch_size=2)
+    train_policy(model, PAIRS, settings)
+    for name, parameter in model.named_parameters():
+        assert "lora_B" not in name or parameter.any(), f"{name} has had no gradient"
+    expected = logits(model.eval())
+    assert (expected - base).abs().max() > 0.01
+    adapted = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
+    targets = lora.target_modules or ("proj",)
+    assert adapted and all(name.endswith(targets) for name in adapted)
+    assert len(adapted) == {"some layers": 3, "all of it": 4}.get(kind, 14)
+
+    tiny.write_policy(policy, model, manifest, lora)
+    content = read_policy(policy)
+    again, _ = load_trainable(manifest, policy, "lora", Lora(), torch.float32)
+    assert torch.allclose(logits(again.eval()), expected, atol=1e-5)
+    loaded, _ = load_policy(manifest, policy, torch.float32, "cpu")
+    assert torch.allclose(logits(loaded), expected, atol=1e-5)
+    _, as_reference = reference_for(loaded, policy, manifest, manifest, torch.float32, "cpu")
+    with as_reference():
+        assert torch.allclose(logits(loaded), base, atol=1e-5)
+    shutil.copy(policy, tmp_path / "reference.pt")
+    _, as_reference = reference_for(loaded, policy, tmp_path / "reference.pt", manifest, torch.float32, "cpu")
+    with as_reference():
+        assert torch.allclose(logits(loaded), expected, atol=1e-5)
+    assert torch.allclose(logits(load_merged(manifest, policy, torch.float32, "cpu")[0]), expected, atol=1e-3)
+
+    replace_adapter(tmp_path / "adapter", model, manifest, trained_weights(model, lora))
+    write_adapter(tmp_path / "for_vllm", content)
+    for folder in ("adapter", "for_vllm"):
+        plain = AutoModelForCausalLM.from_pretrained(manifest.parent)
+        assert torch.allclose(logits(PeftModel.from_pretrained(plain, tmp_path / folder).eval()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_averaged_adapters_keep_their_scale(manifests, tmp_path, rslora):
+    """0.5 · policy is half of what the adapter adds to a layer's weights, whatever its rank is scaled by."""
+    manifest, lora, policy = manifests["llama"], Lora(r=2, rslora=rslora), tmp_path / "policy.pt"
+    torch.manual_seed(0)
+    model = add_adapter(load_base(manifest, torch.float32)[0], lora)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    tiny.write_policy(policy, model, manifest, lora)
+    half = average_policies(None, read_policy(policy), 0.5)
+    write_tensors(tmp_path / "twice.pt", average_policies(half, read_policy(policy), 0.5))
+    deltas = [
+        next(m for n, m in read.named_modules() if n.endswith("q_proj")).get_delta_weight("default")
+        for read in (load_policy(manifest, path, torch.float32, "cpu")[0] for path in (policy, tmp_path / "twice.pt"))
+    ]
+    assert torch.allclose(deltas[1], 0.75 * deltas[0], atol=1e-5)
+
+
+def test_dora_is_not_averaged(manifests, tmp_path):
+    model = add_adapter(load_base(manifests["llama"], torch.float32)[0], KINDS["dora"])
+    tiny.write_policy(tmp_path / "policy.pt", model, manifests["llama"], KINDS["dora"])
+    with pytest.raises(InputError, match="lora.dora cannot be averaged; take another kind of reference"):
+        average_policies(None, read_policy(tmp_path / "policy.pt"), 0.5)
+
+
+@pytest.mark.parametrize("name", ["q_prj", "proj", "lm_head", "embed_tokens"])
+def test_layers_that_are_not_there_raise(manifests, name):
+    lora = Lora(target_modules=("q_proj", name))
+    with pytest.raises(SettingError, match=rf"lora.target_modules: .* no linear layer {name}; it has down_proj, .*"):
+        add_adapter(load_base(manifests["llama"], torch.float32)[0], lora)
+
+
+@pytest.mark.parametrize("extra", [{"rslora": 1}, {"target_modules": "q_proj"}, {"bias": "all"}])
+def test_unknown_shape_of_an_adapter_raises(manifests, tmp_path, extra):
+    model = add_adapter(load_base(manifests["llama"], torch.float32)[0], Lora(r=2))
+    tiny.write_policy(tmp_path / "policy.pt", model, manifests["llama"], Lora(r=2))
+    content = read_policy(tmp_path / "policy.pt")
+    assert content["adapter"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}
+    write_tensors(tmp_path / "policy.pt", content | {"adapter": content["adapter"] | extra})
+    with pytest.raises(InputError, match=f"adapter.{next(iter(extra))} is .*, which no adapter has; make it again"):
+        read_policy(tmp_path / "policy.pt")
 
 
 def test_model_without_linear_layers_raises():

@@ -27,12 +27,14 @@ class Network(nn.Module):
         return self.layer(x)
 
 
-def pair(bias: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> tuple[LoraLinear, Linear]:
+def pair(
+    bias: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32, **options: bool
+) -> tuple[LoraLinear, Linear]:
     """Our layer and peft's, with the same weights, of which B is not 0 as in a new adapter."""
     layers = []
     for ours in (True, False):
         torch.manual_seed(0)
-        shape = LoraConfig(r=RANK, lora_alpha=3 * RANK, lora_dropout=dropout, target_modules=["layer"])
+        shape = LoraConfig(r=RANK, lora_alpha=3 * RANK, lora_dropout=dropout, target_modules=["layer"], **options)
         if ours:
             register_lora_layer(shape, LoraLinear)
         layer = get_peft_model(Network(bias).to(dtype), shape).base_model.model.layer
@@ -99,13 +101,13 @@ def test_gradients_match_finite_differences():
 
 
 def test_unsupported_cases_use_peft(calls):
-    """No adapter at work or two, dropout, one that is merged, a trained base, another dtype than the input's."""
+    """No adapter at work or two, dropout, DoRA, one that is merged, a trained base, another dtype than the input's."""
     x = torch.randn(ROWS, INNER)
 
-    def same(change, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> None:
+    def same(change, dtype: torch.dtype = torch.float32, dropout: float = 0.0, **options: bool) -> None:
         calls.clear()
         found = []
-        for layer in pair(dtype=dtype, dropout=dropout):
+        for layer in pair(dtype=dtype, dropout=dropout, **options):
             torch.manual_seed(1)
             change(layer)
             found.append(layer(x.to(dtype)))
@@ -122,6 +124,16 @@ def test_unsupported_cases_use_peft(calls):
     same(lambda layer: layer.merge())
     same(lambda layer: layer.base_layer.requires_grad_())
     same(lambda layer: None, dtype=torch.bfloat16)
+    same(lambda layer: nn.init.normal_(layer.lora_magnitude_vector["default"].weight), use_dora=True)
+
+
+def test_rank_stabilized_adapters_are_fused(calls):
+    ours, plain = pair(use_rslora=True)
+    x = torch.randn(ROWS, INNER)
+    found, expected = outcome(ours, x), outcome(plain, x)
+    assert ours.scaling["default"] == pytest.approx(3 * RANK / RANK**0.5)
+    assert len(calls) == 1, "peft's own layer alone"
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
 def test_disabled_dropout_stays_fused(calls):

@@ -201,9 +201,15 @@ def impossible_training(settings: dict) -> list[str]:
     train, risk = settings["train"], settings["train"]["beta_risk"]
     by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
     divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
+    is_dora = train["parameters"] == "lora" and train["lora"]["dora"]
     of_batch = [loss for loss in losses if loss in OF_BATCH]
     return failed(
         [
+            (
+                is_dora and settings["reference"]["kind"] == "ema",
+                "train.lora.dora: reference.kind ema averages what adapters add to the weights, and DoRA also scales "
+                "them; set it to false or take another reference",
+            ),
             (
                 train["pair_weights"] is not None and bool(of_batch),
                 f"train.pair_weights: {train['pair_weights']} weights single pairs, and loss {''.join(of_batch[:1])} "

@@ -14,6 +14,7 @@ from prefloop.models.sources import model_name
 
 # Mappings with any keys, which programs read as JSON; a loss may also be a word.
 AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
+SWITCHES = ("rslora", "dora")  # off without a flag
 WHOLE = ("loss",)  # mappings that a method replaces and does not add to: the weights are a sum
 COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
@@ -44,6 +45,8 @@ def flags(settings: dict, prefix: str = "") -> str:
         value = list(value) if isinstance(value, tuple) else value
         if key in AS_JSON and not isinstance(value, str):
             words.append(f"--{name} {shlex.quote(json.dumps(value, sort_keys=True))}" if value else "")
+        elif key in SWITCHES and not value:
+            continue
         elif isinstance(value, dict):
             words.append(flags(value, f"{name}."))
         elif isinstance(value, list) and value and isinstance(value[0], dict):

@@ -17,9 +17,9 @@ class OptimizerConfig:
     """How parameters are trained, whatever the loss. The defaults suit adapters on a model of 1 to 8 B parameters."""
 
     parameters: Literal["lora", "full"] = "lora"
-    """Train low-rank adapters on every linear layer, or all parameters."""
+    """Train low-rank adapters, or all parameters."""
     lora: Annotated[Lora, OnlyIf("parameters", ("lora",))] = field(default_factory=Lora)
-    """Shape of the adapters."""
+    """The adapters."""
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     """AdamW (betas 0.9, 0.999), or RMSprop (α 0.99) as in the original DPO code."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-4
@@ -92,7 +92,7 @@ class RewardModelConfig(OptimizerConfig, SourceConfig):
     """A sequence classifier with one logit, trained on preference pairs (Bradley–Terry)."""
 
     parameters: Literal["lora", "full"] = "full"
-    """Train low-rank adapters on every linear layer, or all parameters."""
+    """Train low-rank adapters, or all parameters."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 2e-5
     """Peak learning rate, reached at the end of the warm-up."""
     epochs: Annotated[int, Ge(1), Unit("passes")] = 2

@@ -115,7 +115,8 @@ class VllmEngine:
             content = read_policy(policy)
             check_base(content, self.model, policy)
             has_kernel = content["adapter"] is not None and content["adapter"]["r"] <= max(LORA_RANKS)
-            if has_kernel and not adapts_experts(content) and self.supports_adapters:
+            is_plain = has_kernel and not content["adapter"].get("dora") and not adapts_experts(content)
+            if is_plain and self.supports_adapters:
                 folder = Path(self.scratch.name, f"adapter-{len(adapters) + 1}")
                 write_adapter(folder, content)
                 adapters[policy] = content["adapter"]["r"], folder

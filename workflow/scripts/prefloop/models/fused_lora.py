@@ -51,7 +51,7 @@ class LoraProduct(torch.autograd.Function):
 
 
 class LoraLinear(Linear):
-    """peft's layer, computed by `LoraProduct` with one active adapter, no dropout and a frozen nn.Linear."""
+    """peft's layer, computed by `LoraProduct` with one active plain adapter, no dropout and a frozen nn.Linear."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] to [..., out]."""
@@ -60,6 +60,8 @@ class LoraLinear(Linear):
         is_frozen = type(base) is nn.Linear and not base.weight.requires_grad
         if args or kwargs or len(active) != 1 or not is_frozen or is_dropping(self.lora_dropout[active[0]]):
             return super().forward(x, *args, **kwargs)
+        if active[0] in self.lora_variant:  # DoRA, which also scales the base layer's output
+            return super().forward(x)
         a, b = self.lora_A[active[0]].weight, self.lora_B[active[0]].weight
         device = x.device.type
         if torch.is_autocast_enabled(device):

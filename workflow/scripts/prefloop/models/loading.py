@@ -1,7 +1,7 @@
 """Loading models: a base model from its folder, policies from what policy.pt adds to it."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from prefloop.models.devices import allow_tf32, resolve_dtype, use_plain_attenti
 from prefloop.models.full_policies import empty_model, load_full
 from prefloop.models.manifests import check_weights, is_trusted, loading_problem
 from prefloop.models.options import Lora
-from prefloop.models.policies import check_base, check_fit, is_trained, read_policy
+from prefloop.models.policies import adapter_shape, check_base, check_fit, is_trained, lora_config, lora_of, read_policy
 from prefloop.models.positions import load_config
 from prefloop.models.precision import cast_weights
 from prefloop.models.response_logprobs import Scorer, prepare_scorer
@@ -153,7 +153,7 @@ def add_trained(
         raise InputError(f"{policy}: all parameters were trained, expected an adapter; start that method again")
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    model = add_adapter(model, Lora(**content["adapter"]), name)
+    model = add_adapter(model, lora_of(content["adapter"]), name)
     check_fit(state, get_peft_model_state_dict(model, adapter_name=name), policy, manifest)
     set_peft_model_state_dict(model, state, adapter_name=name)
     return model
@@ -164,18 +164,14 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
 
     Raises:
         InputError: peft cannot adapt the model. Adapters of experts cannot have dropout.
+        SettingError: The model has no linear layer of a name in `target_modules`.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel, get_peft_model
 
     from prefloop.models.fused_lora import LoraLinear
 
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes any number
-        lora_dropout=lora.dropout,
-        target_modules="all-linear",
-        task_type=task,
-    )
+    check_targets(model, lora.target_modules)
+    config = lora_config(lora, list(lora.target_modules) or "all-linear", task)
     register_lora_layer(config, LoraLinear)
     try:
         if isinstance(model, PeftModel):
@@ -187,6 +183,28 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
             problem = f"lora.dropout: {lora.dropout:g}, but adapters of experts cannot have dropout; set it to 0"
             raise SettingError(problem) from error
         raise InputError(f"peft cannot add adapters to {type(model).__name__} ({first_line(error)})") from error
+
+
+def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    """Check that a model has a linear layer for each name, or end of a name, that is to get an adapter.
+
+    Raises:
+        SettingError: It has none; the message lists the layers that it has.
+    """
+    if not targets:
+        return
+    from transformers.pytorch_utils import Conv1D
+
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    linear = [
+        name.replace(".base_layer", "")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and ".lora_" not in name
+    ]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+            raise SettingError(f"lora.target_modules: the model has no linear layer {target}; it has {known}")
 
 
 def load_trainable(
@@ -212,7 +230,7 @@ def load_trainable(
     dtype = torch.float32 if is_full else dtype
     if not reads_weights:
         base = empty_model(manifest, load_config(manifest), dtype)
-        shape = lora if content is None else Lora(**content["adapter"] or {})
+        shape = lora if content is None else lora_of(content["adapter"] or adapter_shape(lora))
         tokenizer = load_tokenizer(Path(manifest).parent, is_trusted(manifest))
         return base if is_full else add_adapter(base, shape), tokenizer
     if content is not None and is_full:

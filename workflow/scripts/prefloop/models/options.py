@@ -5,21 +5,30 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from prefloop.core.metadata import Unit
+from prefloop.core.metadata import Unique, Unit
 
 Dtype = Literal["auto", "bfloat16", "float32"]  # auto: bfloat16 where the hardware multiplies it fast, else float32
 
 
 @dataclass
 class Lora:
-    """Low-rank adapters on every linear layer but the language-model head (Hu et al. 2021)."""
+    """Low-rank adapters on linear layers (Hu et al. 2021)."""
 
     r: Annotated[int, Ge(1), Unit("rank")] = 16
     """Rank of the adapters."""
     alpha: Annotated[float, Gt(0), Unit("pure number")] = 32.0
-    """Scale: the output of an adapter is multiplied by alpha / r."""
+    """Scale: the output of an adapter is multiplied by alpha / r, or with rslora by alpha / sqrt(r)."""
     dropout: Annotated[float, Ge(0), Lt(1), Unit("probability")] = 0.0
     """Dropout on the input of an adapter during training."""
+    target_modules: Annotated[tuple[str, ...], Unique()] = ()
+    """Linear layers that get adapters, by their names or ends of names, such as [q_proj, v_proj]; an empty list means
+    all but the language-model head."""
+    rslora: bool = False
+    """Scale adapters by alpha / sqrt(r), so that large ranks learn as fast as small ones (rank-stabilized LoRA, arXiv
+    2312.03732)."""
+    dora: bool = False
+    """Train the norm of each row of a layer's weights, too, while the adapter changes its direction (DoRA, arXiv
+    2402.09353). Slower."""
 
 
 @dataclass

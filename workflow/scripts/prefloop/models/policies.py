@@ -4,7 +4,7 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,13 @@ from prefloop.models.options import Lora
 from prefloop.models.precision import master_of
 from prefloop.models.weight_files import all_finite
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 POLICY_FORMAT = "prefloop-policy-1"
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.bool)
 # What `read_policy` expects in a policy.pt.
+SHAPE_NUMBERS = ("r", "alpha", "dropout")  # of its `adapter`
 CONTENT = {"base_model": str, "adapter": dict | None, "state_dict": dict, "beta_state": dict | None}
 
 
@@ -79,12 +83,45 @@ def no_adapter(shape: dict[str, Any] | None, state: dict[str, Tensor]) -> str | 
     """Why `adapter` is not the shape of a state_dict's adapters; None if it is, or if there are none."""
     if shape is None:
         return None
-    numbers = [value for value in shape.values() if type(value) in (int, float) and math.isfinite(value)]
-    if shape.keys() != {"r", "alpha", "dropout"} or len(numbers) != len(shape) or type(shape["r"]) is not int:
+    numbers = {name: shape[name] for name in SHAPE_NUMBERS if name in shape}
+    is_finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers.values())
+    if numbers.keys() != set(SHAPE_NUMBERS) or not is_finite or type(shape["r"]) is not int:
         return f"adapter is {short_repr(shape)}, expected numbers r, alpha and dropout"
+    for name, value in shape.items():
+        if name in ("rslora", "dora") and type(value) is bool:
+            continue
+        is_names = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if name not in SHAPE_NUMBERS and not (name == "target_modules" and is_names):
+            return f"adapter.{name} is {short_repr(value)}, which no adapter has"
     if not 1 <= shape["r"] <= max((tensor.numel() for name, tensor in state.items() if "lora_A" in name), default=0):
         return f"adapter.r is {shape['r']}, which its state_dict does not have"
     return None
+
+
+def adapter_shape(lora: Lora) -> dict[str, Any]:
+    """What policy.pt stores as `adapter`: the numbers, and other settings that are not their defaults."""
+    values = dataclasses.asdict(lora) | {"target_modules": list(lora.target_modules)}
+    return {name: value for name, value in values.items() if name in SHAPE_NUMBERS or value}
+
+
+def lora_of(shape: dict[str, Any]) -> Lora:
+    """The settings that `adapter_shape` stored."""
+    return Lora(**shape | {"target_modules": tuple(shape.get("target_modules", ()))})
+
+
+def lora_config(lora: Lora, targets: list[str] | str, task: str) -> "LoraConfig":
+    """peft's config of adapters on the layers `targets`."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        task_type=task,
+    )
 
 
 def check_base(content: dict[str, Any], manifest: Path, policy: Path) -> None:
@@ -154,7 +191,7 @@ def policy_content(
     return {
         "format": POLICY_FORMAT,
         "base_model": read_manifest(provenance.manifest, "sha256")["sha256"],
-        "adapter": None if lora is None else dataclasses.asdict(lora),
+        "adapter": None if lora is None else adapter_shape(lora),
         "state_dict": weights,
         "round": provenance.round_index,
         "seed": provenance.seed,
@@ -191,7 +228,7 @@ def average_policies(
         dict: The content of a policy.pt.
 
     Raises:
-        InputError: The policy has adapters of experts, or other weights than the reference.
+        InputError: The policy has adapters of experts or of DoRA, or other weights than the reference.
     """
     if reference is not None:
         ranks, names = [content["adapter"] is None for content in (reference, policy)], policy["state_dict"].keys()
@@ -202,6 +239,8 @@ def average_policies(
             "adapters of experts cannot be averaged; take another kind of reference, or train.parameters full"
         )
     state, shape = policy["state_dict"], policy["adapter"]
+    if shape is not None and shape.get("dora"):
+        raise InputError("adapters with lora.dora cannot be averaged; take another kind of reference, or turn it off")
     if shape is None:
         old = initial if reference is None else reference["state_dict"]
         assert old is not None, "without a reference the initial parameters are needed"
@@ -221,7 +260,9 @@ def average_policies(
             new = torch.cat([decay * old, new], dim=1) if "lora_B" in name else torch.cat([old, new], dim=0)
         stacked[name] = new.contiguous()
     rank = shape["r"] + (reference["adapter"]["r"] if reference is not None else 0)
-    return policy | {"state_dict": stacked, "adapter": shape | {"r": rank, "alpha": shape["alpha"] * rank / shape["r"]}}
+    growth = rank / shape["r"]
+    alpha = shape["alpha"] * (math.sqrt(growth) if shape.get("rslora") else growth)  # the scale stays
+    return policy | {"state_dict": stacked, "adapter": shape | {"r": rank, "alpha": alpha}}
 
 
 def replace_adapter(folder: Path, model: Any, manifest: Path, state: dict[str, Tensor] | None) -> None:
@@ -250,17 +291,10 @@ def replace_adapter(folder: Path, model: Any, manifest: Path, state: dict[str, T
 
 def write_adapter(folder: Path, content: dict[str, Any]) -> None:
     """Write the adapter of a policy.pt as a PEFT folder, without loading the base model's weights."""
-    from peft import LoraConfig
     from safetensors.torch import save_file
 
     modules = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in content["state_dict"]}
-    shape = content["adapter"]
+    lora = lora_of(content["adapter"])
     folder.mkdir()
-    LoraConfig(
-        r=shape["r"],
-        lora_alpha=shape["alpha"],
-        lora_dropout=shape["dropout"],
-        target_modules=sorted(modules),
-        task_type="CAUSAL_LM",
-    ).save_pretrained(str(folder))
+    lora_config(lora, list(lora.target_modules) or sorted(modules), "CAUSAL_LM").save_pretrained(str(folder))
     save_file(content["state_dict"], folder / "adapter_model.safetensors")
