@@ -16,6 +16,11 @@ if config["shards"] > 1:
     include: "rules/shards.smk"
 
 
+if config["join_steps"]:
+
+    include: "rules/joined_steps.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"

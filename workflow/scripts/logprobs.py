@@ -97,4 +97,4 @@ def to_rows(groups: list[list[dict]], scored: Scored) -> Iterator[dict]:
             yield ids | {"n_tokens": len(row["token_ids"]), "logp": logp, "logp_ref": logp_ref}
 
 
-run(main)
+run(main, joins_steps=True)

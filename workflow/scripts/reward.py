@@ -5,6 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.core.costs import CostMeter
+from prefloop.core.joined_steps import keep
 from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
@@ -40,7 +41,7 @@ def main(
     required = ["prompt_id", "cluster", "response_id", "response", "component", "n_tokens"]
     responses = read_rows(generations, required)
     check_known(responses, known, prompts, generations)
-    source = load_feedback(feedback, threads, "feedback", chat)
+    source = keep(load_feedback, feedback, threads, "feedback", chat)
     if feedback.strip_thinking:
         responses = strip_thoughts(responses)
     messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
@@ -49,6 +50,7 @@ def main(
     rows = annotated.rows
     write_rows(output, rows)
     meter.add_usage(source.usage)
+    source.usage.reset()
     annotated.add_notes(meter)
     meter.write(cost)
     rewards = [row["reward"] for row in rows if row["reward"] is not None]
@@ -56,4 +58,4 @@ def main(
     return Summary(f"{len(rows)} responses", len(rows), "response", mean, meter.seconds, annotated.warning)
 
 
-run(main)
+run(main, joins_steps=True)

@@ -31,6 +31,11 @@ class Usage:
     requests: dict[str, int] = field(default_factory=dict)
     """Counts of requests to a server, by name."""
 
+    def reset(self) -> None:
+        """Count from 0 again, for the next step of the same call."""
+        self.tokens_in = self.tokens_out = 0
+        self.requests.update(dict.fromkeys(self.requests, 0))
+
 
 class CostMeter:
     """Counts a stage's work from its creation to `write`, which stores one JSON object next to the stage's output.
