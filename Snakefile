@@ -21,6 +21,11 @@ if ACQUIRING := [name for name in config["methods"] if acquires(name)]:
     include: "rules/acquire.smk"
 
 
+if config["join_steps"]:
+
+    include: "rules/joined_steps.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"

@@ -13,6 +13,7 @@ import tyro
 from prefloop.core.errors import DISK, InputError, first_line, is_out_of_memory
 from prefloop.core.gpus import lease_requested_gpus
 from prefloop.core.json_flags import JSON_FLAGS
+from prefloop.core.joined_steps import run_steps, split_steps
 from prefloop.core.progress import Summary
 from prefloop.core.stage_status import recorded, write_status
 from prefloop.core.terminal import escape_output
@@ -22,14 +23,15 @@ from prefloop.models.manifests import trust
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
-def run(main: Callable[..., Summary | None]) -> None:
+def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
     """Parse the command line into `main`'s keyword arguments, call it, and print the Summary that it returns.
 
-    Of several processes of one program, all but the main one return None.
+    Of several processes of one program, all but the main one return None. With `joins_steps`, `main` is called once per
+    step if the command line has the files of several steps.
     """
     program, start = Path(sys.argv[0]).stem, time.perf_counter()
     with recorded(program):
-        summary = call(main)
+        summary = call(main, joins_steps)
     if summary is not None:
         seconds = time.perf_counter() - start
         warning = {"warning": summary.warning} if summary.warning else {}
@@ -39,7 +41,7 @@ def run(main: Callable[..., Summary | None]) -> None:
         print(summary.line(program, seconds), flush=True)
 
 
-def call(main: Callable[..., Summary | None]) -> Summary | None:
+def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summary | None:
     """Call `main` with the command line's arguments; exit with one line for errors that a user can fix.
 
     Before them may come `--trusted-model MANIFEST`, once for each model that the config lets run its own code.
@@ -49,14 +51,22 @@ def call(main: Callable[..., Summary | None]) -> Summary | None:
         trust(Path(words[1]))
         words = words[2:]
 
-    @functools.wraps(main)
-    def main_escaped(**arguments: Any) -> Summary | None:
+    @functools.cache
+    def prepare() -> None:
         escape_output()  # after the command line is parsed, as help has colors
         lease_requested_gpus()
+
+    @functools.wraps(main)
+    def main_prepared(**arguments: Any) -> Summary | None:
+        prepare()
         return main(**arguments)
 
+    def call_with(words: list[str]) -> Any:
+        return tyro.cli(main_prepared, args=words, config=(tyro.conf.FlagConversionOff,), registry=JSON_FLAGS)
+
     try:
-        return tyro.cli(main_escaped, args=words, config=(tyro.conf.FlagConversionOff,), registry=JSON_FLAGS)
+        steps = split_steps(words) if joins_steps else [words]
+        return call_with(words) if len(steps) == 1 else run_steps(Path(sys.argv[0]).stem, steps, call_with)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

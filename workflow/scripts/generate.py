@@ -1,6 +1,5 @@
 """Sample responses to prompts from the policy, the reference, or mixtures of both."""
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +10,11 @@ from _program import run
 from prefloop.config.generation_settings import GenerationConfig
 from prefloop.core.costs import CostMeter
 from prefloop.core.errors import InputError
+from prefloop.core.joined_steps import keep
 from prefloop.core.jsonl import has_pair, read_rows, write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
-from prefloop.generation.engines import Engine, TransformersEngine
+from prefloop.generation.engines import TransformersEngine
 from prefloop.generation.responses import (
     count_truncated,
     dataset_responses,
@@ -26,7 +26,7 @@ from prefloop.generation.responses import (
     sample_planned,
 )
 from prefloop.generation.stop_strings import StopStrings
-from prefloop.generation.vllm_engine import VllmEngine
+from prefloop.generation.vllm_engine import load_vllm
 from prefloop.models.chat import eos_ids, load_tokenizer, prompt_ids, read_format
 from prefloop.models.devices import default_device, resolve_dtype
 from prefloop.models.manifests import is_trusted, parameter_count
@@ -74,18 +74,16 @@ def main(
         responses = dataset_responses(tokenizer, rows, planned, shard, chat_format)
     else:
         encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]
-        eos = eos_ids(tokenizer, generation_config(model), chat_format)
+        eos, pad = eos_ids(tokenizer, generation_config(model), chat_format), tokenizer.pad_token_id
         meter.notes["engine"] = resolve_engine(settings.engine, settings)
         dtype, policies = resolve_dtype(settings.dtype, meter.device), {"policy": policy, "reference": reference}
-        engine: Engine
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         max_tokens = max(map(len, encoded)) + settings.max_new_tokens
         check_positions(model, max_tokens)
         if meter.notes["engine"] == "vllm":
-            engine = vllm = VllmEngine(model, policies, eos, dtype, settings.vllm, max_tokens, stop)
-            signal.signal(signal.SIGTERM, vllm.end)
+            engine = load_vllm(model, policies, eos, dtype, settings.vllm, max_tokens, stop)
         else:
-            engine = TransformersEngine(model, policies, eos, tokenizer.pad_token_id, dtype, meter.device, stop)
+            engine = keep(TransformersEngine, model, policies, eos, pad, dtype, meter.device, stop=stop)
         sampled = sample_planned(engine, planned, encoded, settings, settings.batch_size, shard, meter)
         responses = decode_responses(tokenizer, sampled, eos, chat_format, settings.stop)
     write_rows(output, generation_rows(rows, planned, responses, settings.sampler))
@@ -96,4 +94,4 @@ def main(
 
 
 if __name__ == "__main__":  # vLLM's processes on several GPUs import this file
-    run(main)
+    run(main, joins_steps=True)

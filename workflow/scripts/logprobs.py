@@ -97,4 +97,4 @@ def write_readings(rows: list[dict], scored: dict[Key, Reading], output: Path, f
         write_features(features, [reading.features for reading in readings])
 
 
-run(main)
+run(main, joins_steps=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from _program import run
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.core.costs import CostMeter
+from prefloop.core.joined_steps import keep
 from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
@@ -50,7 +51,7 @@ def main(
     check_known(responses, known, prompts, generations)
     if acquired is not None:
         responses = keep_acquired(responses, acquired)
-    source = load_feedback(feedback, threads, "feedback", chat)
+    source = keep(load_feedback, feedback, threads, "feedback", chat)
     if feedback.strip_thinking:
         responses = strip_thoughts(responses)
     messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
@@ -65,6 +66,7 @@ def main(
         print(f"reward: noise changes {flipped[0]} of {flipped[1]} labels")
     write_rows(output, rows)
     meter.add_usage(source.usage)
+    source.usage.reset()
     annotated.add_notes(meter)
     meter.notes["labels"] = count_labels(rows)
     meter.write(cost)
@@ -73,4 +75,4 @@ def main(
     return Summary(f"{len(rows)} responses", len(rows), "response", mean, meter.seconds, annotated.warning)
 
 
-run(main)
+run(main, joins_steps=True)

@@ -15,9 +15,10 @@ import tiny
 from conftest import ROOT
 from prefloop.config.generation_settings import SamplingParams, VllmSettings
 from prefloop.core.errors import InputError
+from prefloop.core.joined_steps import keeping
 from prefloop.generation.responses import resolve_engine
 from prefloop.generation.stop_strings import StopStrings
-from prefloop.generation.vllm_engine import VllmEngine
+from prefloop.generation.vllm_engine import VllmEngine, load_vllm
 from prefloop.methods.samplers import POLICY, REFERENCE, Component, Mixp, Sampling
 from prefloop.models.loading import load_merged, load_policy, load_trainable
 from prefloop.models.options import Lora
@@ -117,6 +118,18 @@ def test_each_response_is_a_request_with_its_own_seed(monkeypatch, manifests):
     (made,) = fake.engines
     assert made.folder == manifests["llama"].parent, "an untrained policy's own folder is read"
     assert (made.max_num_seqs, made.max_model_len, made.kv_cache_memory_bytes) == (7, 30, 2 * 2**30)
+
+
+def test_steps_share_an_engine_until_one_needs_more_tokens(monkeypatch, manifests):
+    fake, manifest = FakeVllm(monkeypatch, on_cpu=True), manifests["llama"]
+    policies = {"policy": manifest, "reference": None}
+    with keeping():
+        engines = []
+        for max_tokens in (30, 20, 40):
+            engines.append(load_vllm(manifest, policies, [1], torch.float32, VllmSettings(), max_tokens, None))
+            engines[-1].generate(POLICY, PROMPTS, [1, 1], [1, 2], SamplingParams())
+    assert engines[0] is engines[1] is engines[2]
+    assert [made.max_model_len for made in fake.engines] == [30, 40]
 
 
 def test_power_is_a_temperature(monkeypatch, manifests):

@@ -30,12 +30,14 @@ from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
+MAX_JOINED_STEPS = 100  # Linux allows 128 KB per command of a shell; five paths of a step have up to 1 KB
 FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a request to a judge's server, which its answers need
 
 
 def contradictions(config: dict) -> list[str]:
     """One line for each combination of settings that cannot run."""
     problems = impossible_evaluation(config) + impossible_figures(config) + impossible_export(config)
+    problems += impossible_jobs(config)
     if config["compare"]:
         problems += missing_sources(config) + impossible_prompts(config)
         problems += impossible_feedback("feedback", config["feedback"], config)
@@ -158,6 +160,24 @@ def impossible_evaluation(config: dict) -> list[str]:
             message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
             checks.append((name not in methods, message))
     return failed(checks)
+
+
+def impossible_jobs(config: dict) -> list[str]:
+    """Divisions of stages into jobs that exclude each other."""
+    return failed(
+        [
+            (
+                config["join_steps"] and config["shards"] > 1,
+                f"join_steps: true, and shards: {config['shards']} divides each step into jobs; set join_steps: false "
+                "or shards: 1",
+            ),
+            (
+                config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,
+                f"join_steps: true, and steps: {config['steps']}, but a command can name the files of "
+                f"{MAX_JOINED_STEPS}; set join_steps: false or fewer steps",
+            ),
+        ]
+    )
 
 
 def impossible_figures(config: dict) -> list[str]:

@@ -96,6 +96,10 @@ class SharedConfig:
     """Bandit steps per round: the policy stays, the arms learn."""
     shards: Annotated[int, Ge(1), Le(10_000), Unit("jobs per stage")] = 1
     """Jobs into which generate, reward and logprobs are divided, each with whole batches. The rows do not change."""
+    join_steps: bool = False
+    """Whether generate, logprobs and reward are one job per round instead of one per step, which loads its models once.
+    Applies to methods whose allocation ignores the arms, and to reward only if it loads a model. The rows do not
+    change."""
     warm_start: bool = True
     """Whether programs of a local run are forked from a process that has imported torch and transformers. The results
     are the same without it."""

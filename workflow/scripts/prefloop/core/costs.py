@@ -33,6 +33,11 @@ class Usage:
     parts: list["Usage"] = field(default_factory=list)
     """Of several sources, what each has computed in addition."""
 
+    def reset(self) -> None:
+        """Count from 0 again, for the next step of the same call."""
+        self.tokens_in = self.tokens_out = 0
+        self.requests.update(dict.fromkeys(self.requests, 0))
+
 
 class CostMeter:
     """Counts a stage's work from its creation to `write`, which stores one JSON object next to the stage's output.

@@ -16,6 +16,7 @@ import torch
 
 from prefloop.config.generation_settings import SamplingParams, VllmSettings
 from prefloop.core.errors import InputError
+from prefloop.core.joined_steps import keep
 from prefloop.core.progress import bar_in_log
 from prefloop.generation.engines import weighted_policies
 from prefloop.generation.stop_strings import StopStrings
@@ -91,6 +92,12 @@ class VllmEngine:
         self.merged_policy: Path | None = None  # whose weights `llm` has; None for the base model's
         self.scratch = tempfile.TemporaryDirectory(prefix="prefloop-")
         self.adapters = {} if self.on_cpu else self.write_adapters()
+
+    def allow(self, max_tokens: int) -> None:
+        """Make room for prompts with their responses that are longer than before, by a new start of vLLM."""
+        if max_tokens > self.max_tokens:
+            self.free()
+            self.max_tokens = max_tokens
 
     @functools.cached_property
     def supports_adapters(self) -> bool:
@@ -236,6 +243,22 @@ class VllmEngine:
         self.llm = None
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def load_vllm(
+    model: Path,
+    policies: dict[str, Path | None],
+    eos: list[int],
+    dtype: torch.dtype,
+    settings: VllmSettings,
+    max_tokens: int,
+    stop: StopStrings | None,
+) -> VllmEngine:
+    """The engine of a program, which SIGTERM ends cleanly. Several steps of one call share it. Arguments as there."""
+    engine = keep(VllmEngine, model, policies, eos, dtype, settings, max_tokens=max_tokens, stop=stop)
+    engine.allow(max_tokens)
+    signal.signal(signal.SIGTERM, engine.end)
+    return engine
 
 
 def whole_prompts(max_tokens: int) -> dict[str, Any]:

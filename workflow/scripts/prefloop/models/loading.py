@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prefloop.core.errors import InputError, SettingError, first_line, refused
+from prefloop.core.joined_steps import keep
 from prefloop.models._compat import register_lora_layer
 from prefloop.models.chat import load_tokenizer
 from prefloop.models.devices import allow_tf32, resolve_dtype, use_plain_attention_kernels
@@ -301,7 +302,17 @@ class PolicyAndReference(NamedTuple):
 def load_scorers(
     manifest: Path, policy: Path, reference: Path, dtype: torch.dtype, device: str
 ) -> tuple[PolicyAndReference, "PreTrainedTokenizerBase"]:
-    """Load a policy and its reference for scoring, and the tokenizer; arguments and errors as for `load_policy`."""
+    """Load a policy and its reference for scoring, and the tokenizer; arguments and errors as for `load_policy`.
+
+    Several steps of one call of a program share them.
+    """
+    return keep(load_policy_and_reference, manifest, policy, reference, dtype, device)
+
+
+def load_policy_and_reference(
+    manifest: Path, policy: Path, reference: Path, dtype: torch.dtype, device: str
+) -> tuple[PolicyAndReference, "PreTrainedTokenizerBase"]:
+    """As `load_scorers`, and always from the files."""
     model, tokenizer = load_policy(manifest, policy, dtype, device)
     reference_model, context = reference_for(model, policy, reference, manifest, dtype, device)
     scorer = prepare_scorer(model)

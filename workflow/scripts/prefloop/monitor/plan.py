@@ -29,7 +29,7 @@ def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
     jobs = [
         {
             "stage": job.rule.name,
-            "output": str(job.output.get("cost", job.output[-1])),
+            "output": last_output(job.output),
             "temporary": any(file.flags.get("temp", False) for file in job.output),
             "log": str(job.log[0]),
             "to_do": dag.needrun(job),
@@ -50,6 +50,12 @@ def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
         },
     )
     return {job["log"] for job in jobs}
+
+
+def last_output(outputs: Any) -> str:
+    """The file that a job's program writes last: its cost (of several steps the last one), or its last output."""
+    last = outputs.get("cost", outputs)
+    return last if isinstance(last, str) else str(last[-1])
 
 
 def read_plan(path: Path) -> tuple[dict, float]:
