@@ -149,9 +149,10 @@ def reward_flags(wildcards):
     words = feedback_flags("feedback", feedback)
     if feedback["noise"]["kind"] is None:
         return words
-    stream = f"round-{wildcards.round}/step-{wildcards.step}"
+    steps = [wildcards.step] if "step" in wildcards.keys() else STEPS
+    streams = [f"round-{wildcards.round}/step-{step}" for step in steps]
     noise = {"feedback": {"noise": feedback["noise"]}}
-    return f"{words} {flags(noise | {'seed': int(wildcards.seed), 'stream': stream})}"
+    return f"{words} {flags(noise | {'seed': int(wildcards.seed), 'stream': streams})}"
 
 
 def reward_code(wildcards):

@@ -1,8 +1,12 @@
 # generate, logprobs and reward of all steps of a round in one job each, which loads its models once. Included where the
 # config asks for it, for methods whose allocation ignores the arms: the prompts of their steps do not depend on responses.
 JOINED = [method for method in METHODS if not looks_at_arms(method)]
+# Which responses get a label depends on the labels of earlier steps.
+JOINED_LOGPROBS = [method for method in JOINED if not acquires(method)]
 JOINED_REWARD = [
-    method for method in JOINED if model_of(of_method(config, method)["feedback"])
+    method
+    for method in JOINED_LOGPROBS
+    if any(map(model_of, feedback_sources(of_method(config, method)["feedback"])))
 ]
 ROUND = "<results>/{method}/seed-{seed}/round-{round}"
 ROUND_LOG = "<logs>/{method}/seed-{seed}/round-{round}"
@@ -31,6 +35,11 @@ if JOINED:
         params:
             stream=[f"round-{{round}}/step-{step}" for step in STEPS],
 
+    ruleorder: generate_round > generate
+
+
+if JOINED_LOGPROBS:
+
     use rule logprobs as logprobs_round with:
         input:
             prompts=every_step_of_round("prompts.jsonl"),
@@ -45,9 +54,8 @@ if JOINED:
         log:
             f"{ROUND_LOG}/logprobs.log",
         wildcard_constraints:
-            method="|".join(JOINED),
+            method="|".join(JOINED_LOGPROBS),
 
-    ruleorder: generate_round > generate
     ruleorder: logprobs_round > logprobs
 
 
