@@ -12,8 +12,8 @@ import tyro
 
 from prefloop.core.errors import DISK, InputError, first_line, is_out_of_memory
 from prefloop.core.gpus import lease_requested_gpus
-from prefloop.core.json_flags import JSON_FLAGS
 from prefloop.core.joined_steps import run_steps, split_steps
+from prefloop.core.json_flags import JSON_FLAGS
 from prefloop.core.progress import Summary
 from prefloop.core.stage_status import recorded, write_status
 from prefloop.core.terminal import escape_output
