@@ -10,9 +10,15 @@ METHODS = {
     "mixture": {
         "bandit": {"allocation": "uniform"},
         "generation": {"sampler": "mixp", "n": 4},
-        "feedback": {"kind": "reward_model", "batch_size": 8},
+        "feedback": {"kind": "reward_model", "batch_size": 8, "noise": {"kind": "bradley_terry"}},
     },
     "plain": {"bandit": {"allocation": "uniform"}, "feedback": {"function": "rewards:vowels"}},
+    "choosing": {
+        "bandit": {"allocation": "uniform"},
+        "generation": {"n": 3},
+        "feedback": {"function": "rewards:vowels"},
+        "acquisition": {"rule": "delta_ucb"},
+    },
     "arms": {"bandit": {"allocation": "proportional"}, "feedback": {"function": "rewards:vowels"}},
 }
 ROUND = "seed-0/round-2"
@@ -58,6 +64,9 @@ def test_joined_steps_change_no_byte(tmp_path, model_folders):
     assert (logs / "arms/seed-0/round-1/step-2/generate.log").is_file()  # which needs the arms of step 1
     # A function loads no model, so its steps are jobs of their own.
     assert planned_rules(directory, f"results/tiny/plain/{ROUND}/pairs.jsonl") >= {"generate_round", "reward"}
+    # Which responses get a label depends on the labels of earlier steps.
+    choosing = planned_rules(directory, f"results/tiny/choosing/{ROUND}/pairs.jsonl")
+    assert choosing >= {"generate_round", "logprobs_with_features", "reward"}
 
     # Everything is done; the file of one step is made by the round's job, and nothing else runs again.
     assert planned_rules(directory, *TARGETS) == set()
