@@ -3,10 +3,11 @@
 JOINED = [method for method in METHODS if not looks_at_arms(method)]
 # Which responses get a label depends on the labels of earlier steps.
 JOINED_LOGPROBS = [method for method in JOINED if not acquires(method)]
+# A sum or an ensemble loads its models one after another in each step, so that joining saves nothing.
 JOINED_REWARD = [
     method
     for method in JOINED_LOGPROBS
-    if any(map(model_of, feedback_sources(of_method(config, method)["feedback"])))
+    if model_of(of_method(config, method)["feedback"])
 ]
 ROUND = "<results>/{method}/seed-{seed}/round-{round}"
 ROUND_LOG = "<logs>/{method}/seed-{seed}/round-{round}"

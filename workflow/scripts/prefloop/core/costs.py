@@ -37,6 +37,7 @@ class Usage:
         """Count from 0 again, for the next step of the same call."""
         self.tokens_in = self.tokens_out = 0
         self.requests.update(dict.fromkeys(self.requests, 0))
+        self.parts.clear()
 
 
 class CostMeter:
