@@ -144,15 +144,20 @@ def acquired_flags(wildcards, input):
 
 
 def reward_flags(wildcards):
-    """Flags of the feedback that trains a method, with those of its noise if there is any."""
+    """Flags of the feedback that trains a method, with those of its noise and of a judge's pairs if there are any."""
     feedback = feedback_of(wildcards)
     words = feedback_flags("feedback", feedback)
-    if feedback["noise"]["kind"] is None:
+    random = {}
+    if feedback["noise"]["kind"] is not None:
+        random["noise"] = feedback["noise"]
+    if feedback["kind"] == "judge" and feedback["judge"]["pairs"] != "all":
+        judge = relevant(feedback["judge"], Judging)
+        random["judge"] = {key: judge.get(key) for key in PLANNED}
+    if not random:
         return words
     steps = [wildcards.step] if "step" in wildcards.keys() else STEPS
     streams = [f"round-{wildcards.round}/step-{step}" for step in steps]
-    noise = {"feedback": {"noise": feedback["noise"]}}
-    return f"{words} {flags(noise | {'seed': int(wildcards.seed), 'stream': streams})}"
+    return f"{words} {flags({'feedback': random, 'seed': int(wildcards.seed), 'stream': streams})}"
 
 
 def reward_code(wildcards):
@@ -201,8 +206,10 @@ def feedback_gpus(*feedbacks):
 
 
 def feedback_flags(name, settings):
-    """Flags of a feedback without its noise, with its models as manifests."""
+    """Flags of a feedback without its noise and without a judge's pairs, with its models as manifests."""
     own = source_settings(settings, inner(ExperimentConfig, "feedback"))
+    if "judge" in own:
+        own["judge"] = own["judge"] | dict.fromkeys(PLANNED)
     usual = defaults(WeightedSource)
     if settings["kind"] in COMBINED:
         sources = [

@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
 from prefloop.config.declarations import defaults, hints, inner, relevant
-from prefloop.config.feedback_settings import WeightedSource
+from prefloop.config.feedback_settings import PLANNED, Judging, WeightedSource
 from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
 from prefloop.config.settings import ExperimentConfig, MethodConfig
 from prefloop.config.source_names import configured_sources, source_code, source_files

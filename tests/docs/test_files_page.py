@@ -145,6 +145,7 @@ NOT_MADE_HERE = {"resumed", "preference"}  # of an interrupted training; of a ju
 NOT_MADE_HERE |= {"answers", "unfinished_thoughts"}  # of a judge as evaluator; of a reasoning model
 NOT_MADE_HERE |= {"reward_<name>", "disagreement"}  # of feedback by several sources
 NOT_MADE_HERE |= {"responses[].reward_<name>", "responses[].disagreement"}  # the same
+NOT_MADE_HERE |= {"tournament", "responses[].tournament"}  # of a judge that plays a tournament
 NOT_MADE_HERE |= {"source"}  # of prompts from several sources
 NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
 NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # of a model from the hub

@@ -18,6 +18,9 @@ PRESETS = list(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["
 LAPTOP = yaml.safe_load((ROOT / "experiments/laptop/methods.yaml").read_text())
 
 
+LABELLED_PAIRS = ("delta_ucb", "drts", "random_pair")
+
+
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory, model_folders):
     """Two rounds of every preset on the tiny model, from the laptop experiment's own file."""
@@ -33,6 +36,7 @@ def presets(tmp_path_factory, model_folders):
             "online_dpo": {"bandit": {"budget": 8}},
             "annotate_all": {"pairs": {"top_n": 12}},
             "sweet_spot": {"bandit": {"budget": 4}},
+            **dict.fromkeys(LABELLED_PAIRS, {"bandit": {"budget": 8}}),
             "risk_beta": {"train": {"beta_risk": {"warmup": 2}}},
             "risk_beta_calibrated": {"train": {"beta_risk": {"warmup": 2}}},
         },
@@ -143,8 +147,11 @@ def test_beta_rules_move_beta_and_carry_their_state(presets):
 def test_annotate_all_annotates_everything_and_the_others_their_budget(presets):
     drawn = {m: len(read_rows(presets / m / "seed-0/round-1/step-1/prompts.jsonl")) for m in PRESETS}
     assert drawn["annotate_all"] == len(read_rows(presets / "prompts/train.jsonl"))
-    assert drawn["online_dpo"] == 8
-    assert {n for m, n in drawn.items() if m not in ("annotate_all", "online_dpo")} == {4}
+    twice = ("online_dpo", *LABELLED_PAIRS)  # two labels per prompt instead of four
+    assert {drawn[m] for m in twice} == {8}
+    assert {n for m, n in drawn.items() if m not in ("annotate_all", *twice)} == {4}
+    for method in LABELLED_PAIRS:
+        assert len(read_rows(presets / method / "seed-0/round-2/step-1/rewards.jsonl")) == 16
 
 
 def write_pairs(path) -> None:

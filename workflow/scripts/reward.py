@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.core.shards import Shard
 from prefloop.data.acquired import keep_acquired
 from prefloop.feedback.annotate import annotate, count_labels, load_feedback, with_prompt_columns
+from prefloop.feedback.comparison_plans import PairsToAsk
 from prefloop.feedback.label_noise import add_noise
 from prefloop.feedback.thinking import strip_thoughts
 
@@ -39,8 +40,8 @@ def main(
         feedback: What scores.
         shard: Which of the batches to score; other jobs score the others.
         acquired: acquired.jsonl, the responses to score; all if not given.
-        seed: Seed of the run, for label noise.
-        stream: Name of the round and step, which have noise of their own.
+        seed: Seed of the run, for label noise and the pairs that a judge compares.
+        stream: Name of the round and step, which have random numbers of their own.
         chat: The policy's chat.json, whose date the template of a judge or reward model prints.
         threads: CPU threads, for a reward model or judge.
     """
@@ -57,7 +58,8 @@ def main(
     messages = {prompt_id: row["messages"] for prompt_id, row in known.items()}
     responses = with_prompt_columns(responses, known)
     penalties = feedback.truncation_penalty, feedback.length_penalty
-    annotated = annotate(source, messages, responses, shard, *penalties)
+    pairs_to_ask = PairsToAsk(feedback.judge.pairs, feedback.judge.random_pairs, seed, stream)
+    annotated = annotate(source, messages, responses, shard, *penalties, pairs_to_ask)
     rows = annotated.rows
     if feedback.noise.kind is not None:
         noise = feedback.noise.kind, feedback.noise.temperature

@@ -153,7 +153,7 @@ def test_every_preset_is_a_valid_method():
     config = checked(
         merge(VALID, PRESETS | {"rounds": 100, "prompts": {"take": None}, "generation": {"n": 4}} | CHOSEN)
     )
-    assert len(config["compare"]) == 23
+    assert len(config["compare"]) == 26
 
 
 def test_a_preset_can_be_changed_in_one_key():

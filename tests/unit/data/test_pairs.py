@@ -6,6 +6,7 @@ import pytest
 from prefloop.core.errors import InputError
 from prefloop.data.pairs import (
     all_pairs,
+    best_and_worst,
     best_worst_pairs,
     choose_pair_by,
     count_identical,
@@ -173,3 +174,31 @@ def test_invalid_judgments_are_counted():
     """Case 5: a pair with one unusable answer has no valid judgment; a tie has one."""
     invalid = judged((0, None, [], [[1, None, 1.0], [2, 1.0, 0.0]]), (1, None, [], [[2, None, None]]), (2, 0.5, [], []))
     assert count_invalid([invalid, {"responses": [{"response_id": 0, "reward": 1.0}]}]) == 2
+
+
+def test_pairs_that_were_not_asked_are_not_undecided():
+    """Of six pairs three were compared, one of them a tie."""
+    row = judged(
+        (0, 0.7, [1], [[1, 0.9, 0.9], [2, 0.5, 0.5]]),
+        (1, 0.1, [], []),
+        (2, 0.5, [3], [[3, 0.8, 0.6]]),
+        (3, 0.3, [], []),
+    )
+    pairs, undecided = all_pairs([row])
+    assert ids(pairs) == [(0, 1), (2, 3)]
+    assert undecided == 1
+
+
+@pytest.mark.parametrize(
+    ("places", "found"),
+    [
+        ((None, "best", "worst"), (1, 2)),
+        (("best", None, "worst"), None),  # which were not compared
+        (("worst", "best", None), None),  # of which the judge prefers the worst
+        ((None, None, None), None),
+    ],
+)
+def test_best_and_worst_are_those_of_the_tournament(places, found):
+    row = judged((0, 0.9, [1], [[1, 1.0, 0.8]]), (1, 0.4, [2], [[2, 0.7, 0.7]]), (2, 0.3, [], []))
+    responses = [response | {"tournament": place} for response, place in zip(row["responses"], places, strict=True)]
+    assert best_and_worst(responses) == found

@@ -17,12 +17,20 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [("delta_ucb", [0, 2]), ("max_uncertainty", [2, 0]), ("infomax", [0, 2])],
-)
-def test_choices_by_hand(rule, expected):
-    assert acquire(rule, HEAD, FEATURES, 2, 1.0, rng()) == expected
+BY_HAND = {
+    "delta_ucb": [0, 2],
+    "max_uncertainty": [2, 0],
+    "infomax": [0, 2],
+}
+
+
+@pytest.mark.parametrize("rule", BY_HAND)
+def test_choices_by_hand(rule):
+    assert acquire(rule, HEAD, FEATURES, 2, 1.0, rng()) == BY_HAND[rule]
+
+
+def test_every_rule_without_random_numbers_has_a_test():
+    assert ACQUISITIONS.keys() - {"random_pair", "drts"} == BY_HAND.keys()
 
 
 def test_confidence_moves_delta_ucb_to_uncertain_responses():

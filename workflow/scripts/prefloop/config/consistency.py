@@ -6,7 +6,7 @@ this at every start, so nothing heavy is imported here.
 
 from prefloop.config.declarations import defaults
 from prefloop.config.experiment import CHOSEN
-from prefloop.config.feedback_consistency import impossible_combination, impossible_noise
+from prefloop.config.feedback_consistency import impossible_combination, impossible_noise, impossible_plan
 from prefloop.config.method_consistency import (
     AT_RANDOM,
     failed,
@@ -238,6 +238,7 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     example = ", as module:function" if kind == "function" else ""
     known = ", ".join(config["reward_models"]) or "none"
     problems = impossible_noise(where, feedback) + impossible_combination(where, feedback, config["reward_models"])
+    problems += impossible_plan(where, feedback)
     return problems + failed(
         [
             # The settings of a kind are named as the kind: kind function has its setting `function`.

@@ -1,4 +1,4 @@
-"""Noise and sources of a feedback that do not fit; see `consistency`.
+"""Noise, pairs and sources of a feedback that do not fit; see `consistency`.
 
 Snakemake reads this at every start, so nothing heavy is imported here.
 """
@@ -24,6 +24,19 @@ def impossible_noise(where: str, feedback: dict) -> list[str]:
                 noisy and is_judge and not evaluates,
                 f"{where}.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
             ),
+        ]
+    )
+
+
+def impossible_plan(where: str, feedback: dict) -> list[str]:
+    """Fewer pairs for a judge that evaluates, and has one pair per prompt."""
+    plan = feedback["judge"]["pairs"]
+    return failed(
+        [
+            (
+                where.startswith("evaluation.") and feedback["kind"] == "judge" and plan != "all",
+                f"{where}.judge.pairs: {plan}, and evaluation has one pair per prompt; set it to all",
+            )
         ]
     )
 

@@ -21,6 +21,7 @@ BY_MODEL = OnlyIf("kind", ("reward_model", "judge"))
 BY_REWARD_MODEL = OnlyIf("kind", ("reward_model",))
 MEMBER_KINDS = ("function", "reward_model")  # of which a sum or an ensemble can have several
 RESERVED_NAMES = ("true", "chosen", "rejected", "opponent")  # of other columns that begin with reward_
+PLANNED = ("pairs", "random_pairs")  # settings of a judge that only feedback for training has
 RequestField = Literal["max_tokens", "temperature"]
 
 
@@ -42,6 +43,11 @@ class Judging:
 
     template: Path = Path("workflow/prompts/judge/helpful.txt")
     """Text file with {conversation}, {response_a} and {response_b}: what the judge is asked."""
+    pairs: Annotated[str, Choice("feedback.comparison_plans.COMPARISON_PLANS")] = "all"
+    """Which pairs of a prompt's responses are compared for training: every two, random_pairs of them, or those of a
+    tournament that finds the best and the worst."""
+    random_pairs: Annotated[int, Ge(1), Unit("pairs per prompt"), OnlyIf("pairs", ("random_k",))] = 2
+    """Pairs of a prompt's responses that random_k draws."""
     base_url: Annotated[str, ADDRESS] | None = None
     """OpenAI-compatible server, up to and including /v1; null asks the local model feedback.model."""
     model: str | None = None

@@ -3,6 +3,7 @@
 import math
 
 from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
+from prefloop.config.judge_checks import impossible_questions, pairs_per_prompt
 from prefloop.config.source_names import configured_sources, lines_up_to
 from prefloop.core.registry import chosen_words, registry_words
 from prefloop.methods.pairings import MIN_RESPONSES
@@ -36,6 +37,7 @@ def impossible_method(settings: dict) -> list[str]:
         for check in (
             impossible_sampling,
             impossible_acquisition,
+            impossible_questions,
             impossible_reference,
             impossible_pairs,
             impossible_additions,
@@ -275,7 +277,7 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     prompts, own_eval = settings["prompts"], configured_sources(config["evaluation"]["prompts"])
     eval_fraction = 0.0 if own_eval else prompts["eval_fraction"]
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
-    per_prompt = 1 if pairs["pairing"] else math.comb(labels_per_prompt(settings), 2)
+    per_prompt = 1 if pairs["pairing"] else pairs_per_prompt(settings)
     most = bandit["budget"] * settings["steps"] * per_prompt
     sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
     checks = [

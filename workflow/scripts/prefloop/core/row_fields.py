@@ -76,6 +76,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("reward", "pfp", "score"), NUMBER_OR_NULL),
     "messages": Kind("a list of messages, each with role and content", are_messages),
     "responses": Kind("a list", lambda value: isinstance(value, list)),
+    "tournament": Kind("best, worst or null", lambda value: value in ("best", "worst", None)),
     "judged": Kind("a list of [response_id, number or null, number or null]", are_judgments),
 }
 

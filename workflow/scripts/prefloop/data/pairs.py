@@ -63,11 +63,15 @@ def decided_pairs(responses: Sequence[dict]) -> list[tuple[int, int]]:
 
 
 def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
-    """Indices of the responses with the highest and lowest reward.
+    """Indices of the responses with the highest and lowest reward, or of those that a judge's tournament found.
 
     None if the feedback has not decided this pair, or if both have the same text: its rewards then say nothing reliable
     about this prompt.
     """
+    if "tournament" in responses[0]:
+        places = [response["tournament"] for response in responses]
+        found = (places.index("best"), places.index("worst")) if {"best", "worst"} <= set(places) else None
+        return found if found in decided_pairs(responses) else None
     rewarded = [i for i, response in enumerate(responses) if response["reward"] is not None]
     indices = best_worst_pair(responses[i]["reward"] for i in rewarded) if rewarded else None
     if indices is None:
@@ -102,10 +106,17 @@ def all_pairs(prompts: Iterable[dict], choose_pair: ChoosePair | None = None) ->
         only = choose_pair(prompt) if choose_pair else None
         allowed = [pair for pair in decided_pairs(responses) if choose_pair is None or pair == only]
         decided = [make_pair(prompt, responses[i], responses[j]) for i, j in allowed]
-        undecided += math.comb(sum(map(is_labeled, responses)), 2) - len(preferences(responses))
+        undecided += count_asked(responses) - len(preferences(responses))
         best_worst_only = responses[0].get("sampler") == "best_worst"
         pairs += [pair for pair in decided if pair.best_worst or not best_worst_only]
     return pairs, undecided
+
+
+def count_asked(responses: Sequence[dict]) -> int:
+    """The number of pairs of a prompt's responses on which there is feedback: those that a judge compared, or all."""
+    if "judged" in responses[0]:
+        return sum(len(response["judged"]) for response in responses)
+    return math.comb(sum(map(is_labeled, responses)), 2)
 
 
 def count_invalid(prompts: Iterable[dict]) -> int:
@@ -160,7 +171,7 @@ def win_probability(response: dict, opponent: dict) -> float | None:
 
 
 def preference_probabilities(responses: Sequence[dict]) -> list[float]:
-    """The probability that the first is preferred, of every two labeled responses: σ(r_i − r_j), or the judge's."""
+    """The probability that the first is preferred: σ(r_i − r_j) of every two labeled responses, or the judge's."""
     pairs = combinations(filter(is_labeled, responses), 2)
     if "beats" in responses[0]:
         judged = [win_probability(*pair) for pair in pairs]

@@ -13,6 +13,7 @@ PROMPT_FIELDS = ("prompt_id", "cluster", "messages", "best", "worst", "pfp", "re
 RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids", "sampler", "component")
 SCORED_FIELDS = ("response_id", "response", "token_ids", "component", "n_tokens", "reward", "logp", "logp_ref")
 JUDGED_FIELDS = {"beats", "judged"}  # of a judge's feedback
+CHECKED_FIELDS = JUDGED_FIELDS | {"tournament"}  # of rewards.jsonl, where they are there
 UNLABELED = {"reward": None, "labeled": False}  # of a response that acquisition left without a label
 BATCH = 10  # prompts; the token ids of more would not fit the processor's cache
 
@@ -40,7 +41,7 @@ def join_step(
             logprob, reward = logprob_rows.read(*ids), dict(UNLABELED)
             if listed is None or listed.is_next(*ids):
                 reward = reward_rows.read(*ids)
-                check_fields(reward, sorted(JUDGED_FIELDS & reward.keys()), f"{rewards}, {label(reward)}")
+                check_fields(reward, sorted(CHECKED_FIELDS & reward.keys()), f"{rewards}, {label(reward)}")
             responses.append(reward | logprob | generation)
         if any(is_labeled(response) for response in responses):
             responses = fill_judged(responses)

@@ -6,7 +6,6 @@ responses to a prompt.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +19,10 @@ from prefloop.core.progress import Progress
 from prefloop.core.registry import lookup
 from prefloop.core.reward_parameters import PROMPT_COLUMNS
 from prefloop.core.shards import Shard, add_counts
-from prefloop.core.truncation import is_truncated
 from prefloop.feedback.combined import Ensemble, WeightedSum, members_of, reward_columns
-from prefloop.feedback.judgments import (
-    Judge,
-    Judgment,
-    Messages,
-    invalid_warning,
-    judge_pairs,
-    judge_report,
-    shortened,
-)
+from prefloop.feedback.comparison_plans import PairsToAsk
+from prefloop.feedback.judged_rows import ALL_PAIRS, compare_rows, judge_responses, raw_answers
+from prefloop.feedback.judgments import Judge, Judgment, Messages, invalid_warning
 from prefloop.feedback.local_judge import LocalJudge
 from prefloop.feedback.model_chat import share_date
 from prefloop.feedback.penalties import penalized
@@ -39,7 +31,6 @@ from prefloop.feedback.server_judge import ServerJudge
 from prefloop.feedback.thinking import count_open_blocks
 
 Feedback = RewardSource | Judge
-KEPT = 1000  # characters of a judge's answer in a row
 
 
 def load_function(settings: FeedbackConfig, threads: int) -> RewardSource:
@@ -147,14 +138,15 @@ def annotate(
     shard: Shard | None = None,
     truncation_penalty: float | None = None,
     length_penalty: float | None = None,
+    pairs_to_ask: PairsToAsk = ALL_PAIRS,
 ) -> FeedbackRows:
     """The rows of rewards.jsonl for the responses of a shard.
 
     A row has the `reward`, and with several sources their columns (`WeightedSum`). With a judge the reward is the mean
-    probability of being better than the prompt's other responses, null without a valid judgment, and the row also has
-    `beats` (responses that it wins against), `judged`: [other response_id, probability that this response is better
-    when shown first, and when shown second] for each pair, and `answers`: for each pair the two answers as [text,
-    problem].
+    probability of being better than the responses that it was compared with, null without a valid judgment, and the row
+    also has `beats` (responses that it wins against), `judged`: [other response_id, probability that this response is
+    better when shown first, and when shown second] for each compared pair, and `answers`: for each of these pairs the
+    two answers as [text, problem]. A tournament adds `tournament`: best, worst or null.
 
     Args:
         feedback: Source of feedback.
@@ -163,6 +155,7 @@ def annotate(
         shard: Which of the batches; all if not given.
         truncation_penalty: As in `penalized` and `compare_rows`.
         length_penalty: As in `penalized`; a judge has none.
+        pairs_to_ask: Which pairs of a prompt's responses a judge compares.
     """
     fields: dict[tuple[str, int], dict] = {}
     reports: list[dict] = []
@@ -175,7 +168,8 @@ def annotate(
         for batch in batches:
             if isinstance(feedback, Judge):
                 messages = [prompts[row["prompt_id"]] for row in batch]
-                batch_fields, batch_judgments, report = judge_responses(feedback, messages, batch, truncation_penalty)
+                judged = judge_responses(feedback, messages, batch, truncation_penalty, pairs_to_ask)
+                batch_fields, batch_judgments, report = judged
                 reports.append(report)
                 judgments += batch_judgments
             else:
@@ -236,59 +230,6 @@ def form_batches(
     prompts_per_batch = max(1, batch_size // max(map(len, groups)))
     batches = shard.select(batches_by_length(list(map(characters, groups)), prompts_per_batch))
     return [[row for i in batch for row in groups[i]] for batch in batches]
-
-
-def judge_responses(
-    judge: Judge, messages: Sequence[Messages], rows: Sequence[dict], truncation_penalty: float | None = None
-) -> tuple[list[dict[str, Any]], list[Judgment], dict]:
-    """Compare every two responses to a prompt; the fields of each row, the judgments, and the judge's report."""
-    groups = by_prompt({"prompt_id": row["prompt_id"], "index": i} for i, row in enumerate(rows)).values()
-    pairs = [(a["index"], b["index"]) for group in groups for a, b in combinations(group, 2)]
-    sides = [rows[a] for a, _ in pairs], [rows[b] for _, b in pairs]
-    judgments, report = compare_rows(judge, [messages[a] for a, _ in pairs], *sides, truncation_penalty)
-    fields: list[dict[str, Any]] = [{"reward": None, "beats": [], "judged": [], "answers": []} for _ in rows]
-    preferences: list[list[float]] = [[] for _ in rows]
-    for (a, b), judgment in zip(pairs, judgments, strict=True):
-        fields[a]["judged"].append([rows[b]["response_id"], judgment.first, judgment.second])
-        fields[a]["answers"].append(raw_answers(judgment))
-        if judgment.preference is not None:
-            preferences[a].append(judgment.preference)
-            preferences[b].append(1 - judgment.preference)
-        if judgment.outcome in ("A", "B"):
-            winner, loser = (a, b) if judgment.outcome == "A" else (b, a)
-            fields[winner]["beats"].append(rows[loser]["response_id"])
-    for row_fields, values in zip(fields, preferences, strict=True):
-        row_fields["reward"] = sum(values) / len(values) if values else None
-    return fields, judgments, report
-
-
-def raw_answers(judgment: Judgment) -> list[list[str]]:
-    """Text and problem of a judge's answers in both orders; a long text without its middle."""
-    return [[shortened(answer.text, KEPT), answer.problem] for answer in judgment.answers]
-
-
-def compare_rows(
-    judge: Judge,
-    messages: Sequence[Messages],
-    a: Sequence[dict],
-    b: Sequence[dict],
-    truncation_penalty: float | None = None,
-) -> tuple[list[Judgment], dict]:
-    """Judgments on rows `a` against rows `b`, and the judge's report.
-
-    `truncation_penalty` is subtracted from the probability that a truncated response is better than a finished one of
-    another text. The report is of the judge's own answers.
-    """
-    judgments = judge_pairs(judge, messages, [row["response"] for row in a], [row["response"] for row in b])
-    report = judge_report(judgments, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b])
-    if truncation_penalty is not None:
-        judgments = [
-            judgment.shifted(truncation_penalty * (is_truncated(other) - is_truncated(row)))
-            if row["response"] != other["response"]
-            else judgment
-            for judgment, row, other in zip(judgments, a, b, strict=True)
-        ]
-    return judgments, report
 
 
 def combined_report(feedback: Feedback, reports: Sequence[dict]) -> dict | None:

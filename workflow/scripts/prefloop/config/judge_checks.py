@@ -1,0 +1,62 @@
+"""Numbers of questions to a judge that do not fit other settings; see `consistency`.
+
+Snakemake reads this at every start, so nothing heavy is imported here.
+"""
+
+import math
+
+from prefloop.config.acquisition_checks import labels_per_prompt
+
+TOURNAMENT = "best_worst_tournament"
+MIN_TOURNAMENT = 4  # responses; a tournament of three compares every two
+
+
+def asked_plan(settings: dict) -> str:
+    """Which pairs of a prompt's responses a method's judge compares; all without a judge."""
+    feedback = settings["feedback"]
+    return feedback["judge"]["pairs"] if feedback["kind"] == "judge" else "all"
+
+
+def pairs_per_prompt(settings: dict) -> int:
+    """The most pairs of a prompt's responses on which a method has feedback."""
+    responses, plan = labels_per_prompt(settings), asked_plan(settings)
+    if plan == "random_k":
+        return settings["feedback"]["judge"]["random_pairs"]
+    return math.ceil(3 * responses / 2) - 1 if plan == TOURNAMENT else math.comb(responses, 2)
+
+
+def impossible_questions(settings: dict) -> list[str]:
+    """Fewer questions to a judge where all are asked anyway, or where other settings need all."""
+    plan, rule = asked_plan(settings), settings["acquisition"]["rule"]
+    if plan == "all":
+        return []
+    generation, pairing = settings["generation"], settings["pairs"]["pairing"]
+    responses = generation["n"] if generation["sampler"] != "dataset" else 2
+    count, possible = settings["feedback"]["judge"]["random_pairs"], math.comb(responses, 2)
+    checks = [
+        (
+            rule != "all",
+            f"feedback.judge.pairs: {plan}, and acquisition.rule {rule} chooses which responses are compared; set one "
+            "of the two to all",
+        ),
+        (
+            plan == "random_k" and count >= possible,
+            f"feedback.judge.random_pairs: {count}, and {responses} responses have {possible} pairs in all; lower it, "
+            "or set judge.pairs: all",
+        ),
+        (
+            plan == TOURNAMENT and responses < MIN_TOURNAMENT,
+            f"feedback.judge.pairs: a tournament of {responses} responses compares every two of them; raise "
+            f"generation.n to {MIN_TOURNAMENT} or more, or set it to all",
+        ),
+        (
+            plan == "random_k" and generation["sampler"] == "best_worst",
+            "feedback.judge.pairs: random_k rarely compares the best response with the worst, which generation.sampler "
+            f"best_worst trains on; take {TOURNAMENT} or all",
+        ),
+        (
+            pairing is not None,
+            f"feedback.judge.pairs: {plan} leaves out pairs that pairs.pairing {pairing} may choose; set it to all",
+        ),
+    ]
+    return [message for fails, message in checks if fails]
