@@ -40,7 +40,11 @@ def directory(tmp_path_factory, model_folders) -> Workdir:
         methods={
             "noisy": {"feedback": {"kind": "sum", "sources": [function, models[0] | {"weight": 2.0}], "noise": NOISE}},
             "plain": {},
-            "members": {"feedback": {"kind": "ensemble", "sources": models}},
+            "members": {
+                "feedback": {"kind": "ensemble", "sources": models},
+                "pairs": {"metric": "disagreement"},
+                "bandit": {"metric": "agreement"},
+            },
         },
         evaluation={
             "evaluator": {"kind": "sum", "sources": [function, {"function": "rewards:capitals", "weight": -1.0}]}
@@ -99,6 +103,21 @@ def test_ensemble_has_the_mean_of_its_members_and_their_disagreement(results):
         assert "reward_true" not in row
     response = step(results, "members", 2, "pfp")[0]["responses"][0]
     assert {"reward_source_1", "reward_source_2", "disagreement"} <= response.keys()
+
+
+@pytest.mark.parametrize("round_index", [1, 2])
+def test_pairs_on_which_the_members_disagree_come_first(results, round_index):
+    rows = {
+        (row["prompt_id"], row["response_id"]): np.array([row["reward_source_1"], row["reward_source_2"]])
+        for row in step(results, "members", round_index, "rewards")
+    }
+    pairs = read_rows(results / f"members/seed-0/round-{round_index}/pairs.jsonl")
+    for pair in pairs:
+        chosen, rejected = (rows[pair["prompt_id"], pair[f"response_id_{side}"]] for side in ("chosen", "rejected"))
+        assert pair["score"] == pytest.approx(np.std(chosen - rejected))
+    scores = [pair["score"] for pair in pairs]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0
 
 
 def test_one_function_has_the_reward_alone(results):

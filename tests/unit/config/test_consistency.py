@@ -108,6 +108,12 @@ IMPOSSIBLE = [
         {"pairs": {"metric": "implicit_margin"}, "reference": {"kind": "previous"}},
         "pairs.metric: implicit_margin compares with the reference",
     ),
+    (
+        {"pairs": {"metric": "agreement"}},
+        "pairs.metric: agreement compares the members of an ensemble, and",
+    ),
+    ({"bandit": {"metric": "disagreement"}}, "bandit.metric: disagreement compares the members of an ensemble, and"),
+    ({"pairs": {"first_metric": "agreement"}}, "pairs.first_metric: agreement compares the members of an ensemble"),
     ({"pairs": {"first_metric": "difficulty"}}, "pairs.first_metric: difficulty compares with the reference, which in"),
     ({"pairs": {"pairing": "sweet_spot"}}, "pairs.pairing: sweet_spot .* generation.n 3 these are nearly all; raise"),
     (

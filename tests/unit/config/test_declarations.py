@@ -23,7 +23,7 @@ from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
 from prefloop.methods.losses import LOSSES
-from prefloop.methods.pair_metrics import METRICS, NEEDS_BETA
+from prefloop.methods.pair_metrics import METRICS, NEEDS_BETA, NEEDS_ENSEMBLE
 from prefloop.methods.pairings import PAIRINGS
 from prefloop.methods.samplers import SAMPLERS
 from prefloop.methods.tabular import TABULAR_SAMPLERS
@@ -46,6 +46,7 @@ SECTIONS = sorted(declared(ExperimentConfig), key=lambda settings: settings.__na
         ("methods.samplers.SAMPLERS", SAMPLERS),
         ("data.formats.FORMATS", FORMATS),
         ("methods.pair_metrics.NEEDS_BETA", NEEDS_BETA),
+        ("methods.pair_metrics.NEEDS_ENSEMBLE", NEEDS_ENSEMBLE),
         ("config.outputs.FIGURES", FIGURES),
         ("config.outputs.TABLES", TABLES),
         ("methods.tabular.TABULAR_SAMPLERS", TABULAR_SAMPLERS),

@@ -19,6 +19,7 @@ TEXTS = {"token_ids": [1, 2], "sampler": "policy", "component": "policy", "finis
 JUDGED = [{"reward": 1.0, "beats": [1], "judged": [[1, 1.0, 1.0]], "answers": [[["A", ""], ["B", ""]]]}]
 JUDGED += [{"reward": 0.0, "beats": [], "judged": [], "answers": []}]
 REWARDS = [[ids | {"reward": 1.5 - number} for number, ids in enumerate(IDS)]]
+REWARDS += [[row | {"reward_a": row["reward"], "reward_b": 0.5, "disagreement": 0.2} for row in REWARDS[0]]]
 REWARDS += [[ids | judged for ids, judged in zip(IDS, JUDGED, strict=True)]]
 FILES = {
     "prompts": [{"prompt_id": "p", "cluster": 0, "messages": [{"role": "user", "content": "hi"}]}],
@@ -64,7 +65,7 @@ def test_fuzzed_files_of_a_step(tmp_path_factory, data):
         is_read(select, pfp)
 
 
-@pytest.fixture(params=REWARDS, ids=["rewards", "judgments"])
+@pytest.fixture(params=REWARDS, ids=["rewards", "ensemble", "judgments"])
 def joined(request, tmp_path):
     """A valid pfp.jsonl."""
     for name, rows in (FILES | {"rewards": request.param}).items():

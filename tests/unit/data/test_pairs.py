@@ -9,6 +9,7 @@ from prefloop.data.pairs import (
     best_and_worst,
     best_worst_pairs,
     choose_pair_by,
+    concatenate,
     count_identical,
     count_invalid,
     gap_filters,
@@ -136,6 +137,41 @@ def test_preference_variance_of_a_judge_is_that_of_its_valid_probabilities():
     first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
     pairs, _ = all_pairs([judged(first, (1, 0.35, [2], [[2, 0.7, 0.5]]), (2, 0.4, [], []))])
     assert to_columns(pairs)["preference_variance"] == pytest.approx([0.085, 0.085])
+
+
+def ensemble(*members: tuple[float, float]) -> dict:
+    """A prompt whose responses have these rewards by two members."""
+    rows = [dict(zip(("reward_a", "reward_b"), own, strict=True)) for own in members]
+    others = {"disagreement": 9.0, "reward_true": 7.0}
+    return prompt_row(*(row | others | {"reward": sum(row.values()) / 2} for row in rows))
+
+
+def test_gap_deviation_is_that_of_the_members_of_an_ensemble():
+    """Gaps of the members: 4 and 2 of the first pair, 5 and 5 of the second, 1 and 3 of the third."""
+    pairs, _ = all_pairs([ensemble((5.0, 6.0), (1.0, 4.0), (0.0, 1.0))])
+    assert ids(pairs) == [(0, 1), (0, 2), (1, 2)]
+    assert to_columns(pairs)["gap_deviation"].tolist() == [1.0, 0.0, 1.0]
+    assert to_columns(best_worst_pairs([pairs[0].prompt]))["gap_deviation"].tolist() == [0.0], "for the bandit, too"
+
+
+def test_response_without_the_reward_of_a_member_is_refused():
+    pairs, _ = all_pairs([ensemble((5.0, 6.0), (1.0, 4.0))])
+    del pairs[0].rejected["reward_b"]
+    with pytest.raises(InputError, match="prompt a: a response has no reward_b; make the rewards again"):
+        to_columns(pairs)
+
+
+def test_a_sum_of_sources_has_no_gap_deviation():
+    responses = [{"reward": float(i), "reward_a": float(i), "reward_b": 0.0} for i in range(2)]
+    assert "gap_deviation" not in to_columns(all_pairs([prompt_row(*responses)])[0])
+
+
+def test_prompts_without_pairs_do_not_hide_the_gap_deviation():
+    tied, decided = ensemble((1.0, 1.0), (1.0, 1.0)), ensemble((3.0, 1.0), (0.0, 0.0))
+    for rows in ([tied, decided], [decided, tied]):
+        columns = concatenate([to_columns(all_pairs([row])[0]) for row in rows])
+        assert columns["gap_deviation"].tolist() == [1.0]
+    assert concatenate([to_columns([]), to_columns([])])["reward_chosen"].size == 0
 
 
 def test_a_pairing_leaves_one_pair_per_prompt_whatever_the_order_of_prompts():

@@ -7,6 +7,7 @@ from prefloop.core.ranks import spearman
 from prefloop.methods.pair_metrics import (
     METRICS,
     NEEDS_BETA,
+    NEEDS_ENSEMBLE,
     NEEDS_REFERENCE,
     best_worst_pair,
     keep_top,
@@ -25,6 +26,7 @@ PAIRS = {
     "logp_ref_rejected": np.array([-14.0, -31.0]),
     "best_worst": np.array([False, True]),
     "preference_variance": np.array([0.04, 0.16]),
+    "gap_deviation": np.array([0.5, 2.0]),
     "beta": np.array(0.1),
 }
 # Margins: (−20 + 22) − (−15 + 14) = 3, and 0 − 1 = −1. Mean log-probabilities of each pair: −2 and −3, twice.
@@ -38,6 +40,8 @@ BY_HAND = {
     "difficulty": [-3.0, 1.0],
     "implicit_margin": [3.0, -1.0],
     "pvar": [0.04, 0.16],
+    "disagreement": [0.5, 2.0],
+    "agreement": [-0.5, -2.0],
     "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 against 1, and 1 against 0
     "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both
     "length_matched_pfp": [1.0, 0.0],  # two pairs make one stratum
@@ -108,12 +112,13 @@ class Watched(dict):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_who_reads_beta_or_the_reference_is_listed(name):
+def test_who_reads_beta_the_reference_or_members_is_listed(name):
     """Others are given no β of config's, and are not refused where the policy is its own reference."""
     pairs = Watched(PAIRS)
     METRICS[name](pairs, np.random.default_rng(0))
     assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name} in NEEDS_BETA, or not, against what it reads"
     assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name} in NEEDS_REFERENCE, or not"
+    assert ("gap_deviation" in pairs.read) == (name in NEEDS_ENSEMBLE), f"{name} in NEEDS_ENSEMBLE, or not"
 
 
 def test_ordered_pairs_drop_and_count_ties():

@@ -13,6 +13,7 @@ PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
+NEEDS_ENSEMBLE = registry_words("methods.pair_metrics.NEEDS_ENSEMBLE")
 
 # What some losses read that pairs of the data set do not have.
 NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
@@ -39,6 +40,7 @@ def impossible_method(settings: dict) -> list[str]:
             impossible_acquisition,
             impossible_questions,
             impossible_reference,
+            impossible_metrics,
             impossible_pairs,
             impossible_additions,
             impossible_training,
@@ -119,6 +121,19 @@ def impossible_reference(settings: dict) -> list[str]:
             ),
         ]
     )
+
+
+def impossible_metrics(settings: dict) -> list[str]:
+    """Metrics of an ensemble's members where the feedback has none."""
+    kind = settings["feedback"]["kind"]
+    chosen = {f"{section}.metric": settings[section]["metric"] for section in ("pairs", "bandit")}
+    chosen["pairs.first_metric"] = settings["pairs"]["first_metric"]
+    return [
+        f"{key}: {metric} compares the members of an ensemble, and feedback.kind is {kind}; take another metric or "
+        "kind ensemble"
+        for key, metric in chosen.items()
+        if metric in NEEDS_ENSEMBLE and kind != "ensemble"
+    ]
 
 
 def impossible_pairs(settings: dict) -> list[str]:

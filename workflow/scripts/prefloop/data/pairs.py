@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prefloop.config.feedback_settings import RESERVED_NAMES
 from prefloop.core.errors import InputError
 from prefloop.core.truncation import is_truncated
 from prefloop.methods.pair_metrics import Pairs, best_worst_pair, ordered_pairs, preference_variance
 from prefloop.methods.pairings import Pairing
 
 FIELDS = {"logp": "logp", "logp_ref": "logp_ref", "n": "n_tokens", "reward": "reward"}  # field of a response by column
+REWARD_COLUMN = "reward_"  # how the names of the rewards by each of several sources begin
 
 
 class Pair(NamedTuple):
@@ -179,6 +181,29 @@ def preference_probabilities(responses: Sequence[dict]) -> list[float]:
     return [1 / (1 + math.exp(min(b["reward"] - a["reward"], 700.0))) for a, b in pairs]
 
 
+def member_columns(response: dict) -> list[str]:
+    """The columns with the rewards of an ensemble's members; none of other feedback, a sum included."""
+    if "disagreement" not in response:
+        return []
+    reserved = [REWARD_COLUMN + name for name in RESERVED_NAMES]
+    return [name for name in response if name.startswith(REWARD_COLUMN) and name not in reserved]
+
+
+def gap_deviations(pairs: Sequence[Pair]) -> np.ndarray:
+    """Standard deviation of the reward gap of pairs [pairs] over the members, with their number as divisor.
+
+    Raises:
+        InputError: A member has no reward for a response.
+    """
+    names = member_columns(pairs[0].chosen)
+    for prompt, chosen, rejected in pairs:
+        missing = [name for name in names if name not in chosen or name not in rejected]
+        if missing:
+            raise InputError(f"prompt {prompt['prompt_id']}: a response has no {missing[0]}; make the rewards again")
+    gaps = [[pair.chosen[name] - pair.rejected[name] for name in names] for pair in pairs]
+    return np.array(gaps, dtype=float).std(axis=1)
+
+
 def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
     """Pairs as the arrays [pairs] that metrics take, and β for metrics that use it."""
     columns = {
@@ -190,6 +215,8 @@ def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
         if id(prompt) not in variances:
             variances[id(prompt)] = preference_variance(preference_probabilities(prompt["responses"]))
     columns["preference_variance"] = np.array([variances[id(pair.prompt)] for pair in pairs], dtype=float)
+    if pairs and member_columns(pairs[0].chosen):
+        columns["gap_deviation"] = gap_deviations(pairs)
     for side in ("chosen", "rejected"):
         responses = [getattr(pair, side) for pair in pairs]
         for name, field in FIELDS.items():
@@ -198,8 +225,13 @@ def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
 
 
 def concatenate(parts: Sequence[Pairs], beta: float | None = None) -> Pairs:
-    """The arrays of several parts joined, and β. The parts are emptied, so that no number is in memory twice."""
-    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    """The arrays of several parts joined, and β. The parts are emptied, so that no number is in memory twice.
+
+    A part without pairs may lack the columns of an ensemble.
+    """
+    parts = [part for part in parts if len(part["best_worst"])] or parts[:1]
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
     return columns | ({} if beta is None else {"beta": np.array(beta)})
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import check_fields, iterate_rows, iterate_with_offsets
-from prefloop.data.pairs import best_and_worst, is_labeled
+from prefloop.core.row_fields import is_finite_number
+from prefloop.data.pairs import best_and_worst, is_labeled, member_columns
 
 PROMPT_FIELDS = ("prompt_id", "cluster", "messages", "best", "worst", "pfp", "responses")
 RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids", "sampler", "component")
@@ -106,8 +107,8 @@ def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
     """The ids of a prompt's responses.
 
     Raises:
-        InputError: There are none, they have not all been judged or all been rewarded, or one beats a response that is
-            not there. The message starts with `location`.
+        InputError: There are none, they have not all been judged or all been rewarded, one beats a response that is not
+            there, or a member of an ensemble has no reward for one. The message starts with `location`.
     """
     if not responses:
         raise InputError(f"{location}: no responses; make the file again")
@@ -119,7 +120,17 @@ def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
             raise InputError(f"{location}: a response has no reward, which only a judge may omit; make the file again")
         if judged and not ids.issuperset(response["beats"]):
             raise InputError(f"{location}: a response beats one that is not there; make the file again")
+    check_member_rewards([response for response in responses if is_labeled(response)], location)
     return ids
+
+
+def check_member_rewards(responses: Sequence[dict], location: str) -> None:
+    """Refuse rewards of an ensemble's members that some labeled responses of a prompt lack, or that are no numbers."""
+    names = member_columns(responses[0]) if responses else []
+    for response in responses if names else []:
+        wrong = [name for name in names if not is_finite_number(response.get(name))]
+        if wrong:
+            raise InputError(f"{location}: {wrong[0]} of a response is no finite number; make the file again")
 
 
 class RowReader:

@@ -3,9 +3,10 @@
 Pairs are columns, a dict of arrays of shape [pairs]: `logp_*` and `logp_ref_*` of chosen and rejected (nats, summed
 over the response), `n_*` (tokens), `reward_*`, `best_worst` (whether the pair is its prompt's best response against its
 worst), `truncated` (whether either response reached the maximum number of tokens), `preference_variance` (of all
-responses to its prompt); and `beta`, the β that training starts with. Pairs with larger scores are preferred. A metric
-whose column is missing raises KeyError. In formulas w is the chosen (winning) and l the rejected (losing) response, N
-the tokens of a response and PPL = exp(−logp/N) its perplexity.
+responses to its prompt), with an ensemble `gap_deviation` (standard deviation of the reward gap over its members); and
+`beta`, the β that training starts with. Pairs with larger scores are preferred. A metric whose column is missing raises
+KeyError. In formulas w is the chosen (winning) and l the rejected (losing) response, N the tokens of a response and
+PPL = exp(−logp/N) its perplexity.
 """
 
 from collections.abc import Iterable
@@ -158,6 +159,19 @@ def z_score(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / sd if sd > 0 else np.zeros(len(values))
 
 
+def disagreement(pairs: Pairs, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Standard deviation of the reward gap over the members of an ensemble: uncertain pairs first (arXiv 1706.03741).
+
+    The paper takes the variance of the preferences that the members predict.
+    """
+    return pairs["gap_deviation"]
+
+
+def agreement(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """Minus `disagreement`: pairs whose gap is the same for all members of an ensemble first."""
+    return -disagreement(pairs)
+
+
 METRICS: dict[str, Metric] = {
     "pfp": pfp,
     "pfp_raw": pfp_raw,
@@ -172,10 +186,14 @@ METRICS: dict[str, Metric] = {
     "implicit_margin": implicit_margin,
     "alignment_potential": alignment_potential,
     "pvar": pvar,
+    "disagreement": disagreement,
+    "agreement": agreement,
 }
 NEEDS_BETA = ("dpo_weight",)
 # Metrics that compare the policy with its reference: constant, or no more than the reward gap, if the two are equal.
 NEEDS_REFERENCE = ("dpo_weight", "less_is_more", "difficulty", "implicit_margin")
+# Metrics of the members of an ensemble; other feedback has none.
+NEEDS_ENSEMBLE = ("disagreement", "agreement")
 
 
 def keep_top(scores: np.ndarray, top_n: int | None, rng: np.random.Generator) -> np.ndarray:
