@@ -126,9 +126,13 @@ def feedback_of(wildcards):
 
 
 def logprob_flags(wildcards):
-    """Flags of log-probabilities, and the layer that features are from, if there are any."""
+    """Flags of log-probabilities, the layer of features, if there are any, and whether training splits responses."""
     layer = settings_of("acquisition", wildcards.method).get("layer")
-    return flags(settings_of("logprobs", wildcards.method) | {"layer": layer})
+    splits = settings_of("train", wildcards.method)["ld_alpha"] is not None
+    prefixes = {"prefixes": True} if splits else {}
+    return flags(
+        settings_of("logprobs", wildcards.method) | {"layer": layer} | prefixes
+    )
 
 
 def acquired_responses(wildcards):

@@ -77,6 +77,12 @@ def test_no_file_name_occurs_twice():
     assert [name for name, count in counts.items() if count > 1] == []
 
 
+def test_no_test_file_name_occurs_twice():
+    """pytest imports test files by their name alone."""
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
 def test_no_public_name_is_defined_twice():
     """Functions and classes at the top of the library's modules."""
     places: dict[str, list[str]] = {}

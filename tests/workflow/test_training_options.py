@@ -10,13 +10,16 @@ from transformers import AutoModelForCausalLM
 from conftest import Workdir
 from prefloop.core.files import read_json
 from prefloop.core.jsonl import read_rows
+from prefloop.models.chat import prompt_ids, read_format
 from prefloop.models.loading import load_policy
+from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 
 OPTIONS = {
     "stabilized": {"lora": {"r": 4, "rslora": True, "target_modules": ["q_proj", "down_proj"]}},
     "dora": {"lora": {"r": 4, "dora": True, "dropout": 0.1}},
     "summed": {"loss": {"dpo": 1.0, "nll": 0.2, "my_loss.py:linear": 0.5}},
     "weighted": {"pair_weights": "wpo_sampled"},
+    "desensitized": {"ld_alpha": 0.3},
     "sorted": {"loss": "aot_unpaired", "beta_rule": "batch"},
 }
 
@@ -65,6 +68,29 @@ def test_adapters_load_with_plain_peft(ran, method):
     assert (config["use_rslora"], config["use_dora"]) == (method == "stabilized", method == "dora")
     if method == "stabilized":
         assert config["target_modules"] == ["down_proj", "q_proj"]
+
+
+def test_prefixes_are_those_of_the_reference(ran):
+    """In round 2, whose policy is another model; training starts at the margin of the discounted log-probabilities."""
+    run = ran.path / "results/tiny/desensitized/seed-0"
+    (manifest,) = (ran.path / "results/models").glob("*/manifest.json")
+    reference, tokenizer = load_policy(manifest, manifest, torch.float32, "cpu")
+    scorer, chat = prepare_scorer(reference), read_format(ran.path / "results/tiny/prompts/chat.json")
+    rows, longer = read_rows(run / "round-2/pairs.jsonl"), 0
+    for row in rows:
+        shared = min(row["n_chosen"], row["n_rejected"])
+        for side in ("chosen", "rejected"):
+            ids = row[f"token_ids_{side}"][:shared]
+            with torch.no_grad():
+                expected = response_logprobs(scorer, [prompt_ids(tokenizer, row["messages"], chat)], [ids]).item()
+            assert row[f"logp_ref_prefix_{side}"] == pytest.approx(expected, abs=1e-3)
+            longer += row[f"n_{side}"] > shared
+    assert longer, "a pair of unequal lengths"
+    plain = read_rows(ran.path / "results/tiny/weighted/seed-0/round-1/pairs.jsonl")
+    names = [name for name in read_rows(run / "round-1/pairs.jsonl")[0] if not name.startswith("logp_ref_prefix")]
+    assert [list(row) for row in plain] == [names] * len(plain), "others have no prefixes"
+    first = read_rows(run / "round-1/training.jsonl")[0]
+    assert max(abs(first["margins/min"]), abs(first["margins/max"])) < 1e-3, "the policy is its reference"
 
 
 def test_editing_a_weighted_function_retrains(ran):

@@ -36,6 +36,7 @@ def main(
     shard: Shard,
     features: Path | None = None,
     layer: int | None = None,
+    prefixes: bool = False,
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
@@ -52,6 +53,7 @@ def main(
         shard: Which of the batches to score.
         features: Where each response's features go, states of `model` in `layer`; not computed if not given.
         layer: From 1; the middle one if not given.
+        prefixes: Whether to write logp_ref_prefixes, of as many first tokens as the prompt's shorter responses have.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
@@ -68,31 +70,26 @@ def main(
     encoded = [prompt_ids(tokenizer, messages[group[0]["prompt_id"]], chat_format) for group in groups]
     lengths = [len(p) + max(len(row["token_ids"]) for row in g) for p, g in zip(encoded, groups, strict=True)]
     check_positions(model, max(lengths))
-    scored: dict[Key, Reading] = {}
-    batches = shard.select(batches_by_length(lengths, max(1, settings.batch_size // len(groups[0]))))
+    scored, batches = {}, shard.select(batches_by_length(lengths, max(1, settings.batch_size // len(groups[0]))))
     with Progress("logprobs", sum(len(groups[i]) for batch in batches for i in batch), "response") as progress:
         for batch in batches:
             prompt_tokens = [encoded[i] for i in batch for _ in groups[i]]
             responses = [row["token_ids"] for i in batch for row in groups[i]]
             tokens = tokens_read(models.policy, prompt_tokens, responses)
-            readings = read_responses(models, reader, prompt_tokens, responses, policy)
+            readings = read_responses(models, reader, prompt_tokens, responses, policy, prefixes)
             meter.forward((models.passes + (reader.passes if reader else 0)) * tokens)
             scored |= zip((key_of_row(row) for i in batch for row in groups[i]), readings, strict=True)
             progress.update(len(responses), tokens)
     write_readings([row for group in groups for row in group], scored, output, features)
     meter.write(cost)
-    what = f"{len(scored)} responses, {meter.tokens_in:,} tokens"
-    return Summary(what, meter.tokens_in, "token", seconds=meter.seconds)
+    return Summary(f"{len(scored)} responses, {meter.tokens_in:,} tokens", meter.tokens_in, "token", "", meter.seconds)
 
 
 def write_readings(rows: list[dict], scored: dict[Key, Reading], output: Path, features: Path | None) -> None:
     """Write logprobs.jsonl and, if asked for, the features of the responses that this shard scored."""
     rows = [row for row in rows if key_of_row(row) in scored]
     readings = [scored[key_of_row(row)] for row in rows]
-    ids = [{name: row[name] for name in ("prompt_id", "cluster", "response_id")} for row in rows]
-    lengths = [{"n_tokens": len(row["token_ids"])} for row in rows]
-    logps = [{"logp": reading.logp, "logp_ref": reading.logp_ref} for reading in readings]
-    write_rows(output, (a | b | c for a, b, c in zip(ids, lengths, logps, strict=True)))
+    write_rows(output, map(Reading.row, readings, rows))
     if features is not None:
         write_features(features, [reading.features for reading in readings])
 

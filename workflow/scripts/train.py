@@ -72,7 +72,7 @@ def main(
         network, tokenizer = load_trainable(
             files.model, files.policy, settings.parameters, settings.lora, training.dtype, training.reads_weights
         )
-        pairs = tokenize_pairs(files.pairs, tokenizer, settings.loss, files.model, read_format(files.chat))
+        pairs = tokenize_pairs(files.pairs, tokenizer, settings, files.model, read_format(files.chat))
         provenance = Provenance(files.model, round_index, seed, pairs_sha256)
         total = settings.epochs * math.ceil(len(pairs) / settings.batch_size)
         snapshots = PolicySnapshots(checkpoints, total, training, network, provenance)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from prefloop.core.errors import InputError
 from prefloop.core.jsonl import read_rows
+from prefloop.data.pairs import all_pairs
 from prefloop.data.pfp_rows import BATCH
-from prefloop.data.round_pairs import read_pairs, scan_pairs
+from prefloop.data.round_pairs import read_pairs, scan_pairs, training_row
 from steps import prompt_of, write_step
 
 STEPS, PROMPTS, RESPONSES = 2, 3 * BATCH + 1, 3
@@ -165,3 +167,19 @@ def test_a_pairing_is_drawn_by_seed_round_and_prompt(monkeypatch, tmp_path, caps
     assert {best for best, _ in first.values()} == {7}
     assert drawn(paths[::-1]) == first
     assert drawn(paths, number=2) != first
+
+
+def test_training_row_has_the_prefix_of_the_longer_response():
+    usual = {"logp": -1.0, "component": "policy", "token_ids": []}
+    long = {"response_id": 0, "response": "long", "reward": 1.0, "n_tokens": 5, "logp_ref": -9.0} | usual
+    short = {"response_id": 1, "response": "short", "reward": 0.0, "n_tokens": 2, "logp_ref": -3.0} | usual
+    prompt = prompt_of("a") | {"cluster": 0, "best": 0, "worst": 1}
+    (plain,), _ = all_pairs([prompt | {"responses": [long, short]}])
+    assert not [name for name in training_row(plain) if "prefix" in name]
+    long["logp_ref_prefixes"], short["logp_ref_prefixes"] = {"2": -4.0, "3": -6.0}, {}
+    (pair,), _ = all_pairs([prompt | {"responses": [long, short]}])
+    row = training_row(pair)
+    assert (row["logp_ref_prefix_chosen"], row["logp_ref_prefix_rejected"]) == (-4.0, -3.0)
+    del long["logp_ref_prefixes"]["2"]
+    with pytest.raises(InputError, match="prompt a: logp_ref_prefixes of response 0 lack 2 tokens"):
+        training_row(pair)

@@ -224,15 +224,19 @@ WEIGHTED_IN_TRL = [(name, theirs, "wpo_sampled") for name, theirs in IN_TRL.item
         *WEIGHTED_IN_TRL,
         pytest.param(SUM, [IN_TRL[word] for word in SUM], None, id="weighted sum"),
         pytest.param({"dpo": 1.0, "ipo_mean": 0.2}, ["sigmoid", "ipo"], "wpo_sampled", id="weighted sum of WPO"),
+        *(pytest.param(name, IN_TRL[name], 0.3, id=f"LD-{name}") for name in ("dpo", "rdpo", "slic")),
+        pytest.param("dpo", "sigmoid", 0.0, id="LD-dpo of shared lengths"),
     ],
 )
 def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name, weights):
-    """The same token ids, policy and reference give TRL's DPOTrainer the same loss."""
+    """The same token ids, policy and reference give TRL's DPOTrainer the same loss; a number is LD-DPO's α."""
     from accelerate import Accelerator
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
+    alpha = weights if isinstance(weights, float) else None
+    weights = None if alpha is not None else weights
     torch.manual_seed(3)
     reference, tokenizer = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
     policy = AutoModelForCausalLM.from_pretrained(model_folders["llama"], dtype=torch.float32)
@@ -251,6 +255,7 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
             beta=0.1,
             loss_type=theirs_name,
             use_weighting=weights == "wpo_sampled",
+            ld_alpha=alpha,
             loss_weights=list(name.values()) if isinstance(name, dict) else None,
             label_smoothing=0.1 if name in ("rdpo", "exo") else 0.0,
             per_device_train_batch_size=3,
@@ -274,7 +279,7 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
     count = len(batch["input_ids"]) // 2
     pairs = [TokenizedPair(split(i)[0], split(i)[1], split(i + count)[1], 0.0, 0.0) for i in range(count)]
 
-    settings, whole = TrainConfig(loss=name, pair_weights=weights, label_smoothing=0.1), [*range(count)]
+    settings, whole = TrainConfig(loss=name, pair_weights=weights, ld_alpha=alpha, label_smoothing=0.1), [*range(count)]
 
     def objective_of(model: torch.nn.Module) -> PreferenceObjective:
         return PreferenceObjective(prepare_scorer(model), pairs, settings, Accelerator(cpu=True))

@@ -7,7 +7,7 @@ import torch
 
 from prefloop.core.errors import InputError
 from prefloop.models.chat import prompt_ids
-from prefloop.models.layer_states import FeatureReader, read_responses
+from prefloop.models.layer_states import FeatureReader, read_responses, shorter_lengths
 from prefloop.models.loading import load_base, load_scorers
 
 QUESTIONS = ["what is good?", "a"]
@@ -74,3 +74,9 @@ def test_a_layer_that_the_model_lacks_raises(manifests):
     models, _ = load_scorers(manifest, manifest, manifest, torch.float32, "cpu")
     with pytest.raises(InputError, match="no layer 3, as the model has 2 layers"):
         FeatureReader(models, (manifest,) * 3, torch.float32, 3)
+
+
+def test_shorter_lengths_are_those_of_the_same_prompt():
+    responses = [[1] * 3, [1] * 5, [1] * 3, [1] * 2, [1] * 4]
+    first, second = [0, 5], [0, 5]
+    assert shorter_lengths([first] * 3 + [second] * 2, responses) == [[], [3], [], [], [2]]

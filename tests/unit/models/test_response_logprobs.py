@@ -13,7 +13,9 @@ from prefloop.models.loading import add_adapter, load_policy
 from prefloop.models.options import Lora
 from prefloop.models.packed_attention import PACKED_ATTENTION
 from prefloop.models.response_logprobs import (
+    discounted_logprobs,
     logprobs_and_collisions,
+    logprobs_and_prefixes,
     plan_packing,
     prepare_scorer,
     response_logits,
@@ -284,3 +286,16 @@ def test_unpacked_collisions_are_those_of_all_logits(unpacked):
 def test_logit_logprobs_of_known_logits():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
     assert heads.logit_logprobs(logits, torch.tensor([1, 2])).exp().tolist() == pytest.approx([0.25, 0.7])
+
+
+def test_prefixes_are_what_shorter_responses_would_have(manifests):
+    """Whatever the rest of a response is weighted with, its first tokens do not depend on it."""
+    model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
+    scorer, prompts, responses = prepare_scorer(model), [[0, 5], [0, 5]], [[7, 8, 9, 1], [11, 12]]
+    with torch.no_grad():
+        whole = response_logprobs(scorer, prompts, responses).tolist()
+        short = response_logprobs(scorer, prompts, [[7, 8], [11]]).tolist()
+        found = logprobs_and_prefixes(scorer, prompts, responses, [[2, 4], [1]]).tolist()
+        discounted = discounted_logprobs(scorer, prompts, responses, [2, 2], 0.25).tolist()
+    assert found == pytest.approx([*whole, short[0], whole[0], short[1]], abs=1e-5)
+    assert discounted == pytest.approx([short[0] + 0.25 * (whole[0] - short[0]), whole[1]], abs=1e-5)

@@ -3,6 +3,7 @@
 import math
 
 from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
+from prefloop.config.feature_checks import impossible_metrics, impossible_split
 from prefloop.config.judge_checks import impossible_questions, pairs_per_prompt
 from prefloop.config.source_names import configured_sources, lines_up_to
 from prefloop.core.registry import chosen_words, registry_words
@@ -13,7 +14,6 @@ PROMPTS_ONLY = registry_words("data.formats.PROMPTS_ONLY")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
-NEEDS_ENSEMBLE = registry_words("methods.pair_metrics.NEEDS_ENSEMBLE")
 
 # What some losses read that pairs of the data set do not have.
 NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
@@ -44,6 +44,7 @@ def impossible_method(settings: dict) -> list[str]:
             impossible_pairs,
             impossible_additions,
             impossible_training,
+            impossible_split,
         )
         for problem in check(settings)
     ]
@@ -121,19 +122,6 @@ def impossible_reference(settings: dict) -> list[str]:
             ),
         ]
     )
-
-
-def impossible_metrics(settings: dict) -> list[str]:
-    """Metrics of an ensemble's members where the feedback has none."""
-    kind = settings["feedback"]["kind"]
-    chosen = {f"{section}.metric": settings[section]["metric"] for section in ("pairs", "bandit")}
-    chosen["pairs.first_metric"] = settings["pairs"]["first_metric"]
-    return [
-        f"{key}: {metric} compares the members of an ensemble, and feedback.kind is {kind}; take another metric or "
-        "kind ensemble"
-        for key, metric in chosen.items()
-        if metric in NEEDS_ENSEMBLE and kind != "ensemble"
-    ]
 
 
 def impossible_pairs(settings: dict) -> list[str]:

@@ -57,6 +57,10 @@ class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     """Weight of each pair's loss; null weights all alike. wpo multiplies it with π(y_w)^(1/N_w) · π(y_l)^(1/N_l), so
     that pairs that the policy could have written count more (arXiv 2406.11827). wpo_sampled divides each token's
     probability by the expected one of a sampled token, Σ_v π_v², as TRL does."""
+    ld_alpha: Annotated[float | None, Ge(0), Le(1), Unit("pure number")] = None
+    """Weight of the log-probabilities of tokens after the length of the pair's shorter response, under policy and
+    reference (LD-DPO, arXiv 2409.06411); null and 1 weight all alike. Margins and log-probabilities in training.jsonl
+    have these weights. With losses of the margin: dpo, cdpo, rdpo, ipo and slic."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""
     carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True

@@ -61,6 +61,11 @@ def are_judgments(value: Any) -> bool:
     )
 
 
+def are_prefixes(value: Any) -> bool:
+    """Whether a value of JSON is an object of finite numbers."""
+    return isinstance(value, dict) and all(map(is_finite_number, value.values()))
+
+
 TEXT = Kind("text", lambda value: isinstance(value, str))
 INTEGERS = Kind("a list of integers", are_integers)
 INTEGER, NUMBER = Kind("an integer", is_integer), Kind("a finite number", is_finite_number)
@@ -77,6 +82,8 @@ KINDS: dict[str, Kind] = {
     "messages": Kind("a list of messages, each with role and content", are_messages),
     "responses": Kind("a list", lambda value: isinstance(value, list)),
     "tournament": Kind("best, worst or null", lambda value: value in ("best", "worst", None)),
+    "logp_ref_prefixes": Kind("an object of finite numbers by number of tokens", are_prefixes),
+    **dict.fromkeys(("logp_ref_prefix_chosen", "logp_ref_prefix_rejected"), NUMBER),
     "judged": Kind("a list of [response_id, number or null, number or null]", are_judgments),
 }
 

@@ -15,6 +15,7 @@ RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids
 SCORED_FIELDS = ("response_id", "response", "token_ids", "component", "n_tokens", "reward", "logp", "logp_ref")
 JUDGED_FIELDS = {"beats", "judged"}  # of a judge's feedback
 CHECKED_FIELDS = JUDGED_FIELDS | {"tournament"}  # of rewards.jsonl, where they are there
+PREFIXES = "logp_ref_prefixes"  # where a method's training splits responses at the length of others
 UNLABELED = {"reward": None, "labeled": False}  # of a response that acquisition left without a label
 BATCH = 10  # prompts; the token ids of more would not fit the processor's cache
 
@@ -94,7 +95,9 @@ def read_joined(path: Path) -> Iterator[tuple[int, dict]]:
             if missing:
                 raise InputError(f"{location}: response {number} has no {', '.join(missing)}; make the file again")
             check_fields(response, SCORED_FIELDS, f"{location}, response {number}")
-            check_fields(response, sorted(JUDGED_FIELDS & response.keys()), f"{location}, response {number}")
+            check_fields(
+                response, sorted((JUDGED_FIELDS | {PREFIXES}) & response.keys()), f"{location}, response {number}"
+            )
         ids = check_feedback(responses, location)
         if not {row["best"], row["worst"]} <= ids and (row["best"], row["worst"]) != (None, None):
             raise InputError(f"{location}: best or worst is no response of the row; make the file again")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prefloop.core.errors import InputError
 from prefloop.core.jsonl import row_at
 from prefloop.core.progress import Progress
 from prefloop.data.pairs import (
@@ -89,6 +90,23 @@ def read_pairs(pairs: RoundPairs, indices: Sequence[int] | np.ndarray) -> Iterat
             yield pair_by_ids(row_at(files[pairs.steps[i]], pairs.offsets[i]), *pairs.response_ids[i])
 
 
+def prefix_logprob(response: dict, pair: Pair) -> float:
+    """The reference's log-probability of as many first tokens of a response as the pair's shorter response has.
+
+    Raises:
+        InputError: The row has none for this number of tokens.
+    """
+    shared = min(pair.chosen["n_tokens"], pair.rejected["n_tokens"])
+    if response["n_tokens"] <= shared:
+        return response["logp_ref"]
+    if str(shared) not in response["logp_ref_prefixes"]:
+        raise InputError(
+            f"prompt {pair.prompt['prompt_id']}: logp_ref_prefixes of response {response['response_id']} lack {shared} "
+            "tokens; make the log-probabilities again"
+        )
+    return response["logp_ref_prefixes"][str(shared)]
+
+
 def training_row(pair: Pair) -> dict:
     """A row of pairs.jsonl without metric and score. `token_ids_explored` is a response sampled from the reference."""
     row = {name: pair.prompt[name] for name in ("prompt_id", "cluster", "messages")}
@@ -103,6 +121,8 @@ def training_row(pair: Pair) -> dict:
             f"logp_{side}": response["logp"],
             f"logp_ref_{side}": response["logp_ref"],
         }
+        if "logp_ref_prefixes" in response:
+            row[f"logp_ref_prefix_{side}"] = prefix_logprob(response, pair)
     candidates = (pair.chosen, pair.rejected, *pair.prompt["responses"])
     explored = next((response for response in candidates if response["component"] == "reference"), None)
     return row | ({} if explored is None else {"token_ids_explored": explored["token_ids"]})

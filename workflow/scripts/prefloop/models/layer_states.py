@@ -14,7 +14,15 @@ from prefloop.core.errors import InputError
 from prefloop.models._compat import model_layers
 from prefloop.models.batching import send_lists
 from prefloop.models.loading import PolicyAndReference, reference_for
-from prefloop.models.response_logprobs import Scorer, Tokens, pack_all, prepare_scorer, read, response_logprobs
+from prefloop.models.response_logprobs import (
+    Scorer,
+    Tokens,
+    logprobs_and_prefixes,
+    pack_all,
+    prepare_scorer,
+    read,
+    response_logprobs,
+)
 
 
 class FeatureReader:
@@ -67,6 +75,14 @@ class Reading(NamedTuple):
     """The same under the reference."""
     features: NDArray[np.float32] | None
     """[features]; None without a reader of features."""
+    prefixes: dict[str, float] | None = None
+    """Log-probability of the first tokens under the reference, by their number; None if not asked for."""
+
+    def row(self, response: dict) -> dict[str, Any]:
+        """The row of logprobs.jsonl of a row of generations.jsonl."""
+        row = {name: response[name] for name in ("prompt_id", "cluster", "response_id")}
+        row |= {"n_tokens": len(response["token_ids"]), "logp": self.logp, "logp_ref": self.logp_ref}
+        return row if self.prefixes is None else row | {"logp_ref_prefixes": self.prefixes}
 
 
 def read_responses(
@@ -75,6 +91,7 @@ def read_responses(
     prompts: Sequence[Tokens],
     responses: Sequence[Tokens],
     policy: Path,
+    with_prefixes: bool = False,
 ) -> list[Reading]:
     """Log-probabilities of responses under policy and reference and, with a reader, their features.
 
@@ -84,15 +101,35 @@ def read_responses(
         prompts (Sequence[Tokens]): [responses], token ids.
         responses (Sequence[Tokens]): [responses], token ids.
         policy (Path): The policy's file, for error messages.
+        with_prefixes (bool): Read the log-probabilities of the first tokens under the reference, too, of as many as the
+            shorter responses to the prompt have.
 
     Raises:
         InputError: A log-probability is not finite.
     """
-    logps, logps_ref = models.read(partial(response_logprobs, prompts=prompts, responses=responses))
+    texts: dict[str, Any] = {"prompts": prompts, "responses": responses}
+    lengths = shorter_lengths(prompts, responses) if with_prefixes else None
+    if lengths is None:
+        logps, logps_ref = models.read(partial(response_logprobs, **texts))
+    else:
+        logps, logps_ref = models.read(partial(logprobs_and_prefixes, lengths=lengths, **texts))
     if not (logps.isfinite().all() and logps_ref.isfinite().all()):
         raise InputError(f"{policy}: a response has no finite log-probability; the policy has diverged")
     features = reader.features(prompts, responses).cpu().numpy() if reader else [None] * len(responses)
-    return list(map(Reading, logps.tolist(), logps_ref.tolist(), features))
+    count, rest = len(responses), iter(logps_ref[len(responses) :].tolist())
+    prefixes = [None] * count if lengths is None else [{str(length): next(rest) for length in own} for own in lengths]
+    return list(map(Reading, logps[:count].tolist(), logps_ref[:count].tolist(), features, prefixes))
+
+
+def shorter_lengths(prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[int]]:
+    """For each response the lengths of the shorter ones to its prompt, which is the same object, in tokens."""
+    lengths: dict[int, set[int]] = {}
+    for prompt, response in zip(prompts, responses, strict=True):
+        lengths.setdefault(id(prompt), set()).add(len(response))
+    return [
+        sorted(length for length in lengths[id(prompt)] if length < len(response))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
 
 
 def layer_of(model: nn.Module, number: int | None, name: Path) -> nn.Module:

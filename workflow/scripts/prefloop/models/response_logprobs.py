@@ -87,6 +87,30 @@ def response_logprobs(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequ
     return sums_of(token_columns(scorer, prompts, responses)[:, 0], responses)
 
 
+def discounted_logprobs(
+    scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], lengths: Sequence[int], factor: float
+) -> Tensor:
+    """What `response_logprobs` returns, with each token after the first `lengths[i]` of response i times `factor`."""
+    values = token_columns(scorer, prompts, responses)[:, 0]
+    weights = [
+        1.0 if position < length else factor
+        for response, length in zip(responses, lengths, strict=True)
+        for position in range(len(response))
+    ]
+    return sums_of(values * send(torch.tensor(weights), values.device), responses)
+
+
+def logprobs_and_prefixes(
+    scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], lengths: Sequence[Sequence[int]]
+) -> Tensor:
+    """What `response_logprobs` returns, and after it the log-probability of the first n tokens of response i, for each
+    n of `lengths[i]`: [responses + numbers in lengths], nats."""
+    values = token_columns(scorer, prompts, responses)[:, 0]
+    parts = values.split(list(map(len, responses)))
+    prefixes = [part[:length].sum() for part, own in zip(parts, lengths, strict=True) for length in own]
+    return torch.stack([part.sum() for part in parts] + prefixes)
+
+
 def logprobs_and_collisions(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]
 ) -> tuple[Tensor, Tensor]:

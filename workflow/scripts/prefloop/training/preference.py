@@ -19,7 +19,13 @@ from prefloop.models.batching import send, send_lists
 from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, prompt_ids
 from prefloop.models.distributed import gather_rows
 from prefloop.models.positions import check_positions, check_vocabulary
-from prefloop.models.response_logprobs import Scorer, logprobs_and_collisions, response_logprobs, tokens_read
+from prefloop.models.response_logprobs import (
+    Scorer,
+    discounted_logprobs,
+    logprobs_and_collisions,
+    response_logprobs,
+    tokens_read,
+)
 from prefloop.training.loop import Batch, Metrics
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ COLLISIONS = ("mean_collision_chosen", "mean_collision_rejected")  # what wpo_sa
 TOKENS = ("token_ids_chosen", "token_ids_rejected", "token_ids_explored")
 PAIR_COLUMNS = ["messages", "token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]
 PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # of pairs.jsonl
+PREFIX_COLUMNS = [f"logp_ref_prefix_{side}" for side in SIDES]  # likewise, read with ld_alpha
 
 
 @dataclass
@@ -74,17 +81,30 @@ def pair_from_row(
     )
 
 
+def discounted_reference(row: dict[str, Any], ld_alpha: float) -> dict[str, float]:
+    """The reference's log-probabilities of a row, with `ld_alpha` times those of tokens after the shorter response."""
+    prefixes = {f"logp_ref_{side}": row[f"logp_ref_prefix_{side}"] for side in SIDES}
+    return {name: prefix + ld_alpha * (row[name] - prefix) for name, prefix in prefixes.items()}
+
+
 def tokenize_pairs(
-    path: Path, tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, model: Path, chat: ChatFormat = DEFAULT_FORMAT
+    path: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: TrainConfig,
+    model: Path,
+    chat: ChatFormat = DEFAULT_FORMAT,
 ) -> list[TokenizedPair]:
     """All rows of a pairs.jsonl as the loss needs them.
 
     Raises:
         InputError: A row lacks a column, or the model of the manifest `model` has too few positions or tokens for one.
     """
-    rows = read_rows(path, PAIR_COLUMNS)
+    alpha = settings.ld_alpha
+    rows = read_rows(path, PAIR_COLUMNS + ([] if alpha is None else PREFIX_COLUMNS))
+    if alpha is not None:
+        rows = [row | discounted_reference(row, alpha) for row in rows]
     check_vocabulary(model, rows, TOKENS, path)
-    pairs = [pair_from_row(row, tokenizer, loss, chat) for row in rows]
+    pairs = [pair_from_row(row, tokenizer, settings.loss, chat) for row in rows]
     check_positions(model, max(len(pair.prompt) + max(map(len, pair.responses)) for pair in pairs))
     return pairs
 
@@ -211,6 +231,10 @@ class PreferenceObjective:
             lengths = torch.cat([known["n_chosen"], known["n_rejected"]])
             means = (sums[: len(lengths)] / lengths).split(len(pairs))
             collisions = dict(zip(COLLISIONS, means, strict=True))
+        elif self.settings.ld_alpha is not None:
+            shared = [min(len(pair.chosen), len(pair.rejected)) for pair in pairs] * 2
+            shared += [len(response) for response in responses[len(shared) :]]
+            logps = discounted_logprobs(self.scorer, prompts, responses, shared, self.settings.ld_alpha)
         else:
             logps = response_logprobs(self.scorer, prompts, responses)
         logprobs = {"logp_chosen": logps[: len(pairs)], "logp_rejected": logps[len(pairs) : 2 * len(pairs)]}
