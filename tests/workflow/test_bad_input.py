@@ -39,7 +39,7 @@ PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
             "KeyError: 'no such word', in rewards.py, line ",
         ),
         ({"feedback": {"function": "rewards:constant"}}, PAIRS, "no pair left to train on: 24 pairs tied, 0 ordered"),
-        ({"pairs": {"min_gap": 1000.0}}, PAIRS, "ordered; pairs.min_gap dropped"),
+        ({"methods": {"uniform": {"pairs": {"min_gap": 1000.0}}}}, PAIRS, "ordered; pairs.min_gap dropped"),
     ],
 )
 def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, missing, message):

@@ -208,7 +208,8 @@ def test_killed_run_continues(judging):
         "import sys; sys.path.insert(0, sys.argv[1]); from prefloop.feedback.judgments import *\n"
         "from prefloop.feedback.server_judge import *\n"
         "from pathlib import Path\n"
-        "judging = Judging(Path(sys.argv[2]), sys.argv[3], 'judge', concurrency=1, cache=Path(sys.argv[4]))\n"
+        "server = {'base_url': sys.argv[3], 'model': 'judge', 'concurrency': 1}\n"
+        "judging = Judging(template=Path(sys.argv[2]), cache=Path(sys.argv[4]), **server)\n"
         "judge_pairs(ServerJudge(judging), *eval(sys.argv[5]))"
     )
     settings = [str(judging.template), "URL", str(judging.cache), repr((prompts, a, b))]

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from prefloop.core.metadata import OnlyIf
 
 Settings = type  # a dataclass of settings
@@ -149,6 +147,8 @@ def retyped(value: Any, hint: Any) -> Any:
         with contextlib.suppress(ValueError):
             return json.loads(value)
         return value
+    import yaml  # which `make status` does not need
+
     try:
         return retyped(yaml.safe_load(value), None)
     except (yaml.YAMLError, ValueError):  # ValueError for 2024-13-01, and for an integer of 5,000 digits

@@ -203,5 +203,6 @@ def misspelt_in_profile(
     return problems + [
         f"profile: set-resources: {rule}: unknown rule; did you mean {close[0]}?"
         for rule in by_rule
-        if rule not in rules and (close := difflib.get_close_matches(rule, sorted(rules), n=1, cutoff=0.8))
+        if not {rule, rule.removesuffix("_shard")} & rules  # rules of shards are there only if a config has some
+        and (close := difflib.get_close_matches(rule, sorted(rules), n=1, cutoff=0.8))
     ]
