@@ -12,13 +12,13 @@ MIN_TOURNAMENT = 4  # responses; a tournament of three compares every two
 
 
 def asked_plan(settings: dict) -> str:
-    """Which pairs of a prompt's responses a method's judge compares; all without a judge."""
+    """The plan by which a method's judge compares responses; `all` for a method without a judge."""
     feedback = settings["feedback"]
     return feedback["judge"]["pairs"] if feedback["kind"] == "judge" else "all"
 
 
 def pairs_per_prompt(settings: dict) -> int:
-    """The most pairs of a prompt's responses on which a method has feedback."""
+    """The largest number of a prompt's pairs that can get feedback."""
     responses, plan = labels_per_prompt(settings), asked_plan(settings)
     if plan == "random_k":
         return settings["feedback"]["judge"]["random_pairs"]
@@ -26,7 +26,7 @@ def pairs_per_prompt(settings: dict) -> int:
 
 
 def impossible_questions(settings: dict) -> list[str]:
-    """Fewer questions to a judge where all are asked anyway, or where other settings need all."""
+    """Errors of `feedback.judge.pairs`: plans that save no question, and settings that need all pairs."""
     plan, rule = asked_plan(settings), settings["acquisition"]["rule"]
     if plan == "all":
         return []

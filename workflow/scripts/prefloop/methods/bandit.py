@@ -236,8 +236,8 @@ def draw_prompts(
 ) -> np.ndarray:
     """Draw the prompts of one step.
 
-    Within an arm, prompts are drawn uniformly without replacement, and none a second time in a run while fresh ones
-    remain.
+    Within an arm, prompts are drawn uniformly without replacement. With `settings.reuse`, a prompt is drawn again only
+    after all prompts have been drawn.
 
     Args:
         arms: All arms, with scores.
