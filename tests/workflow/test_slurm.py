@@ -207,9 +207,10 @@ def test_a_training_that_times_out_goes_on(runs):
     assert [first["JobState"], second["JobState"]] == ["TIMEOUT", "COMPLETED"]
     assert [first["TimeLimit"], second["TimeLimit"]] == ["00:01:00", "00:10:00"]
     assert "SIGTERM, saved after step" in log.read_text()  # the failed job's log, which Snakemake shows
-    # The program, and not a shell around it, is what ended: SLURM left it the time to save.
+    # What SIGTERM reached was the program, not a shell around it, which would die of the signal and leave the program.
+    # SLURM may kill the step's Snakemake before it has said how the program ended, so nothing else is asked of its log.
     (ended,) = (cluster.workdir / "results/logs/slurm/rule_train").rglob(f"{first['JobId']}.log")
-    assert "Exited with exit code" in ended.read_text() and "Terminated" not in ended.read_text()
+    assert "Terminated" not in ended.read_text() and "died with" not in ended.read_text()
     train = (cluster.workdir / "results/logs/tiny/dota/seed-0/round-1/train.log").read_text()
     assert int(re.search(r"goes on after step (\d+), interrupted 1 time", train)[1]) >= 2
     assert not (cluster.workdir / POLICY).with_name("policy.partial").exists()
