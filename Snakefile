@@ -8,6 +8,7 @@ report: "workflow/report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/prepare.smk"
+include: "rules/feedback.smk"
 include: "rules/annotate.smk"
 
 

@@ -1,0 +1,71 @@
+# What stages with a feedback read and are told: shared by the steps of a round and by the evaluation.
+
+
+def feedback_files(settings):
+    """Files that a feedback depends on: its models, and files of the user in its settings."""
+    named = [model_of(source) for source in feedback_sources(settings)]
+    models = dict.fromkeys(manifest_of(model) for model in named if model)
+    return [*models, *(word for word in feedback_words(settings) if is_own_file(word))]
+
+
+def feedback_code(settings):
+    """A hash of what a feedback depends on other than settings and files: a function's module, a packaged template."""
+    if settings["kind"] == "function":
+        return own_code(settings["function"])
+    if settings["kind"] in COMBINED:
+        return " ".join(map(feedback_code, feedback_sources(settings)))
+    packaged = [word for word in feedback_words(settings) if not is_own_file(word)]
+    files = [path for path in map(find_file, packaged) if path.is_file()]
+    return " ".join(sha256_of(path)[:16] for path in files)
+
+
+def feedback_words(settings):
+    """Words of a feedback's settings that may be files: a judge's template, or the setting with the kind's name."""
+    if settings["kind"] == "judge":
+        return [settings["judge"]["template"]]
+    own = settings.get(settings["kind"])
+    return own.split() if isinstance(own, str) else []
+
+
+def is_own_file(name):
+    """Whether a name is a file of the user: one that does not come with the project."""
+    path = Path(name)
+    return path.is_file() and not path.resolve().is_relative_to(CLONE / "workflow")
+
+
+def feedback_gpus(*feedbacks):
+    """GPUs of a stage that uses these feedbacks: 0 if no model is loaded."""
+    sources = [
+        source for settings in feedbacks for source in feedback_sources(settings)
+    ]
+    return int(any(map(model_of, sources)))
+
+
+def feedback_flags(name, settings):
+    """Flags of a feedback without its noise and without a judge's pairs, with its models as manifests."""
+    own = source_settings(settings, inner(ExperimentConfig, "feedback"))
+    if "judge" in own:
+        own["judge"] = own["judge"] | dict.fromkeys(PLANNED)
+    usual = defaults(WeightedSource)
+    if settings["kind"] in COMBINED:
+        sources = [
+            source_settings(source, WeightedSource)
+            for source in feedback_sources(settings)
+        ]
+        own["sources"] = [
+            {
+                key: value
+                for key, value in source.items()
+                if value not in (None, usual[key])
+            }
+            for source in sources
+        ]
+    return flags({name: own | {"noise": None}})
+
+
+def source_settings(settings, hint):
+    """Settings of a feedback or of one of its sources that count, with the model as a manifest."""
+    model = model_of(settings)
+    # `program` says which models may run their own code.
+    own = {"model": manifest_of(model) if model else None, "trust_remote_code": None}
+    return relevant(settings, hint) | own
