@@ -176,6 +176,15 @@ OWN_FILES = {
     "tabulate_length": [
         f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()
     ],
+    "tabulate_power": [
+        path
+        for c in EXPERIMENT.by_round()
+        if c.round
+        for path in [
+            f"{RESULTS}/{c.folder}/sample.cost.json",
+            f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
+        ]
+    ],
     "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
