@@ -26,6 +26,7 @@ def files_read(rule):
     reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
+        *([EVAL_PROMPTS] if comparisons else []),
         *judgments_of(comparisons),
         *(path for file in reads.rounds for path in every_round(file)),
         *(path for file in reads.steps for path in every_step(file)),
@@ -168,6 +169,8 @@ DELTAS = {
 }
 # Files and flags of single figures and tables, in addition to what config/outputs.py lists.
 CLUSTER_TABLES = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
+# Intervals are clustered by the prompts' families.
+EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
 OWN_FILES = {
     "plot_prompts": CLUSTER_TABLES,
@@ -185,7 +188,7 @@ OWN_FILES = {
             f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
         ]
     ],
-    "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
+    "tabulate_win_rates": [EVAL_PROMPTS, *judgments_of(EXPERIMENT.comparisons)],
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
     "tabulate_acquisition": [

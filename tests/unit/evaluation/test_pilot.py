@@ -182,6 +182,7 @@ def test_impossible_plan_is_one_line(monkeypatch, tmp_path, words, message):
 def test_written_pilot_has_the_last_round(monkeypatch, tmp_path):
     """Two rounds of two methods and two seeds; seconds are those of training and evaluation of a run."""
     experiment = experiment_in(tmp_path, methods=("new", "uniform"), seeds=(3, 5), rounds=2)
+    write_rows(tmp_path / "prompts/eval.jsonl", ({"prompt_id": f"p{i}", "meta": {"family": "f"}} for i in (0, 1)))
     cost = {"device": "cpu", "seconds": 2.0, "tokens_in": 0, "tokens_out": 0}
     for comparison in experiment.by_round():
         rows = [

@@ -28,6 +28,7 @@ def with_judgments(root, seeds=SEEDS) -> tuple[Experiment, np.ndarray]:
     shape = (len(seeds), PROMPTS)
     gains = 0.5 + draw.normal(0, 0.1, (len(seeds), 1)) + draw.normal(0, 0.3, shape[1]) + draw.normal(0, 0.5, shape)
     starts = draw.normal(0, 1, PROMPTS)
+    write_rows(root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(PROMPTS)))
     for comparison in experiment.by_round():
         gain = gains[seeds.index(comparison.seed)] if comparison.method == "new" else np.zeros(PROMPTS)
         rows = [
