@@ -179,6 +179,15 @@ OWN_FILES = {
     "tabulate_length": [
         f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()
     ],
+    "tabulate_power": [
+        path
+        for c in EXPERIMENT.by_round()
+        if c.round
+        for path in [
+            f"{RESULTS}/{c.folder}/sample.cost.json",
+            f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
+        ]
+    ],
     "tabulate_win_rates": [EVAL_PROMPTS, *judgments_of(EXPERIMENT.comparisons)],
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
@@ -367,3 +376,20 @@ rule gallery:
     shell:
         "PREFLOOP_LOG={log} python {params.program} --config {input.config:q} {params.facts} --figures {input.figures}"
         " --tables {input.tables} --page {output} > {log} 2>&1"
+
+
+# Values of a finished experiment, from which `make power` plans another one: snakemake --cores all pilot
+rule pilot:
+    input:
+        read_by("tabulate_power"),
+    output:
+        "<results>/pilot.csv",
+    log:
+        "<logs>/pilot.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("write_pilot"),
+        experiment=experiment_flags(measure=target_measure(config)),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
