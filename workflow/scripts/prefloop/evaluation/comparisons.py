@@ -9,31 +9,33 @@ import pandas as pd
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
 from prefloop.evaluation.inference import Name, paired_difference
+from prefloop.evaluation.results import mean_over_samples
 
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
     """The judgments of the initial policy (once, not per run) and of every method's last round, by name."""
-    last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id"])}
+    last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id", "sample"])}
     return last | {m: rows[(rows["method"] == m) & (rows["round"] == experiment.rounds)] for m in experiment.methods}
 
 
 def mean_over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The mean of `win` over temperatures per seed and prompt, by policy.
+    """The mean of `win` over temperatures per seed and prompt, by policy; over samples first.
 
-    It is NaN if one of the judgments is invalid, so that all means are over the same temperatures.
+    It is NaN if a temperature has no valid judgment, so that all means are over the same temperatures.
     """
-    means = rows.groupby(["method", "seed", "prompt_id"], sort=False)["win"].mean(skipna=False).reset_index()
+    keys = ["method", "seed", "prompt_id"]
+    of_samples = rows.groupby([*keys, "temperature"], sort=False)["win"].mean().reset_index()
+    means = of_samples.groupby(keys, sort=False)["win"].mean(skipna=False).reset_index()
     return {str(method): part for method, part in means.groupby("method", sort=False)}
 
 
 def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, np.ndarray]:
     """The column `value` of every part as [seeds, prompts], with the same seeds and prompts in all parts.
 
-    NaN where a part lacks a prompt or seed. A part with a single seed keeps one row.
+    Means over the valid samples of a prompt. NaN where a part lacks a prompt or seed. A part with a single seed keeps
+    one row.
     """
-    tables = {
-        name: part.pivot(index="seed", columns="prompt_id", values=value).astype(float) for name, part in parts.items()
-    }
+    tables = {name: mean_over_samples(part, value) for name, part in parts.items()}
     prompts = sorted(set().union(*(table.columns for table in tables.values())))
     seeds = sorted(set().union(*(table.index for table in tables.values() if len(table) > 1)))
     return {

@@ -19,14 +19,16 @@ ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
 
 
 def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.DataFrame:
-    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and `win`.
+    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, `sample` and `win`.
 
-    `win` is 1, ½ for a tie, 0, and NaN where the judgment is invalid.
+    `sample` is the number of the sample among those of its prompt. `win` is 1, ½ for a tie, 0, and NaN where the
+    judgment is invalid.
     """
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
-        rows += [keys | row for row in read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])]
+        judged = read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
+        rows += [keys | {"sample": 0} | row for row in judged]
     table = pd.DataFrame(rows)
     return table.assign(win=table["outcome"].map(OUTCOMES))
 
@@ -122,6 +124,7 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
     """One row per answer of a judge: method, seed, round, step, stage, prompt_id, and what it was asked and said.
 
     `first` and `second` are the responses in the order in which they were shown: response ids, or ours and opponent.
+    With several evaluation samples per prompt, `sample` is the number of the sample that was compared.
     """
     rows = []
     for keys, folder in experiment.step_folders():
@@ -131,9 +134,10 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
     for comparison in experiment.by_round():
         keys = {name: getattr(comparison, name) for name in ("method", "seed", "round")} | {"step": 0}
         for row in read_rows(experiment.root / comparison.judgments, ["prompt_id"]):
-            keys |= {"stage": "compare_samples"}
+            keys |= {"stage": "compare_samples"} | {name: row[name] for name in ("sample",) if name in row}
             rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
-    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*ANSWER_COLUMNS, *["sample"] * (experiment.samples > 1)])
+    return table.astype({"sample": "Int64"}) if experiment.samples > 1 else table
 
 
 def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Iterable) -> list[dict]:
@@ -176,12 +180,17 @@ def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) 
     return by_round.groupby(level=["method", "seed"], sort=False).cumsum().reset_index()
 
 
+def mean_over_samples(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The column `value` of rows as [seeds, prompts], averaged over the valid samples of a prompt; NaN without one."""
+    values = rows.astype({value: float}).groupby(["seed", "prompt_id"])[value]
+    return values.mean().unstack("prompt_id")
+
+
 def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Mean and 95 % CI of `value` by method and round, bootstrapped over prompts, and over seeds if several."""
     rows = []
     for (method, number), part in table.groupby(["method", "round"], sort=False):
-        values = part.pivot(index="seed", columns="prompt_id", values=value)
-        interval = mean_interval(values.to_numpy())
+        interval = mean_interval(mean_over_samples(part, value).to_numpy())
         rows.append({"method": method, "round": number} | dict(zip(("mean", "low", "high"), interval, strict=True)))
     return pd.DataFrame(rows)
 

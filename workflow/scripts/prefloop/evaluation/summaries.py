@@ -7,7 +7,7 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
-from prefloop.evaluation.inference import best, length_controlled, longer_share, mean_interval
+from prefloop.evaluation.inference import best, length_controlled, mean_interval
 from prefloop.evaluation.results import annotated, spent, training, truncated_samples
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
@@ -48,19 +48,23 @@ def final_results(
 def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, pd.Index]:
     """Tokens, truncated share, raw and length-controlled win rate and wins of the longer answer after the last round.
 
+    Values are means over the samples of a prompt. The length-controlled win rate is that of a prompt's mean outcome at
+    an equal mean length.
+
     Returns:
         The table, and the index of the row with the significantly best win rate, if any.
     """
-    parts = last_round(rows.assign(longer_by=rows["n_tokens"] - rows["n_tokens_opponent"]), experiment)
-    columns = ("n_tokens", "n_tokens_opponent", "win", "longer_by")
-    tokens, opponents, wins, longer_by = (arrays(parts, column) for column in columns)
+    longer_by = rows["n_tokens"] - rows["n_tokens_opponent"]
+    parts = last_round(rows.assign(longer_by=longer_by, longer_won=longer_won(rows["win"], longer_by)), experiment)
+    columns = ("n_tokens", "n_tokens_opponent", "win", "longer_by", "longer_won")
+    tokens, opponents, wins, lengths, won = (arrays(parts, column) for column in columns)
     truncated, table = truncated_samples(experiment), []
     for method in parts:
         intervals = {
             "n_tokens": mean_interval(tokens[method]),
             "win": mean_interval(wins[method]),
-            "length_controlled_win": length_controlled(wins[method], longer_by[method]),
-            "longer_won": longer_share(wins[method], longer_by[method]),
+            "length_controlled_win": length_controlled(wins[method], lengths[method]),
+            "longer_won": mean_interval(won[method]),
         }
         row = {"method": method, "seeds": len(wins[method]), "n_tokens_opponent": np.nanmean(opponents[method])}
         row["truncated"] = truncated[method][0] / truncated[method][1]
@@ -71,8 +75,14 @@ def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataF
     return data, data.index[data["method"] == best(wins)]
 
 
+def longer_won(wins: pd.Series, longer_by: pd.Series) -> pd.Series:
+    """Whether the longer response won, as 1 or 0; NaN for a comparison without a winner or with equal lengths."""
+    decided = wins.isin([0, 1]) & (longer_by != 0)
+    return ((wins == 1) == (longer_by > 0)).astype(float).where(decided)
+
+
 def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Outcomes over prompts and seeds, and win rates with CIs, of every policy against every opponent.
+    """Outcomes over prompts, samples and seeds, and win rates with CIs, of every policy against every opponent.
 
     Args:
         rows: As `results.comparisons` returns them.

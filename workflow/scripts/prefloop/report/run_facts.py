@@ -18,13 +18,19 @@ def run_facts(experiment: Experiment, prompts: int) -> list[str]:
     sizes = [(len(experiment.seeds), "seed"), (experiment.rounds, "round"), (experiment.steps, "step")]
     seeds, rounds, steps = (count_of(count, noun) for count, noun in sizes)
     return [
-        f"{seeds} per method, {rounds} of {steps}, {count_of(prompts, 'eval prompt')}.",
+        f"{seeds} per method, {rounds} of {steps}, {prompts_and_samples(experiment, prompts)}.",
         *evaluator_facts(experiment),
         f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
         *equal_cost_facts(experiment),
         *truncation_facts(experiment),
         *seed_facts(experiment),
     ]
+
+
+def prompts_and_samples(experiment: Experiment, prompts: int) -> str:
+    """`60 eval prompts`, or with several samples `60 eval prompts with 4 samples each`."""
+    samples = f" with {experiment.samples} samples each" if experiment.samples > 1 else ""
+    return f"{count_of(prompts, 'eval prompt')}{samples}"
 
 
 def evaluator_facts(experiment: Experiment) -> list[str]:

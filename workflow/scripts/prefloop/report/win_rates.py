@@ -34,7 +34,7 @@ def win_rates(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Win rates with 95 % CIs, one row per group of judgments, in the order in which groups first appear.
 
     A tie is half a win and an invalid judgment does not count. Intervals are bootstrapped over prompts, and over seeds
-    if there are several; in a group every seed has at most one judgment per prompt.
+    if there are several; the samples of a prompt are averaged first.
 
     Returns:
         Columns `keys`, win_rate, low, high.
