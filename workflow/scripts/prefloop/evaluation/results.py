@@ -8,7 +8,7 @@ import pandas as pd
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.files import read_json
 from prefloop.core.jsonl import iterate_rows, read_rows
-from prefloop.evaluation.inference import mean_interval
+from prefloop.evaluation.inference import Name, mean_interval
 from prefloop.feedback.judgments import rates
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
@@ -89,10 +89,10 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
 
 
-def truncated_samples(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Truncated and all samples of the initial policy and of every method after its last round, over all seeds."""
-    last = [comparison for comparison in experiment.by_round() if comparison.round in (0, experiment.rounds)]
-    return sum_truncated((c.method, experiment.root / c.folder / "sample.cost.json") for c in last)
+def truncated_samples(experiment: Experiment) -> dict[tuple[str, int], tuple[int, int]]:
+    """Truncated and all samples by method and round, over all seeds; the initial policy is ("initial", 0)."""
+    files = [(c.method, c.round, experiment.root / c.folder / "sample.cost.json") for c in experiment.by_round()]
+    return sum_truncated(((method, round_index), path) for method, round_index, path in files)
 
 
 def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
@@ -101,9 +101,9 @@ def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
     return sum_truncated((keys["method"], folder / "generate.cost.json") for keys, folder in folders)
 
 
-def sum_truncated(costs: Iterable[tuple[str, Path]]) -> dict[str, tuple[int, int]]:
+def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, int]]:
     """Sums of `truncated` in cost files, by name."""
-    sums: dict[str, tuple[int, int]] = {}
+    sums: dict[Name, tuple[int, int]] = {}
     for name, path in costs:
         (truncated, responses), before = read_json(path)["truncated"], sums.get(name, (0, 0))
         sums[name] = before[0] + truncated, before[1] + responses

@@ -9,12 +9,13 @@ from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.inference import best, length_controlled, mean_interval
 from prefloop.evaluation.results import annotated, spent, training, truncated_samples
+from prefloop.evaluation.sample_facts import sample_facts
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
 
 
 def final_results(
-    rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str]
+    rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str], divergence: bool = False
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
     """Results after the last round, one row for the initial policy and for every method.
 
@@ -22,6 +23,7 @@ def final_results(
         rows: As `results.judgments` returns them.
         experiment: The runs.
         measures: Columns of `rows`.
+        divergence: Whether KL(policy‖initial policy) was measured.
 
     Returns:
         The table, and by measure the index of the row that is significantly better than all others, if any.
@@ -30,15 +32,20 @@ def final_results(
     values = {measure: arrays(last, measure) for measure in measures}
     prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
     steps = training(experiment).groupby("method").size() / len(experiment.seeds)
-    at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
-    costs = at_end[["generated_tokens", "flops"]].to_dict("index")
+    spent_at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
+    costs = spent_at_end[["generated_tokens", "flops"]].to_dict("index")
+    facts = {
+        (row["method"], row["round"]): {name: row[name] for name in ("truncated", "kl") if name in row}
+        for row in sample_facts(rows, experiment, divergence).to_dict("records")
+    }
     table = []
     for method, part in last.items():
         row = {"method": method, "seeds": 1 if method == "initial" else len(experiment.seeds)}
         for measure in measures:
             interval = mean_interval(values[measure][method])
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
-        row |= {"invalid": int(part["win"].isna().sum())}
+        at_end = (experiment.methods[0], 0) if method == "initial" else (method, experiment.rounds)
+        row |= facts[at_end] | {"invalid": int(part["win"].isna().sum())}
         row |= {"prompts": prompts.get(method, 0), "optimizer_steps": steps.get(method, 0)}
         table.append(row | costs.get(method, {"generated_tokens": 0, "flops": 0}))
     data = pd.DataFrame(table)
@@ -67,7 +74,8 @@ def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataF
             "longer_won": mean_interval(won[method]),
         }
         row = {"method": method, "seeds": len(wins[method]), "n_tokens_opponent": np.nanmean(opponents[method])}
-        row["truncated"] = truncated[method][0] / truncated[method][1]
+        cut, samples = truncated[method, 0 if method == "initial" else experiment.rounds]
+        row["truncated"] = cut / samples
         for measure, interval in intervals.items():
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
         table.append(row)
