@@ -1,4 +1,4 @@
-# Evaluation of a policy: one sample per evaluation prompt and temperature against an opponent's, and the KL divergence from
+# Evaluation of a policy: samples per evaluation prompt and temperature against an opponent's, and the KL divergence from
 # the initial policy. All policies sample with the same random numbers per prompt: equal policies give equal samples, and
 # differences between scores vary less.
 from prefloop.config.experiment import CHOSEN
@@ -67,11 +67,12 @@ rule sample:
             *["batch_size", "dtype"],
         ),
         engine=flags_of("generation", "engine", "vllm"),
+        samples=flags({"n": config["evaluation"]["samples"]}),
     shell:
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " python {params.program} --prompts {input.prompts} --model {input.model}"
         " --policy {input.policy} --chat {input.chat} --temperature {wildcards.temperature} {params.flags}"
-        " {params.engine} --n 1 --seed 0 --stream evaluation --threads {threads}"
+        " {params.engine} {params.samples} --seed 0 --stream evaluation --threads {threads}"
         " --output {output.samples} --cost {output.cost} > {log} 2>&1"
 
 

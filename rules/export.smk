@@ -1,5 +1,6 @@
 # Trained policies as models that transformers and vLLM load, each with its card; pushed to the hub if the config says so.
-# Not part of the default target: snakemake export
+# Their answers to the eval prompts in the forms of AlpacaEval and Arena-Hard, for other people's judges.
+# Not part of the default target: snakemake export, alpaca_eval_outputs, arena_hard_outputs
 import json
 
 from prefloop.config.resolve import exports_of, repository_of
@@ -151,3 +152,53 @@ rule export:
                 *["push.json"] * bool(config["export"]["hub_id"]),
             ]
         ],
+
+
+# The initial policy, and those of every run's last round.
+GENERATORS = [
+    "initial",
+    *(f"{method}-seed-{seed}" for method in METHODS for seed in SEEDS),
+] * bool(METHODS)
+
+
+def samples_of_generator(wildcards):
+    """The samples of a policy that answers."""
+    method, _, seed = wildcards.generator.partition("-seed-")
+    run = EXPERIMENT.comparison(method, int(seed), ROUNDS[-1]) if seed else None
+    folder = (run or EXPERIMENT.comparison("initial")).folder
+    return f"{RESULTS}/{folder}/samples.jsonl"
+
+
+for form, suffix in {"alpaca_eval": "json", "arena_hard": "jsonl"}.items():
+
+    rule:
+        name:
+            f"write_{form}"
+        input:
+            prompts=rules.prepare_prompts.output.eval,
+            samples=samples_of_generator,
+        output:
+            f"<results>/{form}/{{generator}}.{suffix}",
+        log:
+            f"<logs>/{form}/{{generator}}.log",
+        wildcard_constraints:
+            generator=r"initial|[A-Za-z0-9_]+-seed-\d+",
+        conda:
+            "../environment.yml"
+        params:
+            **program("write_answers"),
+            flags=flags({"form": form}),
+            generator=f"{config['name']}-{{generator}}",
+        shell:
+            "PREFLOOP_LOG={log} python {params.program} --prompts {input.prompts} --samples {input.samples}"
+            " --generator {params.generator} {params.flags} --output {output} > {log} 2>&1"
+
+
+rule alpaca_eval_outputs:
+    input:
+        collect("<results>/alpaca_eval/{generator}.json", generator=GENERATORS),
+
+
+rule arena_hard_outputs:
+    input:
+        collect("<results>/arena_hard/{generator}.jsonl", generator=GENERATORS),

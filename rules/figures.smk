@@ -113,6 +113,8 @@ def picture(name, question):
     }
 
 
+# Whether KL from the initial policy is measured.
+DIVERGENCE = "frontier" in FIGURES
 ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
@@ -161,7 +163,7 @@ COSTS = [
         judgments.replace(".jsonl", ".cost.json")
         for judgments in judgments_of(EXPERIMENT.comparisons)
     ),
-    *(every_round("evaluation/measure_kl.cost.json") if "frontier" in FIGURES else []),
+    *(every_round("evaluation/measure_kl.cost.json") if DIVERGENCE else []),
 ]
 # The target shares of margins above τ of the methods' β rules.
 DELTAS = {
@@ -172,13 +174,15 @@ CLUSTER_TABLES = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS
 # Intervals are clustered by the prompts' families.
 EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
+EVAL_SAMPLES = [f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()]
+KL_ROWS = every_round("evaluation/kl.jsonl") if DIVERGENCE else []
 OWN_FILES = {
+    "plot_quality": [*EVAL_SAMPLES, *KL_ROWS],
+    "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS],
     "plot_prompts": CLUSTER_TABLES,
     "plot_cluster_wins": [EVAL_CLUSTERS],
     "plot_gradients": [GRADIENTS] * bool(METHODS),
-    "tabulate_length": [
-        f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()
-    ],
+    "tabulate_length": EVAL_SAMPLES,
     "tabulate_power": [
         path
         for c in EXPERIMENT.by_round()
@@ -198,6 +202,8 @@ OWN_FILES = {
     ],
 }
 OWN_FLAGS = {
+    "plot_quality": {"divergence": DIVERGENCE},
+    "tabulate_results": {"divergence": DIVERGENCE},
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -209,7 +215,7 @@ OWN_FLAGS = {
         "measure": target_measure(config),
         "target": config["evaluation"]["target"]["value"],
     },
-    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": "frontier" in FIGURES},
+    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": DIVERGENCE},
 }
 # What each figure and table reads, by its rule.
 READS = {
@@ -217,6 +223,11 @@ READS = {
     **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
     **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
 }
+# Whether a listed figure or table needs evaluation samples of every round.
+EVALUATED = "by_round" in [
+    READS[rule].judgments
+    for rule in [*(f"plot_{f}" for f in FIGURES), *(f"tabulate_{t}" for t in TABLES)]
+]
 
 
 for name in [name for name in outputs.FIGURES if name != "tabular"]:
@@ -336,7 +347,7 @@ rule tabulate_reward_models:
 rule describe_run:
     input:
         prompts=rules.prepare_prompts.output.eval,
-        costs=[*ALIGNMENT_COSTS, *SPENT],
+        costs=[*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])],
     output:
         "<results>/run.rst",
     log:
@@ -347,7 +358,7 @@ rule describe_run:
         "../environment.yml"
     params:
         **program("describe_run"),
-        experiment=experiment_flags(),
+        experiment=experiment_flags(evaluated=EVALUATED),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
         " --output {output} > {log} 2>&1"

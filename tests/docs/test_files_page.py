@@ -29,6 +29,7 @@ EVERYTHING = {
     "bandit": {"budget": 3},
     "generation": {"n": 3},
     "evaluation": {
+        "samples": 2,
         "by_checkpoint": {"steps": [1], "methods": ["dota"]},
         "by_temperature": {"temperatures": [0.5]},
         "opponents": ["initial", "chosen"],
@@ -63,7 +64,8 @@ def run(tmp_path_factory, model_folders) -> Path:
     directory.configure(**EVERYTHING, methods=methods)
     directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
     directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
-    done = directory.run("all", "export", "pilot", "--notemp")
+    targets = ["all", "export", "pilot", "alpaca_eval_outputs", "arena_hard_outputs"]
+    done = directory.run(*targets, "--notemp")
     assert done.returncode == 0, done.stdout
     return directory.path / "results/files"
 

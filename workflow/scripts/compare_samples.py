@@ -1,19 +1,23 @@
 """Compare a policy's samples with an opponent's, by an evaluator that may differ from the training feedback."""
 
+from functools import partial
 from pathlib import Path
 
 from _program import run
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.core.costs import CostMeter
-from prefloop.core.errors import InputError
 from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
-from prefloop.feedback.annotate import Feedback, FeedbackRows, compare_responses, load_feedback, with_prompt_columns
+from prefloop.feedback.annotate import (
+    Feedback,
+    FeedbackRows,
+    compare_responses,
+    load_feedback,
+    with_prompt_columns,
+)
 from prefloop.feedback.judgments import Messages
+from prefloop.feedback.opponents import RESPONSE, judgment_row, same_samples, with_chosen_responses
 from prefloop.feedback.thinking import strip_thoughts
-from prefloop.models.chat import read_format
-
-RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]
 
 
 def main(
@@ -29,16 +33,17 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Score samples and the opponent's, and decide the outcome of each prompt.
+    """Score samples and the opponent's, and decide the outcome of each sample.
 
     Args:
         prompts: The evaluation prompts.
-        samples: The policy's samples, one per prompt.
-        output: Where the judgments are written, one row per prompt.
+        samples: The policy's samples.
+        output: Where the judgments are written, one row per sample.
         cost: Where the cost is written.
         evaluator: What decides the outcome.
         feedback: The training feedback, whose rewards of both samples are written too.
-        opponent: Another policy's samples of the same prompts; the prompts' own chosen responses if not given.
+        opponent: Another policy's samples of the same prompts, as many per prompt; if not given, every sample is
+            compared with the prompt's own chosen response.
         tokenizer: Manifest of the model that counts the tokens of chosen responses.
         chat: The policy's chat.json: the format in which it does, and the date for judges and reward models.
         threads: CPU threads, for reward models and judges.
@@ -47,19 +52,13 @@ def main(
     known = {row["prompt_id"]: row for row in read_rows(prompts, ["prompt_id", "messages"])}
     ours = read_rows(samples, RESPONSE)
     check_known(ours, known, prompts, samples)
+    several = len({row["prompt_id"] for row in ours}) < len(ours)
     if opponent is None:
-        from prefloop.generation.responses import chosen_responses
-
-        theirs = chosen_responses([known[row["prompt_id"]] for row in ours], tokenizer, read_format(chat))
-        print(f"compare_samples: {len(theirs)} of {len(ours)} prompts have a chosen response")
-        if not (ours := [row for row in ours if row["prompt_id"] in theirs]):
-            raise InputError(f"{prompts}: no prompt has a chosen response, which opponent chosen needs")
+        ours, theirs = with_chosen_responses(ours, known, prompts, tokenizer, chat)
     else:
-        theirs = {row["prompt_id"]: row for row in read_rows(opponent, RESPONSE)}
-        if missing := [row["prompt_id"] for row in ours if row["prompt_id"] not in theirs]:
-            raise InputError(f"{opponent}: no sample for prompt {missing[0]}, which {samples} has; make it again")
+        theirs = same_samples(ours, samples, opponent)
     messages = [known[row["prompt_id"]]["messages"] for row in ours]
-    sides = [with_prompt_columns(rows, known) for rows in (ours, [theirs[row["prompt_id"]] for row in ours])]
+    sides = [with_prompt_columns(rows, known) for rows in (ours, theirs)]
 
     training_rewards = [{"reward": None, "reward_opponent": None}] * len(ours)
     if feedback.kind not in ("judge", "dataset"):  # these give no reward to a single response
@@ -68,7 +67,7 @@ def main(
     source = load_feedback(evaluator, threads, "evaluation.evaluator", chat)
     evaluated = compare(source, evaluator, messages, sides, meter)
     judgments = evaluated.rows
-    write_rows(output, map(output_row, *sides, judgments, training_rewards))
+    write_rows(output, map(partial(judgment_row, several), *sides, judgments, training_rewards))
     evaluated.add_notes(meter)
     meter.write(cost)
     words = ("win", "tie", "loss", "invalid")
@@ -85,16 +84,6 @@ def compare(
     compared = compare_responses(source, messages, ours, theirs, *penalties)
     meter.add_usage(source.usage)
     return compared
-
-
-def output_row(ours: dict, theirs: dict, judgment: dict, training_reward: dict) -> dict:
-    """One prompt's judgment, with both samples' training rewards and lengths."""
-    return (
-        {"prompt_id": ours["prompt_id"]}
-        | judgment
-        | {"feedback": training_reward["reward"], "feedback_opponent": training_reward["reward_opponent"]}
-        | {"n_tokens": ours["n_tokens"], "n_tokens_opponent": theirs["n_tokens"]}
-    )
 
 
 run(main)

@@ -14,14 +14,17 @@ from prefloop.report.captions import escaped
 from prefloop.report.run_facts import run_facts
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], prompts: Path, output: Path) -> Summary:
+def main(
+    *, experiment: Annotated[Experiment, arg(name="")], prompts: Path, output: Path, evaluated: bool = True
+) -> Summary:
     """Write a list as reStructuredText that is also Markdown, for the report and the gallery.
 
     Args:
         prompts: The eval prompts.
         output: Where the list goes.
+        evaluated: Whether there are evaluation samples.
     """
-    facts = run_facts(experiment, len(read_rows(prompts, ["prompt_id"])))
+    facts = run_facts(experiment, len(read_rows(prompts, ["prompt_id"])), evaluated)
     with atomic_write(output) as partial:
         partial.write_text("".join(f"* {escaped(fact)}\n" for fact in facts), encoding="utf-8")
     return Summary(f"{len(facts)} facts -> {output}")

@@ -89,7 +89,9 @@ def main(
     write_rows(output, generation_rows(rows, planned, responses, settings.sampler))
     meter.notes["truncated"] = [count_truncated(responses), len(responses)]
     meter.write(cost)
-    work, tokens, result, warning = describe_responses(len(rows), responses, settings)
+    section = "evaluation" if stream == "evaluation" else "generation"
+    sampled_by = f"policy {policy}" if policy else f"model {model}"
+    work, tokens, result, warning = describe_responses(len(rows), responses, settings, sampled_by, section)
     return Summary(work, tokens, "token", result, meter.seconds, warning)
 
 

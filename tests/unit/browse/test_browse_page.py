@@ -117,6 +117,22 @@ def test_judgments_have_both_answers(files):
     assert row["cluster"] == 0
 
 
+def test_several_samples_of_a_prompt_have_their_own_answers(files, root):
+    """Samples are matched by number, whatever their order; the tables have a column for it."""
+    for folder in sorted(root.glob("**/evaluation/*/")):
+        for file, number in {"samples.jsonl": "response_id", "against-initial.jsonl": "sample"}.items():
+            rows = [json.loads(line) for line in (folder / file).read_text().splitlines()]
+            second = [row | {number: 1} for row in rows]
+            second = [row | ({"response": "again: " + row["response"]} if "response" in row else {}) for row in second]
+            write_lines(folder / file, [*second, *(row | {number: 0} for row in rows)])
+    for key in ("judgments", "before-after"):
+        rows = [row for row in rows_of(data(files), key) if row["method"] == "dota" and row["round"] == 2]
+        texts = {row["sample"]: (row["answer"], row["opponent_answer"]) for row in rows if row["prompt_id"] == "held-3"}
+        ours, theirs = "dota after round 2, prompt 3", "the initial policy, prompt 3"
+        assert texts == {0: (ours, theirs), 1: (f"again: {ours}", f"again: {theirs}")}
+        assert len(rows) == 2 * HELD_OUT
+
+
 def test_before_and_after_are_initial_and_last_round(files):
     rows = rows_of(data(files), "before-after")
     assert [(row["method"], row["round"]) for row in rows] == [(m, 2) for m in METHODS for _ in range(HELD_OUT)]

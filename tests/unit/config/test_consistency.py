@@ -424,6 +424,13 @@ def test_settings_without_default_are_required(differences, message):
 AFINN = {"evaluator": {"function": "prefloop.feedback.lexicons:afinn"}}
 
 
+@pytest.mark.parametrize(("samples", "temperature", "lines"), [(1, 0, 0), (2, 0.7, 0), (2, 0, 1)])
+def test_equal_samples_of_a_prompt_warn(samples, temperature, lines):
+    evaluation = {"evaluation": {"samples": samples, "temperature": temperature}}
+    found = doubts(checked(merge(VALID, evaluation)))
+    assert sum(line.startswith("evaluation.samples: 2, but at evaluation.temperature 0") for line in found) == lines
+
+
 @pytest.mark.parametrize(
     ("differences", "lines"),
     [

@@ -15,7 +15,6 @@ from prefloop.evaluation.inference import (
     first_crossing,
     halfway,
     length_controlled,
-    longer_share,
     mean_interval,
     paired_difference,
     rate_at_zero,
@@ -338,16 +337,6 @@ def test_length_controlled_interval_covers_as_often_as_it_says():
         interval = length_controlled(wins, differences, draw, 300)
         covered += interval.low <= truth <= interval.high
     assert 0.90 <= covered / 200 <= 0.98
-
-
-def test_longer_share_by_hand():
-    """The longer answer won three of four decided comparisons; ties, equal lengths, invalid judgments do not count."""
-    wins = np.array([[1, 1, 0, 0.5, 1, nan, 0]])
-    differences = np.array([[4, 2, 7, 9, 0, 3, -1]])
-    interval = longer_share(wins, differences)
-    assert interval.mean == 0.75  # differences 4, 2 and −1 yes, 7 no
-    assert 0 <= interval.low < 0.75 < interval.high <= 1
-    assert np.isnan(longer_share(np.array([[0.5]]), np.array([[4]]))).all()
 
 
 def test_first_crossing_by_hand():

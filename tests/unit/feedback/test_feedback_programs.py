@@ -155,6 +155,33 @@ def test_chosen_responses_are_an_opponent(tmp_path, manifests):
     assert "no prompt has a chosen response" in run_program("compare_samples.py", tmp_path, *flags).stderr
 
 
+@pytest.mark.parametrize("opponent", ["initial", "chosen"])
+def test_samples_are_compared_by_number(tmp_path, manifests, opponent):
+    """With the opponent's sample of the same number, whatever its place in the file, or each with the one chosen."""
+    (tmp_path / "own.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
+    rows = [{"prompt_id": name, "messages": asks(name), "chosen": "four"} for name in "pq"]
+    write_rows(tmp_path / "prompts.jsonl", rows)
+    samples = [answer(name, i, text) for name in "pq" for i, text in enumerate(["a", "bbbbb"])]
+    write_rows(tmp_path / "samples.jsonl", samples)
+    theirs = [answer(name, i, text) for name in "pq" for i, text in enumerate(["aaa", "bbb"])]
+    write_rows(tmp_path / "theirs.jsonl", theirs[::-1])
+    flags = ["--prompts", "prompts.jsonl", "--samples", "samples.jsonl"]
+    flags += ["--evaluator.function", "own:length", "--feedback.function", "own:length"]
+    flags += ["--output", "judgments.jsonl", "--cost", "cost.json"]
+    of_initial, of_chosen = ["--opponent", "theirs.jsonl"], ["--tokenizer", str(manifests["llama"])]
+    done = run_program("compare_samples.py", tmp_path, *flags, *(of_initial if opponent == "initial" else of_chosen))
+    assert done.returncode == 0, done.stderr
+    found = read_rows(tmp_path / "judgments.jsonl")
+    length = 3.0 if opponent == "initial" else 4.0
+    names = ("prompt_id", "sample", "outcome", "reward", "reward_opponent")
+    assert [tuple(row[name] for name in names) for row in found] == [
+        (name, *values) for name in "pq" for values in [(0, "loss", 1.0, length), (1, "win", 5.0, length)]
+    ]
+    write_rows(tmp_path / "theirs.jsonl", theirs[:3])
+    done = run_program("compare_samples.py", tmp_path, *flags, *of_initial)
+    assert "theirs.jsonl: no sample 1 for prompt q, which samples.jsonl has" in done.stderr
+
+
 def test_server_evaluates_against_the_opponent(tmp_path):
     """The program writes the judge's outcomes and the rewards of the training feedback."""
     texts = {"p": ("longer", "short"), "q": ("a", "bb"), "r": ("even", "size"), "nonsense": ("x", "yy")}

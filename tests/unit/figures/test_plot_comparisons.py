@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from functools import cache
@@ -53,9 +54,11 @@ def write_comparison(
         (
             {"prompt_id": f"p{i}", "outcome": str(words[i])}
             | {"reward": ease[i] + margins[i], "feedback": ease[i] + margins[i] / 2}
+            | {"n_tokens": 10 * comparison.round + int(i), "n_tokens_opponent": int(i)}
             for i in asked
         ),
     )
+    write_json(experiment.root / comparison.folder / "sample.cost.json", {"truncated": [3 * comparison.round, PROMPTS]})
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def experiment(tmp_path_factory) -> Experiment:
         write_rows(folder / "training.jsonl", ({"step": step, "loss": 0.7} for step in range(steps)))
     for _, folder in found.step_folders():
         for stage in ("generate", "reward", "logprobs"):
-            cost = {"stage": stage, "tokens_out": 100, "flops": 1e12, "truncated": [3, 8]}
+            cost = {"stage": stage, "tokens_out": 100, "flops": 1e12, "truncated": [0, 8]}
             write_json(folder / f"{stage}.cost.json", cost)
     return found
 
@@ -251,6 +254,9 @@ def test_quality(experiment, drawn, monkeypatch):
         rows = rows_of(experiment, f"{row.method}/seed-{{seed}}/round-{row.round}")
         assert row.mean == pytest.approx(rows[row.measure].mean(), rel=1e-4)
         assert row.flops == pytest.approx(5e12 * row.round)  # 3 stages at 1 and training at 2
+        assert row.n_tokens == pytest.approx(10 * row.round + (PROMPTS - 1) / 2)
+        assert row.truncated == pytest.approx(3 * row.round / PROMPTS)
+    assert data.loc[data["round"] == 0, "truncated"].eq(0).all() and "kl" not in data and "runcated" not in text
     assert "mean reward (config's feedback), mean reward (evaluator), win rate against the initial policy" in text
     assert "<!-- (config's feedback) -->" in picture
     read = prefloop.evaluation.results.judgments
@@ -281,14 +287,38 @@ def test_facts_of_a_run(experiment):
 
 
 def test_facts_warn_of_truncated_responses(experiment, tmp_path):
-    """Case 24: if more than half of a method's responses are truncated; here 22, 22 and 16 of 32."""
+    """Case 24: if more than a tenth of a policy's responses are truncated; in training here 22, 3 and 4 of 32."""
     root = shutil.copytree(experiment.root, tmp_path / "truncated")
     copied = replace(experiment, root=root, seeds=(0, 1))
-    for (_, folder), truncated in zip(copied.step_folders(), [8, 8, 3, 3] * 2 + [4] * 4, strict=True):
+    for (_, folder), truncated in zip(copied.step_folders(), [8, 8, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1], strict=True):
         cost = json.loads((folder / "generate.cost.json").read_text())
         write_json(folder / "generate.cost.json", cost | {"truncated": [truncated, 8]})
-    fact = run_facts(copied, PROMPTS)[3]
-    assert fact.endswith(": 69% of good, 69% of plain.")
+    for method, truncated in {"initial": 60, "good": 7, "plain": 6, "same": 59}.items():
+        for comparison in copied.by_round():
+            if comparison.method == method:
+                write_json(root / comparison.folder / "sample.cost.json", {"truncated": [truncated, PROMPTS]})
+    assert run_facts(copied, PROMPTS)[3:5] == [
+        "Truncated evaluation samples: initial 100 %, good 12 %, same 98 %; raise evaluation.max_new_tokens.",
+        "Truncated responses in training: good 69 %, same 12 %; raise generation.max_new_tokens.",
+    ]
+
+
+def test_quality_and_divergence_are_in_one_csv(experiment, tmp_path, drawn):
+    """KL of each round where it is measured, 0 for the initial policy; the caption warns of truncated samples."""
+    root = shutil.copytree(experiment.root, tmp_path / "diverging")
+    copied = replace(experiment, root=root)
+    for where, folder in copied.folders():
+        kl = [{"prompt_id": name, "kl": where["round"] + where["seed"] + i} for i, name in enumerate(["p0", "p1"])]
+        write_rows(folder / "evaluation/kl.jsonl", kl)
+    write_json(root / copied.comparison("initial").folder / "sample.cost.json", {"truncated": [9, 60]})
+    path = tmp_path / "figures/quality.pdf"
+    command = [sys.executable, str(SCRIPTS / "figures/plot_quality.py"), *shlex.split(flags(asdict(copied)))]
+    done = subprocess.run([*command, "--divergence", "True", "--figure", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data, text = pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".rst").read_text()
+    assert data["kl"].tolist() == pytest.approx([{0: 0, 1: 2.5, 2: 3.5}[number] for number in data["round"]])
+    assert text.endswith("Truncated evaluation samples: initial 15 %; raise evaluation.max\\_new\\_tokens.\n")
+    assert "WARNING: Truncated evaluation samples: initial 15 %" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,14 @@ def test_finish_reason_is_stop_with_eos():
     ]
 
 
-@pytest.mark.parametrize("sampler", ["policy", "dataset"])
-def test_generate_counts_and_warns_of_truncated_responses(monkeypatch, tmp_path, capsys, manifests, sampler):
+@pytest.mark.parametrize(("sampler", "stream"), [("policy", "s"), ("policy", "evaluation"), ("dataset", "s")])
+def test_generate_counts_and_warns_of_truncated_responses(monkeypatch, tmp_path, capsys, manifests, sampler, stream):
     """Case 24: one token per response is too few to end. A data set's own responses are never truncated."""
     prompt = {"prompt_id": "p", "cluster": 0, "messages": [{"role": "user", "content": "why?"}]}
     write_rows(tmp_path / "prompts.jsonl", [prompt | {"chosen": "good", "rejected": "bad"}])
     files = {"prompts": "prompts.jsonl", "output": "generations.jsonl", "cost": "cost.json"}
     manifest = str(manifests["llama"])
-    words = ["--model", manifest, "--policy", manifest, "--seed", "0", "--stream", "s", "--sampler", sampler]
+    words = ["--model", manifest, "--policy", manifest, "--seed", "0", "--stream", stream, "--sampler", sampler]
     words += [
         "--max-new-tokens",
         "1",
@@ -166,5 +166,7 @@ def test_generate_counts_and_warns_of_truncated_responses(monkeypatch, tmp_path,
     assert truncated == [sampler == "policy"] * 2
     assert read_json(tmp_path / "cost.json")["truncated"] == [sum(truncated), 2]
     log = capsys.readouterr().out
-    assert ("WARNING: 2 of 2 responses reached max_new_tokens (1) before their end; raise it" in log) == truncated[0]
+    key = "evaluation" if stream == "evaluation" else "generation"
+    warning = f"WARNING: 2 of 2 responses (100%) of policy {manifest} reached {key}.max_new_tokens (1) before their end"
+    assert (warning in log) == truncated[0]
     assert f", {sum(truncated)} truncated" in log

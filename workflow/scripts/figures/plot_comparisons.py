@@ -23,7 +23,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     """
     rows = comparisons(experiment, experiment.against_everybody())
     data = outcome_shares(rows)
-    picture = draw_outcomes(data)
+    picture = draw_outcomes(data, "prompts" if experiment.samples == 1 else "samples")
     note_evaluator(picture, experiment)
     by_opponent = rows.groupby("opponent", sort=False)
     text = caption(

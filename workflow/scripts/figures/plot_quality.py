@@ -15,18 +15,20 @@ from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.quality_curves import draw_quality, quality_by_cost
 from prefloop.report.significance import significance_clause, significance_sentence
+from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import MAX_BANDS, MEASURES, measures_of, opponent_label
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
+def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, divergence: bool = False) -> Summary:
     """Draw quality against cost; every point is a round, bands are 95 % CIs.
 
     Args:
         figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        divergence: Whether KL was measured, so that the CSV has it, too.
     """
     table = judgments(experiment)
     measures = measures_of(table)
-    data = quality_by_cost(experiment, table, measures)
+    data = quality_by_cost(experiment, table, measures, divergence)
     picture = draw_quality(experiment, data)
     note_evaluator(picture, experiment)
     ends = last_round(table, experiment)
@@ -38,9 +40,10 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
         significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
         *equal_cost_facts(experiment),
+        *(warnings := truncation_facts(experiment)),
     )
     save_figure(picture, figure, data, text)
-    return Summary(f"{len(data)} points -> {figure}")
+    return Summary(f"{len(data)} points -> {figure}", warning=" ".join(warnings))
 
 
 run(main)

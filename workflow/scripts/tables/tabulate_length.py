@@ -12,6 +12,7 @@ from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import length_effects
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.tables import save_table, with_interval
+from prefloop.report.truncation_facts import truncation_facts
 
 LABELS = {
     "n_tokens": "tokens",
@@ -41,6 +42,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         "won.",
         interval_sentence(experiment, "brackets", "length-controlled win rates"),
         "Bold is significantly better than all other rows, with Bonferroni's correction.",
+        *truncation_facts(experiment),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

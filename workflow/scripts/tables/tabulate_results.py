@@ -12,22 +12,27 @@ from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import final_results
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table, with_interval
+from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import opponent_label
 
 
-def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path, divergence: bool = False) -> Summary:
     """Write the table; brackets are 95 % CIs over prompts, and over seeds if there are several.
 
     Args:
         table: Where the CSV goes, next to its .tex and caption .rst.
+        divergence: Whether KL was measured, so that it is a column.
     """
     rows = judgments(experiment)
     measures = given_measures(rows)
-    data, best_rows = final_results(rows, experiment, measures)
+    data, best_rows = final_results(rows, experiment, measures, divergence)
     shown = data[["method", "seeds"]].copy()
     for measure in measures:
         bold = best_rows[measure] if measure != "n_tokens" else ()
         shown[TABLE_MEASURES[measure]] = with_interval(data, measure, bold)
+    shown["truncated"] = data["truncated"].map("{:.2f}".format)
+    if divergence:
+        shown["KL"] = data["kl"].map("{:.3g}".format)
     shown["prompts"] = data["prompts"].map("{:.0f}".format)
     shown["generated tokens"] = data["generated_tokens"].map("{:,.0f}".format)
     shown["PFLOPs"] = (data["flops"] / 1e15).map("{:.2f}".format)
@@ -36,9 +41,10 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         f"{opponent_label(experiment.opponents[0])} and the mean cost of alignment over seeds.",
         interval_sentence(experiment, "brackets"),
         "Bold is significantly better than all other rows, with Bonferroni's correction.",
+        *(warnings := truncation_facts(experiment)),
     )
     save_table(table, data, shown, text)
-    return Summary(f"{len(data)} rows -> {table}")
+    return Summary(f"{len(data)} rows -> {table}", warning=" ".join(warnings))
 
 
 run(main)

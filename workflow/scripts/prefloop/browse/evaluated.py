@@ -47,6 +47,7 @@ COMPARISONS = (
     *of_answers((*OURS, ""), (*THEIRS, "opponent"), change="reward minus the opponent's"),
     Column("preference", "preference", "number", help="a judge's probability that the answer is better"),
 )
+SAMPLE = Column("sample", "sample", "choice", help="number among the answers to the prompt")  # if there are several
 BEFORE = (
     *(column for column in POLICY if column.key not in ("checkpoint", "opponent")),
     *PROMPT,
@@ -68,33 +69,34 @@ def comparisons_and_changes(files: Files, most: int) -> tuple[Table, Table]:
     last = last_of_runs(files.comparisons)
     for comparison in files.comparisons:
         ours = answers(root, comparison)
-        theirs = chosen if comparison.opponent == CHOSEN else answers(root, opponent_of(comparison))
+        theirs = {} if comparison.opponent == CHOSEN else answers(root, opponent_of(comparison))
         before, samples = {}, {}
         if comparison in last:
-            before, samples = by_id(root / last[comparison].judgments), answers(root, last[comparison])
+            before, samples = by_sample(root / last[comparison].judgments), answers(root, last[comparison])
         keys = comparison._asdict() | {"seed": comparison.seed if comparison.round else None}
         for row in read_rows(root / comparison.judgments, ["prompt_id", "outcome"]):
             prompt_id = row["prompt_id"]
-            if prompt_id not in texts or prompt_id not in ours or prompt_id not in theirs:
+            key = sample_of(row)
+            theirs_text = chosen.get(prompt_id) if comparison.opponent == CHOSEN else theirs.get(key)
+            if prompt_id not in texts or key not in ours or theirs_text is None:
                 raise InputError(
                     f"{root / comparison.judgments}: prompt {prompt_id} has no text or no answers below {root}"
                 )
-            cells = keys | row | {"prompt": texts[prompt_id], "answer": ours[prompt_id]}
+            cells = keys | row | {"prompt": texts[prompt_id], "answer": ours[key]}
             cells["cluster"] = clusters.get(comparison.method, {}).get(prompt_id)
-            judgments.add(cells | {"opponent_answer": theirs[prompt_id], "change": change(row)})
-            if prompt_id in before:
-                cells |= {
-                    f"{name}_opponent": before[prompt_id].get(name) for name in ("reward", "feedback", "n_tokens")
-                }
-                cells |= {"opponent_answer": samples[prompt_id], "change": change(cells)}
+            judgments.add(cells | {"opponent_answer": theirs_text, "change": change(row)})
+            if key in before:
+                cells |= {f"{name}_opponent": before[key].get(name) for name in ("reward", "feedback", "n_tokens")}
+                cells |= {"opponent_answer": samples[key], "change": change(cells)}
                 changes.add(cells | ({} if comparison.opponent == "initial" else {"outcome": None}))
     evaluator = feedback_label(experiment.evaluator)
+    several = [SAMPLE] if any("sample" in row for row in judgments.rows) else []
     return (
         Table(
             "judgments",
             "Judgments",
             f"Every answer to an eval prompt against an opponent's. Outcomes and rewards by {evaluator}.",
-            COMPARISONS,
+            (*COMPARISONS, *several),
             judgments.rows,
             judgments.total,
             tally="outcome",
@@ -105,7 +107,7 @@ def comparisons_and_changes(files: Files, most: int) -> tuple[Table, Table]:
             "Before and after",
             "Answers to eval prompts by the initial policy and after each run's last round, drawn with the same "
             f"random numbers. Rewards by {evaluator}.",
-            BEFORE,
+            (*BEFORE, *several),
             changes.rows,
             changes.total,
             mean="change",
@@ -118,10 +120,20 @@ def by_id(path: Path, *required: str) -> dict[str, dict]:
     return {row["prompt_id"]: row for row in iterate_rows(path, ["prompt_id", *required])}
 
 
-def answers(root: Path, comparison: Comparison) -> dict[str, str]:
-    """The answers of the comparison's policy, by prompt."""
-    path = root / comparison.folder / "samples.jsonl"
-    return {row["prompt_id"]: row["response"] for row in iterate_rows(path, ["prompt_id", "response"])}
+def by_sample(path: Path) -> dict[tuple[str, int], dict]:
+    """The rows of a file of judgments by prompt and number of the sample."""
+    return {sample_of(row): row for row in iterate_rows(path, ["prompt_id"])}
+
+
+def sample_of(judgment: dict) -> tuple[str, int]:
+    """The prompt of a judgment and the number of its sample."""
+    return judgment["prompt_id"], judgment.get("sample", 0)
+
+
+def answers(root: Path, comparison: Comparison) -> dict[tuple[str, int], str]:
+    """The answers of the comparison's policy, by prompt and number of the sample."""
+    rows = iterate_rows(root / comparison.folder / "samples.jsonl", ["prompt_id", "response"])
+    return {(row["prompt_id"], row.get("response_id", 0)): row["response"] for row in rows}
 
 
 def opponent_of(comparison: Comparison) -> Comparison:

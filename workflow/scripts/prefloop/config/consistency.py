@@ -304,7 +304,7 @@ def impossible_export(config: dict) -> list[str]:
 
 def doubts(config: dict) -> list[str]:
     """Settings that can run but probably say little, one warning each."""
-    evaluator = config["evaluation"]["evaluator"]
+    evaluation, evaluator = config["evaluation"], config["evaluation"]["evaluator"]
     trained = [of_method(config, method)["feedback"] for method in config["compare"]]
     own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
     return failed(
@@ -313,7 +313,12 @@ def doubts(config: dict) -> list[str]:
                 bool(own) and is_lexicon(evaluator),
                 f"evaluation.evaluator: {evaluator['function']} counts words of a list, which says little about "
                 "policies trained on another reward; name your own evaluator",
-            )
+            ),
+            (
+                evaluation["samples"] > 1 and evaluation["temperature"] == 0,
+                f"evaluation.samples: {evaluation['samples']}, but at evaluation.temperature 0 all samples of a prompt "
+                "are equal; raise the temperature, or set samples to 1",
+            ),
         ]
     )
 

@@ -66,8 +66,11 @@ class TargetConfig:
 
 @dataclass
 class EvaluationConfig(SamplingParams):
-    """How every policy is evaluated on the eval prompts: one sample per prompt, compared with the opponents'."""
+    """How every policy is evaluated on the eval prompts: its samples are compared with the opponents'."""
 
+    samples: Annotated[int, Ge(1), Unit("samples per prompt")] = 1
+    """Samples of every policy per eval prompt. Each is compared with the opponent's sample of the same number, which
+    has the same random numbers. Tables and figures average over the samples of a prompt first."""
     temperature: Annotated[float, Ge(0), Unit("pure number")] = 0.7
     """Divides the logits; 0 is greedy decoding."""
     batch_size: Annotated[int, Ge(1), Unit("samples")] = 64

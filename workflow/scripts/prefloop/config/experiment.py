@@ -19,7 +19,7 @@ class ByTemperature:
     """Which policies are evaluated at which sampling temperatures."""
 
     temperatures: tuple[float, ...] = ()
-    """Of the samples, one per prompt."""
+    """Of the samples."""
     methods: tuple[str, ...] = ()
     """Methods that are evaluated."""
 
@@ -48,6 +48,8 @@ class Experiment:
     """Steps of every round."""
     temperature: float = 0.7
     """Of the samples that are evaluated."""
+    samples: int = 1
+    """Evaluated samples per prompt."""
     opponents: tuple[str, ...] = ("initial",)
     """Opponents of every policy. Figures with one opponent use the first."""
     fine_tuned: bool = False
@@ -207,6 +209,7 @@ def experiment_of(config: dict, root: str) -> Experiment:
         rounds=config["rounds"],
         steps=config["steps"],
         temperature=float(evaluation["temperature"]),
+        samples=evaluation["samples"],
         opponents=tuple(evaluation["opponents"]),
         fine_tuned=config["sft"]["enabled"],
         baseline=evaluation["baseline"] or default,

@@ -12,29 +12,34 @@ from prefloop.evaluation.inference import Name, PromptTable, paired_difference
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
     """The judgments of the initial policy (once, not per run) and of every method's last round, by name."""
-    last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id"])}
+    last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id", "sample"])}
     return last | {m: rows[(rows["method"] == m) & (rows["round"] == experiment.rounds)] for m in experiment.methods}
 
 
 def mean_over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The mean of `win` over temperatures per seed and prompt, by policy.
+    """The mean of `win` over temperatures per seed and prompt, by policy; over samples first.
 
-    It is NaN if one of the judgments is invalid, so that all means are over the same temperatures.
+    It is NaN if a temperature has no valid judgment, so that all means are over the same temperatures.
     """
     keys = [name for name in ("method", "seed", "prompt_id", "family") if name in rows.columns]
-    means = rows.groupby(keys, sort=False)["win"].mean(skipna=False).reset_index()
+    of_samples = rows.groupby([*keys, "temperature"], sort=False)["win"].mean().reset_index()
+    means = of_samples.groupby(keys, sort=False)["win"].mean(skipna=False).reset_index()
     return {str(method): part for method, part in means.groupby("method", sort=False)}
+
+
+def mean_over_samples(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The column `value` of rows as [seeds, prompts], averaged over the valid samples of a prompt; NaN without one."""
+    values = rows.astype({value: float}).groupby(["seed", "prompt_id"])[value]
+    return values.mean().unstack("prompt_id")
 
 
 def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, pd.DataFrame]:
     """The column `value` of every part as a frame [seeds, prompts], with the same seeds and prompts in all parts.
 
-    NaN where a part lacks a prompt or seed. A part with a single seed keeps one row. Columns are sorted by prompt_id;
-    if the parts have a column `family`, it is a level of the columns.
+    Means over the valid samples of a prompt. NaN where a part lacks a prompt or seed. A part with a single seed keeps
+    one row. Columns are sorted by prompt_id; if the parts have a column `family`, it is a level of the columns.
     """
-    tables = {
-        name: part.pivot(index="seed", columns="prompt_id", values=value).astype(float) for name, part in parts.items()
-    }
+    tables = {name: mean_over_samples(part, value) for name, part in parts.items()}
     prompts = sorted(set().union(*(table.columns for table in tables.values())))
     seeds = sorted(set().union(*(table.index for table in tables.values() if len(table) > 1)))
     aligned = {

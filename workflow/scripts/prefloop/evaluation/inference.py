@@ -256,18 +256,6 @@ def logistic(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-def longer_share(wins: PromptTable, differences: PromptTable) -> Interval:
-    """Fraction of decided comparisons (no tie, unequal lengths) that the longer answer won, with its interval.
-
-    Arguments as for `length_controlled`; NaN if no comparison is decided.
-    """
-    scores, longer_by = (np.asarray(table, dtype=float) for table in (wins, differences))
-    decided = ((scores == 1) | (scores == 0)) & np.isfinite(longer_by) & (longer_by != 0)
-    longer_won = np.atleast_2d(np.where(decided, (scores == 1) == (longer_by > 0), np.nan))
-    columns = wins.columns if isinstance(wins, pd.DataFrame) else None
-    return rate_interval(longer_won if columns is None else pd.DataFrame(longer_won, columns=columns))
-
-
 def resampled_curves(
     rewards: Mapping[Name, np.ndarray],
     rng: np.random.Generator | None = None,

@@ -10,7 +10,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
 from prefloop.core.jsonl import iterate_rows, read_rows
 from prefloop.evaluation.comparisons import arrays
-from prefloop.evaluation.inference import interval_of
+from prefloop.evaluation.inference import Name, interval_of
 from prefloop.feedback.judgments import rates
 
 EVAL_PROMPTS = "prompts/eval.jsonl"  # relative to the experiment's folder
@@ -22,14 +22,16 @@ ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
 
 
 def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.DataFrame:
-    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, `win` and `family`.
+    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and some more.
 
-    `win` is 1, ½ for a tie, 0, and NaN where the judgment is invalid; `family` is that of the prompt.
+    `sample` is the number of the sample among those of its prompt; `win` is 1, ½ for a tie, 0, and NaN where the
+    judgment is invalid; `family` is that of the prompt.
     """
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
-        rows += [keys | row for row in read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])]
+        judged = read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
+        rows += [keys | {"sample": 0} | row for row in judged]
     table = pd.DataFrame(rows)
     return with_families(table.assign(win=table["outcome"].map(OUTCOMES)), experiment)
 
@@ -106,10 +108,10 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
 
 
-def truncated_samples(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Truncated and all samples of the initial policy and of every method after its last round, over all seeds."""
-    last = [comparison for comparison in experiment.by_round() if comparison.round in (0, experiment.rounds)]
-    return sum_truncated((c.method, experiment.root / c.folder / "sample.cost.json") for c in last)
+def truncated_samples(experiment: Experiment) -> dict[tuple[str, int], tuple[int, int]]:
+    """Truncated and all samples by method and round, over all seeds; the initial policy is ("initial", 0)."""
+    files = [(c.method, c.round, experiment.root / c.folder / "sample.cost.json") for c in experiment.by_round()]
+    return sum_truncated(((method, round_index), path) for method, round_index, path in files)
 
 
 def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
@@ -118,9 +120,9 @@ def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
     return sum_truncated((keys["method"], folder / "generate.cost.json") for keys, folder in folders)
 
 
-def sum_truncated(costs: Iterable[tuple[str, Path]]) -> dict[str, tuple[int, int]]:
+def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, int]]:
     """Sums of `truncated` in cost files, by name."""
-    sums: dict[str, tuple[int, int]] = {}
+    sums: dict[Name, tuple[int, int]] = {}
     for name, path in costs:
         (truncated, responses), before = read_json(path)["truncated"], sums.get(name, (0, 0))
         sums[name] = before[0] + truncated, before[1] + responses
@@ -141,6 +143,7 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
     """One row per answer of a judge: method, seed, round, step, stage, prompt_id, and what it was asked and said.
 
     `first` and `second` are the responses in the order in which they were shown: response ids, or ours and opponent.
+    With several evaluation samples per prompt, `sample` is the number of the sample that was compared.
     """
     rows = []
     for keys, folder in experiment.step_folders():
@@ -150,9 +153,10 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
     for comparison in experiment.by_round():
         keys = {name: getattr(comparison, name) for name in ("method", "seed", "round")} | {"step": 0}
         for row in read_rows(experiment.root / comparison.judgments, ["prompt_id"]):
-            keys |= {"stage": "compare_samples"}
+            keys |= {"stage": "compare_samples"} | {name: row[name] for name in ("sample",) if name in row}
             rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
-    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*ANSWER_COLUMNS, *["sample"] * (experiment.samples > 1)])
+    return table.astype({"sample": "Int64"}) if experiment.samples > 1 else table
 
 
 def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Iterable) -> list[dict]:

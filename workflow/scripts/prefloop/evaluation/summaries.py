@@ -7,21 +7,15 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
-from prefloop.evaluation.inference import (
-    best,
-    interval_of,
-    length_controlled,
-    longer_share,
-    mean_interval,
-    rate_interval,
-)
+from prefloop.evaluation.inference import best, interval_of, length_controlled, mean_interval, rate_interval
 from prefloop.evaluation.results import annotated, spent, training, truncated_samples
+from prefloop.evaluation.sample_facts import sample_facts
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
 
 
 def final_results(
-    rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str]
+    rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str], divergence: bool = False
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
     """Results after the last round, one row for the initial policy and for every method.
 
@@ -29,6 +23,7 @@ def final_results(
         rows: As `results.judgments` returns them.
         experiment: The runs.
         measures: Columns of `rows`.
+        divergence: Whether KL(policy‖initial policy) was measured.
 
     Returns:
         The table, and by measure the index of the row that is significantly better than all others, if any.
@@ -37,15 +32,20 @@ def final_results(
     values = {measure: arrays(last, measure) for measure in measures}
     prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
     steps = training(experiment).groupby("method").size() / len(experiment.seeds)
-    at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
-    costs = at_end[["generated_tokens", "flops"]].to_dict("index")
+    spent_at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
+    costs = spent_at_end[["generated_tokens", "flops"]].to_dict("index")
+    facts = {
+        (row["method"], row["round"]): {name: row[name] for name in ("truncated", "kl") if name in row}
+        for row in sample_facts(rows, experiment, divergence).to_dict("records")
+    }
     table = []
     for method, part in last.items():
         row = {"method": method, "seeds": 1 if method == "initial" else len(experiment.seeds)}
         for measure in measures:
             interval = interval_of(measure, values[measure][method])
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
-        row |= {"invalid": int(part["win"].isna().sum())}
+        at_end = (experiment.methods[0], 0) if method == "initial" else (method, experiment.rounds)
+        row |= facts[at_end] | {"invalid": int(part["win"].isna().sum())}
         row |= {"prompts": prompts.get(method, 0), "optimizer_steps": steps.get(method, 0)}
         table.append(row | costs.get(method, {"generated_tokens": 0, "flops": 0}))
     data = pd.DataFrame(table)
@@ -55,22 +55,27 @@ def final_results(
 def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, pd.Index]:
     """Tokens, truncated share, raw and length-controlled win rate and wins of the longer answer after the last round.
 
+    Values are means over the samples of a prompt. The length-controlled win rate is that of a prompt's mean outcome at
+    an equal mean length.
+
     Returns:
         The table, and the index of the row with the significantly best win rate, if any.
     """
-    parts = last_round(rows.assign(longer_by=rows["n_tokens"] - rows["n_tokens_opponent"]), experiment)
-    columns = ("n_tokens", "n_tokens_opponent", "win", "longer_by")
-    tokens, opponents, wins, longer_by = (arrays(parts, column) for column in columns)
+    longer_by = rows["n_tokens"] - rows["n_tokens_opponent"]
+    parts = last_round(rows.assign(longer_by=longer_by, longer_won=longer_won(rows["win"], longer_by)), experiment)
+    columns = ("n_tokens", "n_tokens_opponent", "win", "longer_by", "longer_won")
+    tokens, opponents, wins, lengths, won = (arrays(parts, column) for column in columns)
     truncated, table = truncated_samples(experiment), []
     for method in parts:
         intervals = {
             "n_tokens": mean_interval(tokens[method]),
             "win": rate_interval(wins[method]),
-            "length_controlled_win": length_controlled(wins[method], longer_by[method]),
-            "longer_won": longer_share(wins[method], longer_by[method]),
+            "length_controlled_win": length_controlled(wins[method], lengths[method]),
+            "longer_won": rate_interval(won[method]),
         }
         row = {"method": method, "seeds": len(wins[method]), "n_tokens_opponent": np.nanmean(opponents[method])}
-        row["truncated"] = truncated[method][0] / truncated[method][1]
+        cut, samples = truncated[method, 0 if method == "initial" else experiment.rounds]
+        row["truncated"] = cut / samples
         for measure, interval in intervals.items():
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
         table.append(row)
@@ -78,8 +83,14 @@ def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataF
     return data, data.index[data["method"] == best(wins)]
 
 
+def longer_won(wins: pd.Series, longer_by: pd.Series) -> pd.Series:
+    """Whether the longer response won, as 1 or 0; NaN for a comparison without a winner or with equal lengths."""
+    decided = wins.isin([0, 1]) & (longer_by != 0)
+    return ((wins == 1) == (longer_by > 0)).astype(float).where(decided)
+
+
 def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Outcomes over prompts and seeds, and win rates with CIs, of every policy against every opponent.
+    """Outcomes over prompts, samples and seeds, and win rates with CIs, of every policy against every opponent.
 
     Args:
         rows: As `results.comparisons` returns them.

@@ -245,7 +245,7 @@ def compare_responses(
     truncation_penalty: float | None = None,
     length_penalty: float | None = None,
 ) -> FeedbackRows:
-    """Outcomes of `ours` against `theirs`, one response each per prompt; identical responses tie.
+    """Outcomes of `ours` against `theirs`, response by response; identical responses tie.
 
     A row has `outcome` (win, tie, loss or invalid), `reward` and `reward_opponent`. A judge gives no rewards: both are
     null, and the row also has `preference`, the probability that ours is better, null if its answer was invalid, and

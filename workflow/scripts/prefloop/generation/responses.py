@@ -213,10 +213,13 @@ def count_truncated(responses: Mapping[PlanKey, Response]) -> int:
 
 
 def describe_responses(
-    prompts: int, responses: Mapping[PlanKey, Response], settings: GenerationConfig
+    prompts: int, responses: Mapping[PlanKey, Response], settings: GenerationConfig, policy: str, section: str
 ) -> tuple[str, int, str, str]:
-    """What a stage has sampled for so many prompts, its tokens, its result, and a warning if many are truncated."""
+    """What a stage has sampled for so many prompts, its tokens, its result, and a warning if many are truncated.
+
+    `policy` and `section` are those of `truncation_warning`.
+    """
     truncated, tokens = count_truncated(responses), sum(len(response.token_ids) for response in responses.values())
     work = f"{prompts} prompts, {len(responses)} responses by {settings.sampler}, {tokens:,} tokens"
-    warning = truncation_warning(truncated, len(responses), settings.max_new_tokens)
+    warning = truncation_warning(truncated, len(responses), settings.max_new_tokens, policy, section)
     return work, tokens, f"{truncated} truncated", warning

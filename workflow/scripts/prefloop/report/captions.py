@@ -9,9 +9,9 @@ from prefloop.core.files import atomic_write
 SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<]|(?<=])[(\[]")  # of a link, only what makes it one
 
 
-def caption(plotted: str, intervals: str = "", conclusion: str = "", cost: str = "") -> str:
-    """A caption of up to four sentences; empty ones are left out."""
-    return " ".join(filter(None, (plotted, intervals, conclusion, cost)))
+def caption(plotted: str, intervals: str = "", conclusion: str = "", *facts: str) -> str:
+    """A caption of up to three sentences, and what it states or warns of in addition; empty ones are left out."""
+    return " ".join(filter(None, (plotted, intervals, conclusion, *facts)))
 
 
 def interval_sentence(experiment: Experiment, marks: str, exception: str = "") -> str:

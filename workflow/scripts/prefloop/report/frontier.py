@@ -28,7 +28,7 @@ def frontier_points(rows: pd.DataFrame, kl: pd.DataFrame, measures: list[str]) -
         kl: Columns method, round, seed, prompt_id, kl.
         measures: Columns of `rows`.
     """
-    initial = rows[rows["round"] == 0].drop_duplicates("prompt_id").assign(method="initial")
+    initial = rows[rows["round"] == 0].drop_duplicates(["prompt_id", "sample"]).assign(method="initial")
     policies = pd.concat([initial, rows[rows["round"] > 0]])
     quality = pd.concat([interval_by_round(policies, measure).assign(measure=measure) for measure in measures])
     data = quality.merge(interval_by_round(kl, "kl").rename(columns=KL_COLUMNS), how="left", on=POLICY)
@@ -43,7 +43,8 @@ def seed_points(rows: pd.DataFrame, kl: pd.DataFrame, measures: list[str]) -> pd
     tables = []
     for measure in measures:
         trained = rows[rows["round"] > 0].astype({measure: float})
-        means = trained.groupby(keys, sort=False)[measure].mean().rename("mean").reset_index()
+        of_prompts = trained.groupby([*keys, "prompt_id"], sort=False)[measure].mean()  # over samples
+        means = of_prompts.groupby(keys, sort=False).mean().rename("mean").reset_index()
         tables.append(means.merge(mean_kl, on=keys).assign(measure=measure))
     return pd.concat(tables)
 

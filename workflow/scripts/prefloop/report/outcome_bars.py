@@ -21,7 +21,7 @@ OUTCOME_STYLES: dict[str, tuple[dict[str, Any], str | None]] = {
     "loss": ({"color": COLORS[5]}, "black"),
     "invalid": ({"color": "white", "edgecolor": "0.5", "hatch": "/////", "linewidth": 0}, None),
 }
-MIN_LABELED = 7  # % of prompts; a narrower bar has no room for its number
+MIN_LABELED = 7  # % of comparisons; a narrower bar has no room for its number
 
 
 def outcome_shares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -34,8 +34,8 @@ def outcome_shares(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def draw_outcomes(data: pd.DataFrame) -> Figure:
-    """Draw a panel per opponent with a bar per method."""
+def draw_outcomes(data: pd.DataFrame, compared: str) -> Figure:
+    """Draw a panel per opponent with a bar per method; `compared` is what the bars count."""
     opponents = data["opponent"].unique()
     sizes = [(data["opponent"] == opponent).sum() for opponent in opponents]
     figure, panels = plt.subplots(
@@ -53,7 +53,7 @@ def draw_outcomes(data: pd.DataFrame) -> Figure:
     panels[0][0].annotate(
         "win rate (tie = ½)", (1, 1), (6, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8
     )
-    panels[-1][0].set_xlabel("prompts (%)")
+    panels[-1][0].set_xlabel(f"{compared} (%)")
     legend_above(figure, panels[0][0])
     return figure
 

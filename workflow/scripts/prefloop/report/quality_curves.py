@@ -7,6 +7,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import interval_by_round, spent
+from prefloop.evaluation.sample_facts import sample_facts
 from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
@@ -14,10 +15,13 @@ COST_LABELS = {"flops": "FLOPs", "generated_tokens": "generated tokens"}
 LABELS = {"labels": "labels"}  # drawn if a method chooses which responses get one
 
 
-def quality_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
-    """Mean and CI of each measure by method and round, with the cumulative cost of alignment."""
+def quality_by_cost(
+    experiment: Experiment, table: pd.DataFrame, measures: list[str], divergence: bool = False
+) -> pd.DataFrame:
+    """Mean and CI of each measure by method and round, with the cumulative cost of alignment and `sample_facts`."""
     data = pd.concat([interval_by_round(table, name).assign(measure=name) for name in measures])
-    return data.merge(spent(experiment), on=["method", "round"])
+    keys = ["method", "round"]
+    return data.merge(spent(experiment), on=keys).merge(sample_facts(table, experiment, divergence), on=keys)
 
 
 def draw_quality(experiment: Experiment, data: pd.DataFrame) -> Figure:

@@ -1,30 +1,37 @@
 """Facts of a run that its figures and tables share, stated once per page."""
 
 from prefloop.config.experiment import Experiment
-from prefloop.core.truncation import many_truncated
-from prefloop.evaluation.results import spent, truncated_generations
+from prefloop.evaluation.results import spent
 from prefloop.report.captions import count_of
 from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator
+from prefloop.report.truncation_facts import truncation_facts
 
 
-def run_facts(experiment: Experiment, prompts: int) -> list[str]:
+def run_facts(experiment: Experiment, prompts: int, evaluated: bool = True) -> list[str]:
     """Size, evaluator, cost and limits of an experiment, as sentences.
 
     Args:
         experiment: The runs.
         prompts: Number of eval prompts.
+        evaluated: Whether there are evaluation samples.
     """
     sizes = [(len(experiment.seeds), "seed"), (experiment.rounds, "round"), (experiment.steps, "step")]
     seeds, rounds, steps = (count_of(count, noun) for count, noun in sizes)
     return [
-        f"{seeds} per method, {rounds} of {steps}, {count_of(prompts, 'eval prompt')}.",
+        f"{seeds} per method, {rounds} of {steps}, {prompts_and_samples(experiment, prompts)}.",
         *evaluator_facts(experiment),
         f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
         *equal_cost_facts(experiment),
-        *truncation_facts(experiment),
+        *truncation_facts(experiment, evaluated),
         *seed_facts(experiment),
     ]
+
+
+def prompts_and_samples(experiment: Experiment, prompts: int) -> str:
+    """`60 eval prompts`, or with several samples `60 eval prompts with 4 samples each`."""
+    samples = f" with {experiment.samples} samples each" if experiment.samples > 1 else ""
+    return f"{count_of(prompts, 'eval prompt')}{samples}"
 
 
 def evaluator_facts(experiment: Experiment) -> list[str]:
@@ -46,15 +53,6 @@ def cost_per_run(experiment: Experiment) -> str:
     ends = spent(experiment)
     flops = ends[ends["round"] == experiment.rounds].set_index("method")["flops"].to_dict()
     return ", ".join(f"{method} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
-
-
-def truncation_facts(experiment: Experiment) -> list[str]:
-    """A warning if many responses that a method was trained on are truncated."""
-    counts = truncated_generations(experiment)
-    shares = [f"{count[0] / count[1]:.0%} of {method}" for method, count in counts.items() if many_truncated(*count)]
-    if not shares:
-        return []
-    return [f"Responses truncated at generation.max_new_tokens, so that training saw no end: {', '.join(shares)}."]
 
 
 def seed_facts(experiment: Experiment) -> list[str]:

@@ -33,8 +33,8 @@ def opponent_label(opponent: str) -> str:
 def win_rates(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Win rates with 95 % CIs, one row per group of judgments, in the order in which groups first appear.
 
-    A tie is half a win and an invalid judgment does not count. Intervals are those of
-    `inference.rate_interval`; in a group every seed has at most one judgment per prompt.
+    A tie is half a win and an invalid judgment does not count. The samples of a prompt are averaged first. Intervals
+    are those of `inference.rate_interval`.
 
     Returns:
         Columns `keys`, win_rate, low, high.

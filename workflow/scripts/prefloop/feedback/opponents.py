@@ -1,0 +1,53 @@
+"""What each evaluation sample of a policy is compared with, and the row of their judgment."""
+
+from pathlib import Path
+
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import read_rows
+from prefloop.feedback.annotate import key_of
+from prefloop.models.chat import read_format
+
+RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]  # what a comparison needs of a sample
+
+
+def with_chosen_responses(
+    ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path, chat: Path | None
+) -> tuple[list[dict], list[dict]]:
+    """The samples whose prompt has a chosen response, and that response for each of them.
+
+    Raises:
+        InputError: No prompt has one.
+    """
+    from prefloop.generation.responses import chosen_responses
+
+    ids = dict.fromkeys(row["prompt_id"] for row in ours)
+    chosen = chosen_responses([known[prompt_id] for prompt_id in ids], tokenizer, read_format(chat))
+    print(f"compare_samples: {len(chosen)} of {len(ids)} prompts have a chosen response")
+    if not chosen:
+        raise InputError(f"{prompts}: no prompt has a chosen response, which opponent chosen needs")
+    ours = [row for row in ours if row["prompt_id"] in chosen]
+    return ours, [chosen[row["prompt_id"]] for row in ours]
+
+
+def same_samples(ours: list[dict], samples: Path, opponent: Path) -> list[dict]:
+    """The opponent's sample of the same prompt and number for each of our samples.
+
+    Raises:
+        InputError: The opponent lacks one.
+    """
+    theirs = {key_of(row): row for row in read_rows(opponent, RESPONSE)}
+    if missing := [key for key in map(key_of, ours) if key not in theirs]:
+        prompt_id, number = missing[0]
+        raise InputError(f"{opponent}: no sample {number} for prompt {prompt_id}, which {samples} has; make it again")
+    return [theirs[key_of(row)] for row in ours]
+
+
+def judgment_row(several: bool, ours: dict, theirs: dict, judgment: dict, training_reward: dict) -> dict:
+    """One sample's judgment, with both responses' training rewards and lengths; its number if there are several."""
+    return (
+        {"prompt_id": ours["prompt_id"]}
+        | ({"sample": ours["response_id"]} if several else {})
+        | judgment
+        | {"feedback": training_reward["reward"], "feedback_opponent": training_reward["reward_opponent"]}
+        | {"n_tokens": ours["n_tokens"], "n_tokens_opponent": theirs["n_tokens"]}
+    )

@@ -1,0 +1,35 @@
+"""Warnings of truncated responses: whose they are, their share, and the setting to change."""
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.truncation import many_truncated
+from prefloop.evaluation.results import truncated_generations, truncated_samples
+
+
+def truncation_facts(experiment: Experiment, evaluated: bool = True) -> list[str]:
+    """A sentence for evaluation and one for training, if more than a tenth of a policy's responses is truncated.
+
+    Of evaluation, the samples of the initial policy and of every method's last round count; of training, all responses.
+
+    Args:
+        experiment: The runs.
+        evaluated: Whether there are evaluation samples.
+    """
+    samples = truncated_samples(experiment) if evaluated else {}
+    ends = {
+        method: counts for (method, round_index), counts in samples.items() if round_index in (0, experiment.rounds)
+    }
+    sentences = {
+        "Truncated evaluation samples: {}; raise evaluation.max_new_tokens.": ends,
+        "Truncated responses in training: {}; raise generation.max_new_tokens.": truncated_generations(experiment),
+    }
+    shares = {sentence: shares_of_many(counts) for sentence, counts in sentences.items()}
+    return [sentence.format(listed) for sentence, listed in shares.items() if listed]
+
+
+def shares_of_many(counts: dict[str, tuple[int, int]]) -> str:
+    """`initial 40 %, dota 62 %` of the policies with many truncated responses; counts are (truncated, responses)."""
+    return ", ".join(
+        f"{name} {100 * truncated / responses:.0f} %"
+        for name, (truncated, responses) in counts.items()
+        if many_truncated(truncated, responses)
+    )
