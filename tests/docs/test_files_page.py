@@ -35,7 +35,17 @@ EVERYTHING = {
         "opponents": ["initial", "chosen"],
     },
     "figures": FIGURES,
-    "tables": ["results", "differences", "win_rates", "length", "costs", "cost_to_reach", "power", "judge_answers"],
+    "tables": [
+        "results",
+        "differences",
+        "seeds",
+        "win_rates",
+        "length",
+        "costs",
+        "cost_to_reach",
+        "power",
+        "judge_answers",
+    ],
     "tabular": {"seeds": 1, "empirical": {"steps": 2, "every": 1}, "normalized": {"steps": 4}, "paper": {"steps": 2}},
 }
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from conftest import TINY, merge
-from prefloop.config.experiment import ByCheckpoint, ByTemperature, Comparison, Experiment, experiment_of
+from prefloop.config.experiment import ByCheckpoint, ByTemperature, Comparison, Experiment, Primary, experiment_of
 from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.resolve import flags
 from prefloop.config.validation import checked
@@ -92,3 +92,10 @@ def test_the_config_names_baseline_evaluator_and_feedback():
 
 def test_tuples_become_flags_as_lists_do():
     assert flags({"a": (1, 2), "b": ()}) == flags({"a": [1, 2], "b": []}) == "--a 1 2"
+
+
+def test_the_primary_contrast_is_that_of_the_config():
+    assert configured().primary == Primary("", "reward")
+    assert configured(evaluation={"primary": {"method": "dota"}}).primary == Primary("dota", "reward")
+    named = {"method": "dota", "measure": "win"}
+    assert configured(evaluation={"primary": named}).primary == Primary("dota", "win")

@@ -21,6 +21,7 @@ from prefloop.models.sources import model_name
 SWITCHES_OFF = {"target_modules": [], "rslora": False, "dora": False}
 PRESETS = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())
 VALID = merge(TINY, {"policy": {"model": "some/model"}})
+SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,13 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
             "evaluation.opponents: x is none of initial, chosen, dota, uniform",
         ),
         ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is none of dota, uniform"),
+        ({"evaluation": {"primary": {"method": "x"}}}, "evaluation.primary.method: x is none of dota, uniform"),
+        ({"evaluation": {"primary": {"method": "uniform"}}}, "evaluation.primary.method: uniform is the baseline"),
+        ({"evaluation": {"primary": {"measure": "win"}}}, "evaluation.primary.method: missing"),
+        (
+            {"evaluation": {"primary": {"method": "dota", "measure": "feedback"}}, "feedback": SERVER},
+            "evaluation.primary.measure: feedback is no number, as a judge gives none; set it to win",
+        ),
         ({"evaluation": {"by_temperature": {"methods": ["x"]}}}, "by_temperature.methods: x is none of dota, uniform"),
         (
             {"evaluation": {"opponents": ["chosen"]}, "prompts": {"format": "ultrachat"}},
@@ -247,7 +255,6 @@ def test_error_of_a_key_says_where_in_a_list():
         checked(merge(VALID, {"prompts": {"messages_template": [{"role": "usr", "content": "{a}"}]}}))
 
 
-SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
 DISPLAYED = {
     "policy.model": {},
     "feedback.judge.model": {"feedback": SERVER},
@@ -258,6 +265,7 @@ DISPLAYED = {
     "prompts.source": {},
     "prompts.subset": {},
     "evaluation.baseline": {},
+    "evaluation.primary.method": {},
     "export.license": {},
     "methods.dota.feedback.judge.model": {"methods": {"dota": {"feedback": SERVER}}},
 }

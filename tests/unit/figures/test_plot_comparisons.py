@@ -250,21 +250,27 @@ def test_unlisted_figure_has_no_comparisons(experiment, drawn, name, without):
 def test_quality(experiment, drawn, monkeypatch):
     """Every mean is that of the rows, and the caption names the measures that are there."""
     data, text, picture = drawn("quality", experiment)
+    seeds = data[data["seed"].notna()]
+    assert len(seeds) == 3 * 3 * len(SEEDS) * ROUNDS and seeds[["low", "high"]].isna().all(axis=None)
     for row in data[data["round"] > 0].itertuples():
         rows = rows_of(experiment, f"{row.method}/seed-{{seed}}/round-{row.round}")
+        rows = rows if np.isnan(row.seed) else rows.loc[int(row.seed)]
         assert row.mean == pytest.approx(rows[row.measure].mean(), rel=1e-4)
         assert row.flops == pytest.approx(5e12 * row.round)  # 3 stages at 1 and training at 2
-        assert row.n_tokens == pytest.approx(10 * row.round + (PROMPTS - 1) / 2)
-        assert row.truncated == pytest.approx(3 * row.round / PROMPTS)
-    assert data.loc[data["round"] == 0, "truncated"].eq(0).all() and "kl" not in data and "runcated" not in text
+        if np.isnan(row.seed):
+            assert row.n_tokens == pytest.approx(10 * row.round + (PROMPTS - 1) / 2)
+            assert row.truncated == pytest.approx(3 * row.round / PROMPTS)
+    assert data.loc[(data["round"] == 0), "truncated"].eq(0).all() and "kl" not in data and "runcated" not in text
+    assert "small points are seeds." in text
     assert "mean reward (config's feedback), mean reward (evaluator), win rate against the initial policy" in text
     assert "<!-- (config's feedback) -->" in picture
     read = prefloop.evaluation.results.judgments
     monkeypatch.setattr(
         prefloop.evaluation.results, "judgments", lambda which: read(which).assign(reward=None, feedback=None)
     )
-    data, text, _ = drawn("quality", replace(experiment, evaluator=JUDGE))
+    data, text, _ = drawn("quality", replace(experiment, evaluator=JUDGE, seeds=(0,)))
     assert set(data["measure"]) == {"win"} and "reward" not in text
+    assert data["seed"].isna().all() and "seeds" not in text
 
 
 @pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])

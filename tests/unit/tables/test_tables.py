@@ -14,7 +14,8 @@ import prefloop.evaluation.results
 from prefloop.config.experiment import ByCheckpoint, ByTemperature, Experiment
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import read_rows, write_rows
-from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.comparisons import arrays, probability_of_improvement
+from prefloop.evaluation.random_effects import crossed_mean
 from prefloop.evaluation.results import OUTCOMES, interval_by_round, judgments, spent, spent_by_seed
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
@@ -145,6 +146,52 @@ def test_differences(experiment, made):
     reward = data.set_index("measure").loc["reward"]
     assert 1.5 < reward["low"] < 3 < reward["high"] < 4.5 and reward["significant"]
     assert "textbf" not in latex and "& reward (config's feedback) &" in latex
+    assert set(data["contrast"]) == {"exploratory"} and (data["p_holm"] == data["p"]).all()  # there is one method
+
+
+def test_differences_are_tested(experiment, made, tmp_path):
+    """Two methods minus `plain`: `good` gains in all seeds and is primary in reward, `twin` equals `plain`."""
+    root = shutil.copytree(experiment.root, tmp_path / "three")
+    shutil.copytree(root / "plain", root / "twin")
+    flags = ["--root", root, "--methods", *METHODS, "twin", "--baseline", "plain"]
+    data, latex = made("differences", *flags, "--primary.method", "good", "--primary.measure", "reward")
+    found = data.set_index(["method", "measure"])
+    for measure in ("feedback", "reward", "win", "n_tokens"):
+        good, twin = found.loc[("good", measure)], found.loc[("twin", measure)]
+        assert good["p_holm"] == pytest.approx(2 * good["p"], rel=1e-4)  # the smaller of two
+        assert (twin["p"], twin["p_holm"], twin["improved"], twin["low"]) == (1, 1, 0.5, 0)
+    values = [
+        rows_of(experiment, method, ROUNDS).pivot(index="seed", columns="prompt_id", values="reward")
+        for method in METHODS
+    ]
+    reward = found.loc[("good", "reward")]
+    assert reward["p"] == pytest.approx(crossed_mean((values[0] - values[1]).to_numpy()).p_value, rel=1e-4)
+    assert reward["improved"] == ((values[0] - values[1]).mean(axis=1) > 0).mean() == 1
+    assert data.loc[data["contrast"] == "primary", ["method", "measure"]].to_numpy().tolist() == [["good", "reward"]]
+    text = (tmp_path / "differences.rst").read_text()
+    assert "the primary contrast, named in the config, is good in reward (evaluator)" in text
+    assert "& primary" in latex and "nan" not in latex
+
+
+def test_probability_of_improvement_by_hand():
+    assert probability_of_improvement(np.array([0.2, 0.0, -1.0, 3.0, np.nan])) == (1 + 0.5 + 0 + 1) / 4
+    assert np.isnan(probability_of_improvement(np.array([np.nan])))
+
+
+def test_seeds(experiment, made):
+    """The mean of every run, over its valid judgments."""
+    data, latex = made("seeds")
+    assert data.groupby("method")["seed"].unique().map(list).to_dict() == {m: list(SEEDS) for m in METHODS}
+    found = data.set_index(["method", "seed", "measure"])
+    assert found.index.is_unique and len(found) == 2 * 3 * 4
+    for method in METHODS:
+        rows = rows_of(experiment, method, ROUNDS)
+        for seed, part in rows.groupby("seed"):
+            for measure in ("feedback", "reward", "win", "n_tokens"):
+                row = found.loc[(method, seed, measure)]
+                assert row["mean"] == pytest.approx(part[measure].mean(), rel=1e-5)
+                assert row["prompts"] == part[measure].notna().sum()
+    assert latex.count("good & ") == 3 and "& reward (evaluator) &" in latex
 
 
 @pytest.mark.parametrize("baseline", ["best", "initial"])

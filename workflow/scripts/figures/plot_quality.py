@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from tyro.conf import arg
 
 from _program import run
@@ -13,14 +14,14 @@ from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.plotting import note_evaluator, save_figure
-from prefloop.report.quality_curves import draw_quality, quality_by_cost
+from prefloop.report.quality_curves import draw_quality, quality_by_cost, seeds_by_cost
 from prefloop.report.significance import significance_clause, significance_sentence
 from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import MAX_BANDS, MEASURES, measures_of, opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, divergence: bool = False) -> Summary:
-    """Draw quality against cost; every point is a round, bands are 95 % CIs.
+    """Draw quality against cost; every point is a round, small ones are seeds, bands are 95 % CIs.
 
     Args:
         figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
@@ -29,20 +30,22 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, diver
     table = judgments(experiment)
     measures = measures_of(table)
     data = quality_by_cost(experiment, table, measures, divergence)
-    picture = draw_quality(experiment, data)
+    seeds = seeds_by_cost(experiment, table, measures)
+    picture = draw_quality(experiment, data, seeds)
     note_evaluator(picture, experiment)
     ends = last_round(table, experiment)
     measure = "reward" if "reward" in measures else "win"
     values = arrays({method: ends[method] for method in experiment.methods}, measure)
     text = caption(
         f"Quality on eval prompts after every round ({', '.join(MEASURES[name] for name in measures)} against "
-        f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without evaluation.",
+        f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without "
+        f"evaluation{'; small points are seeds' * (len(experiment.seeds) > 1)}.",
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
         significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
         *equal_cost_facts(experiment),
         *(warnings := truncation_facts(experiment)),
     )
-    save_figure(picture, figure, data, text)
+    save_figure(picture, figure, pd.concat([data.assign(seed=pd.NA), seeds], ignore_index=True), text)
     return Summary(f"{len(data)} points -> {figure}", warning=" ".join(warnings))
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
+import numpy as np
 from tyro.conf import arg
 
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
-from prefloop.evaluation.comparisons import differences, others_of
+from prefloop.evaluation.comparisons import differences
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
@@ -20,7 +20,7 @@ from prefloop.report.win_rates import opponent_label
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the last round of every method minus the baseline's; brackets are 95 % CIs.
 
-    Differences are paired by prompt and seed. They are not corrected for their number, so nothing is bold.
+    Differences are paired by prompt and seed. Brackets are not corrected for their number, so nothing is bold.
 
     Args:
         table: Where the CSV goes, next to its .tex and caption .rst.
@@ -29,19 +29,32 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     measures = given_measures(rows)
     data = differences(rows, experiment, measures)
     data = data[data["seed"].isna()].drop(columns="seed")
-    shown = pd.DataFrame({f"minus {baseline}": others_of(experiment)})
-    for measure in measures:
-        cells = data.loc[data["measure"] == measure, ["difference", "low", "high"]].itertuples(index=False)
-        shown[TABLE_MEASURES[measure]] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in cells]
+    shown = data[["method"]].rename(columns={"method": f"minus {baseline}"})
+    shown["measure"] = data["measure"].map(TABLE_MEASURES)
+    ends = zip(data["difference"], data["low"], data["high"], strict=True)
+    shown["difference"] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in ends]
+    for column, label in {"p": "p", "p_holm": "Holm's p", "improved": "improved"}.items():
+        shown[label] = [f"{value:.2g}" if np.isfinite(value) else "--" for value in data[column]]
+    shown["contrast"] = data["contrast"]
     text = caption(
         f"Each method minus {baseline} after the last round, paired by prompt and seed, with win rates against "
         f"{opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
-        "A difference is significant if its CI excludes 0; CIs are not corrected for the number of comparisons.",
+        f"p is two-sided, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
+        f"{baseline} (ties count ½); {primary_clause(experiment)}.",
         *equal_cost_facts(experiment),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")
+
+
+def primary_clause(experiment: Experiment) -> str:
+    """Which contrast was named before the run, if any."""
+    primary = experiment.primary
+    if not primary.method:
+        return "no primary contrast is named (evaluation.primary), so all contrasts are exploratory"
+    measure = TABLE_MEASURES[primary.measure]
+    return f"the primary contrast, named in the config, is {primary.method} in {measure}, and others are exploratory"
 
 
 run(main)

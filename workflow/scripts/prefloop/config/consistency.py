@@ -19,6 +19,7 @@ from prefloop.config.prompt_settings import EvalPromptsSection, SourceConfig
 from prefloop.config.resolve import (
     TRAINED,
     asks_judge,
+    baseline_of,
     exports_of,
     gives_rewards,
     of_method,
@@ -153,13 +154,39 @@ def impossible_evaluation(config: dict) -> list[str]:
         )
     for key, names in {
         "baseline": [evaluation["baseline"]] if evaluation["baseline"] else [],
+        "primary.method": [evaluation["primary"]["method"]] if evaluation["primary"]["method"] is not None else [],
         "by_temperature.methods": evaluation["by_temperature"]["methods"] or [],
         "by_checkpoint.methods": evaluation["by_checkpoint"]["methods"] or [],
     }.items():
         for name in names:
             message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
             checks.append((name not in methods, message))
-    return failed(checks)
+    return failed(checks) + impossible_primary(config)
+
+
+def impossible_primary(config: dict) -> list[str]:
+    """A primary contrast of the baseline with itself, or in a measure without numbers."""
+    method, measure = config["evaluation"]["primary"]["method"], target_measure(config, "primary")
+    sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    source = sources.get(measure)
+    return failed(
+        [
+            (
+                method is not None and method == baseline_of(config),
+                f"evaluation.primary.method: {method} is the baseline, so there is no contrast; take another method, "
+                "or set evaluation.baseline",
+            ),
+            (
+                method is not None and source is not None and not gives_rewards(source),
+                f"evaluation.primary.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
+                "set it to win",
+            ),
+            (
+                method is None and config["evaluation"]["primary"]["measure"] != "auto",
+                "evaluation.primary.method: missing; name the method of the primary contrast, or leave its measure out",
+            ),
+        ]
+    )
 
 
 def impossible_jobs(config: dict) -> list[str]:

@@ -65,6 +65,16 @@ class TargetConfig:
 
 
 @dataclass
+class PrimaryConfig:
+    """The contrast that the experiment is made for, named before it runs: a method minus evaluation.baseline."""
+
+    method: str | None = None
+    """Method of the contrast; null names none. All other contrasts are exploratory."""
+    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
+    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+
+
+@dataclass
 class EvaluationConfig(SamplingParams):
     """How every policy is evaluated on the eval prompts: its samples are compared with the opponents'."""
 
@@ -86,6 +96,8 @@ class EvaluationConfig(SamplingParams):
     response), or a method (at the same seed and round). Figures use the first; comparisons shows all."""
     baseline: str | None = None
     """Method from which differences are taken; null is uniform if it is compared, else the first method."""
+    primary: PrimaryConfig = field(default_factory=PrimaryConfig)
+    """The contrast that the experiment is made for, named before it runs: a method minus evaluation.baseline."""
     equal_cost: Literal["labels", "tokens", "flops", "pairs"] | None = None
     """What all methods are meant to spend equally: labels, generated tokens, FLOPs, or trained pairs. Captions of
     comparisons state whether they did, from the cost files; null claims nothing."""

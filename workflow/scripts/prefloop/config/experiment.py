@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefloop.config.feedback_identity import feedback_identity
-from prefloop.config.resolve import of_method
+from prefloop.config.resolve import baseline_of, of_method, target_measure
 
 CHOSEN = "chosen"  # the opponent: the data set's preferred responses
 
@@ -30,6 +30,16 @@ class ByCheckpoint(ByTemperature):
 
     steps: tuple[int, ...] = ()
     """Optimizer steps of a round after which the policy is kept."""
+
+
+@dataclass
+class Primary:
+    """The contrast that was named before the run: a method minus the baseline in one measure."""
+
+    method: str = ""
+    """Empty if none was named."""
+    measure: str = ""
+    """reward, feedback or win."""
 
 
 @dataclass
@@ -56,6 +66,8 @@ class Experiment:
     """Whether the initial policy was fine-tuned, so that the base model is another policy."""
     baseline: str = ""
     """The method from which differences are taken."""
+    primary: Primary = field(default_factory=Primary)
+    """The contrast with the baseline that was named before the run; all others are exploratory."""
     evaluator: str = ""
     """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
     trained_by: tuple[str, ...] = ()
@@ -201,7 +213,6 @@ def experiment_of(config: dict, root: str) -> Experiment:
             tuple(checkpoints["methods"] or methods),
             tuple(sorted(checkpoints["steps"])),
         )
-    default = "uniform" if "uniform" in methods else next(iter(methods), "")
     return Experiment(
         root=Path(root),
         methods=tuple(methods),
@@ -212,7 +223,8 @@ def experiment_of(config: dict, root: str) -> Experiment:
         samples=evaluation["samples"],
         opponents=tuple(evaluation["opponents"]),
         fine_tuned=config["sft"]["enabled"],
-        baseline=evaluation["baseline"] or default,
+        baseline=baseline_of(config),
+        primary=Primary(evaluation["primary"]["method"] or "", target_measure(config, "primary")),
         evaluator=feedback_identity(evaluation["evaluator"]),
         trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
         equal_cost=evaluation["equal_cost"],

@@ -92,10 +92,19 @@ def gives_rewards(feedback: dict) -> bool:
     return feedback["kind"] not in ("judge", "dataset")
 
 
-def target_measure(config: dict) -> str:
-    """The measure of table cost_to_reach; auto is the evaluator's reward if it gives one, else the win rate."""
-    word, evaluator = config["evaluation"]["target"]["measure"], config["evaluation"]["evaluator"]
+def target_measure(config: dict, section: str = "target") -> str:
+    """The measure of table cost_to_reach, or that of the primary contrast with section `primary`.
+
+    auto is the evaluator's reward if it gives one, else the win rate.
+    """
+    word, evaluator = config["evaluation"][section]["measure"], config["evaluation"]["evaluator"]
     return word if word != "auto" else "reward" if gives_rewards(evaluator) else "win"
+
+
+def baseline_of(config: dict) -> str:
+    """The method from which differences are taken; empty if no method is compared."""
+    methods = list(config["compare"])
+    return config["evaluation"]["baseline"] or ("uniform" if "uniform" in methods else next(iter(methods), ""))
 
 
 def trained_here(config: dict) -> list[str]:

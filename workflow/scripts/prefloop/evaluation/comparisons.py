@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.evaluation.inference import Name, PromptTable, paired_difference
+from prefloop.evaluation.inference import Name, PromptTable, paired_difference, paired_estimate
+from prefloop.evaluation.random_effects import holm
 
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
@@ -82,19 +84,32 @@ def others_of(experiment: Experiment) -> list[str]:
 def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
     """Every method after the last round minus the baseline, paired by prompt and seed.
 
-    Rows over all seeds have a CI and no `seed`. With several seeds, each also has a row without a CI.
+    Rows over all seeds have a CI and a test, and no `seed`. With several seeds, each also has a row without them.
 
     Returns:
-        Columns method, baseline, measure, seed, difference, low, high, significant (the 95 % CI excludes 0).
+        Columns method, baseline, measure, seed, difference, low, high, p (two-sided), p_holm (corrected for the methods
+        of the measure), improved (share of seeds in which the method is above the baseline; ties count ½), contrast
+        (primary or exploratory), significant (the 95 % CI excludes 0).
     """
     parts, rows = last_round(table, experiment), []
     for measure in measures:
         values = arrays({method: parts[method] for method in experiment.methods}, measure)
-        for method in others_of(experiment):
-            keys = {"method": method, "baseline": experiment.baseline, "measure": measure}
-            interval = paired_difference(values[method], values[experiment.baseline])
-            rows.append(keys | {"seed": None} | dict(zip(("difference", "low", "high"), interval, strict=True)))
+        methods, tests = others_of(experiment), []
+        for method in methods:
+            estimate = paired_estimate(values[method], values[experiment.baseline])
             of_seeds = (values[method] - values[experiment.baseline]).mean(axis=1)
+            tests.append((method, estimate, of_seeds))
+        corrected = holm([estimate.p_value for _, estimate, _ in tests])
+        for (method, estimate, of_seeds), p_holm in zip(tests, corrected, strict=True):
+            keys = {"method": method, "baseline": experiment.baseline, "measure": measure}
+            row = keys | {"seed": None} | dict(zip(("difference", "low", "high"), estimate.interval(), strict=True))
+            named = (method, measure) == (experiment.primary.method, experiment.primary.measure)
+            row |= {
+                "p": estimate.p_value,
+                "p_holm": p_holm,
+                "improved": probability_of_improvement(of_seeds.to_numpy()),
+            }
+            rows.append(row | {"contrast": "primary" if named else "exploratory"})
             if len(of_seeds) > 1:
                 rows += [
                     keys | {"seed": seed, "difference": mean}
@@ -103,3 +118,12 @@ def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]
     data = pd.DataFrame(rows).astype({"seed": "Int64"})
     significant = ((data["low"] > 0) | (data["high"] < 0)).astype("boolean")
     return data.assign(significant=significant.where(data["seed"].isna()))
+
+
+def probability_of_improvement(differences: np.ndarray) -> float:
+    """Share of `differences` [seeds] above 0, where 0 counts ½: the probability of improvement over paired seeds.
+
+    NaN is left out. Source: Agarwal et al. 2021 (arXiv 2108.13264), there over all pairs of runs.
+    """
+    valid = differences[np.isfinite(differences)]
+    return float(((valid > 0) + 0.5 * (valid == 0)).mean()) if len(valid) else float("nan")

@@ -119,18 +119,20 @@ def rate_interval(wins: PromptTable, level: float = 0.95) -> Interval:
 def wilson(scores: np.ndarray, families: np.ndarray | None = None, level: float = 0.95) -> Interval:
     """Wilson's score interval of the mean of `scores` [prompts] of 1, ½ (tie) and 0; NaN where invalid.
 
-    It has all μ for which (mean − μ)² ≤ z²·(μ(1 − μ) − t/4)/n, where t is the share of ties: a score that is ½ with
-    probability t has this variance. Without ties it is Wilson's interval; if all scores are ties, it has no length.
+    It has all μ for which (mean − μ)² ≤ z²·(μ(1 − μ) − t/4)/n: a score that is ½ with probability t has this variance.
+    Without ties it is Wilson's interval. t is the share of ties times n/(n + z²), because the share itself would give
+    far too short an interval where almost all scores are ties.
     With families, n is divided by the design effect, the ratio of the clustered to the unclustered variance, if that
     exceeds 1. Sources: Wilson 1927; Korn and Graubard 1998 for the effective n.
     """
     valid = scores[np.isfinite(scores)]
     if not len(valid):
         return Interval(float("nan"), float("nan"), float("nan"))
-    mean, ties, n = float(valid.mean()), float((valid == 0.5).mean()), float(len(valid))
+    mean, n = float(valid.mean()), float(len(valid))
     if families is not None and (plain := crossed_mean(scores).standard_error) > 0:
         n /= max(1.0, (crossed_mean(scores, families).standard_error / plain) ** 2)
     c = float(ndtri((1 + level) / 2)) ** 2 / n
+    ties = float((valid == 0.5).mean()) / (1 + c)
     half = np.sqrt(max(c * (4 * mean * (1 - mean) - ties) + c**2 * (1 - ties), 0.0)) / 2
     low, high = ((mean + c / 2 + sign * half) / (1 + c) for sign in (-1, 1))
     # Rounding must not put the mean itself outside, which is an end where all scores are equal.

@@ -8,6 +8,7 @@ freedom (Searle, Casella, McCulloch 1992, "Variance Components", chapters 4 and 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from prefloop.core.ranks import Interval
@@ -144,11 +145,11 @@ def crossed_mean(values: np.ndarray, families: np.ndarray | None = None) -> Mean
     return estimate_mean(mean_squares(table)) if table.size else MeanEstimate(NAN, NAN, NAN)
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's corrected p-values [contrasts], in the order given (Holm 1979); NaN stays NaN and is not counted."""
-    p_values = np.asarray(p_values, dtype=float)
-    corrected = np.full(len(p_values), NAN)
-    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]
-    scaled = p_values[order] * np.arange(len(order), 0, -1)
+    values = np.asarray(p_values, dtype=float)
+    corrected = np.full(len(values), NAN)
+    order = np.argsort(values)[: np.isfinite(values).sum()]
+    scaled = values[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return corrected

@@ -208,6 +208,17 @@ def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def means_of_seeds(table: pd.DataFrame, keys: list[str], measures: list[str]) -> pd.DataFrame:
+    """The mean of valid values in every group of `keys`: one row per group and measure, columns keys, measure, mean.
+
+    The samples of a prompt are averaged first.
+    """
+    values = table.astype(dict.fromkeys(measures, float))
+    of_prompts = values.groupby([*keys, "prompt_id"], sort=False)[measures].mean()
+    means = of_prompts.groupby(level=keys, sort=False).mean().reset_index()
+    return means.melt(keys, measures, "measure", "mean")
+
+
 def arms(experiment: Experiment) -> pd.DataFrame:
     """One row per arm and step: method, seed, round, step, cluster, drawn (prompts in this step), pulls, score."""
     rows = []

@@ -8,7 +8,7 @@ import pandas as pd
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.inference import best, interval_of, length_controlled, mean_interval, rate_interval
-from prefloop.evaluation.results import annotated, spent, training, truncated_samples
+from prefloop.evaluation.results import annotated, means_of_seeds, spent, training, truncated_samples
 from prefloop.evaluation.sample_facts import sample_facts
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
@@ -50,6 +50,23 @@ def final_results(
         table.append(row | costs.get(method, {"generated_tokens": 0, "flops": 0}))
     data = pd.DataFrame(table)
     return data, {measure: data.index[data["method"] == best(values[measure])] for measure in measures}
+
+
+def final_seeds(rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str]) -> pd.DataFrame:
+    """The mean of every run after the last round: one row per method, measure and seed, and the valid prompts.
+
+    Args:
+        rows: As `results.judgments` returns them.
+        experiment: The runs.
+        measures: Columns of `rows`.
+
+    Returns:
+        Columns method, seed, measure, mean, prompts (with a valid value).
+    """
+    keys, last = ["method", "seed"], rows[rows["round"] == experiment.rounds]
+    counts = last.groupby(keys, sort=False)[list(measures)].count().reset_index()
+    means = means_of_seeds(last, keys, list(measures))
+    return means.merge(counts.melt(keys, list(measures), "measure", "prompts"), on=[*keys, "measure"])
 
 
 def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, pd.Index]:

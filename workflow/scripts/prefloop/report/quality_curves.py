@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from prefloop.config.experiment import Experiment
-from prefloop.evaluation.results import interval_by_round, spent
+from prefloop.evaluation.results import interval_by_round, means_of_seeds, spent, spent_by_seed
 from prefloop.evaluation.sample_facts import sample_facts
 from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.win_rates import MAX_BANDS, axis_label
@@ -24,8 +24,27 @@ def quality_by_cost(
     return data.merge(spent(experiment), on=keys).merge(sample_facts(table, experiment, divergence), on=keys)
 
 
-def draw_quality(experiment: Experiment, data: pd.DataFrame) -> Figure:
-    """Draw a row of panels per measure, and a column per cost; a cost that is always 0 is left out."""
+def seeds_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    """Mean of each measure by method, round and seed, with the seed's own cost; empty with a single seed.
+
+    Rounds begin at 1, as all seeds share the initial policy.
+    """
+    trained = table[table["round"] > 0]
+    if len(experiment.seeds) == 1:
+        trained = trained[:0]
+    return means_of_seeds(trained, ["method", "round", "seed"], measures).merge(
+        spent_by_seed(experiment), on=["method", "round", "seed"]
+    )
+
+
+def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
+    """Draw a row of panels per measure, and a column per cost; a cost that is always 0 is left out.
+
+    Args:
+        experiment: The runs.
+        data: As `quality_by_cost` returns it.
+        seeds: As `seeds_by_cost` returns it: small points, if there are too many methods only of the last round.
+    """
     measures = data["measure"].unique()
     labels = COST_LABELS | (LABELS if experiment.acquiring else {})
     costs = {cost: label for cost, label in labels.items() if data[cost].max() > 0}
@@ -46,6 +65,10 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame) -> Figure:
                 part = data[(data["measure"] == measure) & (data["method"] == method)].sort_values("round")
                 style = line_style(index)
                 axes.plot(part[cost], part["mean"], label=method, markersize=4, **style)
+                dots = seeds[(seeds["measure"] == measure) & (seeds["method"] == method)]
+                dots = dots[dots["round"] == experiment.rounds] if crowded else dots
+                own = style | {"linestyle": "", "markeredgewidth": 0, "alpha": 0.6}
+                axes.plot(dots[cost], dots["mean"], markersize=3, **own)
                 if not crowded:
                     band = {"alpha": 0.15, "color": style["color"], "linewidth": 0}
                     axes.fill_between(part[cost], part["low"], part["high"], **band)
