@@ -36,10 +36,11 @@ chromium: ## Debian's chromium, where apt-get can install it
 	command -v chromium || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } \
 	    || echo "no chromium: the browse page is not tested in a browser"
 
-check: .venv/tools ## linters, the type checker, secrets, vulnerable packages, and a dry-run of the default
+check: .venv/tools ## linters, spelling, the type checker, secrets, vulnerable packages, and a dry-run of the default
 	ruff check . && ruff format --check .
 	mypy workflow/scripts/prefloop
 	snakefmt --check Snakefile rules
+	codespell
 	python tools/lint_rules.py
 	python tools/check_words.py
 	python tools/check_secrets.py
