@@ -9,10 +9,12 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help demo status browse test slurm check docs chromium constraints clean
+.PHONY: help install demo status browse test slurm lint format check docs chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+install: .venv/installed ## .venv with the pinned packages; `. .venv/bin/activate` then makes snakemake available
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
@@ -36,7 +38,7 @@ chromium: ## Debian's chromium, where apt-get can install it
 	command -v chromium || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } \
 	    || echo "no chromium: the browse page is not tested in a browser"
 
-check: .venv/tools ## linters, spelling, the type checker, secrets, vulnerable packages, and a dry-run of the default
+lint: .venv/tools ## the quick checks: linters, spelling, types and secrets
 	ruff check . && ruff format --check .
 	mypy workflow/scripts/prefloop
 	snakefmt --check Snakefile rules
@@ -44,6 +46,13 @@ check: .venv/tools ## linters, spelling, the type checker, secrets, vulnerable p
 	python tools/lint_rules.py
 	python tools/check_words.py
 	python tools/check_secrets.py
+
+format: .venv/tools ## format programs and rules, and fix what ruff can fix
+	ruff check --fix --exit-zero --quiet .
+	ruff format .
+	snakefmt Snakefile rules
+
+check: lint ## the quick checks, vulnerable packages, and a dry-run of the default
 	python tools/audit_packages.py
 	snakemake --dry-run --quiet --cores 1
 

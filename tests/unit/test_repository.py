@@ -1,5 +1,6 @@
 """What surrounds the code: the package's description, hooks before a commit, and spelling."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -46,6 +47,13 @@ def test_hooks_run_tools_of_the_environment():
             assert (ROOT / words[0]).is_file() and words[0] in commands, hook["id"]
         else:
             assert name in packages and f"\t{name}" in commands, hook["id"]
+
+
+def test_every_target_has_a_line_of_help():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    printed = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert sorted(phony) == sorted(line.split("\t")[0] for line in printed.splitlines())
 
 
 def misspelled(folder) -> list[str]:
