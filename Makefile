@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help install demo status browse test slurm lint format check docs chromium constraints clean
+.PHONY: help install demo status browse test slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -59,6 +59,9 @@ check: lint ## the quick checks, vulnerable packages, and a dry-run of the defau
 docs: .venv/installed ## docs/config.md and the JSON schema, after a change of a setting or of config.yaml
 	python tools/write_config_page.py
 
+site: .venv-site/installed ## the documentation as a site: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+
 # torch first and alone, so that no other package selects another build of it.
 .venv/installed: environment.yml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefloop needs Python 3.11 or newer")'
@@ -69,6 +72,12 @@ docs: .venv/installed ## docs/config.md and the JSON schema, after a change of a
 
 .venv/tools: .venv/installed tests/requirements.txt
 	pip install --quiet -c constraints.txt -r tests/requirements.txt
+	touch $@
+
+# Tools of the site read the sources and do not import them, so they need no torch.
+.venv-site/installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/pip install --quiet -r docs/requirements.txt
 	touch $@
 
 constraints: .venv/tools ## constraints.txt from the versions in .venv, after a change of pins

@@ -36,6 +36,17 @@ def test_extra_has_the_packages_of_its_file(extra, file):
     assert names == sorted(names, key=str.lower)
 
 
+def test_versions_of_the_site_are_pinned():
+    """All packages of the site, in the versions of constraints.txt where that has them."""
+    lines = pinned_packages("docs/requirements.txt")[1:]
+    constraints = dict(line.split("==") for line in pinned_packages("constraints.txt")[1:])
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert package_names(PROJECT["project"]["optional-dependencies"]["docs"]) <= pinned.keys()
+    shared = pinned.keys() & constraints.keys()
+    assert len(shared) > 5
+    assert {name: pinned[name] for name in shared} == {name: constraints[name] for name in shared}
+
+
 def test_hooks_run_tools_of_the_environment():
     """A hook starts a pinned package's program or one of the project's tools, as `make check` does."""
     commands = (ROOT / "Makefile").read_text(encoding="utf-8")
