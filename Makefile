@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help install demo status browse test slurm lint format check docs site chromium constraints clean
+.PHONY: help install demo status browse test unit tiny slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -29,6 +29,13 @@ browse: .venv/installed ## the default experiment's rows as one page to search i
 
 test: .venv/tools ## all tests except slow ones (pytest -m slow: the default model from its package) and those of SLURM
 	pytest -q -n auto --dist loadfile -m "not slow and not slurm" --durations=10
+
+unit: .venv/tools ## the tests of the library and of the documentation, without runs of the workflow
+	pytest -q -n auto --dist loadfile -m "not slow" tests/unit tests/docs
+
+tiny: .venv/installed ## a tiny experiment on a random model, without a download: results/tiny
+	python tools/make_tiny_model.py
+	snakemake --cores all $(PROFILE) --configfile tests/configs/tiny.yaml --config rounds=1
 
 slurm: .venv/tools ## the tests that start a SLURM cluster; skipped with the reason where that is impossible
 	pytest -q -rs tests/workflow/test_slurm.py

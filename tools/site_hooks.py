@@ -16,8 +16,9 @@ LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 ROW = re.compile(r"^\|.*$", re.MULTILINE)  # of a table
 CODE = re.compile(r"`[^`\n]+`")
 OUTSIDE = re.compile(r"[a-z]+:|#|/")  # a URL, a heading of the same page, an absolute path
-# The README is the start page, and the index of docs/ a page of its own.
-RENAMED = {"README.md": "index.md", "docs/README.md": "contents.md"}
+# The README is the start page, and the index of docs/ a page of its own. Where file names ignore case, SECURITY.md
+# would collide with docs/security.md.
+RENAMED = {"README.md": "index.md", "docs/README.md": "contents.md", "SECURITY.md": "reporting.md"}
 LANGUAGES = {".cff": "yaml", ".py": "python", ".smk": "python", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
 
 

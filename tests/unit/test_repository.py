@@ -1,6 +1,7 @@
 """What surrounds the code: the package's description, hooks before a commit, and spelling."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from conftest import ROOT
 
+SECRETS = runpy.run_path(str(ROOT / "tools/check_secrets.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
 
@@ -65,6 +67,69 @@ def test_every_target_has_a_line_of_help():
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     printed = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert sorted(phony) == sorted(line.split("\t")[0] for line in printed.splitlines())
+
+
+def test_all_yaml_is_valid():
+    """Every file in YAML of the repository, hidden ones included; a key that occurs twice is an error."""
+    files = [path for path in SECRETS["repository_files"]() if path.suffix in {".yaml", ".yml", ".cff"}]
+    assert {"mkdocs.yml", "dependabot.yml", "lint.yml", ".pre-commit-config.yaml"} <= {path.name for path in files}
+    for path in files:
+        for document in yaml.compose_all(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            assert repeated_keys(document) == [], path
+
+
+def repeated_keys(node: yaml.Node) -> list[str]:
+    """The keys that a mapping within a YAML node has twice."""
+    if isinstance(node, yaml.SequenceNode):
+        return [key for item in node.value for key in repeated_keys(item)]
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    keys = [key.value for key, _ in node.value if key.value != "<<"]
+    below = [key for _, item in node.value for key in repeated_keys(item)]
+    return [key for key in set(keys) if keys.count(key) > 1] + below
+
+
+def test_repeated_key_is_found():
+    assert repeated_keys(yaml.compose("a: [{b: 1, c: 2, b: 3}]\nd: {a: 1}")) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["docs", "lint", "tiny", "unit"])
+def test_workflow_runs_a_make_target(name):
+    """With read access alone, a time limit, the oldest Python, and existing files as the cache's key."""
+    workflow = yaml.load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    assert workflow["permissions"] == {"contents": "read"} and set(workflow["on"]) == {"push", "pull_request"}
+    (job,) = workflow["jobs"].values()
+    assert int(job["timeout-minutes"]) <= 90
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    make, target = command.split()
+    assert make == "make" and target in targets
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+    (python,) = [step["with"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    assert f">={python['python-version']}" == PROJECT["project"]["requires-python"]
+    assert all((ROOT / file).is_file() for file in python["cache-dependency-path"].split())
+
+
+def test_every_workflow_is_tested():
+    assert {path.stem for path in (ROOT / ".github/workflows").iterdir()} == {"docs", "lint", "tiny", "unit"}
+
+
+@pytest.mark.parametrize("name", ["bug", "feature"])
+def test_issue_form_has_what_github_asks_for(name):
+    form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text(encoding="utf-8"))
+    assert form["name"] and form["description"]
+    assert {part["type"] for part in form["body"]} <= {"markdown", "textarea", "input", "dropdown", "checkboxes"}
+    fields = [part for part in form["body"] if part["type"] != "markdown"]
+    assert all(part["attributes"]["label"] for part in fields)
+    assert len({part["id"] for part in fields}) == len(fields)
+    assert any(part.get("validations", {}).get("required") for part in fields)
+
+
+def test_dependabot_updates_what_exists():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    files = {"github-actions": ".github/workflows/lint.yml", "pip": "requirements.txt"}
+    for update in updates:
+        assert (ROOT / update["directory"].strip("/") / files[update["package-ecosystem"]]).is_file()
 
 
 def misspelled(folder) -> list[str]:
