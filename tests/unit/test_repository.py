@@ -127,9 +127,35 @@ def test_issue_form_has_what_github_asks_for(name):
 
 def test_dependabot_updates_what_exists():
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
-    files = {"github-actions": ".github/workflows/lint.yml", "pip": "requirements.txt"}
+    files = {"docker": "Containerfile", "github-actions": ".github/workflows/lint.yml", "pip": "requirements.txt"}
     for update in updates:
         assert (ROOT / update["directory"].strip("/") / files[update["package-ecosystem"]]).is_file()
+
+
+def test_image_has_what_make_install_needs():
+    """The image installs the pins by `make install`; its build sees the copied files and no others."""
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    assert {word for word, _ in steps} == {"FROM", "RUN", "WORKDIR", "COPY", "ENV"}
+    (copied,) = [rest.split()[:-1] for word, rest in steps if word == "COPY"]
+    visible = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert visible[0] == "*" and sorted(visible[1:]) == sorted(f"!{name}" for name in copied)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    needed = re.search(r"^\.venv/installed: (.*)$", makefile, re.MULTILINE)[1].split()
+    assert {"Makefile", *needed} == set(copied)
+    assert any(rest.endswith("make install") for word, rest in steps if word == "RUN")
+    python = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert steps[0][1].startswith(f"python:{python}-")
+    folder = next(rest for word, rest in steps if word == "WORKDIR")
+    assert steps[-1] == ["ENV", f"PATH={folder}/.venv/bin:$PATH"]
+
+
+def test_catalog_knows_how_to_run_the_workflow():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    assert usage["software-stack-deployment"] == {"conda": True, "apptainer": True, "apptainer+conda": False}
+    assert usage["report"] is True
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    assert "snakemake" in readme and "workflow" in readme  # by which the catalog finds repositories
 
 
 def misspelled(folder) -> list[str]:
