@@ -49,6 +49,20 @@ def test_versions_of_the_site_are_pinned():
     assert {name: pinned[name] for name in shared} == {name: constraints[name] for name in shared}
 
 
+def test_changelog_has_a_section_per_release():
+    """From the newest to the oldest, below what is unreleased; the version is the newest one or the one to come."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    releases = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d{2}-\d{2})", heading) for heading in headings]
+    assert all(releases), headings
+    order = [(release[4], *map(int, release.groups()[:3])) for release in releases]
+    assert order == sorted(order, reverse=True) and len(set(order)) == len(order)
+    coming = re.search(r"^## \[Unreleased\]\n\nThis will be (\d+\.\d+\.\d+)", text, re.MULTILINE)
+    newest = ".".join(map(str, order[0][1:])) if order else None
+    assert PROJECT["project"]["version"] in {newest, coming and coming[1]}
+
+
 def test_hooks_run_tools_of_the_environment():
     """A hook starts a pinned package's program or one of the project's tools, as `make check` does."""
     commands = (ROOT / "Makefile").read_text(encoding="utf-8")
