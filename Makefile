@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help install demo status browse test unit tiny slurm lint format check docs site chromium constraints clean
+.PHONY: help install demo status power browse test unit tiny slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -23,6 +23,15 @@ demo: .venv/installed ## the default experiment and its report
 
 status: ## progress of experiments, also while they run; see also python workflow/scripts/show_status.py --help
 	@makefile="$(MAKEFILE_LIST)"; $(PYTHON) "$$(dirname "$${makefile# }")/workflow/scripts/show_status.py"
+
+# What is not given is as in the pilot: SEEDS, PROMPTS, SAMPLES, DIFFERENCE (the observed one), BASELINE (uniform).
+PILOT ?= results/default/pilot.csv
+POWER_FLAGS = --pilot '$(PILOT)' $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') \
+    $(if $(SAMPLES),--samples '$(SAMPLES)') $(if $(DIFFERENCE),--difference '$(DIFFERENCE)') \
+    $(if $(BASELINE),--baseline '$(BASELINE)')
+
+power: .venv/installed ## what a planned experiment could detect: make power PILOT=pilot.csv SEEDS=8 PROMPTS=200 SAMPLES=2 DIFFERENCE=0.05
+	@python workflow/scripts/compute_power.py $(POWER_FLAGS)
 
 browse: .venv/installed ## the default experiment's rows as one page to search in a browser: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)

@@ -26,6 +26,7 @@ def files_read(rule):
     reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
+        *([EVAL_PROMPTS] if comparisons else []),
         *judgments_of(comparisons),
         *(path for file in reads.rounds for path in every_round(file)),
         *(path for file in reads.steps for path in every_step(file)),
@@ -168,6 +169,8 @@ DELTAS = {
 }
 # Files and flags of single figures and tables, in addition to what config/outputs.py lists.
 CLUSTER_TABLES = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
+# Intervals are clustered by the prompts' families.
+EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
 OWN_FILES = {
     "plot_prompts": CLUSTER_TABLES,
@@ -176,7 +179,16 @@ OWN_FILES = {
     "tabulate_length": [
         f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()
     ],
-    "tabulate_win_rates": judgments_of(EXPERIMENT.comparisons),
+    "tabulate_power": [
+        path
+        for c in EXPERIMENT.by_round()
+        if c.round
+        for path in [
+            f"{RESULTS}/{c.folder}/sample.cost.json",
+            f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
+        ]
+    ],
+    "tabulate_win_rates": [EVAL_PROMPTS, *judgments_of(EXPERIMENT.comparisons)],
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
     "tabulate_acquisition": [
@@ -364,3 +376,20 @@ rule gallery:
     shell:
         "PREFLOOP_LOG={log} python {params.program} --config {input.config:q} {params.facts} --figures {input.figures}"
         " --tables {input.tables} --page {output} > {log} 2>&1"
+
+
+# Values of a finished experiment, from which `make power` plans another one: snakemake --cores all pilot
+rule pilot:
+    input:
+        read_by("tabulate_power"),
+    output:
+        "<results>/pilot.csv",
+    log:
+        "<logs>/pilot.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("write_pilot"),
+        experiment=experiment_flags(measure=target_measure(config)),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

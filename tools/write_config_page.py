@@ -103,7 +103,9 @@ def default(sub: dict, demo, required: bool) -> str:
 
 
 def as_yaml(value) -> str:
-    """A value on one line."""
+    """A value on one line; text with line breaks as in JSON, which YAML reads, too."""
+    if "\\n" in (text := json.dumps(value, ensure_ascii=False)):
+        return text
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
     return text.removesuffix("\n...").strip()
 

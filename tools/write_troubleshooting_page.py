@@ -16,7 +16,7 @@ SPEAKERS = {
     "prompts": "`error: …`, by the stage `prepare_prompts`.",
     "models": "`error: …`, by the stage `fetch_model` and those that load a model.",
     "feedback": "`error: …`, by the stages `reward` and `compare_samples`.",
-    "stages": "`error: …`, by the stages that read the files of others.",
+    "stages": "`error: …`, by the stages that read the files of others, and by `make power`.",
     "snakemake": "By `snakemake`.",
 }
 

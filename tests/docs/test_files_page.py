@@ -34,7 +34,7 @@ EVERYTHING = {
         "opponents": ["initial", "chosen"],
     },
     "figures": FIGURES,
-    "tables": ["results", "differences", "win_rates", "length", "costs", "cost_to_reach", "judge_answers"],
+    "tables": ["results", "differences", "win_rates", "length", "costs", "cost_to_reach", "power", "judge_answers"],
     "tabular": {"seeds": 1, "empirical": {"steps": 2, "every": 1}, "normalized": {"steps": 4}, "paper": {"steps": 2}},
 }
 
@@ -63,7 +63,7 @@ def run(tmp_path_factory, model_folders) -> Path:
     directory.configure(**EVERYTHING, methods=methods)
     directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
     directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
-    done = directory.run("all", "export", "--notemp")
+    done = directory.run("all", "export", "pilot", "--notemp")
     assert done.returncode == 0, done.stdout
     return directory.path / "results/files"
 

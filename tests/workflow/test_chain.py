@@ -174,7 +174,7 @@ def test_report_is_one_file_with_captions(finished):
     done = finished.run("--report", "report.html")
     assert done.returncode == 0, done.stdout
     report = (finished.path / "report.html").read_text()
-    assert "95 % bootstrap CIs" in report
+    assert "95 % CIs over prompts" in report
 
 
 def test_other_methods_and_kinds(workdir, model_folders):

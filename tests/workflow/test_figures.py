@@ -89,7 +89,7 @@ def test_captions_say_what_intervals_are(results):
         "cluster_counts",
     ):
         caption = (results / f"figures/{figure}.rst").read_text()
-        assert "bootstrap CIs over prompts and seeds; 2 seeds cannot cover" in caption, figure
+        assert "95 % CIs over prompts and seeds (crossed random effects); with 2 seeds" in caption, figure
         assert caption.count(". ") <= 2, f"{figure}: a caption has at most three sentences"
 
 

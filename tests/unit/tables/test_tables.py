@@ -53,6 +53,7 @@ def experiment(tmp_path_factory) -> Experiment:
     initial = draw.normal(0, 4, PROMPTS).round(2)
     write_judgments(root / "initial", initial, initial, draw)
     write_json(root / "initial" / SAMPLED, {"truncated": [30, PROMPTS]})
+    write_rows(root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(PROMPTS)))
     found = Experiment(root, METHODS, SEEDS, ROUNDS, STEPS)
     for where, folder in found.folders():
         gain = where["round"] * LIFT[where["method"]] + draw.normal(0, 3, PROMPTS).round(2)
@@ -153,13 +154,22 @@ def test_unknown_baseline_is_named(made, baseline):
 
 
 @pytest.mark.parametrize(
-    ("name", "flags"),
-    [("results", []), ("length", []), ("differences", ["--baseline", "plain"]), ("cost_to_reach", [])],
+    ("name", "flags", "kind"),
+    [
+        ("results", [], "CIs over prompts and seeds (crossed random effects)."),
+        (
+            "length",
+            [],
+            "CIs over prompts and seeds (crossed random effects; bootstrap for length-controlled win rates).",
+        ),
+        ("differences", ["--baseline", "plain"], "CIs over prompts and seeds (crossed random effects)."),
+        ("cost_to_reach", [], "bootstrap CIs over prompts and seeds; 3 seeds cannot cover"),
+    ],
 )
-def test_captions_say_what_brackets_are(made, tmp_path, name, flags):
+def test_captions_say_what_brackets_are(made, tmp_path, name, flags, kind):
     made(name, *flags)
     text = (tmp_path / f"{name}.rst").read_text()
-    assert "Brackets are 95 % bootstrap CIs over prompts and seeds" in text
+    assert f"Brackets are 95 % {kind}" in text
     assert text.count(". ") <= 2, "a caption has at most three sentences"
 
 

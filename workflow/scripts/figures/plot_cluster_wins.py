@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from tyro.conf import arg
 
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
 from prefloop.evaluation.comparisons import arrays, last_round
+from prefloop.evaluation.inference import subtract
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, count_of, interval_sentence
 from prefloop.report.cluster_changes import MIN_PROMPTS, changes_by_group, draw_changes, grouped, prompt_clusters
@@ -25,10 +27,11 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     """
     rows, opponent = judgments(experiment), experiment.opponents[0]
     wins = arrays(last_round(rows, experiment), "win")
-    initial = 0.5 if opponent == "initial" else wins["initial"]  # a policy wins half of the time against itself
+    # A policy wins half of the time against itself.
+    initial = np.array([[0.5]]) if opponent == "initial" else wins["initial"]
     prompts = sorted(rows["prompt_id"].unique())  # the columns of `wins`
     groups, pooled = grouped(prompt_clusters(prompts, clusters))
-    data = changes_by_group({method: wins[method] - initial for method in experiment.methods}, groups)
+    data = changes_by_group({method: subtract(wins[method], initial) for method in experiment.methods}, groups)
     picture = draw_changes(experiment, data)
     note_evaluator(picture, experiment)
     of_clusters = data[data["cluster"] != "all"]

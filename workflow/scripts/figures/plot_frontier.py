@@ -25,7 +25,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
     """
     rows = judgments(experiment)
-    kl = kl_rows(experiment).groupby(["method", "round", "seed", "prompt_id"], sort=False)["kl"].mean()
+    kl = kl_rows(experiment).groupby(["method", "round", "seed", "prompt_id", "family"], sort=False)["kl"].mean()
     kl = kl.reset_index()
     measures = frontier_measures(rows)
     data, seeds = frontier_points(rows, kl, measures), pd.DataFrame()

@@ -13,7 +13,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.target_costs import target_costs
-from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.captions import bootstrap_sentence, caption
 from prefloop.report.tables import TABLE_MEASURES, save_table
 
 COLUMNS = {  # label, unit and format
@@ -59,7 +59,7 @@ def main(
     text = caption(
         f"Cost until the mean {TABLE_MEASURES[measure]} first reaches {level:.3g} ({source}), linear between rounds, "
         "and the share of resamples that reach it; -- is not reached.",
-        interval_sentence(experiment, "brackets"),
+        bootstrap_sentence(experiment, "brackets"),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

@@ -13,15 +13,14 @@ from prefloop.evaluation.comparisons import differences, others_of
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
-from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
+from prefloop.report.tables import TABLE_MEASURES, given_measures, in_brackets, save_table
 from prefloop.report.win_rates import opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write the last round of every method minus the baseline's; brackets are 95 % bootstrap CIs.
+    """Write the last round of every method minus the baseline's; brackets are 95 % CIs.
 
-    Differences are paired: the same prompts and seeds are drawn on both sides. They are not corrected for their
-    number, so nothing is bold.
+    Differences are paired by prompt and seed. They are not corrected for their number, so nothing is bold.
 
     Args:
         table: Where the CSV goes, next to its .tex and caption .rst.
@@ -33,7 +32,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     shown = pd.DataFrame({f"minus {baseline}": others_of(experiment)})
     for measure in measures:
         cells = data.loc[data["measure"] == measure, ["difference", "low", "high"]].itertuples(index=False)
-        shown[TABLE_MEASURES[measure]] = [f"{mean:+.3g} [{low:.3g}, {high:.3g}]" for mean, low, high in cells]
+        shown[TABLE_MEASURES[measure]] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in cells]
     text = caption(
         f"Each method minus {baseline} after the last round, paired by prompt and seed, with win rates against "
         f"{opponent_label(experiment.opponents[0])}.",

@@ -22,7 +22,7 @@ LABELS = {
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write the last round of every method; brackets are 95 % bootstrap CIs.
+    """Write the last round of every method; brackets are 95 % CIs.
 
     A win rate is bold if it is significantly better than that of every other row (`inference.best`).
 
@@ -39,7 +39,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         "Mean tokens after the last round, share of responses truncated at max_new_tokens, win rate, win rate at equal "
         "lengths by a logistic regression (arXiv 2404.04475), and share of decided comparisons that the longer answer "
         "won.",
-        interval_sentence(experiment, "brackets"),
+        interval_sentence(experiment, "brackets", "length-controlled win rates"),
         "Bold is significantly better than all other rows, with Bonferroni's correction.",
     )
     save_table(table, data, shown, text)

@@ -16,7 +16,7 @@ from prefloop.report.win_rates import opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write the table; brackets are 95 % bootstrap CIs over prompts, and over seeds if there are several.
+    """Write the table; brackets are 95 % CIs over prompts, and over seeds if there are several.
 
     Args:
         table: Where the CSV goes, next to its .tex and caption .rst.

@@ -17,7 +17,7 @@ from prefloop.report.tables import save_table, with_interval
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write one row per opponent, temperature and policy; outcomes are counted over prompts and seeds.
 
-    A tie is half a win, an invalid judgment does not count. Brackets are 95 % bootstrap CIs.
+    A tie is half a win, an invalid judgment does not count. Brackets are 95 % CIs (`inference.rate_interval`).
 
     Args:
         table: Where the CSV goes, next to its .tex and caption .rst.

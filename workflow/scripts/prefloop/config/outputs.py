@@ -54,6 +54,7 @@ TABLES = {
     "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",)),  # after the last round
     "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
     "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",)),  # cost of reaching a target
+    "power": Output(QUALITY, "by_round"),  # detectable differences from the baseline, and seeds needed
     "win_rates": Output(OPPONENTS),  # of every comparison
     "length": Output(OPPONENTS, "by_round"),  # response length against winning
     "costs": Output(COST),  # tokens, operations and seconds by stage

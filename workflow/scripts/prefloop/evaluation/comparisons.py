@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.evaluation.inference import Name, paired_difference
+from prefloop.evaluation.inference import Name, PromptTable, paired_difference
 
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
@@ -22,27 +21,36 @@ def mean_over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     It is NaN if one of the judgments is invalid, so that all means are over the same temperatures.
     """
-    means = rows.groupby(["method", "seed", "prompt_id"], sort=False)["win"].mean(skipna=False).reset_index()
+    keys = [name for name in ("method", "seed", "prompt_id", "family") if name in rows.columns]
+    means = rows.groupby(keys, sort=False)["win"].mean(skipna=False).reset_index()
     return {str(method): part for method, part in means.groupby("method", sort=False)}
 
 
-def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, np.ndarray]:
-    """The column `value` of every part as [seeds, prompts], with the same seeds and prompts in all parts.
+def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, pd.DataFrame]:
+    """The column `value` of every part as a frame [seeds, prompts], with the same seeds and prompts in all parts.
 
-    NaN where a part lacks a prompt or seed. A part with a single seed keeps one row.
+    NaN where a part lacks a prompt or seed. A part with a single seed keeps one row. Columns are sorted by prompt_id;
+    if the parts have a column `family`, it is a level of the columns.
     """
     tables = {
         name: part.pivot(index="seed", columns="prompt_id", values=value).astype(float) for name, part in parts.items()
     }
     prompts = sorted(set().union(*(table.columns for table in tables.values())))
     seeds = sorted(set().union(*(table.index for table in tables.values() if len(table) > 1)))
-    return {
-        name: table.reindex(index=seeds if len(table) > 1 else table.index, columns=prompts).to_numpy()
+    aligned = {
+        name: table.reindex(index=seeds if len(table) > 1 else table.index, columns=prompts)
         for name, table in tables.items()
     }
+    if all("family" in part.columns for part in parts.values()):
+        families: dict[str, str] = {}
+        for part in parts.values():
+            families |= dict(zip(part["prompt_id"], part["family"], strict=True))
+        columns = pd.MultiIndex.from_tuples([(families[p], p) for p in prompts], names=["family", "prompt_id"])
+        aligned = {name: table.set_axis(columns, axis=1) for name, table in aligned.items()}
+    return aligned
 
 
-def not_significant_pairs(values: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+def not_significant_pairs(values: Mapping[str, PromptTable]) -> list[tuple[str, str]]:
     """Pairs of names whose paired difference of values [seeds, prompts] has a 95 % CI that contains 0."""
     pairs = []
     for first, second in combinations(values, 2):
@@ -81,7 +89,7 @@ def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]
             keys = {"method": method, "baseline": experiment.baseline, "measure": measure}
             interval = paired_difference(values[method], values[experiment.baseline])
             rows.append(keys | {"seed": None} | dict(zip(("difference", "low", "high"), interval, strict=True)))
-            of_seeds = pd.DataFrame(values[method] - values[experiment.baseline]).mean(axis=1)
+            of_seeds = (values[method] - values[experiment.baseline]).mean(axis=1)
             if len(of_seeds) > 1:
                 rows += [
                     keys | {"seed": seed, "difference": mean}

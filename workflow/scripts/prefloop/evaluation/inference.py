@@ -1,10 +1,14 @@
 """Intervals: means, paired differences, the best row, length-controlled win rates, the cost of reaching a reward.
 
-Values are [seeds, prompts] with the same prompts in every row; NaN marks an invalid judgment and is left out. All
-intervals are percentile bootstrap intervals. A resample draws prompts with replacement, jointly for all seeds, and
-seeds too if there are several. The interval of a single seed covers new prompts only, not new seeds.
+Values are [seeds, prompts] with the same prompts in every row; NaN marks an invalid judgment and is left out. They are
+an array, or a frame whose columns have a level `family`: prompts of one family are then one cluster.
 
-Without `rng`, all intervals over the same numbers of prompts and seeds use the same draws. The same rows then have the
+Intervals of means and of paired differences are those of the crossed random-effects model (`random_effects`), and
+Wilson's for a win rate of one seed. Intervals of length-controlled win rates and of costs are percentile bootstrap
+intervals. A resample draws prompts (families, if there are any) with replacement, jointly for all seeds, and seeds too
+if there are several. With one seed, all intervals cover new prompts only, not new seeds.
+
+Without `rng`, all resamples over the same numbers of prompts and seeds use the same draws. The same rows then have the
 same interval in every table and figure, and differences between intervals do not come from resampling.
 """
 
@@ -12,15 +16,19 @@ from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
+from scipy.special import ndtri
 
 from prefloop.core.ranks import Interval
 from prefloop.core.seeds import rng_for
+from prefloop.evaluation.random_effects import MeanEstimate, crossed_mean
 
 RIDGE = 1e-3  # penalty ½·RIDGE·(intercept² + slope²) added to a log-likelihood summed over comparisons
 NEWTON_STEPS = 50
 CHUNKS = 16  # groups of resamples whose regressions are fitted one after the other, to save memory
 
 Name = TypeVar("Name", bound=Hashable)
+PromptTable = np.ndarray | pd.DataFrame  # [seeds, prompts]
 
 
 class CostToReach(NamedTuple):
@@ -34,12 +42,22 @@ class CostToReach(NamedTuple):
 
 
 def resample_counts(
-    seeds: int, prompts: int, rng: np.random.Generator | None = None, resamples: int = 2000
+    seeds: int,
+    prompts: int,
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    families: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample draws each seed [resamples, seeds] and each prompt [resamples, prompts]."""
+    """How often each resample draws each seed [resamples, seeds] and each prompt [resamples, prompts].
+
+    With `families` [prompts], whole families are drawn, so that a resample may have another number of prompts.
+    """
     rng = rng_for(0, "interval") if rng is None else rng
+    index = np.arange(prompts) if families is None else np.unique(families, return_inverse=True)[1]
+    groups = int(index.max()) + 1
     # Prompts first, so that a policy with the same judgments in every seed has the interval of one seed.
-    of_prompts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
+    of_groups = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    of_prompts = of_groups[:, index].astype(float)
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(float)
     return of_seeds, of_prompts
 
@@ -55,20 +73,90 @@ def weighted_means(values: np.ndarray, of_seeds: np.ndarray, of_prompts: np.ndar
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
-def mean_interval(
-    values: np.ndarray, rng: np.random.Generator | None = None, resamples: int = 2000, level: float = 0.95
-) -> Interval:
-    """The mean of `values` [seeds, prompts] with its bootstrap interval; NaN if no value is valid.
+def families_of(values: PromptTable) -> np.ndarray | None:
+    """The family of each prompt [prompts]; None if there is no level `family`, or fewer than two families.
 
-    Coverage of a 95 % interval in simulated normal data with 100 prompts (1,500 trials): 94 % with one seed. If seeds
-    differ by more than prompts explain, coverage is too low: 51 % with 2 seeds, 74 % with 3, 84 % with 5, 90 % with
-    10; with a third of that spread between seeds and equal noise in single answers (sd 0.3 and 1), 85 % with 3 seeds.
-    If seeds do not differ and only single answers do, 3 seeds cover 99.7 %, which is too high.
+    A single family cannot show how families vary: prompts are then new ones of this family.
+    """
+    if not isinstance(values, pd.DataFrame) or "family" not in values.columns.names:
+        return None
+    families = values.columns.get_level_values("family").to_numpy()
+    return families if len(set(families)) > 1 else None
+
+
+def subtract(a: PromptTable, b: PromptTable) -> PromptTable:
+    """a − b; a side with one seed is compared with all seeds. Prompts are the same, in the same order."""
+    difference = np.atleast_2d(np.asarray(a, dtype=float)) - np.atleast_2d(np.asarray(b, dtype=float))
+    return pd.DataFrame(difference, columns=a.columns) if isinstance(a, pd.DataFrame) else difference
+
+
+def mean_estimate(values: PromptTable) -> MeanEstimate:
+    """The mean of `values` [seeds, prompts] with its standard error and degrees of freedom."""
+    return crossed_mean(np.asarray(values, dtype=float), families_of(values))
+
+
+def mean_interval(values: PromptTable, level: float = 0.95) -> Interval:
+    """The mean of `values` [seeds, prompts] with its crossed random-effects interval; NaN if no value is valid.
+
+    The ends are NaN if there is only one value. `benchmarks/coverage.py` measures the coverage.
+    """
+    return mean_estimate(values).interval(level)
+
+
+def rate_interval(wins: PromptTable, level: float = 0.95) -> Interval:
+    """The mean of scores `wins` [seeds, prompts] of 1, ½ (tie) and 0, with its interval; NaN if none is valid.
+
+    One seed: Wilson's interval. Several seeds: that of `mean_interval`, cut at 0 and 1. Seeds with the same scores are
+    one seed, such as the initial policy of every run.
+    """
+    rows = np.atleast_2d(np.asarray(wins, dtype=float))
+    if all(np.array_equal(row, rows[0], equal_nan=True) for row in rows):
+        return wilson(rows[0], families_of(wins), level)
+    mean, low, high = mean_interval(wins, level)
+    return Interval(mean, float(np.maximum(low, 0)), float(np.minimum(high, 1)))
+
+
+def wilson(scores: np.ndarray, families: np.ndarray | None = None, level: float = 0.95) -> Interval:
+    """Wilson's score interval of the mean of `scores` [prompts] of 1, ½ (tie) and 0; NaN where invalid.
+
+    It has all μ for which (mean − μ)² ≤ z²·(μ(1 − μ) − t/4)/n, where t is the share of ties: a score that is ½ with
+    probability t has this variance. Without ties it is Wilson's interval; if all scores are ties, it has no length.
+    With families, n is divided by the design effect, the ratio of the clustered to the unclustered variance, if that
+    exceeds 1. Sources: Wilson 1927; Korn and Graubard 1998 for the effective n.
+    """
+    valid = scores[np.isfinite(scores)]
+    if not len(valid):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    mean, ties, n = float(valid.mean()), float((valid == 0.5).mean()), float(len(valid))
+    if families is not None and (plain := crossed_mean(scores).standard_error) > 0:
+        n /= max(1.0, (crossed_mean(scores, families).standard_error / plain) ** 2)
+    c = float(ndtri((1 + level) / 2)) ** 2 / n
+    half = np.sqrt(max(c * (4 * mean * (1 - mean) - ties) + c**2 * (1 - ties), 0.0)) / 2
+    low, high = ((mean + c / 2 + sign * half) / (1 + c) for sign in (-1, 1))
+    # Rounding must not put the mean itself outside, which is an end where all scores are equal.
+    return Interval(mean, float(min(max(low, 0.0), mean)), float(max(min(high, 1.0), mean)))
+
+
+def interval_of(measure: str, values: PromptTable) -> Interval:
+    """The 95 % interval of a measure's mean: `rate_interval` for `win`, `mean_interval` for others."""
+    return rate_interval(values) if measure == "win" else mean_interval(values)
+
+
+def bootstrap_mean(
+    values: np.ndarray,
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    families: np.ndarray | None = None,
+) -> Interval:
+    """The mean of `values` [seeds, prompts] with its percentile bootstrap interval; NaN if no value is valid.
+
+    It covers too rarely with few seeds that differ (`benchmarks/coverage.py`); with one seed it is as good as others.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if not np.isfinite(values).any():
         return Interval(float("nan"), float("nan"), float("nan"))
-    means = weighted_means(values, *resample_counts(values.shape[0], values.shape[1], rng, resamples))
+    means = weighted_means(values, *resample_counts(values.shape[0], values.shape[1], rng, resamples, families))
     return percentiles(float(np.nanmean(values)), means, level)
 
 
@@ -78,43 +166,41 @@ def percentiles(estimate: float, resampled: np.ndarray, level: float) -> Interva
     return Interval(estimate, float(low), float(high))
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, rng: np.random.Generator | None = None, resamples: int = 2000, level: float = 0.95
-) -> Interval:
-    """The mean of a − b, both [seeds, prompts], and its interval; a side with one seed is compared with all seeds.
+def paired_estimate(a: PromptTable, b: PromptTable) -> MeanEstimate:
+    """The mean of a − b, both [seeds, prompts], as `mean_estimate`; a side with one seed is compared with all seeds.
 
-    Both sides have the same resamples, so that differences between prompts cancel. Values that are invalid on one side
-    are left out on both.
+    Differences between prompts that both sides share cancel. Values that are invalid on one side are left out on both.
     """
-    return mean_interval(np.atleast_2d(a) - np.atleast_2d(b), rng, resamples, level)
+    return mean_estimate(subtract(a, b))
 
 
-def best(
-    values: Mapping[Name, np.ndarray],
-    rng: np.random.Generator | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Name | None:
+def paired_difference(a: PromptTable, b: PromptTable, level: float = 0.95) -> Interval:
+    """The mean of a − b as `paired_estimate`, with its interval."""
+    return paired_estimate(a, b).interval(level)
+
+
+def best(values: Mapping[Name, PromptTable], level: float = 0.95) -> Name | None:
     """The name whose values [seeds, prompts] are significantly larger than all others, or None.
 
-    The intervals of its paired differences from all others are above 0, at the level of Bonferroni's correction. A
-    name other than the true best is returned with a probability of at most (1 − level)/2, if the intervals have their
-    nominal coverage; the probability is much smaller if several names are equally good.
+    The intervals of its paired differences from all others are above 0, at the level of Bonferroni's correction. Holm's
+    would not do, because the name is chosen by the same values. A name other than the true best is returned with a
+    probability of at most (1 − level)/2, if the intervals have their nominal coverage; the probability is much
+    smaller if several names are equally good.
     """
-    arrays = {name: np.atleast_2d(array) for name, array in values.items() if np.isfinite(array).any()}
-    if len(arrays) < 2:
+    tables = {name: table for name, table in values.items() if np.isfinite(np.asarray(table, dtype=float)).any()}
+    if len(tables) < 2:
         return None
-    leader = max(arrays, key=lambda name: np.nanmean(arrays[name]))
-    corrected = 1 - (1 - level) / (len(arrays) - 1)
-    for name, array in arrays.items():
-        if name != leader and not paired_difference(arrays[leader], array, rng, resamples, corrected).low > 0:
+    leader = max(tables, key=lambda name: np.nanmean(np.asarray(tables[name], dtype=float)))
+    corrected = 1 - (1 - level) / (len(tables) - 1)
+    for name, table in tables.items():
+        if name != leader and not paired_difference(tables[leader], table, corrected).low > 0:
             return None
     return leader
 
 
 def length_controlled(
-    wins: np.ndarray,
-    differences: np.ndarray,
+    wins: PromptTable,
+    differences: PromptTable,
     rng: np.random.Generator | None = None,
     resamples: int = 2000,
     level: float = 0.95,
@@ -129,6 +215,7 @@ def length_controlled(
     in every resample. Where all differences have one sign the rate is an extrapolation; if they are all the same
     number other than 0, the effects of length and policy cannot be separated, and it is NaN.
     """
+    families = families_of(wins)
     wins, differences = (np.atleast_2d(np.asarray(array, dtype=float)) for array in (wins, differences))
     valid = np.isfinite(wins) & np.isfinite(differences)
     y, difference = wins[valid], differences[valid]
@@ -136,7 +223,7 @@ def length_controlled(
     if not len(y) or (spread == 0 and difference.any()):
         return Interval(float("nan"), float("nan"), float("nan"))
     x = np.tanh(difference / spread) if spread else np.zeros_like(difference)
-    counts = resample_counts(wins.shape[0], wins.shape[1], rng, resamples)
+    counts = resample_counts(wins.shape[0], wins.shape[1], rng, resamples, families)
     rates = []
     for of_seeds, of_prompts in zip(*(np.array_split(count, CHUNKS) for count in counts), strict=True):
         weights = (of_seeds[:, :, None] * of_prompts[:, None, :])[:, valid]
@@ -169,33 +256,32 @@ def logistic(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-def longer_share(
-    wins: np.ndarray,
-    differences: np.ndarray,
-    rng: np.random.Generator | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Interval:
+def longer_share(wins: PromptTable, differences: PromptTable) -> Interval:
     """Fraction of decided comparisons (no tie, unequal lengths) that the longer answer won, with its interval.
 
     Arguments as for `length_controlled`; NaN if no comparison is decided.
     """
-    wins, differences = (np.atleast_2d(np.asarray(array, dtype=float)) for array in (wins, differences))
-    decided = ((wins == 1) | (wins == 0)) & np.isfinite(differences) & (differences != 0)
-    longer_won = (wins == 1) == (differences > 0)
-    return mean_interval(np.where(decided, longer_won, np.nan), rng, resamples, level)
+    scores, longer_by = (np.asarray(table, dtype=float) for table in (wins, differences))
+    decided = ((scores == 1) | (scores == 0)) & np.isfinite(longer_by) & (longer_by != 0)
+    longer_won = np.atleast_2d(np.where(decided, (scores == 1) == (longer_by > 0), np.nan))
+    columns = wins.columns if isinstance(wins, pd.DataFrame) else None
+    return rate_interval(longer_won if columns is None else pd.DataFrame(longer_won, columns=columns))
 
 
 def resampled_curves(
-    rewards: Mapping[Name, np.ndarray], rng: np.random.Generator | None = None, resamples: int = 2000
+    rewards: Mapping[Name, np.ndarray],
+    rng: np.random.Generator | None = None,
+    resamples: int = 2000,
+    families: np.ndarray | None = None,
 ) -> tuple[dict[Name, np.ndarray], np.ndarray]:
     """Mean rewards [1 + resamples, points] of every method, and how often each seed is drawn [1 + resamples, seeds].
 
     `rewards` are [seeds, points, prompts] of the same seeds and prompts; points are the initial policy and every round.
-    The first row is the sample itself. A resample draws the same prompts and seeds for all methods.
+    The first row is the sample itself. A resample draws the same prompts (families [prompts], if given) and seeds for
+    all methods.
     """
     seeds, _, prompts = next(iter(rewards.values())).shape
-    counts = resample_counts(seeds, prompts, rng, resamples)
+    counts = resample_counts(seeds, prompts, rng, resamples, families)
     of_seeds, of_prompts = (np.concatenate([np.ones((1, count.shape[1])), count]) for count in counts)
     curves = {
         name: np.stack([weighted_means(values[:, p], of_seeds, of_prompts) for p in range(values.shape[1])], axis=1)

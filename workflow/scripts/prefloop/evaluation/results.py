@@ -6,11 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from prefloop.config.experiment import Comparison, Experiment
+from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
 from prefloop.core.jsonl import iterate_rows, read_rows
-from prefloop.evaluation.inference import mean_interval
+from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.inference import interval_of
 from prefloop.feedback.judgments import rates
 
+EVAL_PROMPTS = "prompts/eval.jsonl"  # relative to the experiment's folder
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
 JUDGED = ("method", "seed", "round", "step", "stage")
 AMOUNTS = ["flops", "generated_tokens", "labels"]  # of what a run spends
@@ -19,16 +22,32 @@ ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
 
 
 def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.DataFrame:
-    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and `win`.
+    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, `win` and `family`.
 
-    `win` is 1, ½ for a tie, 0, and NaN where the judgment is invalid.
+    `win` is 1, ½ for a tie, 0, and NaN where the judgment is invalid; `family` is that of the prompt.
     """
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
         rows += [keys | row for row in read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])]
     table = pd.DataFrame(rows)
-    return table.assign(win=table["outcome"].map(OUTCOMES))
+    return with_families(table.assign(win=table["outcome"].map(OUTCOMES)), experiment)
+
+
+def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """The table with a column `family`: the `meta.family` of each eval prompt, or the prompt itself if it has none.
+
+    Raises:
+        InputError: A prompt of the table is not among the eval prompts.
+    """
+    path = experiment.root / EVAL_PROMPTS
+    families = {}
+    for row in iterate_rows(path, ["prompt_id"]):
+        family = (row.get("meta") or {}).get("family")
+        families[row["prompt_id"]] = f"prompt {row['prompt_id']}" if family is None else f"family {family}"
+    if missing := set(table["prompt_id"]) - families.keys():
+        raise InputError(f"{path}: no prompt {min(missing)}, which was evaluated; run prepare_prompts again")
+    return table.assign(family=table["prompt_id"].map(families))
 
 
 def judgments(experiment: Experiment) -> pd.DataFrame:
@@ -40,11 +59,11 @@ def judgments(experiment: Experiment) -> pd.DataFrame:
 
 
 def kl_rows(experiment: Experiment) -> pd.DataFrame:
-    """One row per sample at temperature 1: method, seed, round (from 1) and the fields of kl.jsonl, nats."""
+    """One row per sample at temperature 1: method, seed, round (from 1), family, and the fields of kl.jsonl, nats."""
     rows = []
     for keys, folder in experiment.folders():
         rows += [keys | row for row in read_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
-    return pd.DataFrame(rows)
+    return with_families(pd.DataFrame(rows), experiment)
 
 
 def alignment_costs(experiment: Experiment) -> pd.DataFrame:
@@ -177,12 +196,11 @@ def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) 
 
 
 def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean and 95 % CI of `value` by method and round, bootstrapped over prompts, and over seeds if several."""
+    """Columns method, round, and mean, low and high of `value` with its 95 % CI (`inference.interval_of`)."""
     rows = []
     for (method, number), part in table.groupby(["method", "round"], sort=False):
-        values = part.pivot(index="seed", columns="prompt_id", values=value)
-        interval = mean_interval(values.to_numpy())
-        rows.append({"method": method, "round": number} | dict(zip(("mean", "low", "high"), interval, strict=True)))
+        interval = interval_of(value, arrays({"": part}, value)[""])
+        rows.append({"method": method, "round": number} | interval._asdict())
     return pd.DataFrame(rows)
 
 

@@ -7,7 +7,14 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
-from prefloop.evaluation.inference import best, length_controlled, longer_share, mean_interval
+from prefloop.evaluation.inference import (
+    best,
+    interval_of,
+    length_controlled,
+    longer_share,
+    mean_interval,
+    rate_interval,
+)
 from prefloop.evaluation.results import annotated, spent, training, truncated_samples
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
@@ -36,7 +43,7 @@ def final_results(
     for method, part in last.items():
         row = {"method": method, "seeds": 1 if method == "initial" else len(experiment.seeds)}
         for measure in measures:
-            interval = mean_interval(values[measure][method])
+            interval = interval_of(measure, values[measure][method])
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
         row |= {"invalid": int(part["win"].isna().sum())}
         row |= {"prompts": prompts.get(method, 0), "optimizer_steps": steps.get(method, 0)}
@@ -58,7 +65,7 @@ def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataF
     for method in parts:
         intervals = {
             "n_tokens": mean_interval(tokens[method]),
-            "win": mean_interval(wins[method]),
+            "win": rate_interval(wins[method]),
             "length_controlled_win": length_controlled(wins[method], longer_by[method]),
             "longer_won": longer_share(wins[method], longer_by[method]),
         }
@@ -92,7 +99,7 @@ def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:
             winner = best(untrained | at_stage) if stage[0] else None
             for policy, values in at_stage.items():
                 counts = policies[policy]["outcome"].value_counts().reindex(OUTCOME_NAMES, fill_value=0)
-                rate = mean_interval(values)
+                rate = rate_interval(values)
                 row = {"opponent": opponent, "temperature": temperature}
                 row |= dict(zip(("method", "round", "checkpoint"), policy, strict=True))
                 row |= {"seeds": len(values), "prompts": policies[policy]["prompt_id"].nunique(), **counts}

@@ -1,11 +1,13 @@
 """The cost until a method's mean reaches a target."""
 
+from collections.abc import Hashable, Mapping
+
 import numpy as np
 import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays
-from prefloop.evaluation.inference import cost_to_reach, halfway, resampled_curves
+from prefloop.evaluation.inference import cost_to_reach, families_of, halfway, resampled_curves
 from prefloop.evaluation.results import annotated_by_seed, spent_by_seed
 
 COST_COLUMNS = ("flops", "generated_tokens", "annotated_responses", "labels")
@@ -25,8 +27,10 @@ def target_costs(
     Returns:
         One row per method and cost, and the target, NaN if no method ends above the initial policy.
     """
+    by_round = arrays(dict(list(rows.groupby(["method", "round"]))), measure)
+    families = families_of(next(iter(by_round.values())))
     # The same draws for all methods and costs, so that rows can be compared.
-    curves, of_seeds = resampled_curves(means_by_round(rows, experiment, measure))
+    curves, of_seeds = resampled_curves(means_by_round(by_round, experiment), families=families)
     targets = halfway(curves) if target is None else np.array([target])
     spent = spent_by_seed(experiment).merge(annotated_by_seed(experiment), on=["method", "seed", "round"])
     table = []
@@ -39,8 +43,9 @@ def target_costs(
     return pd.DataFrame(table), float(targets[0])
 
 
-def means_by_round(rows: pd.DataFrame, experiment: Experiment, measure: str) -> dict[str, np.ndarray]:
-    """The measure of every method, [seeds, rounds + 1, prompts], the initial policy first."""
-    by_round = arrays(dict(list(rows.groupby(["method", "round"]))), measure)
+def means_by_round(
+    by_round: Mapping[tuple[Hashable, ...], pd.DataFrame], experiment: Experiment
+) -> dict[str, np.ndarray]:
+    """The values of every method, [seeds, rounds + 1, prompts], the initial policy first; `by_round` are `arrays`."""
     rounds = range(experiment.rounds + 1)
     return {m: np.stack([by_round[m, round_index] for round_index in rounds], axis=1) for m in experiment.methods}

@@ -13,12 +13,12 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
-from prefloop.evaluation.inference import mean_interval, paired_difference
+from prefloop.evaluation.inference import PromptTable, interval_of, paired_difference
 from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.significance import baseline_clause, significance_clause
 from prefloop.report.win_rates import MEASURES, axis_label
 
-Values = Mapping[str, Mapping[str, np.ndarray]]  # by measure and method, [seeds, prompts]
+Values = Mapping[str, Mapping[str, PromptTable]]  # by measure and method, [seeds, prompts]
 
 
 def check_random_methods(experiment: Experiment, at_random: tuple[str, ...]) -> None:
@@ -36,7 +36,7 @@ def quality_by_arms(experiment: Experiment, values: Values, at_random: tuple[str
         for method in experiment.methods:
             arms = None if method in at_random else arm_count(experiment, method)
             row: dict[str, Any] = {"method": method, "clusters": arms, "measure": measure}
-            row |= mean_interval(of_methods[method])._asdict()
+            row |= interval_of(measure, of_methods[method])._asdict()
             if at_random and method != at_random[0]:
                 difference = paired_difference(of_methods[method], of_methods[at_random[0]])
                 row |= dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True))

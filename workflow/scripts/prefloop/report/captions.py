@@ -14,8 +14,19 @@ def caption(plotted: str, intervals: str = "", conclusion: str = "", cost: str =
     return " ".join(filter(None, (plotted, intervals, conclusion, cost)))
 
 
-def interval_sentence(experiment: Experiment, marks: str) -> str:
-    """What the `marks` (bands, bars, brackets) are, and whether they cover the variation between runs."""
+def interval_sentence(experiment: Experiment, marks: str, exception: str = "") -> str:
+    """What the `marks` (bands, bars, brackets) are; `exception` names a quantity that has a bootstrap interval."""
+    seeds = len(experiment.seeds)
+    more = f"; bootstrap for {exception}" if exception else ""
+    if seeds == 1:
+        kind = f"over prompts (t; Wilson for win rates{more}); 1 seed cannot show how runs vary"
+    else:
+        kind = f"over prompts and seeds (crossed random effects{more})"
+    return f"{marks.capitalize()} are 95 % CIs {kind}{'; with 2 seeds they may be too narrow' * (seeds == 2)}."
+
+
+def bootstrap_sentence(experiment: Experiment, marks: str) -> str:
+    """What the `marks` are if they are bootstrap intervals, and whether they cover the variation between runs."""
     seeds = len(experiment.seeds)
     sentence = f"{marks.capitalize()} are 95 % bootstrap CIs over prompts{' and seeds' * (seeds > 1)}"
     if seeds >= 5:

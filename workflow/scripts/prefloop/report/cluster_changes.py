@@ -39,10 +39,10 @@ def grouped(labels: pd.Series) -> tuple[dict[str, np.ndarray], list[str]]:
     return groups | {"all": np.arange(len(labels))}, [str(c) for c in pooled]
 
 
-def changes_by_group(changes: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> pd.DataFrame:
+def changes_by_group(changes: dict[str, pd.DataFrame], groups: dict[str, np.ndarray]) -> pd.DataFrame:
     """Mean change with CI by method and group; `changes` are [seeds, prompts]."""
     return pd.DataFrame(
-        {"method": method, "cluster": name, "prompts": len(columns)} | mean_interval(values[:, columns])._asdict()
+        {"method": method, "cluster": name, "prompts": len(columns)} | mean_interval(values.iloc[:, columns])._asdict()
         for method, values in changes.items()
         for name, columns in groups.items()
     )

@@ -81,7 +81,7 @@ def panel_grid(count: int, across: int, size: tuple[float, float], extra: tuple[
 
 
 def error_lengths(part: pd.DataFrame, mean: str = "mean", low: str = "low", high: str = "high") -> list[pd.Series]:
-    """Lengths of error bars below and above the mean; a percentile interval may not contain its mean."""
+    """Lengths of error bars below and above the mean; rounding must not make one negative."""
     return [(part[mean] - part[low]).clip(lower=0), (part[high] - part[mean]).clip(lower=0)]
 
 

@@ -6,15 +6,14 @@ of comparisons.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import not_significant_pairs
+from prefloop.evaluation.inference import PromptTable
 
 MAX_METHODS = 5  # all pairs are compared; more methods are only compared with the baseline
 
 
-def significance_clause(experiment: Experiment, values: Mapping[str, np.ndarray], measure: str) -> str:
+def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable], measure: str) -> str:
     """Which policies do not differ significantly in a measure; empty for one policy.
 
     `values` are [seeds, prompts] by policy, and `measure` is their name in the caption.
@@ -35,7 +34,7 @@ def pairs_clause(pairs: Sequence[tuple[str, str]], measure: str) -> str:
     return f"these differences in {measure} are not significant: {named}"
 
 
-def baseline_clause(baseline: str, values: Mapping[str, np.ndarray], measure: str) -> str:
+def baseline_clause(baseline: str, values: Mapping[str, PromptTable], measure: str) -> str:
     """The clause that names the policies that do not differ significantly from a baseline."""
     equal = [
         name

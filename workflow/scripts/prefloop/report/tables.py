@@ -33,7 +33,7 @@ def given_measures(rows: pd.DataFrame) -> list[str]:
 
 
 def with_interval(data: pd.DataFrame, measure: str, bold: Container = ()) -> list[str]:
-    """Cells "mean [low, high]" of a measure with columns measure, measure_low and measure_high; "--" if not finite.
+    """Cells "mean [low, high]" of a measure with columns measure, measure_low and measure_high; "--" is not finite.
 
     Args:
         data: One row per cell.
@@ -42,10 +42,15 @@ def with_interval(data: pd.DataFrame, measure: str, bold: Container = ()) -> lis
     """
     columns = [data[name] for name in (measure, f"{measure}_low", f"{measure}_high")]
     cells = [
-        f"{mean:.3g} [{low:.3g}, {high:.3g}]" if math.isfinite(mean) else "--"
+        f"{mean:.3g} {in_brackets(low, high)}" if math.isfinite(mean) else "--"
         for mean, low, high in zip(*columns, strict=True)
     ]
     return [f"\\textbf{{{cell}}}" if index in bold else cell for index, cell in zip(data.index, cells, strict=True)]
+
+
+def in_brackets(low: float, high: float) -> str:
+    """The ends of an interval: "[0.1, 0.3]"; "--" is an end that a single value does not give."""
+    return "[{}, {}]".format(*(f"{end:.3g}" if math.isfinite(end) else "--" for end in (low, high)))
 
 
 def save_table(path: Path, data: pd.DataFrame, shown: pd.DataFrame, caption: str) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from prefloop.evaluation.comparisons import arrays
-from prefloop.evaluation.inference import mean_interval
+from prefloop.evaluation.inference import rate_interval
 
 MAX_BANDS = 6  # curves whose bands can be distinguished
 OPPONENTS = {"initial": "the initial policy", "chosen": "the chosen responses"}
@@ -33,15 +33,15 @@ def opponent_label(opponent: str) -> str:
 def win_rates(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Win rates with 95 % CIs, one row per group of judgments, in the order in which groups first appear.
 
-    A tie is half a win and an invalid judgment does not count. Intervals are bootstrapped over prompts, and over seeds
-    if there are several; in a group every seed has at most one judgment per prompt.
+    A tie is half a win and an invalid judgment does not count. Intervals are those of
+    `inference.rate_interval`; in a group every seed has at most one judgment per prompt.
 
     Returns:
         Columns `keys`, win_rate, low, high.
     """
     table = []
     for group, part in rows.groupby(keys, sort=False):
-        rate = mean_interval(arrays({"": part}, "win")[""])
+        rate = rate_interval(arrays({"": part}, "win")[""])
         table.append((*group, *rate))
     return pd.DataFrame(table, columns=[*keys, "win_rate", "low", "high"])
 

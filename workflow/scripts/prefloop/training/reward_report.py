@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.evaluation.inference import mean_interval
+from prefloop.evaluation.inference import bootstrap_mean
 
 BINS = 5  # of the calibration table, by confidence from 0.5 to 1
 
@@ -39,10 +39,10 @@ def eval_report(gaps: np.ndarray, length_differences: np.ndarray, rng: np.random
     error = sum(row["pairs"] * abs(row["confidence"] - row["accuracy"]) for row in calibration) / len(gaps)
     measured = {
         "eval_pairs": len(gaps),
-        "accuracy": list(mean_interval(correct, rng)),
+        "accuracy": list(bootstrap_mean(correct, rng)),
         "longer_wins": float(longer.mean()),
         "shorter_wins": float(1 - longer.mean()),
-        "lead_over_length": list(mean_interval(correct - baseline, rng)),
+        "lead_over_length": list(bootstrap_mean(correct - baseline, rng)),
         "log_loss": float(np.logaddexp(0, -gaps).mean()),
         "calibration_error": error,
         "calibration": calibration,

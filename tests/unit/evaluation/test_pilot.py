@@ -1,0 +1,206 @@
+"""Pilots: what `snakemake pilot` writes is what `make power` reads, and a wrong file is one line."""
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from made_up import SCRIPTS, experiment_in
+from prefloop.config.resolve import flags
+from prefloop.core.errors import InputError
+from prefloop.core.files import write_json
+from prefloop.core.jsonl import write_rows
+from prefloop.evaluation.pilot import PILOT_COLUMNS, paired_values, read_pilot
+from prefloop.evaluation.power import Design, detectable_difference, power_of_test, seeds_needed, variance_parts
+
+SEEDS, PROMPTS, SAMPLES = 3, 20, 2
+
+
+def planted_pilot() -> tuple[pd.DataFrame, np.ndarray]:
+    """A pilot of `new` and `uniform`, and the differences [seeds, prompts, samples]."""
+    draw, shape = np.random.default_rng(7), (SEEDS, PROMPTS, SAMPLES)
+    differences = 0.2 + draw.normal(0, 0.05, (SEEDS, 1, 1)) + draw.normal(0, 0.3, shape)
+    of_baseline = draw.normal(0, 1, shape)
+    rows = [
+        (method, seed, f"p{prompt}", sample, values[seed, prompt, sample], seconds)
+        for method, values, seconds in [("new", of_baseline + differences, 60.0), ("uniform", of_baseline, 40.0)]
+        for seed, prompt, sample in np.ndindex(shape)
+    ]
+    return pd.DataFrame(rows, columns=[*PILOT_COLUMNS, "seconds"]), differences
+
+
+def planned(path: Path, *words: str) -> str:
+    """What `make power` prints for a pilot."""
+    paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    command = ["make", "--silent", "--old-file=.venv/installed", "-C", ROOT, "power", f"PILOT={path}", *words]
+    done = subprocess.run(command, env=own | {"PATH": paths}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def row_of(printed: str, design: Design) -> list[str]:
+    """The cells after those of a design."""
+    rows = [line.split() for line in printed.splitlines()]
+    return next(cells[3:] for cells in rows if cells[:3] == [str(count) for count in design])
+
+
+def test_make_power_prints_the_power_of_the_planned_design(tmp_path):
+    pilot, differences = planted_pilot()
+    pilot.sample(frac=1, random_state=0).to_csv(tmp_path / "pilot.csv", index=False)
+    parts, design = variance_parts(differences), Design(8, 50, 3)
+    printed = planned(tmp_path / "pilot.csv", "SEEDS=8", "PROMPTS=50", "SAMPLES=3", "DIFFERENCE=0.1")
+    assert printed.startswith(f"new minus uniform: {differences.mean():+.4g}, sd over seeds ")
+    assert row_of(printed, design) == [
+        f"{detectable_difference(parts, design):.3g}",
+        f"{power_of_test(parts, design, 0.1):.2f}",
+        str(seeds_needed(parts, 0.1, 50, 3)),
+        "800",
+    ]
+
+
+def test_example_of_the_documentation_is_what_is_printed():
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    command, example = re.search(r"```sh\nmake power (.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL).groups()
+    path, *words = command.split()
+    assert planned(Path(path.removeprefix("PILOT=")), *words).startswith(example)
+
+
+def test_defaults_are_those_of_the_pilot(tmp_path):
+    """Its seeds, prompts, samples and difference; uniform is the baseline; no seconds if the pilot has none."""
+    pilot, differences = planted_pilot()
+    pilot.drop(columns="seconds").to_csv(tmp_path / "pilot.csv", index=False)
+    printed = planned(tmp_path / "pilot.csv")
+    parts, mean = variance_parts(differences), differences.mean()
+    power = f"{power_of_test(parts, Design(SEEDS, PROMPTS, SAMPLES), mean):.2f}"
+    assert row_of(printed, Design(SEEDS, PROMPTS, SAMPLES))[1:] == [power, str(seeds_needed(parts, mean, PROMPTS, 2))]
+    assert "seconds" not in printed
+    assert "\nuniform minus new: " in f"\n{planned(tmp_path / 'pilot.csv', 'BASELINE=new')}"
+
+
+def test_one_sample_per_prompt_is_the_best_case(tmp_path):
+    pilot, _ = planted_pilot()
+    pilot[pilot["sample"] == 0].to_csv(tmp_path / "pilot.csv", index=False)
+    printed = planned(tmp_path / "pilot.csv")
+    assert "interaction unknown" in printed and "best case" in printed
+
+
+def edited(change: str) -> pd.DataFrame:
+    """The planted pilot with one mistake."""
+    pilot, _ = planted_pilot()
+    text = pilot.astype(object)
+    wrong = {
+        "column": pilot.drop(columns=["seed", "value"]),
+        "text": text.assign(value=[*text["value"][:4], "good", *text["value"][5:]]),
+        "seed": pilot.assign(seed=pilot["seed"] + 0.5),
+        "empty seed": text.assign(seed=[None, *text["seed"][1:]]),
+        "one seed": pilot[pilot["seed"] == 0],
+        "one method": pilot[pilot["method"] == "new"],
+        "one prompt": pilot[pilot["prompt_id"] == "p0"],
+        "seeds": pilot[(pilot["method"] == "uniform") | (pilot["seed"] < 2)],
+        "prompts": pilot.drop(index=6),
+        "twice": pd.concat([pilot, pilot[:1]]),
+        "seconds": pilot.assign(seconds=range(len(pilot))),
+        "rows": pilot[:0],
+    }
+    return wrong[change]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("column", "missing columns seed, value; found method, prompt_id, sample, seconds; a pilot has the columns"),
+        ("text", "line 6: value is 'good', expected a finite number"),
+        ("seed", "line 2: seed is 0.5, expected an integer"),
+        ("empty seed", "line 2: seed is empty, expected an integer"),
+        ("one seed", "one seed, but power needs at least two seeds"),
+        ("one method", "one method, but power needs at least two methods"),
+        ("one prompt", "one prompt, but power needs at least two prompts"),
+        ("seeds", "method new has no seed 2; every method needs the same seeds"),
+        ("prompts", "method new, seed 0 lacks 1 of 40 samples, such as prompt p3, sample 0"),
+        ("twice", "line 242: its method, seed, prompt_id and sample occur twice"),
+        ("seconds", "seconds differ within a run"),
+        ("rows", "no method, but power needs at least two methods"),
+    ],
+)
+def test_wrong_pilot_is_one_line(tmp_path, change, message):
+    path = tmp_path / "pilot.csv"
+    edited(change).to_csv(path, index=False)
+    with pytest.raises(InputError) as error:
+        read_pilot(path)
+    assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+
+
+def test_missing_pilot_names_the_command_that_writes_one(tmp_path):
+    with pytest.raises(InputError, match="no such file, expected a pilot; `snakemake --cores all pilot`"):
+        read_pilot(tmp_path / "pilot.csv")
+
+
+def test_invalid_value_is_missing_in_its_difference(tmp_path):
+    pilot, differences = planted_pilot()
+    pilot.loc[1, "value"] = np.nan
+    pilot.to_csv(tmp_path / "pilot.csv", index=False)
+    differences[0, 0, 1] = np.nan
+    found = paired_values(read_pilot(tmp_path / "pilot.csv"), "new", "uniform")
+    # Prompts are sorted as texts: p0, p1, p10, …
+    order = np.argsort([f"p{number}" for number in range(PROMPTS)])
+    np.testing.assert_allclose(found, differences[:, order])
+
+
+def computed(monkeypatch, program: str, *words: object) -> None:
+    """Run a program of workflow/scripts."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+    runpy.run_path(str(SCRIPTS / f"{program}.py"), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", 1], "seeds: 1, expected 2 or more"),
+        (["--samples", 0], "samples: 0, expected 1 or more"),
+        (["--difference", 0], "difference: 0.0, expected a finite number other than 0"),
+        (["--baseline", "old"], "baseline: 'old', expected a method of "),
+    ],
+)
+def test_impossible_plan_is_one_line(monkeypatch, tmp_path, words, message):
+    path = tmp_path / "pilot.csv"
+    planted_pilot()[0].to_csv(path, index=False)
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        computed(monkeypatch, "compute_power", "--pilot", path, *words)
+
+
+def test_written_pilot_has_the_last_round(monkeypatch, tmp_path):
+    """Two rounds of two methods and two seeds; seconds are those of training and evaluation of a run."""
+    experiment = experiment_in(tmp_path, methods=("new", "uniform"), seeds=(3, 5), rounds=2)
+    write_rows(tmp_path / "prompts/eval.jsonl", ({"prompt_id": f"p{i}", "meta": {"family": "f"}} for i in (0, 1)))
+    cost = {"device": "cpu", "seconds": 2.0, "tokens_in": 0, "tokens_out": 0}
+    for comparison in experiment.by_round():
+        rows = [
+            {"prompt_id": f"p{i}", "outcome": "win", "reward": i + 10 * comparison.round + comparison.seed}
+            for i in (1, 0)
+        ]
+        write_rows(tmp_path / comparison.judgments, rows)
+        write_json(tmp_path / comparison.judgments.replace(".jsonl", ".cost.json"), cost)
+        write_json(tmp_path / comparison.folder / "sample.cost.json", cost)
+    for _, folder in experiment.folders():
+        write_json(folder / "train.cost.json", cost)
+    for _, folder in experiment.step_folders():
+        for stage in ("generate", "reward", "logprobs"):
+            write_json(folder / f"{stage}.cost.json", cost)
+    output = tmp_path / "pilot.csv"
+    computed(monkeypatch, "write_pilot", *shlex.split(flags(asdict(experiment))), "--output", output)
+    pilot = read_pilot(output)
+    assert list(pilot.columns) == [*PILOT_COLUMNS, "seconds"] and len(pilot) == 8
+    expected = [20 + seed + i for seed in (3, 5) for i in (0, 1)]
+    assert pilot[pilot["method"] == "new"]["value"].tolist() == expected
+    assert (pilot["seconds"] == 2 * 6 * 2.0).all()  # rounds of six stages

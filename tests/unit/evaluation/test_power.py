@@ -1,0 +1,147 @@
+"""Power equals simulation, variance parts are those that were planted, and seeds needed inverts what is detectable."""
+
+import math
+
+import numpy as np
+import pytest
+
+from prefloop.evaluation.power import (
+    Design,
+    VarianceParts,
+    _variance_and_df,
+    detectable_difference,
+    mean_variance,
+    power_of_test,
+    seeds_needed,
+    variance_parts,
+)
+from prefloop.evaluation.random_effects import MeanSquares, crossed_mean, estimate_mean
+
+TRIALS = 2000
+PARTS = VarianceParts(seed=0.002, prompt=0.01, interaction=0.02, sample=0.08)
+CASES = {
+    "all parts": (PARTS, Design(5, 40, 2)),
+    "no seed part": (PARTS._replace(seed=0.0), Design(3, 64, 1)),
+    "no prompt part": (PARTS._replace(prompt=0.0), Design(4, 30, 1)),
+    "samples alone": (VarianceParts(0.0, 0.0, 0.0, 0.1), Design(3, 20, 2)),
+    "two seeds": (PARTS, Design(2, 60, 1)),
+    "seeds alone": (VarianceParts(0.01, 0.0, 0.0, 0.0), Design(6, 10, 1)),
+    "many seeds": (PARTS._replace(prompt=0.1), Design(12, 16, 4)),
+}
+
+
+def planted(parts: VarianceParts, design: Design, mean: float, draw: np.random.Generator) -> np.ndarray:
+    """Differences [seeds, prompts, samples] with these variance parts around `mean`."""
+    seeds, prompts, samples = design
+    return (
+        mean
+        + draw.normal(0, math.sqrt(parts.seed), (seeds, 1, 1))
+        + draw.normal(0, math.sqrt(parts.prompt), (1, prompts, 1))
+        + draw.normal(0, math.sqrt(parts.interaction or 0), (seeds, prompts, 1))
+        + draw.normal(0, math.sqrt(parts.sample), (seeds, prompts, samples))
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("wanted", [0.5, 0.8])
+def test_power_equals_simulation(case, wanted):
+    """The test of random_effects itself detects the difference in the stated share of tables, within 3 points."""
+    parts, design = CASES[case]
+    difference = detectable_difference(parts, design, wanted)
+    assert power_of_test(parts, design, difference) == pytest.approx(wanted, abs=1e-6)
+    draw = np.random.default_rng(1)
+    tables = (planted(parts, design, difference, draw).mean(axis=2) for _ in range(TRIALS))
+    detected = np.mean([crossed_mean(table).p_value < 0.05 for table in tables])
+    assert detected == pytest.approx(wanted, abs=0.03)
+
+
+@pytest.mark.parametrize("squares", [(3.0, 2.0, 1.0), (0.5, 2.0, 1.0), (3.0, 0.5, 1.0), (0.5, 0.6, 1.0)])
+def test_test_is_that_of_random_effects(squares):
+    design = Design(4, 7, 1)
+    expected = estimate_mean(MeanSquares(4, 7, 0.0, *squares))
+    variance, df = _variance_and_df(*map(np.array, squares), design)
+    assert math.sqrt(variance) == pytest.approx(expected.standard_error)
+    assert df == pytest.approx(expected.degrees_of_freedom)
+
+
+def test_variance_of_the_mean_by_hand():
+    """0.02/4 + 0.1/10 + (0.2 + 0.4/2)/40 = 0.005 + 0.01 + 0.01."""
+    assert mean_variance(VarianceParts(0.02, 0.1, 0.2, 0.4), Design(4, 10, 2)) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_seeds_needed_inverts_what_is_detectable(samples):
+    for seeds in (3, 5, 8, 12, 16):
+        detectable = detectable_difference(PARTS, Design(seeds, 100, samples))
+        assert seeds_needed(PARTS, detectable * 1.0001, 100, samples) == seeds
+        assert seeds_needed(PARTS, -detectable * 1.0001, 100, samples) == seeds
+        assert seeds_needed(PARTS, detectable * 0.9999, 100, samples) == seeds + 1
+
+
+def test_part_of_the_prompts_limits_what_seeds_reach():
+    """No number of seeds makes 20 prompts with sd 0.3 detect 0.1; without their part 0.1 takes some seeds."""
+    parts = PARTS._replace(prompt=0.09)
+    assert seeds_needed(parts, 0.1, 20, 1) is None
+    assert detectable_difference(parts, Design(100_000, 20, 1)) > 0.1
+    enough = seeds_needed(parts._replace(prompt=0.0), 0.1, 20, 1)
+    assert 2 < enough < 100 and seeds_needed(parts, 0.1, 2000, 1) < 20
+
+
+def test_difference_of_zero_is_never_detected():
+    assert seeds_needed(PARTS, 0.0, 100, 1) is None
+
+
+def test_nothing_varies():
+    """Equal differences everywhere: any difference is detected with the fewest seeds."""
+    parts = VarianceParts(0.0, 0.0, 0.0, 0.0)
+    assert detectable_difference(parts, Design(3, 5, 1)) == 0
+    assert power_of_test(parts, Design(3, 5, 1), 0.1) == 1 and seeds_needed(parts, 0.1, 5, 1) == 2
+
+
+def test_planted_variance_parts_are_recovered():
+    """As means over 200 tables, each within a tenth of what was planted."""
+    planted_parts = VarianceParts(seed=0.3, prompt=0.2, interaction=0.15, sample=0.4)
+    draw = np.random.default_rng(2)
+    found = [variance_parts(planted(planted_parts, Design(8, 40, 3), 1.0, draw)) for _ in range(200)]
+    np.testing.assert_allclose(np.mean(found, axis=0), planted_parts, rtol=0.1)
+
+
+def test_variance_parts_by_hand():
+    """Cell means are [[0, 2], [4, 10]]: seed means 1 and 7, prompt means 2 and 6, mean 4, residuals ±1.
+
+    Mean squares 36, 16 and 4 give the seed part (36 − 4)/2 and the prompt part (16 − 4)/2. Two samples at ±1 of their
+    cell's mean have the variance 2, of which half is in the residual: 4 − 1 is the interaction.
+    """
+    cells = np.array([[0.0, 2.0], [4.0, 10.0]])
+    assert variance_parts(cells[:, :, None] + np.array([-1.0, 1.0])) == pytest.approx((16.0, 6.0, 3.0, 2.0))
+    assert variance_parts(cells[:, :, None]) == (16.0, 6.0, None, 4.0)
+
+
+def test_negative_parts_are_zero():
+    """Cell means [[1, -1], [-1, 1]] have equal rows and columns; samples vary by more than their cells."""
+    cells = np.array([[1.0, -1.0], [-1.0, 1.0]])[:, :, None]
+    assert variance_parts(cells + np.array([-5.0, 5.0])) == pytest.approx((0.0, 0.0, 0.0, 50.0))
+
+
+def test_invalid_values_are_left_out():
+    """A tenth of the samples is missing, at random: the means of 200 estimates stay within a tenth."""
+    planted_parts = VarianceParts(seed=0.3, prompt=0.2, interaction=0.1, sample=0.4)
+    draw, found = np.random.default_rng(3), []
+    for _ in range(200):
+        table = planted(planted_parts, Design(6, 40, 3), 1.0, draw)
+        table[draw.uniform(size=table.shape) < 0.1] = np.nan
+        found.append(variance_parts(table))
+    np.testing.assert_allclose(np.mean(found, axis=0), planted_parts, rtol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 1), (3, 1, 2)])
+def test_too_few_seeds_or_prompts_raise(shape):
+    with pytest.raises(ValueError, match="at least two of each"):
+        variance_parts(np.random.default_rng(0).normal(size=shape))
+    with pytest.raises(ValueError, match="at least two of each"):
+        power_of_test(PARTS, Design(*shape), 0.1)
+
+
+def test_no_valid_value_raises():
+    with pytest.raises(ValueError, match="no valid difference"):
+        variance_parts(np.full((3, 4, 1), np.nan))

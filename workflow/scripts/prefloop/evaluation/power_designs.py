@@ -1,0 +1,126 @@
+"""Which differences would be significant with how many seeds, prompts and samples, by contrast and measure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from prefloop.config.experiment import Experiment
+from prefloop.evaluation.comparisons import others_of
+from prefloop.evaluation.pilot import paired_values, pilot_values
+from prefloop.evaluation.power import (
+    Design,
+    VarianceParts,
+    detectable_difference,
+    paired_mean_squares,
+    power_of_test,
+    seeds_needed,
+    variance_parts,
+)
+from prefloop.evaluation.seed_costs import COST_AMOUNTS, seed_costs
+
+GRID_SEEDS = (3, 5, 8, 12, 16)
+GRID_PROMPTS = 200
+GRID_SAMPLES = (1, 4)
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class PairedSample:
+    """What the paired differences of a method and the baseline say."""
+
+    as_run: Design
+    difference: float
+    """Mean, NaN if no value is valid."""
+    seed_sd: float
+    """Standard deviation over seeds of the mean difference per seed; NaN with one seed."""
+    parts: VarianceParts | None
+    """None with fewer than two seeds or prompts, where they are unknown."""
+
+
+def paired_sample(differences: np.ndarray) -> PairedSample:
+    """Describe paired differences [seeds, prompts, samples], NaN where invalid."""
+    as_run = Design(*differences.shape)
+    if not np.isfinite(differences).any():
+        return PairedSample(as_run, NAN, NAN, None)
+    squares = paired_mean_squares(differences)
+    known = min(squares.seeds, squares.prompts) > 1
+    parts = variance_parts(differences) if known else None
+    return PairedSample(as_run, squares.mean, float(np.sqrt(squares.of_seeds / squares.prompts)), parts)
+
+
+def designs_around(as_run: Design) -> list[Design]:
+    """The design as run, then the grid of seeds, prompts (as run and 200) and samples."""
+    prompts = dict.fromkeys((as_run.prompts, GRID_PROMPTS))
+    grid = (Design(seeds, count, samples) for count, samples, seeds in product(prompts, GRID_SAMPLES, GRID_SEEDS))
+    return list(dict.fromkeys((as_run, *grid)))
+
+
+def power_rows(parts: VarianceParts, designs: Iterable[Design], difference: float) -> list[dict]:
+    """One row per design: seeds, prompts, samples, detectable, power and seeds_needed, both for `difference`.
+
+    `seeds_needed` belongs to the design's prompts and samples; NaN if no number of seeds is enough.
+    """
+    needed: dict[tuple[int, int], int | None] = {}
+    rows = []
+    for design in designs:
+        size = design.prompts, design.samples
+        if size not in needed:
+            needed[size] = seeds_needed(parts, difference, *size)
+        row = design._asdict() | {"detectable": detectable_difference(parts, design)}
+        row |= {"power": power_of_test(parts, design, difference)}
+        rows.append(row | {"seeds_needed": NAN if needed[size] is None else needed[size]})
+    return rows
+
+
+def power_table(rows: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
+    """Power of every method against the baseline after the last round, by measure and design.
+
+    With one seed there is one row per contrast and measure, whose variance parts and power are NaN.
+
+    Args:
+        rows: As `results.judgments` returns them.
+        experiment: The runs.
+        measures: Columns of `rows`.
+
+    Returns:
+        Columns method, baseline, measure, difference, seed_sd, <part>_variance, seeds, prompts, samples, as_run,
+        detectable, seeds_needed, and what `seeds` seeds of both methods cost: gpu_seconds, cpu_seconds, tokens.
+    """
+    costs, baseline = seed_costs(experiment), experiment.baseline
+    table: list[dict] = []
+    for method, measure in product(others_of(experiment), measures):
+        sample = paired_sample(paired_values(pilot_values(rows, experiment, measure), method, baseline))
+        keys = {"method": method, "baseline": baseline, "measure": measure}
+        observed = {"difference": sample.difference, "seed_sd": sample.seed_sd} | _part_columns(sample.parts)
+        of_seed = costs.loc[[method, baseline]].sum()
+        for row in _rows_of(sample):
+            design = Design(row["seeds"], row["prompts"], row["samples"])
+            as_run = {"as_run": design == sample.as_run}
+            table.append(keys | observed | row | as_run | _cost_of(design, sample.as_run, of_seed))
+    columns = dict.fromkeys(["detectable", "seed_sd", *(f"{part}_variance" for part in VarianceParts._fields)], float)
+    return pd.DataFrame(table).drop(columns="power").astype(columns | {"seeds_needed": "Int64"})
+
+
+def _rows_of(sample: PairedSample) -> list[dict]:
+    """The rows of `power_rows` for the observed difference; only the design as run if parts are unknown."""
+    if sample.parts is None:
+        return [sample.as_run._asdict() | {"detectable": NAN, "power": NAN, "seeds_needed": NAN}]
+    return power_rows(sample.parts, designs_around(sample.as_run), sample.difference)
+
+
+def _part_columns(parts: VarianceParts | None) -> dict[str, float | None]:
+    """The variance parts as columns; None where unknown."""
+    values = dict.fromkeys(VarianceParts._fields) if parts is None else parts._asdict()
+    return {f"{name}_variance": value for name, value in values.items()}
+
+
+def _cost_of(design: Design, as_run: Design, of_seed: pd.Series) -> dict[str, float]:
+    """Cost of all seeds of a design; evaluation grows with prompts times samples, training does not."""
+    size = design.prompts * design.samples / (as_run.prompts * as_run.samples)
+    return {
+        name: design.seeds * (of_seed[f"training_{name}"] + size * of_seed[f"evaluation_{name}"])
+        for name in COST_AMOUNTS
+    }

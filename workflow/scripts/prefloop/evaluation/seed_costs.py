@@ -1,0 +1,43 @@
+"""What a seed of each method cost, from the cost files of its stages."""
+
+import pandas as pd
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.files import read_json
+from prefloop.evaluation.results import alignment_costs
+
+COST_AMOUNTS = ["gpu_seconds", "cpu_seconds", "tokens"]
+
+
+def seed_costs(experiment: Experiment) -> pd.DataFrame:
+    """The cost of a seed by method, as means over seeds: columns training_<amount> and evaluation_<amount>.
+
+    Amounts are wall seconds of stages on a GPU, those of all other stages, and tokens (read and generated). Evaluation
+    is the sampling and comparing of every round.
+    """
+    return run_costs(experiment).groupby(level="method").mean()
+
+
+def run_costs(experiment: Experiment) -> pd.DataFrame:
+    """As `seed_costs`, by method and seed."""
+    evaluated = [comparison for comparison in experiment.by_round() if comparison.round]
+    evaluation = pd.DataFrame(
+        {"method": comparison.method, "seed": comparison.seed} | read_json(experiment.root / path)
+        for comparison in evaluated
+        for path in (f"{comparison.folder}/sample.cost.json", comparison.judgments.replace(".jsonl", ".cost.json"))
+    )
+    parts = {"training": alignment_costs(experiment), "evaluation": evaluation}
+    return pd.concat([_sums_by_run(rows).add_prefix(f"{part}_") for part, rows in parts.items()], axis=1)
+
+
+def _sums_by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sums of cost files, with columns method, seed, device, seconds, tokens_in and tokens_out, by run."""
+    on_gpu = rows["device"].str.startswith("cuda")
+    amounts = pd.DataFrame(
+        {
+            "gpu_seconds": rows["seconds"].where(on_gpu, 0.0),
+            "cpu_seconds": rows["seconds"].mask(on_gpu, 0.0),
+            "tokens": rows["tokens_in"] + rows["tokens_out"],
+        }
+    )
+    return amounts.groupby([rows["method"], rows["seed"]]).sum()

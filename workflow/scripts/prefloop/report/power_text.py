@@ -1,0 +1,37 @@
+"""The power of one difference as text for a terminal."""
+
+import pandas as pd
+
+from prefloop.evaluation.power_designs import PairedSample
+from prefloop.report.captions import count_of
+
+FORMATS = {
+    "detectable": "{:.3g}".format,
+    "power": "{:.2f}".format,
+    "seeds_needed": "{:.0f}".format,
+    "seconds": "{:,.0f}".format,
+}
+
+
+def power_text(contrast: str, sample: PairedSample, wanted: float, rows: pd.DataFrame) -> str:
+    """What the pilot has of a contrast such as "dota minus uniform", what the columns are, and the columns.
+
+    Args:
+        contrast: What is compared.
+        sample: The pilot's differences.
+        wanted: The difference that is to be detected.
+        rows: As `power_rows` returns them for it, and `seconds` if they are known.
+    """
+    size = ", ".join(count_of(getattr(sample.as_run, f"{noun}s"), noun) for noun in ("seed", "prompt", "sample"))
+    parts = sample.parts._asdict().items() if sample.parts else ()
+    variances = ", ".join(f"{name} {'unknown' if value is None else f'{value:.3g}'}" for name, value in parts)
+    lines = [
+        f"{contrast}: {sample.difference:+.4g}, sd over seeds {sample.seed_sd:.3g} ({size} per prompt)",
+        f"variances: {variances}",
+        f"detectable: with 80 % power; power and seeds_needed: for a difference of {wanted:.4g}",
+    ]
+    if "seconds" in rows:
+        lines.append("seconds: of all seeds of both methods, with as large an evaluation as the pilot's")
+    if sample.as_run.samples == 1:
+        lines.append("rows with more samples: the best case, as one sample per prompt cannot separate sampling noise")
+    return "\n".join([*lines, rows.to_string(index=False, formatters=FORMATS, na_rep="none")])

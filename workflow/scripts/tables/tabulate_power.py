@@ -1,0 +1,76 @@
+"""Write what differences from the baseline the experiment could detect, and what more seeds would take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.progress import Summary
+from prefloop.evaluation.power_designs import GRID_PROMPTS, GRID_SAMPLES, power_table
+from prefloop.evaluation.results import judgments
+from prefloop.report.captions import caption, count_of
+from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
+
+
+def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
+    """Write power by contrast, measure and design; LaTeX has the design as run and the largest evaluation.
+
+    Args:
+        table: Where the CSV goes, next to its .tex and caption .rst.
+    """
+    rows = judgments(experiment)
+    data = power_table(rows, experiment, given_measures(rows))
+    save_table(table, data, shown_rows(data), power_caption(data, experiment))
+    return Summary(f"{len(data)} rows -> {table}")
+
+
+def shown_rows(data: pd.DataFrame) -> pd.DataFrame:
+    """One row per contrast and measure."""
+    as_run = data[data["as_run"]]
+    largest = data[(data["prompts"] == GRID_PROMPTS) & (data["samples"] == GRID_SAMPLES[-1])]
+    largest = largest.drop_duplicates(["method", "measure"]).set_index(["method", "measure"])["seeds_needed"]
+    contrasts = list(zip(as_run["method"], as_run["measure"], strict=True))
+    seconds = (as_run["gpu_seconds"] + as_run["cpu_seconds"]) / as_run["seeds"]
+    return pd.DataFrame(
+        {
+            f"minus {data['baseline'].iloc[0]}": as_run["method"],
+            "measure": as_run["measure"].map(TABLE_MEASURES),
+            "difference": as_run["difference"].map("{:+.3g}".format),
+            "sd over seeds": as_run["seed_sd"].map(number),
+            "detectable": as_run["detectable"].map(number),
+            "seeds needed": as_run["seeds_needed"].map(number),
+            f"seeds needed ({GRID_PROMPTS} prompts x {GRID_SAMPLES[-1]})": [
+                number(largest.get(contrast)) for contrast in contrasts
+            ],
+            "seconds per seed": seconds.map("{:,.1f}".format),
+        }
+    )
+
+
+def number(value: float | None) -> str:
+    """Three digits of a number, "--" if it is missing."""
+    return "--" if value is None or pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"
+
+
+def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
+    """What the columns are, and how far they can be trusted."""
+    minus = f"Differences from {experiment.baseline} after the last round"
+    as_run = data[data["as_run"]].iloc[0]
+    if as_run["seeds"] == 1:
+        unknown = "With 1 seed the variance between seeds is unknown: power needs at least two seeds."
+        return caption(f"{minus}, and what one more seed takes.", unknown)
+    seeds, prompts, samples = (count_of(int(as_run[f"{noun}s"]), noun) for noun in ("seed", "prompt", "sample"))
+    detectable = f"the smallest that {seeds}, {prompts} and {samples} per prompt detect with 80 % power at p < 0.05"
+    missing = "-- means that no number of seeds is enough with these prompts, or that the difference is 0."
+    rough = f"Variance parts come from {seeds} and are as rough as that"
+    if as_run["samples"] == 1:
+        rough += (
+            "; rows with more samples per prompt are the best case, since one sample cannot separate sampling noise"
+        )
+    return caption(f"{minus}, {detectable}, and the seeds that the observed difference needs.", missing, f"{rough}.")
+
+
+run(main)
