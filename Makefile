@@ -9,10 +9,12 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help demo status power browse test slurm check docs chromium constraints clean
+.PHONY: help install demo status power browse test unit tiny slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+install: .venv/installed ## .venv with the pinned packages; `. .venv/bin/activate` then makes snakemake available
 
 demo: .venv/installed ## the default experiment and its report
 	snakemake --cores all $(PROFILE)
@@ -37,6 +39,13 @@ browse: .venv/installed ## the default experiment's rows as one page to search i
 test: .venv/tools ## all tests except slow ones (pytest -m slow: the default model from its package) and those of SLURM
 	pytest -q -n auto --dist loadfile -m "not slow and not slurm" --durations=10
 
+unit: .venv/tools ## the tests of the library and of the documentation, without runs of the workflow
+	pytest -q -n auto --dist loadfile -m "not slow" tests/unit tests/docs
+
+tiny: .venv/installed ## a tiny experiment on a random model, without a download: results/tiny
+	python tools/make_tiny_model.py
+	snakemake --cores all $(PROFILE) --configfile tests/configs/tiny.yaml --config rounds=1
+
 slurm: .venv/tools ## the tests that start a SLURM cluster; skipped with the reason where that is impossible
 	pytest -q -rs tests/workflow/test_slurm.py
 
@@ -45,18 +54,29 @@ chromium: ## Debian's chromium, where apt-get can install it
 	command -v chromium || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } \
 	    || echo "no chromium: the browse page is not tested in a browser"
 
-check: .venv/tools ## linters, the type checker, secrets, vulnerable packages, and a dry-run of the default
+lint: .venv/tools ## the quick checks: linters, spelling, types and secrets
 	ruff check . && ruff format --check .
 	mypy workflow/scripts/prefloop
 	snakefmt --check Snakefile rules
+	codespell
 	python tools/lint_rules.py
 	python tools/check_words.py
 	python tools/check_secrets.py
+
+format: .venv/tools ## format programs and rules, and fix what ruff can fix
+	ruff check --fix --exit-zero --quiet .
+	ruff format .
+	snakefmt Snakefile rules
+
+check: lint ## the quick checks, vulnerable packages, and a dry-run of the default
 	python tools/audit_packages.py
 	snakemake --dry-run --quiet --cores 1
 
 docs: .venv/installed ## docs/config.md and the JSON schema, after a change of a setting or of config.yaml
 	python tools/write_config_page.py
+
+site: .venv-site/installed ## the documentation as a site: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
 
 # torch first and alone, so that no other package selects another build of it.
 .venv/installed: environment.yml constraints.txt
@@ -68,6 +88,12 @@ docs: .venv/installed ## docs/config.md and the JSON schema, after a change of a
 
 .venv/tools: .venv/installed tests/requirements.txt
 	pip install --quiet -c constraints.txt -r tests/requirements.txt
+	touch $@
+
+# Tools of the site read the sources and do not import them, so they need no torch.
+.venv-site/installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/pip install --quiet -r docs/requirements.txt
 	touch $@
 
 constraints: .venv/tools ## constraints.txt from the versions in .venv, after a change of pins

@@ -11,6 +11,7 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 # A plan of thousands of jobs has millions of objects that live until the end. With Python's default thresholds, looking
 # for unreachable ones takes a fifth of the time of planning.
@@ -122,6 +123,21 @@ GRADIENTS = (
 )
 
 
+# With `--sdm apptainer`, all jobs run in one image: a file, or an address from which Apptainer pulls it.
+IN_CONTAINER = (
+    DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+)
+IMAGE = os.environ.get("PREFLOOP_IMAGE") or str(CLONE / "prefloop.sif")
+if IN_CONTAINER:
+    if "://" not in IMAGE and not Path(IMAGE).is_file():
+        raise WorkflowError(
+            f"--sdm apptainer: {IMAGE}: no such file, expected an image; build it from Containerfile "
+            "(docs/cluster.md), or name another one in the environment variable PREFLOOP_IMAGE"
+        )
+
+    container: IMAGE
+
+
 wildcard_constraints:
     method="|".join(config["methods"]),
     seed=r"\d+",
@@ -135,9 +151,9 @@ wildcard_constraints:
 def warm_start(warm=True):
     """The path of the program that forks another one from the warm process; empty if it starts in a new process.
 
-    Jobs of a cluster start in new processes, as they share no machine.
+    Jobs of a cluster start in new processes, as they share no machine, and so do those in containers.
     """
-    local = workflow.local_exec and workflow.is_main_process
+    local = workflow.local_exec and workflow.is_main_process and not IN_CONTAINER
     return [SCRIPTS / "_start.py"] if warm and local and config["warm_start"] else []
 
 

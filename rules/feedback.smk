@@ -1,4 +1,4 @@
-# What stages with a feedback read and are told: shared by the steps of a round and by the evaluation.
+# What stages with a feedback read and get as flags: shared by the steps of a round and by the evaluation.
 
 
 def feedback_files(settings):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FILES = (
+    ".github/**/*.md",
+    ".github/**/*.yml",
     "*.md",
     "Snakefile",
     "config.yaml",

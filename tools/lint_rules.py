@@ -13,7 +13,7 @@ IGNORED = ("Mixed rules and functions in same snakefile", "Environment variable 
 
 def main() -> None:
     """Print the output of the linter and exit with 1 if it has a lint that is not ignored."""
-    done = subprocess.run(["snakemake", "--lint"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     titles = re.findall(r"^    \* (.*)", output, re.MULTILINE)
     if [title for title in titles if not title.startswith(IGNORED)] or (done.returncode and not titles):

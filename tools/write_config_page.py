@@ -41,7 +41,7 @@ def reference() -> str:
     text = "\n## The experiment\n\n" + HEAD + rows(plain, schema, demo, required=schema["required"])
     for name, sub in sections.items():
         if name == "reward_models":
-            text += section("reward_models.<name>", schema["$defs"]["RewardModelSection"], schema, {})
+            text += section("`reward_models.<name>`", schema["$defs"]["RewardModelSection"], schema, {})
         elif name not in plain:
             text += section(name, sub, schema, demo.get(name, {}))
     return text

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from documented import FENCE, ROOT, pages, written
+from documented import ROOT, anchors, pages, without_code, written
 from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, TABLES
 from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
@@ -36,23 +36,6 @@ OWN = {
 
 def names(pages: list[Path]) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
-
-
-def without_code(text: str) -> str:
-    return FENCE.sub("", text)
-
-
-@cache
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings as GitHub makes them; a heading that comes again gets a number."""
-    found: set[str] = set()
-    for heading in re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE):
-        slug = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
-        number = 0
-        while (name := f"{slug}-{number}" if number else slug) in found:
-            number += 1
-        found.add(name)
-    return found
 
 
 @cache

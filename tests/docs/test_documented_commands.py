@@ -4,7 +4,8 @@ import pytest
 
 from documented import ROOT, commands_of, dry_run, project_in, written
 
-PLANS_NOTHING = {"--report", "--conda-create-envs-only", "--version"}  # a dry-run of these is none
+# A dry-run of these is none, or needs an image.
+PLANS_NOTHING = {"--report", "--conda-create-envs-only", "--version", "--sdm"}
 OVERRIDES = commands_of(ROOT / "docs/config.md")  # planned, and looked into, by test_overrides.py
 COMMANDS = [
     command

@@ -33,7 +33,8 @@ def test_the_package_installs_whole_and_alone(tmp_path):
     """`pip install --no-deps .` in a copy, as building leaves files beside what it builds."""
     clone, target = tmp_path / "clone", tmp_path / "target"
     shutil.copytree(ROOT / "workflow/scripts", clone / "workflow/scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", clone)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     done = subprocess.run([*pip, "--target", str(target), str(clone)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
