@@ -1,8 +1,9 @@
 """Compute from a pilot what an experiment could detect: the differences, the seeds needed, and their time.
 
 A pilot is a CSV with the columns method, seed, prompt_id, sample and value, one row per evaluated sample. An empty
-value is an invalid judgment. All methods have the same seeds, prompts and samples. A column seconds, if there is one,
-has the time of the row's run. `snakemake --cores all pilot` writes one from an experiment.
+value is an invalid judgment. All methods have the same seeds, prompts and samples. The columns family and seconds are
+optional: families of prompts are clusters, and seconds are the time of the row's run. `snakemake --cores all pilot`
+writes a pilot from an experiment.
 """
 
 import math
@@ -14,9 +15,9 @@ import pandas as pd
 from _program import run
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.pilot import paired_values, read_pilot, seconds_per_seed
+from prefloop.evaluation.pilot import read_pilot, seconds_per_seed
 from prefloop.evaluation.power import Design
-from prefloop.evaluation.power_designs import designs_around, paired_sample, power_rows
+from prefloop.evaluation.power_designs import designs_around, limit_families, paired_sample, power_rows
 from prefloop.report.captions import count_of
 from prefloop.report.power_text import power_text
 
@@ -49,11 +50,14 @@ def main(
     others = [method for method in methods if method != baseline]
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     for method in others:
-        sample = paired_sample(paired_values(table, method, baseline))
+        sample = paired_sample(table, method, baseline)
         if sample.parts is None:
-            raise InputError(f"{pilot}: {method} minus {baseline} has valid values of fewer than two seeds or prompts")
+            raise InputError(
+                f"{pilot}: {method} minus {baseline} has too few valid values: fewer than two seeds or prompts"
+            )
         as_run = sample.as_run
-        planned = Design(seeds or as_run.seeds, prompts or as_run.prompts, samples or as_run.samples)
+        size = seeds or as_run.seeds, prompts or as_run.prompts, samples or as_run.samples
+        planned = limit_families(Design(*size, as_run.families))
         wanted = sample.difference if difference is None else difference
         data = pd.DataFrame(power_rows(sample.parts, designs_around(planned), wanted))
         if seconds := seconds_per_seed(table, [method, baseline]):

@@ -51,7 +51,7 @@ def planned(path: Path, *words: str) -> str:
 def row_of(printed: str, design: Design) -> list[str]:
     """The cells after those of a design."""
     rows = [line.split() for line in printed.splitlines()]
-    return next(cells[3:] for cells in rows if cells[:3] == [str(count) for count in design])
+    return next(cells[3:] for cells in rows if cells[:3] == [str(count) for count in design[:3]])
 
 
 def test_make_power_prints_the_power_of_the_planned_design(tmp_path):
@@ -63,7 +63,7 @@ def test_make_power_prints_the_power_of_the_planned_design(tmp_path):
     assert row_of(printed, design) == [
         f"{detectable_difference(parts, design):.3g}",
         f"{power_of_test(parts, design, 0.1):.2f}",
-        str(seeds_needed(parts, 0.1, 50, 3)),
+        str(seeds_needed(parts, 0.1, design)),
         "800",
     ]
 
@@ -81,10 +81,26 @@ def test_defaults_are_those_of_the_pilot(tmp_path):
     pilot.drop(columns="seconds").to_csv(tmp_path / "pilot.csv", index=False)
     printed = planned(tmp_path / "pilot.csv")
     parts, mean = variance_parts(differences), differences.mean()
-    power = f"{power_of_test(parts, Design(SEEDS, PROMPTS, SAMPLES), mean):.2f}"
-    assert row_of(printed, Design(SEEDS, PROMPTS, SAMPLES))[1:] == [power, str(seeds_needed(parts, mean, PROMPTS, 2))]
+    design = Design(SEEDS, PROMPTS, SAMPLES)
+    expected = [f"{power_of_test(parts, design, mean):.2f}", str(seeds_needed(parts, mean, design))]
+    assert row_of(printed, design)[1:] == expected
     assert "seconds" not in printed
     assert "\nuniform minus new: " in f"\n{planned(tmp_path / 'pilot.csv', 'BASELINE=new')}"
+
+
+def test_families_are_the_clusters_of_the_plan(tmp_path):
+    """Four families of five prompts, also of 50 planned prompts; one family for all has no effect."""
+    pilot, differences = planted_pilot()
+    labels = pilot["prompt_id"].str[1:].astype(int) % 4
+    pilot.assign(family=labels).to_csv(tmp_path / "pilot.csv", index=False)
+    printed = planned(tmp_path / "pilot.csv", "SEEDS=8", "PROMPTS=50", "DIFFERENCE=0.1")
+    parts = variance_parts(differences, np.arange(PROMPTS) % 4)
+    design = Design(8, 50, SAMPLES, families=4)
+    expected = ["4", f"{detectable_difference(parts, design):.3g}", f"{power_of_test(parts, design, 0.1):.2f}"]
+    assert row_of(printed, design)[:3] == expected
+    assert "4 families" in printed and "family interaction" in printed
+    pilot.assign(family="all").to_csv(tmp_path / "pilot.csv", index=False)
+    assert "families" not in planned(tmp_path / "pilot.csv").replace(str(tmp_path), "")
 
 
 def test_one_sample_per_prompt_is_the_best_case(tmp_path):
@@ -110,6 +126,7 @@ def edited(change: str) -> pd.DataFrame:
         "prompts": pilot.drop(index=6),
         "twice": pd.concat([pilot, pilot[:1]]),
         "seconds": pilot.assign(seconds=range(len(pilot))),
+        "families": pilot.assign(family=pilot["seed"]),
         "rows": pilot[:0],
     }
     return wrong[change]
@@ -129,6 +146,7 @@ def edited(change: str) -> pd.DataFrame:
         ("prompts", "method new, seed 0 lacks 1 of 40 samples, such as prompt p3, sample 0"),
         ("twice", "line 242: its method, seed, prompt_id and sample occur twice"),
         ("seconds", "seconds differ within a run"),
+        ("families", "a prompt without a family or with several"),
         ("rows", "no method, but power needs at least two methods"),
     ],
 )
@@ -200,7 +218,7 @@ def test_written_pilot_has_the_last_round(monkeypatch, tmp_path):
     output = tmp_path / "pilot.csv"
     computed(monkeypatch, "write_pilot", *shlex.split(flags(asdict(experiment))), "--output", output)
     pilot = read_pilot(output)
-    assert list(pilot.columns) == [*PILOT_COLUMNS, "seconds"] and len(pilot) == 8
+    assert list(pilot.columns) == [*PILOT_COLUMNS, "family", "seconds"] and len(pilot) == 8
     expected = [20 + seed + i for seed in (3, 5) for i in (0, 1)]
     assert pilot[pilot["method"] == "new"]["value"].tolist() == expected
     assert (pilot["seconds"] == 2 * 6 * 2.0).all()  # rounds of six stages

@@ -27,19 +27,30 @@ CASES = {
     "two seeds": (PARTS, Design(2, 60, 1)),
     "seeds alone": (VarianceParts(0.01, 0.0, 0.0, 0.0), Design(6, 10, 1)),
     "many seeds": (PARTS._replace(prompt=0.1), Design(12, 16, 4)),
+    "families": (PARTS._replace(family=0.02, family_interaction=0.004), Design(4, 60, 1, families=12)),
+    "families that do not differ": (PARTS, Design(3, 40, 2, families=10)),
 }
 
 
 def planted(parts: VarianceParts, design: Design, mean: float, draw: np.random.Generator) -> np.ndarray:
     """Differences [seeds, prompts, samples] with these variance parts around `mean`."""
-    seeds, prompts, samples = design
+    seeds, prompts, samples, _ = design
+    families = family_labels(design)
+    of_families = draw.normal(0, math.sqrt(parts.family), prompts)
+    of_families = of_families + draw.normal(0, math.sqrt(parts.family_interaction), (seeds, prompts))
     return (
         mean
+        + (of_families[:, families] if families is not None else of_families)[:, :, None]
         + draw.normal(0, math.sqrt(parts.seed), (seeds, 1, 1))
         + draw.normal(0, math.sqrt(parts.prompt), (1, prompts, 1))
         + draw.normal(0, math.sqrt(parts.interaction or 0), (seeds, prompts, 1))
         + draw.normal(0, math.sqrt(parts.sample), (seeds, prompts, samples))
     )
+
+
+def family_labels(design: Design) -> np.ndarray | None:
+    """The family of each prompt, in families of equal size."""
+    return None if design.families is None else np.arange(design.prompts) % design.families
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -51,7 +62,7 @@ def test_power_equals_simulation(case, wanted):
     assert power_of_test(parts, design, difference) == pytest.approx(wanted, abs=1e-6)
     draw = np.random.default_rng(1)
     tables = (planted(parts, design, difference, draw).mean(axis=2) for _ in range(TRIALS))
-    detected = np.mean([crossed_mean(table).p_value < 0.05 for table in tables])
+    detected = np.mean([crossed_mean(table, family_labels(design)).p_value < 0.05 for table in tables])
     assert detected == pytest.approx(wanted, abs=0.03)
 
 
@@ -73,29 +84,31 @@ def test_variance_of_the_mean_by_hand():
 def test_seeds_needed_inverts_what_is_detectable(samples):
     for seeds in (3, 5, 8, 12, 16):
         detectable = detectable_difference(PARTS, Design(seeds, 100, samples))
-        assert seeds_needed(PARTS, detectable * 1.0001, 100, samples) == seeds
-        assert seeds_needed(PARTS, -detectable * 1.0001, 100, samples) == seeds
-        assert seeds_needed(PARTS, detectable * 0.9999, 100, samples) == seeds + 1
+        design = Design(0, 100, samples)
+        assert seeds_needed(PARTS, detectable * 1.0001, design) == seeds
+        assert seeds_needed(PARTS, -detectable * 1.0001, design) == seeds
+        assert seeds_needed(PARTS, detectable * 0.9999, design) == seeds + 1
 
 
 def test_part_of_the_prompts_limits_what_seeds_reach():
     """No number of seeds makes 20 prompts with sd 0.3 detect 0.1; without their part 0.1 takes some seeds."""
     parts = PARTS._replace(prompt=0.09)
-    assert seeds_needed(parts, 0.1, 20, 1) is None
+    design = Design(2, 20, 1)
+    assert seeds_needed(parts, 0.1, design) is None
     assert detectable_difference(parts, Design(100_000, 20, 1)) > 0.1
-    enough = seeds_needed(parts._replace(prompt=0.0), 0.1, 20, 1)
-    assert 2 < enough < 100 and seeds_needed(parts, 0.1, 2000, 1) < 20
+    enough = seeds_needed(parts._replace(prompt=0.0), 0.1, design)
+    assert 2 < enough < 100 and seeds_needed(parts, 0.1, design._replace(prompts=2000)) < 20
 
 
 def test_difference_of_zero_is_never_detected():
-    assert seeds_needed(PARTS, 0.0, 100, 1) is None
+    assert seeds_needed(PARTS, 0.0, Design(3, 100, 1)) is None
 
 
 def test_nothing_varies():
     """Equal differences everywhere: any difference is detected with the fewest seeds."""
     parts = VarianceParts(0.0, 0.0, 0.0, 0.0)
     assert detectable_difference(parts, Design(3, 5, 1)) == 0
-    assert power_of_test(parts, Design(3, 5, 1), 0.1) == 1 and seeds_needed(parts, 0.1, 5, 1) == 2
+    assert power_of_test(parts, Design(3, 5, 1), 0.1) == 1 and seeds_needed(parts, 0.1, Design(3, 5, 1)) == 2
 
 
 def test_planted_variance_parts_are_recovered():
@@ -106,6 +119,31 @@ def test_planted_variance_parts_are_recovered():
     np.testing.assert_allclose(np.mean(found, axis=0), planted_parts, rtol=0.1)
 
 
+@pytest.mark.parametrize(("sizes", "tolerance"), [([5] * 12, 0.1), ([2, 8] * 6, 0.2)])
+def test_planted_parts_of_families_are_recovered(sizes, tolerance):
+    """Means over 400 tables; families of unequal sizes count roughly by their weights in the mean, F Σn²/P²."""
+    planted_parts = VarianceParts(0.3, 0.2, 0.15, 0.4, family=0.5, family_interaction=0.25)
+    families, draw, found = np.repeat(np.arange(12), sizes), np.random.default_rng(4), []
+    weight = 12 * sum(size**2 for size in sizes) / 60**2
+    for _ in range(400):
+        of_families = draw.normal(0, math.sqrt(0.5), 12) + draw.normal(0, math.sqrt(0.25), (6, 12))
+        plain = planted_parts._replace(family=0.0, family_interaction=0.0)
+        table = planted(plain, Design(6, 60, 2), 0.0, draw) + of_families[:, families][:, :, None]
+        found.append(variance_parts(table, families))
+    found = np.mean(found, axis=0)
+    np.testing.assert_allclose(found[:5], [0.3, 0.2, 0.15, 0.4, 0.5 * weight], rtol=tolerance)
+    # Unequal sizes make a part of the seeds look like one of seed x family.
+    np.testing.assert_allclose(found[5], 0.25 * weight + 0.3 * (weight - 1), rtol=tolerance)
+
+
+def test_families_of_one_prompt_are_prompts():
+    """The test of 12 families of one prompt is that of 12 prompts."""
+    parts = PARTS._replace(family=0.02, family_interaction=0.005)
+    merged = PARTS._replace(prompt=PARTS.prompt + 0.02, interaction=PARTS.interaction + 0.005)
+    of_families = detectable_difference(parts, Design(4, 12, 2, families=12))
+    assert of_families == pytest.approx(detectable_difference(merged, Design(4, 12, 2)))
+
+
 def test_variance_parts_by_hand():
     """Cell means are [[0, 2], [4, 10]]: seed means 1 and 7, prompt means 2 and 6, mean 4, residuals ±1.
 
@@ -113,14 +151,14 @@ def test_variance_parts_by_hand():
     cell's mean have the variance 2, of which half is in the residual: 4 − 1 is the interaction.
     """
     cells = np.array([[0.0, 2.0], [4.0, 10.0]])
-    assert variance_parts(cells[:, :, None] + np.array([-1.0, 1.0])) == pytest.approx((16.0, 6.0, 3.0, 2.0))
-    assert variance_parts(cells[:, :, None]) == (16.0, 6.0, None, 4.0)
+    assert variance_parts(cells[:, :, None] + np.array([-1.0, 1.0])) == pytest.approx((16.0, 6.0, 3.0, 2.0, 0.0, 0.0))
+    assert variance_parts(cells[:, :, None]) == (16.0, 6.0, None, 4.0, 0.0, 0.0)
 
 
 def test_negative_parts_are_zero():
     """Cell means [[1, -1], [-1, 1]] have equal rows and columns; samples vary by more than their cells."""
     cells = np.array([[1.0, -1.0], [-1.0, 1.0]])[:, :, None]
-    assert variance_parts(cells + np.array([-5.0, 5.0])) == pytest.approx((0.0, 0.0, 0.0, 50.0))
+    assert variance_parts(cells + np.array([-5.0, 5.0])) == pytest.approx((0.0, 0.0, 0.0, 50.0, 0.0, 0.0))
 
 
 def test_invalid_values_are_left_out():
@@ -145,3 +183,8 @@ def test_too_few_seeds_or_prompts_raise(shape):
 def test_no_valid_value_raises():
     with pytest.raises(ValueError, match="no valid difference"):
         variance_parts(np.full((3, 4, 1), np.nan))
+
+
+def test_families_of_one_prompt_alone_raise():
+    with pytest.raises(ValueError, match="no family has two prompts"):
+        variance_parts(np.random.default_rng(0).normal(size=(3, 4, 1)), np.arange(4))

@@ -76,8 +76,25 @@ def test_every_design_has_what_it_detects_and_the_seeds_it_needs(made):
     for row in rows.itertuples():
         design = Design(row.seeds, row.prompts, row.samples)
         assert row.detectable == pytest.approx(detectable_difference(parts, design), rel=1e-4)
-        assert row.seeds_needed == seeds_needed(parts, gains.mean(), row.prompts, row.samples)
+        assert row.seeds_needed == seeds_needed(parts, gains.mean(), design)
     assert f"{rows['detectable'].iloc[0]:.3g}" in latex
+
+
+def test_families_of_the_prompts_are_clusters(tmp_path):
+    """Five families of six prompts, as meta.family of the eval prompts says."""
+    experiment, gains = with_judgments(tmp_path)
+    rows = ({"prompt_id": f"p{i}", "meta": {"family": i % 5}} for i in range(PROMPTS))
+    write_rows(tmp_path / "prompts/eval.jsonl", rows)
+    data, text = drawn("tabulate_power", experiment)
+    parts = variance_parts(gains[:, :, None], np.arange(PROMPTS) % 5)
+    data = data.query("measure == 'reward'")
+    assert (data["families"] == 5).all() and "30 prompts of 5 families" in text
+    assert data[["family_variance", "family_interaction_variance"]].iloc[0].tolist() == pytest.approx(
+        parts[4:], rel=1e-5
+    )
+    for row in data.itertuples():
+        design = Design(row.seeds, row.prompts, row.samples, 5)
+        assert row.detectable == pytest.approx(detectable_difference(parts, design), rel=1e-4)
 
 
 def test_costs_grow_with_seeds_and_evaluation(made):

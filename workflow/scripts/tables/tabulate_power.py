@@ -63,6 +63,8 @@ def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
         unknown = "With 1 seed the variance between seeds is unknown: power needs at least two seeds."
         return caption(f"{minus}, and what one more seed takes.", unknown)
     seeds, prompts, samples = (count_of(int(as_run[f"{noun}s"]), noun) for noun in ("seed", "prompt", "sample"))
+    if not pd.isna(as_run["families"]):
+        prompts += f" of {as_run['families']} families"
     detectable = f"the smallest that {seeds}, {prompts} and {samples} per prompt detect with 80 % power at p < 0.05"
     missing = "-- means that no number of seeds is enough with these prompts, or that the difference is 0."
     rough = f"Variance parts come from {seeds} and are as rough as that"

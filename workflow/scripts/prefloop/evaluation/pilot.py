@@ -12,11 +12,11 @@ from prefloop.core.errors import InputError
 RUN = ["method", "seed"]
 SAMPLE = ["prompt_id", "sample"]
 PILOT_COLUMNS = [*RUN, *SAMPLE, "value"]
-EXPECTED = f"a pilot has the columns {', '.join(PILOT_COLUMNS)} and optionally seconds"
+EXPECTED = f"a pilot has the columns {', '.join(PILOT_COLUMNS)}, and optionally family and seconds"
 
 
 def pilot_values(rows: pd.DataFrame, experiment: Experiment, measure: str) -> pd.DataFrame:
-    """A measure of every method's samples after the last round, with the columns of a pilot; NaN where invalid.
+    """A measure of every method's samples after the last round, with a pilot's columns and `family`; NaN where invalid.
 
     Args:
         rows: As `results.judgments` returns them. Without a column `sample` there is one sample per prompt.
@@ -24,7 +24,7 @@ def pilot_values(rows: pd.DataFrame, experiment: Experiment, measure: str) -> pd
         measure: A column of `rows`.
     """
     last = rows[(rows["round"] == experiment.rounds) & rows["method"].isin(experiment.methods)]
-    table = last.assign(sample=last.get("sample", 0), value=last[measure].astype(float))[PILOT_COLUMNS]
+    table = last.assign(sample=last.get("sample", 0), value=last[measure].astype(float))[[*PILOT_COLUMNS, "family"]]
     return table.sort_values(["seed", *SAMPLE], ignore_index=True)
 
 
@@ -40,8 +40,19 @@ def paired_values(pilot: pd.DataFrame, method: str, baseline: str) -> np.ndarray
     return (values - of_baseline).reshape([len(level) for level in levels])
 
 
+def prompt_families(pilot: pd.DataFrame) -> np.ndarray | None:
+    """The family of each prompt [prompts], in the order of `paired_values`; None if no family has several prompts.
+
+    A single family cannot show how families vary: its prompts are then their own clusters, as in the test.
+    """
+    if "family" not in pilot:
+        return None
+    families = pilot.groupby("prompt_id")["family"].first().sort_index().to_numpy()
+    return families if 1 < len(set(families)) < len(families) else None
+
+
 def read_pilot(path: Path) -> pd.DataFrame:
-    """Read a pilot's CSV: one row per sample, with PILOT_COLUMNS and optionally `seconds`, which its run took.
+    """Read a pilot's CSV: one row per sample, with PILOT_COLUMNS, and optionally the prompt's `family` and `seconds`.
 
     An empty value is an invalid judgment.
 
@@ -57,6 +68,12 @@ def read_pilot(path: Path) -> pd.DataFrame:
     for name in ("seed", "sample", "value", *(["seconds"] if "seconds" in pilot else [])):
         _check_numbers(path, pilot[name], whole=name in ("seed", "sample"))
     pilot = pilot.astype({"method": str, "seed": int, "sample": int})
+    if "family" in pilot and (
+        pilot["family"].isna().any() or (pilot.groupby("prompt_id")["family"].nunique() > 1).any()
+    ):
+        raise InputError(
+            f"{path}: a prompt without a family or with several; expected the same one in each of its rows"
+        )
     _check_runs(path, pilot)
     return pilot
 

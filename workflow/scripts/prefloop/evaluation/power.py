@@ -3,7 +3,7 @@
 A paired difference of seed s, prompt p and sample k is  d = μ + seed_s + prompt_p + interaction_sp + sample_spk  with
 independent normal parts. The mean over S seeds, P prompts and K samples then has the variance
 seed/S + prompt/P + (interaction + sample/K)/(SP), and the test compares it with its estimate from mean squares
-(`random_effects`).
+(`random_effects`). With families of prompts, each with a part of its own, the test's columns are families.
 
 In a complete table of normal values the mean and the three mean squares are independent, and each mean square is its
 expectation times χ²/df. So the power is an integral over three χ² distributions, computed here on a grid of their
@@ -35,6 +35,10 @@ class VarianceParts(NamedTuple):
     """Of seed x prompt; None if there is one sample per cell, and `sample` is then the sum of both."""
     sample: float
     """Of samples with the same seed and prompt."""
+    family: float = 0.0
+    """Of families of prompts; `prompt` is then the part within a family."""
+    family_interaction: float = 0.0
+    """Of seed x family."""
 
 
 class Design(NamedTuple):
@@ -44,42 +48,90 @@ class Design(NamedTuple):
     prompts: int
     samples: int
     """Per seed and prompt."""
+    families: int | None = None
+    """Families of prompts, of equal size, which are the test's clusters; None if every prompt is its own."""
+
+    @property
+    def clusters(self) -> int:
+        """Columns of the test's table."""
+        return self.prompts if self.families is None else self.families
 
 
-def paired_mean_squares(differences: np.ndarray) -> MeanSquares:
+def paired_mean_squares(differences: np.ndarray, families: np.ndarray | None = None) -> MeanSquares:
     """Mean squares of the cells' means of `differences` [seeds, prompts, samples]; NaN marks an invalid value.
+
+    Args:
+        differences: [seeds, prompts, samples].
+        families: The family of each prompt, [prompts]; None if every prompt is its own.
 
     Raises:
         ValueError: No value is valid.
     """
-    cells = complete_table(_cell_means(differences))
+    cells = complete_table(_cell_means(differences), families)
     if not cells.size:
         raise ValueError("no valid difference")
     return mean_squares(cells)
 
 
-def variance_parts(differences: np.ndarray) -> VarianceParts:
+def variance_parts(differences: np.ndarray, families: np.ndarray | None = None) -> VarianceParts:
     """The variance parts of `differences` [seeds, prompts, samples] by the method of moments; negative ones are 0.
 
-    NaN marks an invalid value.
+    Families of unequal sizes count by their weight in the mean.
+
+    Args:
+        differences: [seeds, prompts, samples]; NaN marks an invalid value.
+        families: The family of each prompt, [prompts]; None if every prompt is its own.
 
     Raises:
-        ValueError: Fewer than two seeds or prompts have a valid value.
+        ValueError: Fewer than two seeds, or two prompts or families, have a valid value, or all families one prompt.
     """
-    squares = paired_mean_squares(differences)
+    squares = paired_mean_squares(differences, families)
     if squares.seeds < 2 or squares.prompts < 2:
+        counted = "prompts" if families is None else "families"
         raise ValueError(
-            f"{squares.seeds} seeds and {squares.prompts} prompts; variance parts need at least two of each"
+            f"{squares.seeds} seeds and {squares.prompts} {counted}; variance parts need at least two of each"
         )
+    if families is None:
+        cells, prompt, family, family_interaction = squares.residual, squares.prompt_variance, 0.0, 0.0
+    else:
+        cells, prompt = _within_families(_cell_means(differences), families)
+        share = squares.prompts / np.isfinite(differences).any(axis=(0, 2)).sum()  # families per prompt
+        family = max(squares.prompt_variance - prompt * share, 0.0)
+        family_interaction = max(squares.residual - cells * share, 0.0)
     valid = np.isfinite(differences)
     counts = valid.sum(axis=2)
     if counts.max() < 2:
-        return VarianceParts(squares.seed_variance, squares.prompt_variance, None, squares.residual)
+        return VarianceParts(squares.seed_variance, prompt, None, cells, family, family_interaction)
     deviations = np.where(valid, differences - _cell_means(differences)[:, :, None], 0.0)
     sample = float((deviations**2).sum() / (counts - 1)[counts > 0].sum())
     of_means = sample * float((1 / counts[counts > 0]).mean())  # what samples add to the variance of a cell's mean
-    interaction = max(squares.residual - of_means, 0.0)
-    return VarianceParts(squares.seed_variance, squares.prompt_variance, interaction, sample)
+    interaction = max(cells - of_means, 0.0)
+    return VarianceParts(squares.seed_variance, prompt, interaction, sample, family, family_interaction)
+
+
+def _within_families(cells: np.ndarray, families: np.ndarray) -> tuple[float, float]:
+    """Variance of a cell and of prompts within families, pooled over families.
+
+    Args:
+        cells: Means [seeds, prompts], NaN where invalid.
+        families: The family of each prompt, [prompts].
+
+    Raises:
+        ValueError: No family has two prompts with valid values of two seeds.
+    """
+    of_cells, of_prompts = [], []  # (sum of squares, df)
+    for family in set(families):
+        table = complete_table(cells[:, families == family])
+        if min(table.shape) > 1:
+            squares = mean_squares(table)
+            df = squares.prompts - 1
+            of_cells.append((squares.residual * df * (squares.seeds - 1), df * (squares.seeds - 1)))
+            of_prompts.append((squares.of_prompts * df, df))
+    if not of_cells:
+        raise ValueError("no family has two prompts with valid values of two seeds")
+    (cell_sum, cell_df), (prompt_sum, prompt_df) = (np.sum(terms, axis=0) for terms in (of_cells, of_prompts))
+    cell = float(cell_sum / cell_df)
+    return cell, max((float(prompt_sum / prompt_df) - cell) / len(cells), 0.0)
 
 
 def _cell_means(differences: np.ndarray) -> np.ndarray:
@@ -97,17 +149,24 @@ def cell_variance(parts: VarianceParts, samples: int) -> float:
     return (parts.interaction or 0.0) + parts.sample / samples
 
 
+def column_variances(parts: VarianceParts, design: Design) -> tuple[float, float]:
+    """Variances of a column's effect and of a residual in the test's table, whose columns are prompts or families."""
+    share = design.clusters / design.prompts
+    residual = parts.family_interaction + cell_variance(parts, design.samples) * share
+    return parts.family + parts.prompt * share, residual
+
+
 def mean_variance(parts: VarianceParts, design: Design) -> float:
     """Variance of the mean difference over all seeds, prompts and samples."""
-    cells = cell_variance(parts, design.samples) / (design.seeds * design.prompts)
-    return parts.seed / design.seeds + parts.prompt / design.prompts + cells
+    column, residual = column_variances(parts, design)
+    return parts.seed / design.seeds + column / design.clusters + residual / (design.seeds * design.clusters)
 
 
 def power_of_test(parts: VarianceParts, design: Design, difference: float) -> float:
     """Probability that the test is significant if the true difference is `difference`, in units of the measure.
 
     Raises:
-        ValueError: The design has fewer than two seeds or prompts.
+        ValueError: The design has fewer than two seeds, or two prompts or families.
     """
     return _power_above(critical_differences(parts, design), mean_variance(parts, design), difference)
 
@@ -127,33 +186,32 @@ def detectable_difference(parts: VarianceParts, design: Design, power: float = P
     return float(brentq(lambda difference: _power_above(critical, variance, difference) - power, 0.0, high))
 
 
-def seeds_needed(
-    parts: VarianceParts, difference: float, prompts: int, samples: int, power: float = POWER
-) -> int | None:
+def seeds_needed(parts: VarianceParts, difference: float, design: Design, power: float = POWER) -> int | None:
     """The fewest seeds, at least 2, with which the test detects `difference` with probability `power`.
 
-    None if no number of seeds is enough with these prompts, since the part of the prompts stays, or if `difference`
-    is 0.
+    The seeds of `design` do not count. None if no number of seeds is enough with its prompts, since the part of the
+    prompts stays, or if `difference` is 0.
     """
-    if difference == 0 or power_with_all_seeds(parts, difference, prompts) <= power:
+    if difference == 0 or power_with_all_seeds(parts, difference, design) <= power:
         return None
     low, high = 1, 2  # `low` is not enough
-    while power_of_test(parts, Design(high, prompts, samples), difference) < power:
+    while power_of_test(parts, design._replace(seeds=high), difference) < power:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if power_of_test(parts, Design(middle, prompts, samples), difference) < power:
+        if power_of_test(parts, design._replace(seeds=middle), difference) < power:
             low = middle
         else:
             high = middle
     return high
 
 
-def power_with_all_seeds(parts: VarianceParts, difference: float, prompts: int) -> float:
-    """Limit of `power_of_test` for a difference other than 0 as seeds increase: a t test over prompts."""
-    if parts.prompt == 0:
+def power_with_all_seeds(parts: VarianceParts, difference: float, design: Design) -> float:
+    """Limit of `power_of_test` for a difference other than 0 as seeds increase: a t test over prompts or families."""
+    column, _ = column_variances(parts, design)
+    if column == 0:
         return 1.0
-    df, center = prompts - 1, abs(difference) / math.sqrt(parts.prompt / prompts)
+    df, center = design.clusters - 1, abs(difference) / math.sqrt(column / design.clusters)
     critical = stats.t.isf(LEVEL / 2, df)
     return float(stats.nct.sf(critical, df, center) + stats.nct.cdf(-critical, df, center))
 
@@ -164,11 +222,16 @@ def critical_differences(parts: VarianceParts, design: Design) -> np.ndarray:
     Raises:
         ValueError: As for `power_of_test`.
     """
-    if design.seeds < 2 or design.prompts < 2:
-        raise ValueError(f"{design.seeds} seeds and {design.prompts} prompts; power needs at least two of each")
-    cells = cell_variance(parts, design.samples)
-    expected = (design.prompts * parts.seed + cells, design.seeds * parts.prompt + cells, cells)
-    dfs = (design.seeds - 1, design.prompts - 1, (design.seeds - 1) * (design.prompts - 1))
+    seeds, clusters = design.seeds, design.clusters
+    if seeds < 2 or clusters < 2:
+        raise ValueError(f"{seeds} seeds and {clusters} prompts or families; power needs at least two of each")
+    column, residual_variance = column_variances(parts, design)
+    expected = (
+        clusters * parts.seed + residual_variance,
+        seeds * column + residual_variance,
+        residual_variance,
+    )
+    dfs = (seeds - 1, clusters - 1, (seeds - 1) * (clusters - 1))
     squares = [
         mean * stats.chi2.ppf((np.arange(count) + 0.5) / count, df) / df
         for mean, df, count in zip(expected, dfs, QUANTILES, strict=True)
@@ -184,7 +247,7 @@ def _variance_and_df(
     of_seeds: np.ndarray, of_prompts: np.ndarray, residual: np.ndarray, design: Design
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimated variance of the mean and Satterthwaite's df, as `random_effects.estimate_mean` has them, for arrays."""
-    seeds, prompts = design.seeds, design.prompts
+    seeds, prompts = design.seeds, design.clusters
     kept = [(of_seeds, of_seeds > residual, seeds - 1), (of_prompts, of_prompts > residual, prompts - 1)]
     weight = 1 - sum(larger.astype(int) for _, larger, _ in kept)  # of the residual
     total, spread = weight * residual, (weight * residual) ** 2 / ((seeds - 1) * (prompts - 1))

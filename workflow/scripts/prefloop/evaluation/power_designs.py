@@ -9,7 +9,7 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import others_of
-from prefloop.evaluation.pilot import paired_values, pilot_values
+from prefloop.evaluation.pilot import paired_values, pilot_values, prompt_families
 from prefloop.evaluation.power import (
     Design,
     VarianceParts,
@@ -40,35 +40,45 @@ class PairedSample:
     """None with fewer than two seeds or prompts, where they are unknown."""
 
 
-def paired_sample(differences: np.ndarray) -> PairedSample:
-    """Describe paired differences [seeds, prompts, samples], NaN where invalid."""
-    as_run = Design(*differences.shape)
+def paired_sample(pilot: pd.DataFrame, method: str, baseline: str) -> PairedSample:
+    """Describe the differences of a method and the baseline in a pilot (`pilot.pilot_values`)."""
+    differences, families = paired_values(pilot, method, baseline), prompt_families(pilot)
+    seeds, prompts, samples = differences.shape
+    as_run = Design(seeds, prompts, samples, None if families is None else len(set(families)))
     if not np.isfinite(differences).any():
         return PairedSample(as_run, NAN, NAN, None)
-    squares = paired_mean_squares(differences)
+    squares = paired_mean_squares(differences, families)
     known = min(squares.seeds, squares.prompts) > 1
-    parts = variance_parts(differences) if known else None
+    parts = variance_parts(differences, families) if known else None
     return PairedSample(as_run, squares.mean, float(np.sqrt(squares.of_seeds / squares.prompts)), parts)
 
 
+def limit_families(design: Design) -> Design:
+    """A design without more families than prompts."""
+    return design._replace(families=design.families and min(design.families, design.prompts))
+
+
 def designs_around(as_run: Design) -> list[Design]:
-    """The design as run, then the grid of seeds, prompts (as run and 200) and samples."""
+    """The design as run, then the grid of seeds, prompts (as run and 200) and samples, with as many families."""
     prompts = dict.fromkeys((as_run.prompts, GRID_PROMPTS))
-    grid = (Design(seeds, count, samples) for count, samples, seeds in product(prompts, GRID_SAMPLES, GRID_SEEDS))
+    grid = (
+        limit_families(Design(seeds, count, samples, as_run.families))
+        for count, samples, seeds in product(prompts, GRID_SAMPLES, GRID_SEEDS)
+    )
     return list(dict.fromkeys((as_run, *grid)))
 
 
 def power_rows(parts: VarianceParts, designs: Iterable[Design], difference: float) -> list[dict]:
-    """One row per design: seeds, prompts, samples, detectable, power and seeds_needed, both for `difference`.
+    """One row per design: its fields, detectable, power and seeds_needed, both for `difference`.
 
     `seeds_needed` belongs to the design's prompts and samples; NaN if no number of seeds is enough.
     """
-    needed: dict[tuple[int, int], int | None] = {}
+    needed: dict[Design, int | None] = {}
     rows = []
     for design in designs:
-        size = design.prompts, design.samples
+        size = design._replace(seeds=0)
         if size not in needed:
-            needed[size] = seeds_needed(parts, difference, *size)
+            needed[size] = seeds_needed(parts, difference, design)
         row = design._asdict() | {"detectable": detectable_difference(parts, design)}
         row |= {"power": power_of_test(parts, design, difference)}
         rows.append(row | {"seeds_needed": NAN if needed[size] is None else needed[size]})
@@ -86,22 +96,22 @@ def power_table(rows: pd.DataFrame, experiment: Experiment, measures: list[str])
         measures: Columns of `rows`.
 
     Returns:
-        Columns method, baseline, measure, difference, seed_sd, <part>_variance, seeds, prompts, samples, as_run,
-        detectable, seeds_needed, and what `seeds` seeds of both methods cost: gpu_seconds, cpu_seconds, tokens.
+        Columns method, baseline, measure, difference, seed_sd, <part>_variance, seeds, prompts, samples, families,
+        as_run, detectable, seeds_needed, and what `seeds` seeds of both methods cost: gpu_seconds, cpu_seconds, tokens.
     """
     costs, baseline = seed_costs(experiment), experiment.baseline
     table: list[dict] = []
     for method, measure in product(others_of(experiment), measures):
-        sample = paired_sample(paired_values(pilot_values(rows, experiment, measure), method, baseline))
+        sample = paired_sample(pilot_values(rows, experiment, measure), method, baseline)
         keys = {"method": method, "baseline": baseline, "measure": measure}
         observed = {"difference": sample.difference, "seed_sd": sample.seed_sd} | _part_columns(sample.parts)
         of_seed = costs.loc[[method, baseline]].sum()
         for row in _rows_of(sample):
-            design = Design(row["seeds"], row["prompts"], row["samples"])
+            design = Design(*(row[name] for name in Design._fields))
             as_run = {"as_run": design == sample.as_run}
             table.append(keys | observed | row | as_run | _cost_of(design, sample.as_run, of_seed))
     columns = dict.fromkeys(["detectable", "seed_sd", *(f"{part}_variance" for part in VarianceParts._fields)], float)
-    return pd.DataFrame(table).drop(columns="power").astype(columns | {"seeds_needed": "Int64"})
+    return pd.DataFrame(table).drop(columns="power").astype(columns | {"seeds_needed": "Int64", "families": "Int64"})
 
 
 def _rows_of(sample: PairedSample) -> list[dict]:

@@ -23,10 +23,19 @@ def power_text(contrast: str, sample: PairedSample, wanted: float, rows: pd.Data
         rows: As `power_rows` returns them for it, and `seconds` if they are known.
     """
     size = ", ".join(count_of(getattr(sample.as_run, f"{noun}s"), noun) for noun in ("seed", "prompt", "sample"))
+    size += " per prompt"
+    if (families := sample.as_run.families) is None:
+        rows = rows.drop(columns="families")
+    else:
+        size += f", {families} families"
     parts = sample.parts._asdict().items() if sample.parts else ()
-    variances = ", ".join(f"{name} {'unknown' if value is None else f'{value:.3g}'}" for name, value in parts)
+    variances = ", ".join(
+        f"{name.replace('_', ' ')} {'unknown' if value is None else f'{value:.3g}'}"
+        for name, value in parts
+        if families or not name.startswith("family")
+    )
     lines = [
-        f"{contrast}: {sample.difference:+.4g}, sd over seeds {sample.seed_sd:.3g} ({size} per prompt)",
+        f"{contrast}: {sample.difference:+.4g}, sd over seeds {sample.seed_sd:.3g} ({size})",
         f"variances: {variances}",
         f"detectable: with 80 % power; power and seeds_needed: for a difference of {wanted:.4g}",
     ]
