@@ -202,3 +202,40 @@ rule alpaca_eval_outputs:
 rule arena_hard_outputs:
     input:
         collect("<results>/arena_hard/{generator}.jsonl", generator=GENERATORS),
+
+
+def benchmarked_model(wildcards):
+    """The manifest of the model that a benchmark reads: an exported policy, or the initial one."""
+    if wildcards.policy == "initial":
+        return BASE
+    return f"<results>/{wildcards.policy}/model/manifest.json"
+
+
+# The user's command on the models of figure benchmark.
+rule run_benchmark:
+    input:
+        benchmarked_model,
+    output:
+        "<results>/{policy}/benchmark.json",
+    log:
+        "<logs>/{policy}/run_benchmark.log",
+    wildcard_constraints:
+        policy=r"initial|[A-Za-z0-9_]+/seed-\d+/round-\d+",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("run_benchmark"),
+        # A function, as Snakemake would read braces in the command as wildcards.
+        flags=lambda wildcards: flags(
+            {
+                key: config["evaluation"]["benchmark"][key]
+                for key in ("command", "file", "value")
+            }
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --manifest {input} --policy {wildcards.policy} {params.flags}"
+        " --output {output} > {log} 2>&1"

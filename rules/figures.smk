@@ -180,6 +180,7 @@ OWN_FILES = {
     "plot_quality": [*EVAL_SAMPLES, *KL_ROWS],
     "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS],
     "plot_prompts": CLUSTER_TABLES,
+    "plot_benchmark": [f"{RESULTS}/initial/benchmark.json"],
     "plot_cluster_wins": [EVAL_CLUSTERS],
     "plot_gradients": [GRADIENTS] * bool(METHODS),
     "tabulate_length": EVAL_SAMPLES,
@@ -207,6 +208,7 @@ OWN_FLAGS = {
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
+    "plot_benchmark": {"label": config["evaluation"]["benchmark"]["label"]},
     "plot_betas": {"delta": sorted(DELTAS - {None})},
     "plot_prompts": {"clusters": CLUSTER_TABLES},
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},

@@ -33,6 +33,10 @@ EVERYTHING = {
         "by_checkpoint": {"steps": [1], "methods": ["dota"]},
         "by_temperature": {"temperatures": [0.5]},
         "opponents": ["initial", "chosen"],
+        "benchmark": {
+            "command": "test -f {model}/config.json && echo '{\"score\": 0.5}' > {output}/score.json",
+            "value": ["score"],
+        },
     },
     "figures": FIGURES,
     "tables": [

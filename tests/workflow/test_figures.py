@@ -42,6 +42,10 @@ def drawn(tmp_path_factory, model_folders) -> Workdir:
             "by_temperature": {"temperatures": [0.25, 1.0], "methods": ["two_arms"]},
             "by_checkpoint": {"steps": [1, 2], "temperatures": [0.7], "methods": ["two_arms"]},
             "gradients": {"pairs": 8},
+            "benchmark": {
+                "command": "test -f {model}/config.json && echo '{\"score\": [0.5]}' > {output}/score.json",
+                "value": ["score", "0"],
+            },
         },
         tabular={"seeds": 3, "empirical": {"steps": 40}},
     )

@@ -210,6 +210,8 @@ def impossible_jobs(config: dict) -> list[str]:
 def impossible_figures(config: dict) -> list[str]:
     """Figures and tables without rows, because of the methods or of their feedback."""
     figures, tables, methods = config["figures"], config["tables"], config["compare"]
+    benchmark = config["evaluation"]["benchmark"]
+    missing = [name for name in ("{model}", "{output}") if name not in (benchmark["command"] or "")]
     settings = [of_method(config, method) for method in methods if method in config["methods"]]
     own = [split(figure)[1] for figure in figures if is_own(figure)]
     clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
@@ -232,6 +234,15 @@ def impossible_figures(config: dict) -> list[str]:
             (
                 "checkpoints" in figures and not config["evaluation"]["by_checkpoint"]["steps"],
                 "figures: checkpoints need evaluation.by_checkpoint.steps; write optimizer steps, as [8, 16]",
+            ),
+            (
+                "benchmark" in figures and not (benchmark["command"] and benchmark["value"]),
+                "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark.value; set both",
+            ),
+            (
+                bool(benchmark["command"]) and bool(missing),
+                f"evaluation.benchmark.command: has no {' and no '.join(missing)}; write where it reads the model and "
+                "writes its files",
             ),
             (
                 "cluster_counts" in figures and all(s["bandit"]["allocation"] in AT_RANDOM for s in settings),

@@ -8,7 +8,7 @@ from annotated_types import Ge, MinLen
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.generation_settings import SamplingParams
 from prefloop.config.prompt_settings import EvalPromptsSection
-from prefloop.core.metadata import Unique, Unit
+from prefloop.core.metadata import Matches, Unique, Unit
 from prefloop.models.options import Dtype
 
 Temperatures = tuple[Annotated[float, Ge(0)], ...]
@@ -52,6 +52,21 @@ class GradientsConfig:
 
     pairs: Annotated[int, Ge(2), Unit("pairs")] = 300
     """Pairs drawn from the last round of the first method and seed."""
+
+
+@dataclass
+class BenchmarkConfig:
+    """For figure benchmark: a command of others, run on the exported policy of every round."""
+
+    command: str | None = None
+    """Shell command that runs it. {model} becomes the folder of the model, {output} an empty folder for its files, and
+    {policy} a name such as dota/seed-0/round-1, each quoted; null runs none."""
+    file: Annotated[str, Matches(r"[^/].*", "a pattern below the output folder")] = "**/*.json"
+    """Pattern of the one JSON file below {output} that has the number."""
+    value: tuple[str, ...] = ()
+    """Keys from the top of that file down to the number; of a list, an index."""
+    label: str = "benchmark"
+    """Name of the number in the figure."""
 
 
 @dataclass
@@ -109,6 +124,8 @@ class EvaluationConfig(SamplingParams):
     """KL(policy‖initial policy), for figure frontier: samples at temperature 1, exact at every position."""
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     """For figure gradients: pairs whose gradient is measured."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """For figure benchmark: a command of others, run on the exported policy of every round."""
     target: TargetConfig = field(default_factory=TargetConfig)
     """The reward whose cost table cost_to_reach states."""
 

@@ -1,0 +1,91 @@
+"""The user's benchmark command, and the number that it wrote."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+from prefloop.config.experiment import Experiment
+from prefloop.config.resolve import flags
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json, write_json
+from prefloop.evaluation.benchmark_runs import benchmark_values, filled, read_number
+
+RESULTS = {"results": {"hellaswag": {"acc,none": 0.25, "alias": "h"}}, "runs": [{"n": 3}]}
+
+
+def test_placeholders_are_quoted_and_other_braces_stay():
+    words = {"model": "a b/$(x)", "output": "out", "policy": "{model}"}
+    assert filled("run {model} '{\"n\": 1}' {output}/{policy} {other}", words) == (
+        "run 'a b/$(x)' '{\"n\": 1}' out/'{model}' {other}"
+    )
+
+
+@pytest.mark.parametrize(("keys", "number"), [(("results", "hellaswag", "acc,none"), 0.25), (("runs", "0", "n"), 3.0)])
+def test_number_is_read_by_keys(tmp_path, keys, number):
+    write_json(tmp_path / "model/results_2026.json", RESULTS)
+    assert read_number(tmp_path, "*/results_*.json", keys) == number
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys", "message"),
+    [
+        ("*.json", ("results",), r"benchmark.file: '\*.json' below .* matches none, expected one file"),
+        ("**/*.json", ("results",), "matches model/other.json, model/results_2026.json, expected one file"),
+        ("*/results_*.json", ("results", "mmlu"), "no 'mmlu' at results of .*; there is hellaswag"),
+        ("*/results_*.json", ("runs", "1"), "no '1' at runs of .*; there is a list"),
+        ("*/results_*.json", ("results", "hellaswag", "alias"), "'h' in .*, expected a finite number"),
+    ],
+)
+def test_missing_number_is_an_error(tmp_path, pattern, keys, message):
+    write_json(tmp_path / "model/results_2026.json", RESULTS)
+    write_json(tmp_path / "model/other.json", {})
+    with pytest.raises(InputError, match=message):
+        read_number(tmp_path, pattern, keys)
+
+
+def run_program(folder: Path, command: str) -> subprocess.CompletedProcess:
+    words = ["--manifest", "m/manifest.json", "--policy", "dota/seed-0/round-1", "--command", command]
+    words += ["--file", "*.json", "--value", "score", "--output", "r/benchmark.json"]
+    program = [sys.executable, str(ROOT / "workflow/scripts/run_benchmark.py"), *words]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True)
+
+
+def test_program_runs_the_command_in_an_empty_folder(tmp_path):
+    (tmp_path / "r/benchmark").mkdir(parents=True)
+    (tmp_path / "r/benchmark/old.json").write_text("{}")
+    done = run_program(tmp_path, """echo "model {model}" && echo '{"score": 7}' > {output}/new.json""")
+    assert done.returncode == 0, done.stderr
+    assert "model m" in done.stdout and "benchmark of dota/seed-0/round-1" in done.stdout
+    assert read_json(tmp_path / "r/benchmark.json") == {"value": 7.0}
+
+
+def test_failing_command_is_an_error(tmp_path):
+    done = run_program(tmp_path, "echo no such task >&2; exit 3")
+    assert done.returncode == 1 and "no such task" in done.stderr
+    assert "error: evaluation.benchmark.command: exit status 3" in done.stderr
+    assert not (tmp_path / "r/benchmark.json").exists()
+
+
+def test_figure_has_every_run_and_the_initial_policy(tmp_path):
+    experiment = Experiment(tmp_path, ("a", "b"), (0, 1), rounds=2, steps=1)
+    write_json(tmp_path / "initial/benchmark.json", {"value": 0.5})
+    for where, folder in experiment.folders():
+        write_json(folder / "benchmark.json", {"value": where["round"] + where["seed"] + 10 * (where["method"] == "b")})
+    table = benchmark_values(experiment)
+    assert table[table["round"] == 0]["value"].tolist() == [0.5] * 4
+    assert table.query("method == 'b' and round == 2")["value"].tolist() == [12, 13]
+    path = tmp_path / "figures/benchmark.pdf"
+    command = [sys.executable, str(ROOT / "workflow/scripts/figures/plot_benchmark.py")]
+    words = [*command, "--label", "accuracy", "--figure", str(path)]
+    text = flags(asdict(experiment))
+    done = subprocess.run(f"{' '.join(map(json.dumps, words))} {text}", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table.astype({"value": float}))
+    caption = path.with_suffix(".rst").read_text()
+    assert caption.startswith("Accuracy of every round") and "no CI" in caption and "2 seeds" in caption

@@ -1,0 +1,61 @@
+"""Benchmarks that are commands of others: what is run, and where the number is in what it wrote."""
+
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from prefloop.config.experiment import Experiment
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json
+
+
+def filled(command: str, values: dict[str, str]) -> str:
+    """A shell command with each {name} of `values` in its place, quoted; other braces stay as they are."""
+    names = "|".join(map(re.escape, values))
+    return re.sub(rf"\{{({names})\}}", lambda match: shlex.quote(values[match[1]]), command)
+
+
+def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
+    """The number that a benchmark wrote.
+
+    Args:
+        folder: Where the benchmark wrote its files.
+        pattern: Glob pattern, relative to `folder`, of the one JSON file with the number.
+        keys: Keys from the top of the file down to the number; of a list, an index.
+
+    Raises:
+        InputError: No file or several match, a key is missing, or the value is no finite number.
+    """
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        found = ", ".join(str(file.relative_to(folder)) for file in files) or "none"
+        raise InputError(f"evaluation.benchmark.file: {pattern!r} below {folder} matches {found}, expected one file")
+    value = read_json(files[0])
+    for depth, key in enumerate(keys):
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            known = ", ".join(map(str, value)) if isinstance(value, dict) else f"a {type(value).__name__}"
+            where = " > ".join(keys[:depth]) or "the top"
+            raise InputError(
+                f"evaluation.benchmark.value: no {key!r} at {where} of {files[0]}; there is {known}"
+            ) from error
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"evaluation.benchmark.value: {value!r} in {files[0]}, expected a finite number")
+    return float(value)
+
+
+def benchmark_values(experiment: Experiment) -> pd.DataFrame:
+    """Columns method, seed, round, value: of every round of every run, with the initial policy as round 0 of each."""
+    initial = read_json(experiment.root / "initial/benchmark.json")["value"]
+    rows = [
+        {"method": method, "seed": seed, "round": 0, "value": initial}
+        for method in experiment.methods
+        for seed in experiment.seeds
+    ]
+    rows += [keys | {"value": read_json(folder / "benchmark.json")["value"]} for keys, folder in experiment.folders()]
+    return pd.DataFrame(rows)
