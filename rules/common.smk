@@ -122,6 +122,12 @@ GRADIENTS = (
 )
 
 
+# Programs that load policies, and so their base model, whose weights may be quantized.
+COMPUTE_POLICIES = {
+    *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
+}
+
+
 wildcard_constraints:
     method="|".join(config["methods"]),
     seed=r"\d+",
@@ -148,15 +154,17 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
 
     The code is a hash of the meaning of the program and its imports, and of the bytes of `packaged` files of the clone.
     The path is a function of `output`, which Snakemake does not compare, so that a clone can move without a rerun. The
-    models that may run their own code follow the path.
+    models that may run their own code follow the path, and the base model whose weights are quantized. The format of
+    these is part of the code.
     """
     path = SCRIPTS / f"{name}.py"
-    words = [path, *trusted_models()]
+    quantized = quantized_model() if name in COMPUTE_POLICIES else []
+    words = [path, *trusted_models(), *quantized]
 
     @cache
     def text_of_code():
         files = [sha256_of(CLONE / file)[:16] for file in packaged]
-        return " ".join([f"{name}.py", code_hash(path)[:16], *files])
+        return " ".join([f"{name}.py", code_hash(path)[:16], *files, *quantized[2:]])
 
     @cache
     def text_of_command(is_warm):
@@ -169,6 +177,12 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
         return text_of_command(warm(wildcards))
 
     return {"program": command} | ({"code": code} if compared else {})
+
+
+def quantized_model():
+    """The base model of all policies and the format that its weights are read in, as flags; none by default."""
+    quantization = config["policy"]["quantization"]
+    return ["--quantized-model", BASE, quantization] if quantization else []
 
 
 @cache

@@ -18,6 +18,7 @@ from prefloop.core.progress import Summary
 from prefloop.core.stage_status import recorded, write_status
 from prefloop.core.terminal import escape_output
 from prefloop.models.manifests import trust
+from prefloop.models.quantization import quantize
 
 # Errors of a path, which a traceback would not explain.
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
@@ -44,12 +45,14 @@ def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
 def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summary | None:
     """Call `main` with the command line's arguments; exit with one line for errors that a user can fix.
 
-    Before them may come `--trusted-model MANIFEST`, once for each model that the config lets run its own code.
+    Before them may come `--trusted-model MANIFEST`, once for each model that the config lets run its own code, and then
+    `--quantized-model MANIFEST FORMAT` for a base model whose weights are read in 4 bits.
     """
     words = sys.argv[1:]
     while words[:1] == ["--trusted-model"] and len(words) > 1:
         trust(Path(words[1]))
         words = words[2:]
+    quantized, words = (words[1:3], words[3:]) if words[:1] == ["--quantized-model"] else ([], words)
 
     @functools.cache
     def prepare() -> None:
@@ -65,6 +68,8 @@ def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summ
         return tyro.cli(main_prepared, args=words, config=(tyro.conf.FlagConversionOff,), registry=JSON_FLAGS)
 
     try:
+        if quantized:
+            quantize(Path(quantized[0]), quantized[1])
         steps = split_steps(words) if joins_steps else [words]
         return call_with(words) if len(steps) == 1 else run_steps(Path(sys.argv[0]).stem, steps, call_with)
     except InputError as error:

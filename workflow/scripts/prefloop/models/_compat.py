@@ -9,6 +9,7 @@
 * transformers: module paths that start with `transformers.models.`, modules named `rotary_emb` or `wpe`,
   `config.layer_types` and `config.sliding_window` show whether responses can share a sequence.
 * transformers: `model._weight_conversions` are the names that weights get when they are saved.
+* transformers: `model.is_loaded_in_4bit` marks a model that bitsandbytes has quantized.
 * peft: `LoraConfig._register_custom_module` makes peft use `fused_lora.LoraLinear`.
 * all: `module.forward` is replaced, to read the output head's input and to checkpoint layers.
 
@@ -84,6 +85,11 @@ def use_default_weight_names(model: nn.Module) -> None:
     Otherwise it writes those by which the model was loaded.
     """
     vars(model).pop("_weight_conversions", None)
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a model, with or without adapters, has base weights in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def register_lora_layer(config: "LoraConfig", layer: type[nn.Module]) -> None:
