@@ -14,10 +14,9 @@ from prefloop.core.files import checksums, sha256_of
 from prefloop.core.progress import Summary
 from prefloop.core.seeds import seed_for
 from prefloop.models.chat import read_format
-from prefloop.models.loading import load_trainable
+from prefloop.models.loading import load_trainable, loading_options
 from prefloop.models.options import RuntimeConfig
 from prefloop.models.policies import Provenance, is_trained, read_policy, replace_adapter
-from prefloop.models.quantization import quantization_of
 from prefloop.models.response_logprobs import prepare_scorer
 from prefloop.training.checkpoint import fingerprint
 from prefloop.training.preference import PreferenceObjective, tokenize_pairs
@@ -65,7 +64,7 @@ def main(
         threads: CPU threads of each process.
     """
     pairs_sha256, folder = sha256_of(files.pairs), files.output.parent
-    inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256, quantization_of(files.model)]
+    inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256, *loading_options(files.model)]
     work = fingerprint(__file__, settings, {"inputs": inputs, "run": [seed, round_index, checkpoints]})
     train_seed, columns = seed_for(seed, "train", round_index), {"round": round_index}
     job = TrainingJob("train", files.model, folder / "policy.partial", work, train_seed, threads, columns)

@@ -62,6 +62,9 @@ class PolicyConfig(ChatConfig, ModelConfig):
     """Format in which base weights under adapters are kept on a GPU; null keeps them in full. nf4 is the 4-bit
     NormalFloat of QLoRA with double quantization (arXiv 2305.14314). It needs bitsandbytes, adapters and engine
     transformers, and its policies cannot be exported as merged models."""
+    use_liger_kernel: bool = False
+    """Compute norms, rotary positions and gated MLPs by Liger's kernels, in sampling by transformers, scoring and
+    training alike. It needs a GPU, the package liger-kernel and a model type that it knows."""
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from prefloop.models._compat import is_quantized, register_lora_layer
 from prefloop.models.chat import load_tokenizer
 from prefloop.models.devices import allow_tf32, resolve_dtype, use_plain_attention_kernels
 from prefloop.models.full_policies import empty_model, load_full
+from prefloop.models.liger import uses_liger, with_liger
 from prefloop.models.manifests import check_weights, is_trusted, loading_problem
 from prefloop.models.options import Lora
 from prefloop.models.policies import adapter_shape, check_base, check_fit, is_trained, lora_config, lora_of, read_policy
@@ -72,7 +73,7 @@ def load_base(
             f"{folder}: no causal language model, {len(missing)} weight(s) missing, such as {missing[0]}; "
             "name a model that was trained to generate text"
         )
-    return model, load_tokenizer(folder, remote)
+    return with_liger(model, manifest), load_tokenizer(folder, remote)
 
 
 def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizerBase"]:
@@ -90,6 +91,11 @@ def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizer
             folder, dtype=resolve_dtype(None, device), trust_remote_code=remote, use_safetensors=True
         )
     return model.to(device).eval(), load_tokenizer(folder, remote)
+
+
+def loading_options(manifest: Path) -> list[Any]:
+    """How policies of a manifest's model are loaded in this process, in addition to what the files say."""
+    return [quantization_of(manifest), uses_liger(manifest)]
 
 
 def load_policy(
@@ -238,7 +244,7 @@ def load_trainable(
         raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method again")
     dtype = torch.float32 if is_full else dtype
     if not reads_weights:
-        base = empty_model(manifest, load_config(manifest), dtype)
+        base = with_liger(empty_model(manifest, load_config(manifest), dtype), manifest)
         shape = lora if content is None else lora_of(content["adapter"] or adapter_shape(lora))
         tokenizer = load_tokenizer(Path(manifest).parent, is_trusted(manifest))
         return base if is_full else add_adapter(base, shape), tokenizer
