@@ -137,6 +137,12 @@ if IN_CONTAINER:
 
     container: IMAGE
 
+# Settings of `policy` by which policies are computed, and the programs that do it.
+ARITHMETIC = ["quantization", "use_liger_kernel"]
+COMPUTE_POLICIES = {
+    *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
+}
+
 
 wildcard_constraints:
     method="|".join(config["methods"]),
@@ -164,15 +170,22 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
 
     The code is a hash of the meaning of the program and its imports, and of the bytes of `packaged` files of the clone.
     The path is a function of `output`, which Snakemake does not compare, so that a clone can move without a rerun. The
-    models that may run their own code follow the path.
+    models that may run their own code follow the path, and how the base model of policies is computed, which is part of
+    the code.
     """
     path = SCRIPTS / f"{name}.py"
-    words = [path, *trusted_models()]
+    computes = name in COMPUTE_POLICIES
+    words = [path, *trusted_models(), *(computed_models() if computes else [])]
+    arithmetic = [
+        f"{key} {config['policy'][key]}"
+        for key in ARITHMETIC
+        if computes and config["policy"][key]
+    ]
 
     @cache
     def text_of_code():
         files = [sha256_of(CLONE / file)[:16] for file in packaged]
-        return " ".join([f"{name}.py", code_hash(path)[:16], *files])
+        return " ".join([f"{name}.py", code_hash(path)[:16], *files, *arithmetic])
 
     @cache
     def text_of_command(is_warm):
@@ -185,6 +198,16 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
         return text_of_command(warm(wildcards))
 
     return {"program": command} | ({"code": code} if compared else {})
+
+
+def computed_models():
+    """How the base model of all policies is loaded, as flags; none by default."""
+    policy = config["policy"]
+    words = ["--quantized-model", BASE, policy["quantization"]]
+    return [
+        *(words if policy["quantization"] else []),
+        *(["--liger-model", BASE] if policy["use_liger_kernel"] else []),
+    ]
 
 
 @cache

@@ -59,6 +59,16 @@ def settings_of_run(wildcards):
     return json.dumps({key: config[key] for key in shared} | own)
 
 
+def policy_to_merge(wildcards):
+    """The policy.pt to merge."""
+    if quantization := config["policy"]["quantization"]:
+        raise WorkflowError(
+            f"export: policy.quantization {quantization}: adapters fit only the rounded weights that they were "
+            "trained on; load adapter/, next to policy.pt, onto the model in 4 bits instead of a merged model"
+        )
+    return f"{run_of(wildcards)}/round-{wildcards.round}/policy.pt"
+
+
 MERGED = "<results>/{method}/seed-{seed}/round-{round}/model"
 
 
@@ -66,7 +76,7 @@ rule merge_policy:
     input:
         model=BASE,
         base=FETCHED,
-        policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",
+        policy=policy_to_merge,
     output:
         f"{MERGED}/manifest.json",
     log:

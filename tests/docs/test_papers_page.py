@@ -89,6 +89,14 @@ def test_results_are_rows_of_the_file(path, table):
         assert any(all(same(row[n], s) for n, s in zip(names, said, strict=True)) for row in rows), said
 
 
+def test_every_preset_has_a_source():
+    """A paper's number at arXiv, or the section of this page that says what is known of it."""
+    (sources,) = [table[1:] for table in tables() if table[0] == ["preset", "source"]]
+    presets = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["methods"]
+    assert sorted(name for names, _ in sources for name in CODE.findall(names)) == sorted(presets)
+    assert all(re.search(r"arXiv \d{4}\.\d{5}|\]\(#", source) for _, source in sources)
+
+
 def test_every_test_named_is_there():
     defined = set()
     for path in (ROOT / "tests").rglob("test_*.py"):

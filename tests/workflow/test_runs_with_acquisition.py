@@ -1,6 +1,7 @@
 """Every rule that chooses which responses get a label, and every kind of feedback, for two rounds on the tiny model."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pytest
 import tiny
 from conftest import Workdir
 from judge_server import JudgeServer
+from planned_jobs import run_planned
 from prefloop.core.jsonl import read_rows
+from prefloop.methods.acquisition import ACQUISITIONS
 
 PROMPTS, RESPONSES = 4, 4
 LABELS = {"delta_ucb": 2, "drts": 3, "max_uncertainty": 2, "infomax": 2, "random_pair": 2}
@@ -23,33 +26,61 @@ def later_word(question: str) -> str:
     return "B" if b > a else "A"
 
 
+def feedbacks(directory: Workdir, url: str, judge: str) -> dict[str, dict]:
+    """Feedback of each kind, for which the working directory gets a template and a reward model."""
+    (directory.path / "judge.txt").write_text("{conversation}|{response_a}|{response_b}")
+    reward_model = tiny.make_reward_model(directory.path / "reward_model")
+    local = {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}
+    return {
+        "function": {},
+        "reward_model": {"kind": "reward_model", "model": str(reward_model), "function": None},
+        "server": {"kind": "judge", "judge": {"base_url": url, "model": "judge", "template": "judge.txt"}},
+        "local_judge": {"kind": "judge", "model": judge, "judge": local},
+    }
+
+
+def method_of(rule: str, feedback: dict) -> dict:
+    """A method that chooses by a rule."""
+    return {
+        "acquisition": {"rule": rule, "labels": LABELS[rule], "pool": POOL.get(rule, 1)},
+        "reference": {"kind": "ema" if rule == "drts" else "initial"},
+        "feedback": feedback,
+    }
+
+
+KINDS = {"max_uncertainty": "reward_model", "infomax": "server", "random_pair": "local_judge"}
+OTHERS = [
+    (rule, kind)
+    for rule in LABELS
+    for kind in ("function", "reward_model", "server")
+    if kind != KINDS.get(rule, "function").replace("local_judge", "server")
+]
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, model_folders):
     """The working directory after two rounds of a method per rule, and the questions that a server was asked."""
     directory = Workdir(tmp_path_factory.mktemp("acquisition"), model_folders["llama"])
-    (directory.path / "judge.txt").write_text("{conversation}|{response_a}|{response_b}")
-    reward_model = tiny.make_reward_model(directory.path / "reward_model")
-    local = {"kind": "judge", "model": str(model_folders["qwen"])}
     with JudgeServer(later_word) as server:
-        feedbacks = {
-            "max_uncertainty": {"kind": "reward_model", "model": str(reward_model), "function": None},
-            "infomax": {"kind": "judge", "judge": {"base_url": server.url, "model": "judge", "template": "judge.txt"}},
-            "random_pair": local | {"judge": {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}},
-        }
-        methods = {
-            rule: {
-                "acquisition": {"rule": rule, "labels": labels, "pool": POOL.get(rule, 1)},
-                "reference": {"kind": "ema" if rule == "drts" else "initial"},
-                **({"feedback": feedbacks[rule]} if rule in feedbacks else {}),
-            }
-            for rule, labels in LABELS.items()
-        }
+        kinds = feedbacks(directory, server.url, str(model_folders["qwen"]))
+        methods = {rule: method_of(rule, kinds[KINDS.get(rule, "function")]) for rule in LABELS}
         directory.configure(**SMALL, methods=methods, compare=list(methods), pairs={"top_n": None})
         directory.configure(evaluation={"equal_cost": "labels"})
         targets = ["tables/acquisition.csv", "tables/costs.csv", "figures/quality.pdf", "run.rst", "browse.html"]
-        done = directory.run(*(f"results/tiny/{target}" for target in targets))
-        assert done.returncode == 0, done.stdout
+        assert run_planned(directory, *(f"results/tiny/{target}" for target in targets)) > 100
     return directory, server.attempts
+
+
+@pytest.fixture(scope="module")
+def ran_with_others(tmp_path_factory, model_folders):
+    """The experiment's folder after two rounds of every rule with the kinds of feedback that `ran` does not have."""
+    directory = Workdir(tmp_path_factory.mktemp("others"), model_folders["llama"])
+    with JudgeServer(later_word) as server:
+        kinds = feedbacks(directory, server.url, str(model_folders["qwen"]))
+        methods = {f"{rule}_{kind}": method_of(rule, kinds[kind]) for rule, kind in OTHERS}
+        directory.configure(**SMALL, methods=methods, compare=list(methods), pairs={"top_n": None})
+        run_planned(directory, *(f"results/tiny/{method}/seed-0/round-2/policy.pt" for method in methods))
+    return directory.path / "results/tiny"
 
 
 def folder_of(ran, rule: str, number: int = 2):
@@ -80,6 +111,33 @@ def test_the_second_round_has_a_head(ran, rule):
     first, second = (read_rows(folder_of(ran, rule, n) / "step-1/acquired.jsonl") for n in (1, 2))
     assert all(row["predicted"] is None for row in first)
     assert all(isinstance(row["predicted"], float) and row["deviation"] >= 0 for row in second)
+
+
+def test_every_rule_and_kind_of_feedback_is_run():
+    """A judge is a server in one of the two experiments and a model in the other."""
+    kinds = {(rule, KINDS.get(rule, "function").replace("local_judge", "server")) for rule in LABELS}
+    assert {rule for rule, _ in OTHERS} == set(LABELS) == set(ACQUISITIONS)
+    assert kinds | set(OTHERS) == {(rule, kind) for rule in LABELS for kind in ("function", "reward_model", "server")}
+
+
+@pytest.mark.parametrize(("rule", "kind"), OTHERS)
+def test_rule_runs_with_every_kind_of_feedback(ran_with_others, rule, kind):
+    """Two rounds: only chosen responses get labels and form pairs, and those of the first round teach the second."""
+    run = ran_with_others / f"{rule}_{kind}/seed-0"
+    for number in (1, 2):
+        step = run / f"round-{number}/step-1"
+        acquired = read_rows(step / "acquired.jsonl")
+        rewards = read_rows(step / "rewards.jsonl")
+        ids = [(row["prompt_id"], row["response_id"]) for row in acquired]
+        assert len(ids) == PROMPTS * LABELS[rule]
+        assert [(row["prompt_id"], row["response_id"]) for row in rewards] == ids
+        assert all((row["predicted"] is None) == (number == 1) for row in acquired)
+        questions = sum(len(row.get("judged", ())) for row in rewards)
+        assert questions == (PROMPTS * LABELS[rule] * (LABELS[rule] - 1) // 2 if kind == "server" else 0)
+        pairs = read_rows(run / f"round-{number}/pairs.jsonl")
+        sides = [(pair["prompt_id"], pair[f"response_id_{side}"]) for pair in pairs for side in ("chosen", "rejected")]
+        assert sides and set(sides) <= set(ids)
+        assert len(read_rows(run / f"round-{number}/training.jsonl")) == math.ceil(len(pairs) / 4)
 
 
 def test_methods_start_with_the_same_labels(ran):
@@ -141,9 +199,9 @@ def test_shards_change_no_byte(tmp_path, model_folders):
         methods = {"choosing": {"acquisition": {"rule": "drts", "pool": 2}}, "everything": {}}
         directory.configure(**SMALL, shards=shards, methods=methods, compare=list(methods), pairs={"top_n": None})
         directory.configure(logprobs={"batch_size": 8})
-        done = directory.run(*(f"results/tiny/{method}/seed-0/round-2/pairs.jsonl" for method in methods))
-        assert done.returncode == 0, done.stdout
+        run_planned(directory, *(f"results/tiny/{method}/seed-0/round-2/pairs.jsonl" for method in methods))
         paths = [path for suffix in ("jsonl", "npy") for path in folder.glob(f"results/tiny/*/seed-0/**/*.{suffix}")]
+        paths = [path for path in paths if not path.parent.name.startswith("shard-")]  # which Snakemake deletes
         files[shards] = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     assert files[1] == files[3]
     assert not [path for path in files[1] if "everything" in path and path.endswith((".npy", "acquired.jsonl"))]

@@ -17,10 +17,18 @@ from prefloop.core.json_flags import JSON_FLAGS
 from prefloop.core.progress import Summary
 from prefloop.core.stage_status import recorded, write_status
 from prefloop.core.terminal import escape_output
+from prefloop.models.liger import use_liger
 from prefloop.models.manifests import trust
+from prefloop.models.quantization import quantize
 
 # Errors of a path, which a traceback would not explain.
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+# Flags that name the manifest of a model, and what each notes about the model for this process.
+MODEL_FLAGS: dict[str, Callable[..., None]] = {
+    "--trusted-model": trust,  # MANIFEST: the model may run its own code
+    "--quantized-model": quantize,  # MANIFEST FORMAT: its weights are read in 4 bits
+    "--liger-model": use_liger,  # MANIFEST: its policies compute with Liger's kernels
+}
 
 
 def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
@@ -41,15 +49,21 @@ def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
         print(summary.line(program, seconds), flush=True)
 
 
+def note_models(words: list[str]) -> list[str]:
+    """Note what a command line says of models, before all other flags; returns the rest of it."""
+    while len(words) > 1 and words[0] in MODEL_FLAGS:
+        count = next((i for i, word in enumerate(words[1:], 1) if word.startswith("--")), len(words))
+        MODEL_FLAGS[words[0]](Path(words[1]), *words[2:count])
+        words = words[count:]
+    return words
+
+
 def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summary | None:
     """Call `main` with the command line's arguments; exit with one line for errors that a user can fix.
 
-    Before them may come `--trusted-model MANIFEST`, once for each model that the config lets run its own code.
+    Before them may come flags of models (`MODEL_FLAGS`).
     """
     words = sys.argv[1:]
-    while words[:1] == ["--trusted-model"] and len(words) > 1:
-        trust(Path(words[1]))
-        words = words[2:]
 
     @functools.cache
     def prepare() -> None:
@@ -65,6 +79,7 @@ def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summ
         return tyro.cli(main_prepared, args=words, config=(tyro.conf.FlagConversionOff,), registry=JSON_FLAGS)
 
     try:
+        words = note_models(words)
         steps = split_steps(words) if joins_steps else [words]
         return call_with(words) if len(steps) == 1 else run_steps(Path(sys.argv[0]).stem, steps, call_with)
     except InputError as error:

@@ -31,6 +31,7 @@ from prefloop.models.chat import eos_ids, load_tokenizer, prompt_ids, read_forma
 from prefloop.models.devices import default_device, resolve_dtype
 from prefloop.models.manifests import is_trusted, parameter_count
 from prefloop.models.positions import check_positions, generation_config
+from prefloop.models.quantization import quantization_of
 
 
 def main(
@@ -75,7 +76,7 @@ def main(
     else:
         encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]
         eos, pad = eos_ids(tokenizer, generation_config(model), chat_format), tokenizer.pad_token_id
-        meter.notes["engine"] = resolve_engine(settings.engine, settings)
+        meter.notes["engine"] = resolve_engine(settings.engine, settings, quantization_of(model))
         dtype, policies = resolve_dtype(settings.dtype, meter.device), {"policy": policy, "reference": reference}
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         max_tokens = max(map(len, encoded)) + settings.max_new_tokens

@@ -14,7 +14,7 @@ from prefloop.core.files import checksums, sha256_of
 from prefloop.core.progress import Summary
 from prefloop.core.seeds import seed_for
 from prefloop.models.chat import read_format
-from prefloop.models.loading import load_trainable
+from prefloop.models.loading import load_trainable, loading_options
 from prefloop.models.options import RuntimeConfig
 from prefloop.models.policies import Provenance, is_trained, read_policy, replace_adapter
 from prefloop.models.response_logprobs import prepare_scorer
@@ -54,8 +54,8 @@ def main(
 ) -> Summary | None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
-    Runs as one process, or as several under torchrun, to the same weights. Until it has
-    ended, policy.partial/ next to policy.pt holds its state, from which it continues if it was killed.
+    Runs as one process, or as several under torchrun, to the same weights. Until it has ended, policy.partial/ next to
+    policy.pt holds its state, from which it continues if it was killed.
 
     Args:
         seed: The run's seed.
@@ -64,7 +64,7 @@ def main(
         threads: CPU threads of each process.
     """
     pairs_sha256, folder = sha256_of(files.pairs), files.output.parent
-    inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256]
+    inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256, *loading_options(files.model)]
     work = fingerprint(__file__, settings, {"inputs": inputs, "run": [seed, round_index, checkpoints]})
     train_seed, columns = seed_for(seed, "train", round_index), {"round": round_index}
     job = TrainingJob("train", files.model, folder / "policy.partial", work, train_seed, threads, columns)
@@ -84,8 +84,7 @@ def main(
         weights = training.write_policy(files.output, network, provenance, objective.state_dict())
         if not training.end_processes():
             return None
-        adapter = weights if settings.parameters == "lora" else None
-        replace_adapter(folder / "adapter", network, files.model, adapter)
+        replace_adapter(folder / "adapter", network, files.model, weights if settings.parameters == "lora" else None)
         snapshots.publish(folder)
     accuracy = first_to_last(steps, "rewards/accuracies", 2)
     return Summary(

@@ -238,6 +238,22 @@ def test_impossible_method_is_refused(differences, message):
         checked(merge(VALID, {"methods": {"uniform": differences}}))
 
 
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"train": {"parameters": "full"}}, "nf4 keeps base weights fixed, and train.parameters is full"),
+        ({"train": {"sharding": "fsdp2"}}, "whole model in every process, and train.sharding is fsdp2"),
+        ({"generation": {"engine": "vllm"}}, "what vLLM samples from, and generation.engine is vllm"),
+    ],
+)
+def test_base_weights_in_4_bits_need_adapters_and_transformers(differences, message):
+    config = merge(VALID, {"policy": {"quantization": "nf4"}})
+    checked(config)
+    with pytest.raises(InputError, match=f"policy.quantization: .*{message}"):
+        checked(merge(config, differences))
+    checked(merge(VALID, differences))
+
+
 def test_evaluation_has_no_noise():
     noise = {"noise": {"kind": "bradley_terry"}}
     with pytest.raises(InputError, match="evaluation.evaluator.noise.kind: evaluation has no noise; set it to null"):

@@ -5,6 +5,7 @@ import math
 from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
 from prefloop.config.feature_checks import impossible_metrics, impossible_split
 from prefloop.config.judge_checks import impossible_questions, pairs_per_prompt
+from prefloop.config.quantization_checks import impossible_quantization
 from prefloop.config.source_names import configured_sources, lines_up_to
 from prefloop.core.registry import chosen_words, registry_words
 from prefloop.methods.pairings import MIN_RESPONSES
@@ -45,6 +46,7 @@ def impossible_method(settings: dict) -> list[str]:
             impossible_additions,
             impossible_training,
             impossible_split,
+            impossible_quantization,
         )
         for problem in check(settings)
     ]

@@ -25,6 +25,7 @@ from prefloop.core.metadata import Choice, Matches, Unique, Unit
 from prefloop.methods.acquisition import AcquisitionConfig
 from prefloop.methods.bandit import BanditConfig
 from prefloop.methods.tabular import TabularConfig
+from prefloop.models.options import Quantization
 
 FOLDERS = ("models", "logs", "cache")  # of results/ itself
 TAKEN = ("base", "initial", "chosen", "shared", "prompts", "sft", "reward_models", "figures", "tables", "tabular")
@@ -56,6 +57,14 @@ class ModelConfig:
 @dataclass
 class PolicyConfig(ChatConfig, ModelConfig):
     """The model to align, and how conversations become text for it."""
+
+    quantization: Quantization | None = None
+    """Format in which base weights under adapters are kept on a GPU; null keeps them in full. nf4 is the 4-bit
+    NormalFloat of QLoRA with double quantization (arXiv 2305.14314). It needs bitsandbytes, adapters and engine
+    transformers, and its policies cannot be exported as merged models."""
+    use_liger_kernel: bool = False
+    """Compute norms, rotary positions and gated MLPs by Liger's kernels, in sampling by transformers, scoring and
+    training alike. It needs a GPU, the package liger-kernel and a model type that it knows."""
 
 
 @dataclass(kw_only=True)

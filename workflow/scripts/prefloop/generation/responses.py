@@ -50,12 +50,19 @@ class Response(NamedTuple):
     """stop if the response ended in such a token or a stop string, else length."""
 
 
-def resolve_engine(name: str, sampling: Sampling) -> str:
+def resolve_engine(name: str, sampling: Sampling, quantization: str | None = None) -> str:
     """The engine to use, transformers or vllm; auto is vllm with a GPU, a vLLM built for it, and no mixture of models.
 
+    Args:
+        name (str): The configured engine.
+        sampling (Sampling): What is sampled.
+        quantization (str | None): That of the base weights, which vLLM would read in full.
+
     Raises:
-        InputError: vLLM is asked for and is not installed, or cannot run the sampler.
+        InputError: vLLM is asked for and is not installed, or cannot run the sampler or the weights.
     """
+    if name == "vllm" and quantization is not None:
+        raise InputError(f"engine vllm: it reads base weights in full, not in {quantization}; use engine transformers")
     if name == "vllm" and mixes_logits(sampling):
         raise InputError(f"engine vllm: sampler {sampling.sampler} mixes two models' logits, which vLLM cannot")
     if name == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -64,7 +71,8 @@ def resolve_engine(name: str, sampling: Sampling) -> str:
             "workflow/envs/vllm.yml lists, or use engine transformers"
         )
     if name == "auto":
-        return "vllm" if not mixes_logits(sampling) and vllm_has_gpu() else "transformers"
+        fits = quantization is None and not mixes_logits(sampling)
+        return "vllm" if fits and vllm_has_gpu() else "transformers"
     return name
 
 

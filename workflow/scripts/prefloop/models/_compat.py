@@ -1,4 +1,4 @@
-"""Private and unstable APIs of torch, transformers and peft: the one place to look at after an upgrade.
+"""Private and unstable APIs of torch, transformers, peft and liger-kernel: the one place to look at after an upgrade.
 
 * torch: `torch.cpu._is_avx512_bf16_supported` and `_is_amx_tile_supported` decide what dtype `auto` is on a CPU.
 * torch: `torch.ops.mkldnn._is_mkldnn_bf16_supported`, `_reorder_linear_weight` and `_linear_pointwise` keep weights in
@@ -9,6 +9,8 @@
 * transformers: module paths that start with `transformers.models.`, modules named `rotary_emb` or `wpe`,
   `config.layer_types` and `config.sliding_window` show whether responses can share a sequence.
 * transformers: `model._weight_conversions` are the names that weights get when they are saved.
+* transformers: `model.is_loaded_in_4bit` marks a model that bitsandbytes has quantized.
+* liger-kernel: `_apply_liger_kernel_to_instance` and `MODEL_TYPE_TO_APPLY_LIGER_FN` patch a loaded model.
 * peft: `LoraConfig._register_custom_module` makes peft use `fused_lora.LoraLinear`.
 * all: `module.forward` is replaced, to read the output head's input and to checkpoint layers.
 
@@ -84,6 +86,26 @@ def use_default_weight_names(model: nn.Module) -> None:
     Otherwise it writes those by which the model was loaded.
     """
     vars(model).pop("_weight_conversions", None)
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a model, with or without adapters, has base weights in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
+
+
+def liger_model_types() -> set[str]:
+    """The `model_type`s of transformers for which Liger has kernels."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return set(MODEL_TYPE_TO_APPLY_LIGER_FN)
+
+
+def apply_liger(model: nn.Module) -> None:
+    """Let a model's norms, rotary positions and gated MLPs be computed by Liger; its forward pass and loss stay."""
+    from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+
+    layers = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
+    _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False, **layers)
 
 
 def register_lora_layer(config: "LoraConfig", layer: type[nn.Module]) -> None:

@@ -9,6 +9,7 @@ from prefloop.core.errors import refused
 from prefloop.models._compat import use_default_weight_names
 from prefloop.models.chat import load_tokenizer
 from prefloop.models.devices import use_plain_attention_kernels
+from prefloop.models.liger import with_liger
 from prefloop.models.manifests import is_trusted, loading_problem
 from prefloop.models.policies import check_base, check_fit
 from prefloop.models.positions import generation_config, load_config
@@ -61,7 +62,7 @@ def load_full(
     )
     use_default_weight_names(model)
     model.config.name_or_path, model.generation_config = config.name_or_path, generation_config(manifest)
-    return model, load_tokenizer(Path(manifest).parent, remote)
+    return with_liger(model, manifest), load_tokenizer(Path(manifest).parent, remote)
 
 
 def empty_model(manifest: Path, config: Any, dtype: torch.dtype | None = None, attention: str | None = None) -> Any:

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from prefloop.core.errors import InputError, SettingError, first_line, refused
 from prefloop.core.joined_steps import keep
-from prefloop.models._compat import register_lora_layer
+from prefloop.models._compat import is_quantized, register_lora_layer
 from prefloop.models.chat import load_tokenizer
 from prefloop.models.devices import allow_tf32, resolve_dtype, use_plain_attention_kernels
 from prefloop.models.full_policies import empty_model, load_full
+from prefloop.models.liger import uses_liger, with_liger
 from prefloop.models.manifests import check_weights, is_trusted, loading_problem
 from prefloop.models.options import Lora
 from prefloop.models.policies import adapter_shape, check_base, check_fit, is_trained, lora_config, lora_of, read_policy
 from prefloop.models.positions import load_config
 from prefloop.models.precision import cast_weights
+from prefloop.models.quantization import quantization_of, quantized_loading
 from prefloop.models.response_logprobs import Scorer, prepare_scorer
 from prefloop.models.startup import import_transformers
 
@@ -35,19 +37,21 @@ def load_base(
 
     Args:
         manifest (Path): manifest.json in the model's folder.
-        dtype (torch.dtype): Of its weights.
+        dtype (torch.dtype): Of its weights, and of the arithmetic of those that are quantized.
         attention (str | None): transformers' name of an implementation; None for the model's default.
 
     Returns:
         tuple: The PreTrainedModel and its tokenizer. Untyped, as transformers' types reject `model.to(device)`.
 
     Raises:
-        InputError: The folder has no causal language model, lacks some of its weights, or they have changed.
+        InputError: The folder has no causal language model, lacks some of its weights, or they have changed; or they
+            are to be quantized and cannot be here.
     """
     transformers = import_transformers()
     use_plain_attention_kernels()
     folder, remote = Path(manifest).parent, is_trusted(manifest)
     check_weights(manifest)
+    options = quantized_loading(manifest, dtype)
     with refused(f"{folder}: no causal language model", lambda error: loading_problem(error, remote)):
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -57,6 +61,7 @@ def load_base(
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            **options,
         )
     if loading["mismatched_keys"]:
         name, found, wanted = min(loading["mismatched_keys"])
@@ -68,7 +73,7 @@ def load_base(
             f"{folder}: no causal language model, {len(missing)} weight(s) missing, such as {missing[0]}; "
             "name a model that was trained to generate text"
         )
-    return model, load_tokenizer(folder, remote)
+    return with_liger(model, manifest), load_tokenizer(folder, remote)
 
 
 def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizerBase"]:
@@ -86,6 +91,11 @@ def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizer
             folder, dtype=resolve_dtype(None, device), trust_remote_code=remote, use_safetensors=True
         )
     return model.to(device).eval(), load_tokenizer(folder, remote)
+
+
+def loading_options(manifest: Path) -> list[Any]:
+    """How policies of a manifest's model are loaded in this process, in addition to what the files say."""
+    return [quantization_of(manifest), uses_liger(manifest)]
 
 
 def load_policy(
@@ -120,8 +130,11 @@ def load_merged(
 
     Merged in float32 and rounded once afterwards: an unmerged adapter costs two more products per layer and token. On
     a CPU the model attends by plain matrix products, which are faster there than the fused kernel for one query per
-    row. Arguments and errors are those of `load_policy`.
+    row. Base weights in 4 bits are not merged, as that would round them again. Arguments and errors are those of
+    `load_policy`.
     """
+    if quantization_of(manifest) is not None:
+        return load_policy(manifest, policy, dtype, device)  # type: ignore[return-value]
     attention = None if device.startswith("cuda") else "eager"
     content = read_policy(policy) if is_trained(policy) else None
     if content is not None and content["adapter"] is None:
@@ -173,7 +186,8 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
 
     check_targets(model, lora.target_modules)
     config = lora_config(lora, list(lora.target_modules) or "all-linear", task)
-    register_lora_layer(config, LoraLinear)
+    if not is_quantized(model):  # for which peft has layers of its own
+        register_lora_layer(config, LoraLinear)
     try:
         if isinstance(model, PeftModel):
             model.add_adapter(name, config)
@@ -230,7 +244,7 @@ def load_trainable(
         raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method again")
     dtype = torch.float32 if is_full else dtype
     if not reads_weights:
-        base = empty_model(manifest, load_config(manifest), dtype)
+        base = with_liger(empty_model(manifest, load_config(manifest), dtype), manifest)
         shape = lora if content is None else lora_of(content["adapter"] or adapter_shape(lora))
         tokenizer = load_tokenizer(Path(manifest).parent, is_trusted(manifest))
         return base if is_full else add_adapter(base, shape), tokenizer

@@ -10,6 +10,9 @@ from prefloop.core.metadata import Unique, Unit
 Dtype = Literal["auto", "bfloat16", "float32"]  # auto: bfloat16 where the hardware multiplies it fast, else float32
 
 
+Quantization = Literal["nf4"]  # of base weights; see models.quantization
+
+
 @dataclass
 class Lora:
     """Low-rank adapters on linear layers (Hu et al. 2021)."""

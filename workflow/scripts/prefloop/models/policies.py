@@ -15,6 +15,7 @@ from prefloop.models.distributed import gather_full
 from prefloop.models.manifests import load_name, read_manifest
 from prefloop.models.options import Lora
 from prefloop.models.precision import master_of
+from prefloop.models.quantization import quantization_of
 from prefloop.models.weight_files import all_finite
 
 if TYPE_CHECKING:
@@ -125,15 +126,26 @@ def lora_config(lora: Lora, targets: list[str] | str, task: str) -> "LoraConfig"
 
 
 def check_base(content: dict[str, Any], manifest: Path, policy: Path) -> None:
-    """Check that a policy was trained on the manifest's base model.
+    """Check that a policy was trained on the manifest's base model, with weights as they are loaded here.
 
     Raises:
-        InputError: It was trained on another one.
+        InputError: It was trained on another one, or on weights that were quantized in another way.
     """
     base = read_manifest(manifest, "sha256")["sha256"]
     if content["base_model"] != base:
         trained_on = content["base_model"][:12]
         raise InputError(f"{policy}: trained on base model {trained_on}, but {manifest} is {base[:12]}; make it again")
+    trained_in, loaded_in = content.get("quantization"), quantization_of(manifest)
+    if trained_in != loaded_in:
+        raise InputError(
+            f"{policy}: trained on base weights {stored_in(trained_in)}, which are loaded {stored_in(loaded_in)}; an "
+            "adapter fits only the weights that it was trained on: set policy.quantization as it was then"
+        )
+
+
+def stored_in(quantization: str | None) -> str:
+    """How weights are stored, in words."""
+    return f"in {quantization or 'full precision'}"
 
 
 def check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], policy: Path, manifest: Path) -> None:
@@ -188,6 +200,7 @@ def policy_content(
         from peft import get_peft_model_state_dict
 
         weights = get_peft_model_state_dict(model, state_dict=weights)
+    quantization = quantization_of(provenance.manifest)
     return {
         "format": POLICY_FORMAT,
         "base_model": read_manifest(provenance.manifest, "sha256")["sha256"],
@@ -197,7 +210,7 @@ def policy_content(
         "seed": provenance.seed,
         "beta_state": beta_state,
         "pairs_sha256": provenance.pairs_sha256,
-    }
+    } | ({"quantization": quantization} if quantization is not None else {})
 
 
 def adapts_experts(content: dict[str, Any]) -> bool:
