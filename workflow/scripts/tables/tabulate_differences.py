@@ -30,13 +30,13 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     measures = given_measures(rows)
     data = differences(rows, experiment, measures)
     data = data[data["seed"].isna()].drop(columns="seed")
-    shown = pd.DataFrame({f"minus {baseline}": others_of(experiment)})
+    shown = pd.DataFrame({f"minus {experiment.label(baseline)}": map(experiment.label, others_of(experiment))})
     for measure in measures:
         cells = data.loc[data["measure"] == measure, ["difference", "low", "high"]].itertuples(index=False)
         shown[TABLE_MEASURES[measure]] = [f"{mean:+.3g} [{low:.3g}, {high:.3g}]" for mean, low, high in cells]
     text = caption(
-        f"Each method minus {baseline} after the last round, paired by prompt and seed, with win rates against "
-        f"{opponent_label(experiment.opponents[0])}.",
+        f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
+        f"rates against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
         "A difference is significant if its CI excludes 0; CIs are not corrected for the number of comparisons.",
         *equal_cost_facts(experiment),

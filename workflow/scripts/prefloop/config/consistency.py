@@ -21,6 +21,7 @@ from prefloop.config.resolve import (
     asks_judge,
     exports_of,
     gives_rewards,
+    labels_of,
     of_method,
     repository_of,
     target_measure,
@@ -52,6 +53,9 @@ def contradictions(config: dict) -> list[str]:
             problems += impossible_feedback(f"methods.{method}.feedback", settings["feedback"], config)
         for problem in impossible_method(settings) + too_little(settings, config, method):
             by_problem.setdefault(problem, []).append(method)
+    labels = [labels_of(config)[method] for method in config["compare"]]
+    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+        problems.append(f"methods: two compared methods are shown as {label!r}; give one of them another label")
     for problem, methods in by_problem.items():
         problems.append(f"{problem} (method{'s' * (len(methods) > 1)} {', '.join(methods)})")
     return list(dict.fromkeys(problems))

@@ -39,6 +39,11 @@ MethodName = Matches(
 FigureName = Annotated[str, Choice("config.outputs.FIGURES", functions=True)]
 DEFAULT_FIGURES = ("quality", "differences", "arms", "prompts", "training", "pfp")
 DEFAULT_TABLES = ("results", "differences", "length", "costs", "cost_to_reach")
+Label = Matches(
+    r"[^\W_][^\n]{0,79}",
+    f"one line of at most 80 characters that begins with a letter or digit, and none of {', '.join(TAKEN)}",
+    TAKEN,
+)
 RewardModelName = Matches(r"[A-Za-z0-9][A-Za-z0-9_]*", "a name of letters, digits and _")
 
 
@@ -83,6 +88,17 @@ class MethodConfig:
 
 
 @dataclass(kw_only=True)
+class MethodEntry(MethodConfig):
+    """A method: what it changes of the sections, and how it is called."""
+
+    label: Annotated[str, Label] | None = None
+    """Name in figures, tables and captions, as plain text; null is the method's own name, which files, CSV columns and
+    other settings keep."""
+    like: str | None = None
+    """Another method, or a preset, whose settings this one has, too, below its own. Its label is not inherited."""
+
+
+@dataclass(kw_only=True)
 class SharedConfig:
     """What all methods of an experiment share before the first round."""
 
@@ -107,10 +123,10 @@ class SharedConfig:
     """Models in packages that are larger when unpacked are refused."""
     compare: Annotated[tuple[str, ...], Unique()] = ("dota", "uniform")
     """Methods to run, in the order of legends and tables; an empty list simulates theory only."""
-    methods: dict[Annotated[str, MethodName], MethodConfig] = field(default_factory=dict)
+    methods: dict[Annotated[str, MethodName], MethodEntry] = field(default_factory=dict)
     """Your own methods by name, in addition to the presets of experiments/methods.yaml. Each is a mapping of what
     differs from the sections clusters, bandit, reference, generation, feedback, acquisition, logprobs, pairs and
-    train."""
+    train, with a label and the method that it is like."""
     figures: Annotated[tuple[FigureName, ...], Unique()] = DEFAULT_FIGURES
     """Figures of the experiment. Only what they need is computed."""
     tables: Annotated[tuple[Annotated[str, Choice("config.outputs.TABLES")], ...], Unique()] = DEFAULT_TABLES

@@ -14,6 +14,7 @@ import yaml
 
 from prefloop.config.consistency import contradictions
 from prefloop.config.declarations import bare, defaults, inner, retyped
+from prefloop.config.derived_methods import with_likes
 from prefloop.config.existence import absent
 from prefloop.config.messages import explain
 from prefloop.config.model_limits import beyond_positions
@@ -114,6 +115,7 @@ def checked(config: dict) -> dict:
     config = merged(defaults(ExperimentConfig), config)
     models = config["reward_models"]
     config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
+    config["methods"] = with_likes(config["methods"])
     problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
     problems += contradictions(config)
     problems = problems or absent(config) or beyond_positions(config)

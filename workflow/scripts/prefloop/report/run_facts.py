@@ -45,13 +45,17 @@ def cost_per_run(experiment: Experiment) -> str:
     """Mean cost of a run of each method, in TFLOPs."""
     ends = spent(experiment)
     flops = ends[ends["round"] == experiment.rounds].set_index("method")["flops"].to_dict()
-    return ", ".join(f"{method} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
+    return ", ".join(f"{experiment.label(method)} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
 
 
 def truncation_facts(experiment: Experiment) -> list[str]:
     """A warning if many responses that a method was trained on are truncated."""
     counts = truncated_generations(experiment)
-    shares = [f"{count[0] / count[1]:.0%} of {method}" for method, count in counts.items() if many_truncated(*count)]
+    shares = [
+        f"{count[0] / count[1]:.0%} of {experiment.label(method)}"
+        for method, count in counts.items()
+        if many_truncated(*count)
+    ]
     if not shares:
         return []
     return [f"Responses truncated at generation.max_new_tokens, so that training saw no end: {', '.join(shares)}."]
