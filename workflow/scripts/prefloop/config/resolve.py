@@ -17,7 +17,7 @@ AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
 SWITCHES = ("rslora", "dora")  # off without a flag
 WHOLE = ("loss",)  # mappings that a method replaces and does not add to: the weights are a sum
 COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
-ABOUT_METHODS = ("label", "like")  # keys of a method that are no section
+ABOUT_METHODS = ("label", "like", "sweep")  # keys of a method that are no section
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 

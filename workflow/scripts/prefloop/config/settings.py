@@ -5,7 +5,7 @@ of this package named *_settings. A program takes the dataclass of its section, 
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -95,7 +95,11 @@ class MethodEntry(MethodConfig):
     """Name in figures, tables and captions, as plain text; null is the method's own name, which files, CSV columns and
     other settings keep."""
     like: str | None = None
-    """Another method, or a preset, whose settings this one has, too, below its own. Its label is not inherited."""
+    """Another method, or a preset, whose settings this one has, too, below its own. Label and sweep are not
+    inherited."""
+    sweep: dict[str, Annotated[tuple[Any, ...], MinLen(1)]] | None = None
+    """Values of the method's settings, as {train.beta: [0.05, 0.1]}: the method becomes one per combination. null is
+    the experiment's sweep, and {} none."""
 
 
 @dataclass(kw_only=True)
@@ -127,6 +131,9 @@ class SharedConfig:
     """Your own methods by name, in addition to the presets of experiments/methods.yaml. Each is a mapping of what
     differs from the sections clusters, bandit, reference, generation, feedback, acquisition, logprobs, pairs and
     train, with a label and the method that it is like."""
+    sweep: dict[str, Annotated[tuple[Any, ...], MinLen(1)]] = field(default_factory=dict)
+    """Values of settings of methods, as {train.beta: [0.05, 0.1], pairs.metric: [pfp, reward_gap]}: every compared
+    method becomes one per combination, at most 200 in all. A method may have its own instead."""
     figures: Annotated[tuple[FigureName, ...], Unique()] = DEFAULT_FIGURES
     """Figures of the experiment. Only what they need is computed."""
     tables: Annotated[tuple[Annotated[str, Choice("config.outputs.TABLES")], ...], Unique()] = DEFAULT_TABLES
