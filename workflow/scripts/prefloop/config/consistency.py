@@ -215,6 +215,10 @@ def impossible_figures(config: dict) -> list[str]:
                 "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
             ),
             (
+                "sweep" in figures and not any(config["methods"].get(m, {}).get("sweep") for m in methods),
+                "figures: sweep needs values of settings; name them in `sweep`, as {train.beta: [0.05, 0.1]}",
+            ),
+            (
                 "gradients" in figures and bool(settings) and settings[0]["train"]["parameters"] == "full",
                 f"figures: gradients are measured over adapters, and {', '.join(methods[:1])}, the first method, "
                 "trains all parameters; compare another first, or leave the figure out",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prefloop.config.declarations import hints
-from prefloop.config.resolve import ABOUT_METHODS, merged
+from prefloop.config.resolve import ABOUT_METHODS, labels_of, merged
 from prefloop.config.settings import MethodConfig
 from prefloop.core.errors import InputError, short_repr
 
@@ -54,6 +54,17 @@ def with_sweeps(config: dict, invalid: Callable[[dict], Iterable[str]]) -> dict:
             check_names(name, [variant for variant, _ in pairs], config["methods"])
             variants[name] = dict(pairs)
     return replaced(config, variants)
+
+
+def sweep_places(config: dict) -> list[dict]:
+    """The place of every compared method in its sweep: method, label of the swept method, and its point."""
+    places = []
+    for name, label in labels_of(config).items():
+        entry = config["methods"][name]
+        sweep = entry.get("sweep") or {}
+        swept = (config["methods"][entry["like"]].get("label") or entry["like"]) if sweep else label
+        places.append({"method": name, "swept": swept, "point": {key: values[0] for key, values in sweep.items()}})
+    return places
 
 
 def sweep_of(config: dict, name: str) -> dict[str, list]:
