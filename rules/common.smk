@@ -137,6 +137,7 @@ if IN_CONTAINER:
 
     container: IMAGE
 
+
 # Settings of `policy` by which policies are computed, and the programs that do it.
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {

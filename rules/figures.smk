@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 from prefloop.config import outputs
 from prefloop.config.resolve import target_measure
+from prefloop.config.sweeps import sweep_places
 
 # Snakemake renders captions as Jinja templates. This one includes the text that a program has written.
 CAPTION = "../workflow/report/caption.rst"
@@ -213,6 +214,7 @@ OWN_FLAGS = {
     "plot_prompts": {"clusters": CLUSTER_TABLES},
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
     "plot_gradients": {"gradients": GRADIENTS},
+    "plot_sweep": {"points": sweep_places(config)},
     "tabulate_cost_to_reach": {
         "measure": target_measure(config),
         "target": config["evaluation"]["target"]["value"],

@@ -42,9 +42,18 @@ def reference() -> str:
     for name, sub in sections.items():
         if name == "reward_models":
             text += section("`reward_models.<name>`", schema["$defs"]["RewardModelSection"], schema, {})
+        elif name == "methods":
+            text += section("`methods.<name>`", about_method(schema), schema, {})
         elif name not in plain:
             text += section(name, sub, schema, demo.get(name, {}))
     return text
+
+
+def about_method(schema: dict) -> dict:
+    """The keys of a method that are no section; the others have the tables of the sections."""
+    entry = schema["$defs"]["MethodEntry"]
+    own = {key: sub for key, sub in entry["properties"].items() if not resolved(sub, schema).get("properties")}
+    return entry | {"properties": own}
 
 
 def section(name: str, sub: dict, schema: dict, demo: dict) -> str:

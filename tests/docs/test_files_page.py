@@ -70,6 +70,7 @@ def run(tmp_path_factory, model_folders) -> Path:
             "train": {"loss": "xpo", "beta_rule": "risk", "beta_risk": {"warmup": 1}},
         },
         "judged": {
+            "sweep": {"train.beta": [0.1]},
             "clusters": {"k": 2},
             "pairs": {"replay": {"share": 0.3}, "offline_share": 0.3},
             "feedback": {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge},

@@ -11,7 +11,7 @@ from prefloop.config.generation_settings import GenerationConfig
 from prefloop.config.messages import choices
 from prefloop.config.outputs import FIGURES, TABLES
 from prefloop.config.schema import declared
-from prefloop.config.settings import ExperimentConfig, MethodConfig
+from prefloop.config.settings import ExperimentConfig, MethodConfig, MethodEntry
 from prefloop.config.training_settings import TrainSection
 from prefloop.config.validation import checked
 from prefloop.core.metadata import OnlyIf
@@ -149,5 +149,5 @@ def test_weights_given_as_text_are_numbers():
 
 def test_inner_follows_lists_and_mappings():
     assert bare(inner(inner(ExperimentConfig, "seeds"), 0)) is int
-    assert bare(inner(inner(ExperimentConfig, "methods"), "mine")) is MethodConfig
+    assert bare(inner(inner(ExperimentConfig, "methods"), "mine")) is MethodEntry
     assert inner(ExperimentConfig, "nothing") is None

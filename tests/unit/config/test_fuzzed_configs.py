@@ -30,6 +30,8 @@ REST = {
     | {"judge": {"base_url": "http://localhost:8000/v1", "model": "judge", "max_tokens": 2000, "request": REQUEST}},
     "pairs": {"drop_truncated": True, "min_gap": 0.1, "min_gap_quantile": 0.5},
     "evaluation": {"prompts": {"source": "packaged", "take": 5}, "by_checkpoint": {"steps": [1, 2]}},
+    "sweep": {"train.beta": [0.1, 0.2], "pairs.metric": ["pfp", "random"]},
+    "methods": {"mine": {"like": "dota", "label": "Mine"}, "dota": {"sweep": {"bandit.alpha": [0.5, 1.0]}}},
     "export": {"hub_id": "me/{method}-{seed}-{round}", "license": "mit"},
     "tracking": {"trackers": ["tensorboard"]},
 }

@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import arms
 from prefloop.report.arm_heatmaps import arm_shares, draw_heatmaps
 from prefloop.report.captions import caption
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import save_figure
 
 
@@ -21,13 +22,14 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
     """
     data = arm_shares(arms(experiment))
+    shown, shares = for_figure(experiment, data)
     text = caption(
         "Share of each step's prompts by cluster (above) and the arms' UCB scores after the step (below), as means "
         "over seeds.",
         conclusion="The shares of a step follow from the scores one column to the left; methods that draw at random "
         "do not use their scores.",
     )
-    save_figure(draw_heatmaps(experiment.methods, data), figure, data, text)
+    save_figure(draw_heatmaps(shown.methods, shares), figure, data, text)
     return Summary(f"{data['cluster'].nunique()} clusters -> {figure}")
 
 

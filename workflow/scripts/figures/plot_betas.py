@@ -12,6 +12,7 @@ from prefloop.evaluation.results import training
 from prefloop.report.beta_curves import draw_betas, logged_betas, warmup_ends
 from prefloop.report.captions import caption
 from prefloop.report.curves import curve_marks
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import save_figure
 
 NAMES = {
@@ -32,7 +33,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta
         delta: Target shares of margins above τ of the methods' rules, drawn as lines.
     """
     data = logged_betas(training(experiment))
-    picture, shown = draw_betas(data, experiment.methods, delta)
+    labeled, steps = for_figure(experiment, data)
+    picture, shown = draw_betas(steps, labeled.methods, delta)
     marks = curve_marks(experiment, data) + "; dotted lines end warm-ups" * bool(warmup_ends(data))
     if delta and "beta/p_hat" in shown:
         marks += f"; the target share is δ = {', '.join(f'{share:g}' for share in delta)}"

@@ -12,6 +12,7 @@ from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.results import judgments
 from prefloop.report.arm_counts import arm_count_clauses, check_random_methods, draw_arm_counts, quality_by_arms
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.significance import significance_sentence
 from prefloop.report.win_rates import measures_of
@@ -30,11 +31,15 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_ra
     measures = sorted(measures_of(rows), key=["reward", "feedback", "win"].index)
     values = {measure: arrays(parts, measure) for measure in measures}
     data = quality_by_arms(experiment, values, at_random)
-    picture = draw_arm_counts(experiment, data)
+    picture = draw_arm_counts(*for_figure(experiment, data))
     note_evaluator(picture, experiment)
     text = caption(
         "Quality after the last round by the number of clusters k among which the bandit chooses"
-        + (f"; level lines are methods that use no arm: {', '.join(at_random)}." if at_random else "."),
+        + (
+            f"; level lines are methods that use no arm: {', '.join(map(experiment.label, at_random))}."
+            if at_random
+            else "."
+        ),
         interval_sentence(experiment, "bars and bands" if at_random else "bars"),
         significance_sentence(arm_count_clauses(experiment, values, at_random)),
     )

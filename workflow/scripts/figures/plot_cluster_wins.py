@@ -14,6 +14,7 @@ from prefloop.evaluation.inference import subtract
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, count_of, interval_sentence
 from prefloop.report.cluster_changes import MIN_PROMPTS, changes_by_group, draw_changes, grouped, prompt_clusters
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.win_rates import opponent_label
 
@@ -32,7 +33,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     prompts = sorted(rows["prompt_id"].unique())  # the columns of `wins`
     groups, pooled = grouped(prompt_clusters(prompts, clusters))
     data = changes_by_group({method: subtract(wins[method], initial) for method in experiment.methods}, groups)
-    picture = draw_changes(experiment, data)
+    picture = draw_changes(*for_figure(experiment, data))
     note_evaluator(picture, experiment)
     of_clusters = data[data["cluster"] != "all"]
     outside = int(((of_clusters["low"] > 0) | (of_clusters["high"] < 0)).sum())

@@ -13,6 +13,7 @@ from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.results import judgments, kl_rows
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.frontier import draw_frontier, frontier_measures, frontier_points, points_clause, seed_points
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.significance import significance_clause, significance_sentence
 from prefloop.report.win_rates import MEASURES
@@ -31,7 +32,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     data, seeds = frontier_points(rows, kl, measures), pd.DataFrame()
     if experiment.rounds == 1 and len(experiment.seeds) > 1:
         seeds = seed_points(rows, kl, measures)
-    picture = draw_frontier(experiment, data, seeds)
+    picture = draw_frontier(*for_figure(experiment, data), for_figure(experiment, seeds)[1])
     note_evaluator(picture, experiment)
     last_kl = {m: kl[(kl["method"] == m) & (kl["round"] == experiment.rounds)] for m in experiment.methods}
     values = arrays(last_round(rows, experiment), measures[0])

@@ -48,7 +48,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, fi
     conclusion = f"PFP predicts the norm {compared} the length difference"
     text = caption(
         f"Norm of the DPO gradient of {len(data)} random pairs of {data['prompt_id'].nunique()} prompts, under the "
-        f"policy of {source['method']}, seed {source['seed']}, before round {source['round']}.",
+        f"policy of {experiment.label(source['method'])}, seed {source['seed']}, before round {source['round']}.",
         "ρ is Spearman's; brackets are 95 % bootstrap CIs over prompts with all their pairs.",
         f"{conclusion}; ρ of PFP and length is {with_length}, and of PFP and norm given length {given_length}.",
     )

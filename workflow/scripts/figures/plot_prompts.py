@@ -11,6 +11,7 @@ from prefloop.core.csv_files import read_frame
 from prefloop.core.progress import Summary
 from prefloop.evaluation.results import annotated
 from prefloop.report.captions import caption
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import save_figure
 from prefloop.report.prompt_map import draw_map, with_pulls
 
@@ -28,7 +29,12 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Pat
         "Training prompts in the plane of the first two principal components of their embeddings, with numbers at the "
         "cluster centers. Colored prompts were annotated in at least one seed, and larger ones more often."
     )
-    save_figure(draw_map(data), figure, data[["method", "prompt_id", "cluster", "x", "y", "pulls"]], text)
+    save_figure(
+        draw_map(for_figure(experiment, data)[1]),
+        figure,
+        data[["method", "prompt_id", "cluster", "x", "y", "pulls"]],
+        text,
+    )
     return Summary(f"{len(data)} prompts of {len(maps)} methods in {data['cluster'].max() + 1} clusters -> {figure}")
 
 

@@ -13,6 +13,7 @@ from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.quality_curves import draw_quality, quality_by_cost, seeds_by_cost
 from prefloop.report.significance import significance_clause, significance_sentence
@@ -31,7 +32,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, diver
     measures = measures_of(table)
     data = quality_by_cost(experiment, table, measures, divergence)
     seeds = seeds_by_cost(experiment, table, measures)
-    picture = draw_quality(experiment, data, seeds)
+    picture = draw_quality(*for_figure(experiment, data), for_figure(experiment, seeds)[1])
     note_evaluator(picture, experiment)
     ends = last_round(table, experiment)
     measure = "reward" if "reward" in measures else "win"

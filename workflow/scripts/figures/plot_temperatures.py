@@ -13,6 +13,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.comparisons import arrays, mean_over_temperatures, not_significant_pairs
 from prefloop.evaluation.results import comparisons
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.labels import figure_text
 from prefloop.report.plotting import legend_above, line_style, note_evaluator, save_figure
 from prefloop.report.significance import pairs_clause, significance_sentence
 from prefloop.report.win_rates import MAX_BANDS, draw_rates, opponent_label, win_rates
@@ -35,12 +36,14 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     rows = comparisons(experiment, experiment.over_temperatures())
     data = win_rates(rows, ["method", "temperature"]).sort_values("temperature", kind="stable")
     policies = [*experiment.untrained, *experiment.by_temperature.methods]
-    labels = {policy: policy for policy in policies} | ({"initial": "SFT"} if experiment.fine_tuned else {})
+    labels = {policy: experiment.label(policy) for policy in policies} | (
+        {"initial": "SFT"} if experiment.fine_tuned else {}
+    )
     crowded, opponent = len(policies) > MAX_BANDS, opponent_label(experiment.opponents[0])
     picture, axes = plt.subplots(figsize=(6.5, 5) if crowded else (5, 3.5), layout="constrained")
     for policy in policies:
         style = UNTRAINED.get(policy) or line_style(experiment.methods.index(policy))
-        draw_rates(axes, data[data["method"] == policy], "temperature", labels[policy], style, not crowded)
+        draw_rates(axes, data[data["method"] == policy], "temperature", figure_text(labels[policy]), style, not crowded)
     axes.axhline(0.5, color="0.4", linewidth=0.8)
     axes.set_xticks(experiment.by_temperature.temperatures)
     axes.set_xlabel("sampling temperature")

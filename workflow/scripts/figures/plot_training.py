@@ -13,6 +13,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import training
 from prefloop.report.captions import caption
 from prefloop.report.curves import curve_marks, draw_by_step
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import legend_above, save_figure
 
 CURVES = {
@@ -31,9 +32,10 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     """
     table = training(experiment)
     table = table[["method", "seed", "round", "step", *CURVES]]
+    shown, steps = for_figure(experiment, table)
     picture, panels = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True, layout="constrained")
     for axes, (curve, label) in zip(panels.flat, CURVES.items(), strict=True):
-        draw_by_step(axes, table, curve, experiment.methods)
+        draw_by_step(axes, steps, curve, shown.methods)
         axes.set_ylabel(label)
         if curve == "loss":
             axes.axhline(np.log(2), color="0.4", linewidth=0.8, linestyle=":")

@@ -10,6 +10,7 @@ from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
 from prefloop.evaluation.head_quality import head_quality
 from prefloop.report.captions import caption
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table
 
 
@@ -21,7 +22,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     """
     data = head_quality(experiment)
     shown = data.groupby(["method", "round", "step"], sort=False).mean(numeric_only=True).drop(columns="seed")
-    shown = shown.reset_index()
+    shown = relabeled(experiment, shown.reset_index())
     for name, form in {"prompts": "{:.0f}", "responses": "{:.0f}", "correlation": "{:.2f}", "gap": "{:.3g}"}.items():
         shown[name] = [form.format(value) if value == value else "--" for value in shown[name]]
     text = caption(

@@ -47,7 +47,7 @@ def main(
     data, level = target_costs(rows, experiment, measure, target)
     if np.isnan(level):
         print(f"tabulate_cost_to_reach: no method's mean {measure} ends above the initial policy's, so no target")
-    shown = pd.DataFrame({f"{TABLE_MEASURES[measure]} of {level:.3g}": experiment.methods})
+    shown = pd.DataFrame({f"{TABLE_MEASURES[measure]} of {level:.3g}": map(experiment.label, experiment.methods)})
     for column, (label, unit, form) in COLUMNS.items():
         part = data[data["cost"] == column]
         value, low, high = (cells(part[name] / unit, form) for name in ("value", "low", "high"))

@@ -49,7 +49,7 @@ def main(
     data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
     shown = pd.DataFrame(
         {
-            "method": data["method"],
+            "method": data["method"].map(experiment.label),
             "stage": data["stage"],
             "tokens read": data["tokens_in"].map("{:,.0f}".format),
             "tokens generated": data["tokens_out"].map("{:,.0f}".format),

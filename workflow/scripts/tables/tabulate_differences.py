@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from tyro.conf import arg
 
 from _program import run
@@ -29,7 +30,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     measures = given_measures(rows)
     data = differences(rows, experiment, measures)
     data = data[data["seed"].isna()].drop(columns="seed")
-    shown = data[["method"]].rename(columns={"method": f"minus {baseline}"})
+    shown = pd.DataFrame({f"minus {experiment.label(baseline)}": data["method"].map(experiment.label)})
     shown["measure"] = data["measure"].map(TABLE_MEASURES)
     ends = zip(data["difference"], data["low"], data["high"], strict=True)
     shown["difference"] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in ends]
@@ -37,11 +38,11 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         shown[label] = [f"{value:.2g}" if np.isfinite(value) else "--" for value in data[column]]
     shown["contrast"] = data["contrast"]
     text = caption(
-        f"Each method minus {baseline} after the last round, paired by prompt and seed, with win rates against "
-        f"{opponent_label(experiment.opponents[0])}.",
+        f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
+        f"rates against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
         f"p is two-sided, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
-        f"{baseline} (ties count ½); {primary_clause(experiment)}.",
+        f"{experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
         *equal_cost_facts(experiment),
     )
     save_table(table, data, shown, text)

@@ -9,6 +9,7 @@ from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
 from prefloop.evaluation.results import JUDGED, judge_answers
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table
 
 CAPTION = (
@@ -27,7 +28,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     data = judge_answers(experiment)
     shown = data.drop_duplicates([*JUDGED, "problem"])[[*JUDGED, "problem", "answer"]]
     shown = shown.assign(answer=shown["answer"].map(lambda text: " ".join(text.split())[:SHOWN]))
-    save_table(table, data, shown, CAPTION)
+    save_table(table, data, relabeled(experiment, shown), CAPTION)
     return Summary(f"{len(data)} answers -> {table}")
 
 

@@ -9,6 +9,7 @@ from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
 from prefloop.evaluation.results import JUDGED, judges
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table
 
 LABELS = {
@@ -37,7 +38,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     shown = data[[*JUDGED, "pairs", *LABELS]].rename(columns=LABELS)
     rates = ["flipped", "first won", "longer won"]
     shown[rates] = shown[rates].astype(float).map("{:.2f}".format)
-    save_table(table, data, shown, CAPTION)
+    save_table(table, data, relabeled(experiment, shown), CAPTION)
     return Summary(f"{len(data)} rows -> {table}")
 
 

@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import length_effects
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 
@@ -31,7 +32,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     data, best_row = length_effects(judgments(experiment), experiment)
-    shown = data[["method", "seeds"]].copy()
+    shown = relabeled(experiment, data[["method", "seeds"]].copy())
     for measure, label in LABELS.items():
         shown[label] = with_interval(data, measure, best_row if measure == "win" else ())
     shown.insert(3, "opponent's tokens", data["n_tokens_opponent"].map("{:.3g}".format))

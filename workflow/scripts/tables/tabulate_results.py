@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import final_results
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import opponent_label
@@ -26,7 +27,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path, diverg
     rows = judgments(experiment)
     measures = given_measures(rows)
     data, best_rows = final_results(rows, experiment, measures, divergence)
-    shown = data[["method", "seeds"]].copy()
+    shown = relabeled(experiment, data[["method", "seeds"]].copy())
     for measure in measures:
         bold = best_rows[measure] if measure != "n_tokens" else ()
         shown[TABLE_MEASURES[measure]] = with_interval(data, measure, bold)

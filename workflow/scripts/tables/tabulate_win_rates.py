@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import comparisons
 from prefloop.evaluation.summaries import OUTCOME_NAMES, outcome_counts
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table, with_interval
 
 
@@ -24,6 +25,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     """
     data = outcome_counts(comparisons(experiment, experiment.comparisons))
     shown = data[["opponent", "temperature", "method", "round", "checkpoint", "seeds", *OUTCOME_NAMES]].copy()
+    shown = relabeled(experiment, shown)
     shown["checkpoint"] = shown["checkpoint"].map(lambda step: "--" if step < 0 else str(step))
     shown["win rate"] = with_interval(data, "win_rate", data.index[data["best"]])
     text = caption(

@@ -22,6 +22,7 @@ from prefloop.config.resolve import (
     baseline_of,
     exports_of,
     gives_rewards,
+    labels_of,
     of_method,
     repository_of,
     target_measure,
@@ -53,6 +54,9 @@ def contradictions(config: dict) -> list[str]:
             problems += impossible_feedback(f"methods.{method}.feedback", settings["feedback"], config)
         for problem in impossible_method(settings) + too_little(settings, config, method):
             by_problem.setdefault(problem, []).append(method)
+    labels = [labels_of(config)[method] for method in config["compare"]]
+    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+        problems.append(f"methods: two compared methods are shown as {label!r}; give one of them another label")
     for problem, methods in by_problem.items():
         problems.append(f"{problem} (method{'s' * (len(methods) > 1)} {', '.join(methods)})")
     return list(dict.fromkeys(problems))
@@ -247,6 +251,10 @@ def impossible_figures(config: dict) -> list[str]:
             (
                 "cluster_counts" in figures and all(s["bandit"]["allocation"] in AT_RANDOM for s in settings),
                 "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+            ),
+            (
+                "sweep" in figures and not any(config["methods"].get(m, {}).get("sweep") for m in methods),
+                "figures: sweep needs values of settings; name them in `sweep`, as {train.beta: [0.05, 0.1]}",
             ),
             (
                 "gradients" in figures and bool(settings) and settings[0]["train"]["parameters"] == "full",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefloop.config.feedback_identity import feedback_identity
-from prefloop.config.resolve import baseline_of, of_method, target_measure
+from prefloop.config.resolve import baseline_of, labels_of, of_method, target_measure
 
 CHOSEN = "chosen"  # the opponent: the data set's preferred responses
 
@@ -78,6 +78,8 @@ class Experiment:
     """What all methods are meant to spend equally; None if nothing is."""
     mixing: tuple[str, ...] = ()
     """Methods that train on pairs of other origins, too, so that rounds have the stage mix_pairs."""
+    labels: tuple[str, ...] = ()
+    """Names of the methods in figures, tables and captions, in the same order; empty if they are the methods' own."""
     by_temperature: ByTemperature = field(default_factory=ByTemperature)
     """What is evaluated at other temperatures."""
     by_checkpoint: ByCheckpoint = field(default_factory=ByCheckpoint)
@@ -154,6 +156,10 @@ class Experiment:
                             )
         return found
 
+    def label(self, name: str) -> str:
+        """The name of a method in figures, tables and captions; other policies and opponents have their own."""
+        return dict(zip(self.methods, self.labels, strict=False)).get(name, name)
+
     @property
     def untrained(self) -> tuple[str, ...]:
         """The policies before preference training: the base, if it was fine-tuned, and the initial one."""
@@ -213,6 +219,7 @@ def experiment_of(config: dict, root: str) -> Experiment:
             tuple(checkpoints["methods"] or methods),
             tuple(sorted(checkpoints["steps"])),
         )
+    labels = labels_of(config)
     return Experiment(
         root=Path(root),
         methods=tuple(methods),
@@ -230,6 +237,7 @@ def experiment_of(config: dict, root: str) -> Experiment:
         equal_cost=evaluation["equal_cost"],
         acquiring=tuple(m for m in methods if of_method(config, m)["acquisition"]["rule"] != "all"),
         mixing=tuple(method for method in methods if mixes_pairs(of_method(config, method)["pairs"])),
+        labels=tuple(labels.values()) if list(labels.values()) != list(methods) else (),
         by_temperature=by_temperature,
         by_checkpoint=by_checkpoint,
     )

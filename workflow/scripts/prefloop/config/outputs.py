@@ -35,6 +35,7 @@ class Output(NamedTuple):
 FIGURES = {
     "quality": Output(QUALITY, "by_round"),  # reward and win rate against cost
     "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
+    "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings
     "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
     "benchmark": Output(QUALITY, rounds=("benchmark.json",)),  # the number of the user's command by round
     "comparisons": Output(OPPONENTS, "against_everybody"),  # wins, ties and losses against each opponent

@@ -17,12 +17,21 @@ AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
 SWITCHES = ("rslora", "dora")  # off without a flag
 WHOLE = ("loss",)  # mappings that a method replaces and does not add to: the weights are a sum
 COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
+ABOUT_METHODS = ("label", "like", "sweep")  # keys of a method that are no section
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
 
 
 def of_method(config: dict, method: str | None) -> dict:
     """The config as one method has it: its own differences laid over the shared sections."""
-    return merged(config, config["methods"][method]) if method else config
+    if not method:
+        return config
+    return merged(config, {key: own for key, own in config["methods"][method].items() if key not in ABOUT_METHODS})
+
+
+def labels_of(config: dict) -> dict[str, str]:
+    """The name of each compared method in figures and tables."""
+    methods = config["methods"]
+    return {name: methods.get(name, {}).get("label") or name for name in config["compare"]}
 
 
 def merged(base: dict, differences: dict) -> dict:

@@ -5,7 +5,7 @@ of this package named *_settings. A program takes the dataclass of its section, 
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -40,6 +40,11 @@ MethodName = Matches(
 FigureName = Annotated[str, Choice("config.outputs.FIGURES", functions=True)]
 DEFAULT_FIGURES = ("quality", "differences", "arms", "prompts", "training", "pfp")
 DEFAULT_TABLES = ("results", "differences", "length", "costs", "cost_to_reach")
+Label = Matches(
+    r"[^\W_][^\n]{0,79}",
+    f"one line of at most 80 characters that begins with a letter or digit, and none of {', '.join(TAKEN)}",
+    TAKEN,
+)
 RewardModelName = Matches(r"[A-Za-z0-9][A-Za-z0-9_]*", "a name of letters, digits and _")
 
 
@@ -92,6 +97,21 @@ class MethodConfig:
 
 
 @dataclass(kw_only=True)
+class MethodEntry(MethodConfig):
+    """A method: what it changes of the sections, and how it is called."""
+
+    label: Annotated[str, Label] | None = None
+    """Name in figures, tables and captions, as plain text; null is the method's own name, which files, CSV columns and
+    other settings keep."""
+    like: str | None = None
+    """Another method, or a preset, whose settings this one has, too, below its own. Label and sweep are not
+    inherited."""
+    sweep: dict[str, Annotated[tuple[Any, ...], MinLen(1)]] | None = None
+    """Values of the method's settings, as {train.beta: [0.05, 0.1]}: the method becomes one per combination. null is
+    the experiment's sweep, and {} none."""
+
+
+@dataclass(kw_only=True)
 class SharedConfig:
     """What all methods of an experiment share before the first round."""
 
@@ -116,10 +136,13 @@ class SharedConfig:
     """Models in packages that are larger when unpacked are refused."""
     compare: Annotated[tuple[str, ...], Unique()] = ("dota", "uniform")
     """Methods to run, in the order of legends and tables; an empty list simulates theory only."""
-    methods: dict[Annotated[str, MethodName], MethodConfig] = field(default_factory=dict)
+    methods: dict[Annotated[str, MethodName], MethodEntry] = field(default_factory=dict)
     """Your own methods by name, in addition to the presets of experiments/methods.yaml. Each is a mapping of what
     differs from the sections clusters, bandit, reference, generation, feedback, acquisition, logprobs, pairs and
-    train."""
+    train, with a label and the method that it is like."""
+    sweep: dict[str, Annotated[tuple[Any, ...], MinLen(1)]] = field(default_factory=dict)
+    """Values of settings of methods, as {train.beta: [0.05, 0.1], pairs.metric: [pfp, reward_gap]}: every compared
+    method becomes one per combination, at most 200 in all. A method may have its own instead."""
     figures: Annotated[tuple[FigureName, ...], Unique()] = DEFAULT_FIGURES
     """Figures of the experiment. Only what they need is computed."""
     tables: Annotated[tuple[Annotated[str, Choice("config.outputs.TABLES")], ...], Unique()] = DEFAULT_TABLES

@@ -14,12 +14,14 @@ import yaml
 
 from prefloop.config.consistency import contradictions
 from prefloop.config.declarations import bare, defaults, inner, retyped
+from prefloop.config.derived_methods import with_likes
 from prefloop.config.existence import absent
 from prefloop.config.messages import explain
 from prefloop.config.model_limits import beyond_positions
 from prefloop.config.resolve import merged
 from prefloop.config.schema import MAX_INTEGER, config_adapter
 from prefloop.config.settings import ExperimentConfig
+from prefloop.config.sweeps import with_sweeps
 from prefloop.config.training_settings import RewardModelSection
 from prefloop.core.errors import InputError, short_repr
 from prefloop.core.own_functions import is_own, split
@@ -114,6 +116,8 @@ def checked(config: dict) -> dict:
     config = merged(defaults(ExperimentConfig), config)
     models = config["reward_models"]
     config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
+    config["methods"] = with_likes(config["methods"])
+    config = with_sweeps(config, invalid)
     problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
     problems += contradictions(config)
     problems = problems or absent(config) or beyond_positions(config)

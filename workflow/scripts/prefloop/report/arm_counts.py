@@ -91,8 +91,8 @@ def arm_count_clauses(experiment: Experiment, values: Values, at_random: tuple[s
     clauses = []
     for measure, of_methods in values.items():
         if at_random:
-            own = {method: of_methods[method] for method in experiment.methods}
-            clauses.append(baseline_clause(at_random[0], own, MEASURES[measure]))
+            own = {experiment.label(method): of_methods[method] for method in experiment.methods}
+            clauses.append(baseline_clause(experiment.label(at_random[0]), own, MEASURES[measure]))
         else:
             clauses.append(significance_clause(experiment, of_methods, MEASURES[measure]))
     return clauses

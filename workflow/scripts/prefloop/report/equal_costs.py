@@ -18,7 +18,7 @@ def equal_cost_facts(experiment: Experiment) -> list[str]:
     low, high = min(amounts.values()), max(amounts.values())
     if low >= (1 - TOLERANCE) * high:
         return [f"At equal cost: every method used {range_of(low, high)} {UNIT_OF[kind]} per run."]
-    listed = ", ".join(f"{method} {amount:,.4g}" for method, amount in amounts.items())
+    listed = ", ".join(f"{experiment.label(method)} {amount:,.4g}" for method, amount in amounts.items())
     return [f"Not at equal cost: {UNIT_OF[kind]} per run differ by more than {100 * TOLERANCE:g} %: {listed}."]
 
 

@@ -31,9 +31,11 @@ def training_feedback_labels(experiment: Experiment) -> list[str]:
 
 
 def trained_by_evaluator(experiment: Experiment) -> list[str]:
-    """The methods whose training feedback is the evaluator."""
+    """The labels of the methods whose training feedback is the evaluator."""
     feedbacks = zip(experiment.methods, experiment.trained_by, strict=False)
-    return [method for method, feedback in feedbacks if digest(feedback) == digest(experiment.evaluator)]
+    return [
+        experiment.label(method) for method, feedback in feedbacks if digest(feedback) == digest(experiment.evaluator)
+    ]
 
 
 def digest(identity: str) -> str:

@@ -19,6 +19,7 @@ from prefloop.core.csv_files import write_frame  # noqa: E402
 from prefloop.core.files import atomic_write  # noqa: E402
 from prefloop.report.captions import write_caption  # noqa: E402
 from prefloop.report.feedback_labels import trained_by_evaluator  # noqa: E402
+from prefloop.report.labels import figure_text  # noqa: E402
 
 # Okabe and Ito's colors, safe for color-blind readers; line styles and markers distinguish them in black and white.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
@@ -97,7 +98,7 @@ def note_evaluator(figure: Figure, experiment: Experiment) -> None:
     if trained:
         names = "" if len(trained) == len(experiment.methods) else f"{', '.join(trained)}: "
         width = int(14 * figure.get_figwidth())  # about 14 letters of this size per inch
-        text = textwrap.fill(f"{names}evaluated by the training feedback itself", width)
+        text = textwrap.fill(figure_text(f"{names}evaluated by the training feedback itself"), width)
         figure.text(0.5, 0, text, ha="center", va="top", fontsize=8, style="italic")
 
 

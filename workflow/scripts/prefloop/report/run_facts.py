@@ -52,7 +52,7 @@ def cost_per_run(experiment: Experiment) -> str:
     """Mean cost of a run of each method, in TFLOPs."""
     ends = spent(experiment)
     flops = ends[ends["round"] == experiment.rounds].set_index("method")["flops"].to_dict()
-    return ", ".join(f"{method} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
+    return ", ".join(f"{experiment.label(method)} {flops[method] / 1e12:,.3g}" for method in experiment.methods)
 
 
 def seed_facts(experiment: Experiment) -> list[str]:

@@ -20,9 +20,11 @@ def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable
     """
     if len(values) < 2:
         return ""
+    values = {experiment.label(name): array for name, array in values.items()}
     if 1 < len(experiment.methods) <= MAX_METHODS:
         return pairs_clause(not_significant_pairs(dict(values)), measure)
-    baseline = experiment.baseline if experiment.baseline in values else experiment.methods[0]
+    baseline = experiment.label(experiment.baseline)
+    baseline = baseline if baseline in values else experiment.label(experiment.methods[0])
     return baseline_clause(baseline, values, measure)
 
 

@@ -16,11 +16,14 @@ def truncation_facts(experiment: Experiment, evaluated: bool = True) -> list[str
     """
     samples = truncated_samples(experiment) if evaluated else {}
     ends = {
-        method: counts for (method, round_index), counts in samples.items() if round_index in (0, experiment.rounds)
+        experiment.label(method): counts
+        for (method, round_index), counts in samples.items()
+        if round_index in (0, experiment.rounds)
     }
+    trained = {experiment.label(method): counts for method, counts in truncated_generations(experiment).items()}
     sentences = {
         "Truncated evaluation samples: {}; raise evaluation.max_new_tokens.": ends,
-        "Truncated responses in training: {}; raise generation.max_new_tokens.": truncated_generations(experiment),
+        "Truncated responses in training: {}; raise generation.max_new_tokens.": trained,
     }
     shares = {sentence: shares_of_many(counts) for sentence, counts in sentences.items()}
     return [sentence.format(listed) for sentence, listed in shares.items() if listed]

@@ -1,0 +1,83 @@
+"""The figure of a sweep shows each swept key's values with the rows' means."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from made_up import drawn, experiment_in
+from prefloop.core.errors import InputError
+from prefloop.core.jsonl import write_rows
+from prefloop.report.sweep_curves import SweptMethod, draw_sweep, lines_of, quality_by_value
+
+POINTS = [
+    SweptMethod(f"m{index}", "DOTA", {"train.beta": beta, "pairs.metric": metric})
+    for index, (beta, metric) in enumerate([(0.05, "pfp"), (0.05, "reward_gap"), (0.5, "pfp"), (0.5, "reward_gap")])
+]
+MEANS = {"m0": 0.0, "m1": 1.0, "m2": 2.0, "m3": 3.0, "plain": 5.0}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Rewards of a method are its mean −1, 0 or 1."""
+    found = experiment_in(tmp_path, methods=(*MEANS,), seeds=(0, 1))
+    for method, folder in [("plain", found.root / "initial"), *((k["method"], f) for k, f in found.folders())]:
+        rewards = MEANS[method] + np.array([-1.0, 0.0, 1.0])
+        write_rows(
+            folder / "evaluation/temperature-0.7/against-initial.jsonl",
+            (
+                {"prompt_id": f"p{i}", "outcome": "tie", "reward": r, "feedback": None, "n_tokens": 1}
+                for i, r in enumerate(rewards)
+            ),
+        )
+    return found
+
+
+def test_sweep_has_the_rows_of_each_key(experiment):
+    points = [vars(point) for point in [*POINTS, SweptMethod("plain", "Plain")]]
+    data, text = drawn("plot_sweep", experiment, "--points", json.dumps(points))
+    assert len(data) == 9
+    by_beta = data[data["key"] == "train.beta"].set_index(["others", "value"])["mean"].to_dict()
+    assert by_beta == {
+        ("metric pfp", "0.05"): 0,
+        ("metric reward_gap", "0.05"): 1,
+        ("metric pfp", "0.5"): 2,
+        ("metric reward_gap", "0.5"): 3,
+    }
+    level = data[data["key"].isna()].iloc[0]
+    assert (level["swept"], level["mean"]) == ("Plain", 5.0) and level["low"] < 5 < level["high"]
+    assert "level lines are methods that are not swept. Bars are 95 %" in text
+
+
+def test_numbers_have_a_scale_and_words_are_nominal(experiment):
+    values = {name: np.full((2, 3), mean) for name, mean in MEANS.items()}
+    data = quality_by_value(experiment, POINTS, values, "reward")
+    beta, metric = draw_sweep(experiment, data).axes
+    assert beta.get_xscale() == "log" and beta.get_xlabel() == "β (train.beta)"
+    assert [line.get_label() for line in beta.get_legend_handles_labels()[0]] == [
+        "DOTA, metric pfp",
+        "DOTA, metric reward_gap",
+    ]
+    assert [label.get_text() for label in metric.get_xticklabels()] == ["pfp", "reward_gap"]
+    x = np.concatenate([container.lines[0].get_xdata() for container in metric.containers])
+    assert sorted(np.round(x)) == [0, 0, 1, 1] and len(set(x)) == 4, "marks of one word stand next to each other"
+
+
+def test_numbers_with_null_are_nominal(experiment):
+    points = [SweptMethod("m0", "D", {"pairs.min_gap": None}), SweptMethod("m1", "D", {"pairs.min_gap": 0.5})]
+    data = quality_by_value(experiment, points, {name: np.zeros((1, 3)) for name in MEANS}, "reward")
+    (axes,) = draw_sweep(experiment, data).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["null", "0.5"]
+
+
+def test_lines_join_methods_that_differ_in_one_key():
+    part = pd.DataFrame({"swept": ["a", "b", "a"], "others": ["", "", ""], "value": ["1", "1", "2"]})
+    assert {name: len(rows) for name, rows in lines_of(part).items()} == {"a": 2, "b": 1}
+
+
+def test_sweep_without_points_is_refused(experiment):
+    with pytest.raises(InputError, match="no method is swept"):
+        quality_by_value(experiment, [SweptMethod("m0", "m0")], {}, "reward")
+    with pytest.raises(InputError, match="'other', expected methods of m0"):
+        quality_by_value(experiment, [SweptMethod("other", "x", {"train.beta": 1})], {}, "reward")
