@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from prefloop.evaluation.power import (
     Design,
@@ -64,6 +65,18 @@ def test_power_equals_simulation(case, wanted):
     tables = (planted(parts, design, difference, draw).mean(axis=2) for _ in range(TRIALS))
     detected = np.mean([crossed_mean(table, family_labels(design)).p_value < 0.05 for table in tables])
     assert detected == pytest.approx(wanted, abs=0.03)
+
+
+def test_noncentral_t_is_wrong_without_a_seed_part():
+    """At the expected mean squares it says 0.79, where simulation has 0.54 (3 seeds, 64 prompts)."""
+    parts, design = VarianceParts(0.0, 0.01, 0.0, 0.1), Design(3, 64, 1)
+    difference = 2.8 * math.sqrt(mean_variance(parts, design))
+    critical = stats.t.isf(0.025, 63)  # the mean square of the seeds is at its floor, so df are those of the prompts
+    assert stats.nct.sf(critical, 63, 2.8) == pytest.approx(0.79, abs=0.01)
+    assert power_of_test(parts, design, difference) == pytest.approx(0.54, abs=0.01)
+    draw = np.random.default_rng(5)
+    tables = (planted(parts, design, difference, draw)[:, :, 0] for _ in range(TRIALS))
+    assert np.mean([crossed_mean(table).p_value < 0.05 for table in tables]) == pytest.approx(0.54, abs=0.03)
 
 
 @pytest.mark.parametrize("squares", [(3.0, 2.0, 1.0), (0.5, 2.0, 1.0), (3.0, 0.5, 1.0), (0.5, 0.6, 1.0)])

@@ -7,7 +7,7 @@ import pytest
 from made_up import drawn, experiment_in
 from prefloop.config.experiment import Experiment
 from prefloop.core.files import write_json
-from prefloop.core.jsonl import write_rows
+from prefloop.core.jsonl import read_rows, write_rows
 from prefloop.evaluation.power import Design, detectable_difference, seeds_needed, variance_parts
 
 PROMPTS, SEEDS = 30, (0, 1, 2, 3)
@@ -78,6 +78,28 @@ def test_every_design_has_what_it_detects_and_the_seeds_it_needs(made):
         assert row.detectable == pytest.approx(detectable_difference(parts, design), rel=1e-4)
         assert row.seeds_needed == seeds_needed(parts, gains.mean(), design)
     assert f"{rows['detectable'].iloc[0]:.3g}" in latex
+
+
+def test_samples_of_a_prompt_are_paired_by_their_number(tmp_path):
+    """Rows with a field `sample`, in any order: the noise of samples is known, and no row is the best case."""
+    experiment, gains = with_judgments(tmp_path)
+    noise = np.random.default_rng(6).normal(0, 0.4, (len(SEEDS), PROMPTS, 2))
+    draw = np.random.default_rng(7)
+    for comparison in experiment.by_round():
+        rows = read_rows(tmp_path / comparison.judgments)
+        several = [row | {"sample": k, "reward": row["reward"] + 10 * k} for row in rows for k in (0, 1)]
+        if comparison.method == "new":
+            for row in several:
+                prompt = int(row["prompt_id"][1:])
+                row["reward"] += noise[SEEDS.index(comparison.seed), prompt, row["sample"]]
+        draw.shuffle(several)
+        write_rows(tmp_path / comparison.judgments, several)
+    data, text = drawn("tabulate_power", experiment)
+    row = data.query("measure == 'reward' and as_run").squeeze()
+    parts = variance_parts(gains[:, :, None] + noise)
+    assert row["samples"] == 2 and "best case" not in text
+    shown = row[["seed_variance", "prompt_variance", "interaction_variance", "sample_variance"]].tolist()
+    assert shown == pytest.approx(parts[:4], rel=1e-4)
 
 
 def test_families_of_the_prompts_are_clusters(tmp_path):
