@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help demo status browse test slurm check docs chromium constraints clean
+.PHONY: help demo status compare browse test slurm check docs chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -21,6 +21,10 @@ demo: .venv/installed ## the default experiment and its report
 
 status: ## progress of experiments, also while they run; see also python workflow/scripts/show_status.py --help
 	@makefile="$(MAKEFILE_LIST)"; $(PYTHON) "$$(dirname "$${makefile# }")/workflow/scripts/show_status.py"
+
+compare: .venv/installed ## two finished experiments: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"]
+	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "make compare A=results/one B=results/two"; exit 2; }
+	@python workflow/scripts/compare_experiments.py --a "$(A)" --b "$(B)" $(if $(PAIRS),--pairs $(PAIRS))
 
 browse: .venv/installed ## the default experiment's rows as one page to search in a browser: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)
