@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help install demo status power browse test unit tiny slurm lint format check docs site chromium constraints clean
+.PHONY: help install demo status compare power browse test unit tiny slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -32,6 +32,10 @@ POWER_FLAGS = --pilot '$(PILOT)' $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROMPT
 
 power: .venv/installed ## what a planned experiment could detect: make power PILOT=pilot.csv SEEDS=8 PROMPTS=200 SAMPLES=2 DIFFERENCE=0.05
 	@python workflow/scripts/compute_power.py $(POWER_FLAGS)
+
+compare: .venv/installed ## two finished experiments: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"]
+	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "make compare A=results/one B=results/two"; exit 2; }
+	@python workflow/scripts/compare_experiments.py --a "$(A)" --b "$(B)" $(if $(PAIRS),--pairs $(PAIRS))
 
 browse: .venv/installed ## the default experiment's rows as one page to search in a browser: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)

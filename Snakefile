@@ -78,3 +78,5 @@ onstart:
     plan = Path(LOGS, PLAN_FILE)
     logs = write_plan(plan, EXPERIMENT, workflow.dag)
     logger.addHandler(FailureRecorder(logs, plan.stat().st_mtime))
+    # For `make compare`.
+    write_settings(config, EXPERIMENT)

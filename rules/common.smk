@@ -47,6 +47,7 @@ from prefloop.config.resolve import (
     trained_here,
 )
 from prefloop.config.experiment import experiment_of
+from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelt_in_profile
 from prefloop.monitor.failures import FailureRecorder
 from prefloop.monitor.plan import PLAN_FILE, write_plan

@@ -22,8 +22,8 @@ def test_product_of_lists_in_order():
     """Two methods by two values by two; the last key varies fastest, and settings are those of the point."""
     config = with_sweep({"train.beta": [0.05, 0.1], "pairs.metric": ["pfp", "reward_gap"]})
     assert config["compare"][:2] == [
-        "dota_train_beta_0p05_pairs_metric_pfp",
-        "dota_train_beta_0p05_pairs_metric_reward_gap",
+        "dota_pairs_metric_pfp_train_beta_0p05",
+        "dota_pairs_metric_reward_gap_train_beta_0p05",
     ]
     found = [of_method(config, name) for name in config["compare"]]
     assert [(c["train"]["beta"], c["pairs"]["metric"]) for c in found] == 2 * [
@@ -79,6 +79,10 @@ def test_names_are_safe(value, name):
     assert re.fullmatch(name.replace("True", "true"), found) and len(found) <= 120
 
 
+def test_names_do_not_follow_the_order_of_keys():
+    assert variant_name("m", {"train.x": 1, "pairs.y": 2}) == variant_name("m", {"pairs.y": 2, "train.x": 1})
+
+
 def test_texts_that_differ_in_other_characters_have_other_names():
     names = {variant_name("m", {"train.loss": value}) for value in ("a.py:f", "a-py:f", "a_py_f")}
     assert len(names) == 3
@@ -88,7 +92,7 @@ def test_texts_that_differ_in_other_characters_have_other_names():
     ("sweep", "message"),
     [
         ({"train.betta": [1.0]}, "sweep: train.betta: unknown key; did you mean beta"),
-        ({"trian.beta": [1.0]}, "sweep: 'trian.beta', expected a key of clusters, .*, as train.beta"),
+        ({"treain.beta": [1.0]}, "sweep: 'treain.beta', expected a key of clusters, .*, as train.beta"),
         ({"prompts.take": [10]}, "sweep: 'prompts.take', expected a key of clusters"),
         ({3: [1.0]}, "sweep: 3, expected a key of clusters"),
         ({"train": [{"beta": 1.0}]}, "sweep: 'train', expected a key of clusters"),

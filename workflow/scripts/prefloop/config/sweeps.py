@@ -126,11 +126,11 @@ def value_text(value: Any) -> str:
 def variant_name(name: str, point: Point) -> str:
     """The name of a point's method, of letters, digits and _: that of the swept method, its keys and values.
 
-    It depends on nothing else, so that more values rename no method. Texts that differ only in other characters, and
-    long ones, end in a hash.
+    It does not depend on other values or on the order of the keys, so that more values rename no method. Texts that
+    differ only in other characters, and long ones, end in a hash.
     """
     words = [name]
-    for key, value in point.items():
+    for key, value in sorted(point.items()):
         number = isinstance(value, (int, float))
         text = value_text(value)
         plain = text.replace(".", "p").replace("-", "m").replace("+", "") if number else text

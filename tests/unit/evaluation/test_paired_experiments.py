@@ -1,0 +1,140 @@
+"""Two experiments are compared on the same prompts and seeds, or refused with the reason."""
+
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, TINY, merge
+from prefloop.config.experiment import experiment_of
+from prefloop.config.recorded_settings import differing_settings, read_settings, write_settings
+from prefloop.config.validation import checked
+from prefloop.core.errors import InputError
+from prefloop.core.files import write_json
+from prefloop.core.jsonl import write_rows
+from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences, method_pairs
+
+PROMPTS = ("x", "y", "z")
+REWARDS = {"x": 1.0, "y": 2.0, "z": 6.0}
+MINE = {"methods": {"mine": {"like": "dota", "train": {"beta": 0.3}}}, "compare": ["mine", "uniform"]}
+
+
+def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an answer", initial=0.0, gain=0.0, **changes):
+    """An experiment whose methods' rewards are REWARDS plus `gain` plus the seed, after its last round."""
+    config = checked(merge(TINY, {"policy": {"model": "some/model"}, "name": root.name, "rounds": 1} | changes))
+    experiment = experiment_of(config, str(root))
+    write_settings(config, experiment)
+    messages = [{"role": "user", "content": text}]
+    write_rows(root / "prompts/eval.jsonl", ({"prompt_id": p, "messages": messages} for p in prompts))
+    start = experiment.comparison("initial")
+    write_rows(root / start.folder / "samples.jsonl", ({"prompt_id": p, "response": sample} for p in prompts))
+    for comparison in experiment.by_round():
+        plus = initial if comparison.method == "initial" else gain + comparison.seed
+        rows = [
+            {"prompt_id": p, "outcome": "tie", "reward": REWARDS.get(p, 0.0) + plus, "feedback": 1.0, "n_tokens": 3}
+            for p in prompts
+        ]
+        write_rows(root / comparison.judgments, rows)
+    return read_settings(root)
+
+
+def test_differences_by_hand(tmp_path):
+    """2.5 more by every prompt and common seed; the seed that only one has does not count."""
+    a = experiment_at(tmp_path / "a", gain=2.5, seeds=[0, 1, 7])
+    b = experiment_at(tmp_path / "b", seeds=[1, 0, 2], train={"beta": 0.2})
+    check_comparable(a, b)
+    pairs = method_pairs(a.experiment, b.experiment, [])
+    assert pairs == [("dota", "dota"), ("uniform", "uniform")]
+    data = experiment_differences(a, b, pairs).set_index(["method_a", "measure"])
+    row = data.loc[("dota", "reward")]
+    assert (row["seeds"], row["prompts"], row["mean_a"], row["mean_b"]) == (2, 3, 6.0, 3.5)
+    assert (row["difference"], row["low"], row["high"]) == (2.5, 2.5, 2.5) and row["significant"]
+    assert data.loc[("uniform", "win"), "difference"] == 0 and not data.loc[("uniform", "win"), "significant"]
+    assert differing_settings(a.config, b.config, pairs) == [
+        ("seeds", "[0, 1, 7]", "[1, 0, 2]"),
+        ("train.beta", "0.1", "0.2"),
+    ]
+
+
+def test_settings_of_pairs_of_methods(tmp_path):
+    """A difference of the experiments that a method does not have is named, too."""
+    a = experiment_at(tmp_path / "a")
+    b = experiment_at(tmp_path / "b", **MINE)
+    c = experiment_at(tmp_path / "c", **(MINE | {"train": {"beta": 0.2}}))
+    assert differing_settings(a.config, b.config, [("dota", "mine")]) == [("dota and mine: train.beta", "0.1", "0.3")]
+    found = differing_settings(b.config, c.config, [("mine", "mine")])
+    assert found == [("train.beta", "0.1", "0.2"), ("mine: train.beta", "equal", "equal")]
+    assert method_pairs(a.experiment, b.experiment, [("dota", "mine")]) == [("dota", "mine")]
+    with pytest.raises(InputError, match="pairs: dota is none of mine, uniform of"):
+        method_pairs(a.experiment, b.experiment, [("dota", "dota")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompts": ("u", "v")}, "3 and 2 eval prompts, of which 0 are in both"),
+        ({"prompts": ("x", "y", "v")}, "3 and 3 eval prompts, of which 2 are in both"),
+        ({"text": "another"}, "eval prompt x has two texts"),
+        ({"evaluation": {"evaluator": {"function": "prefloop.feedback.lexicons:vader"}}}, "the evaluators differ"),
+        ({"evaluation": {"temperature": 1.0}}, "evaluation.temperature differs, so samples do: 0.7 and 1.0"),
+        ({"evaluation": {"stop": ["\n"]}}, "evaluation.stop differs"),
+        ({"seeds": [3]}, r"no seed in common: \(0,\) and \(3,\)"),
+        ({"sample": "other words"}, "the initial policies, which are the opponents, have different samples"),
+        ({"initial": 0.5}, "the evaluators give different rewards to the same samples"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(tmp_path, changes, reason):
+    evaluation = merge(TINY["evaluation"], changes.pop("evaluation", {}))
+    a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b", **changes, evaluation=evaluation)
+    with pytest.raises(InputError, match=f"a and .*b cannot be compared: {reason}") as error:
+        check_comparable(a, b)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_other_opponents_are_refused(tmp_path):
+    a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b")
+    b = replace(b, experiment=replace(b.experiment, opponents=("chosen",)))
+    with pytest.raises(InputError, match="the first opponents differ: initial and chosen"):
+        check_comparable(a, b)
+
+
+def test_evaluators_trained_in_each_experiment_need_equal_weights(tmp_path):
+    model = {"reward_models": {"mine": {"base": "o/base", "source": "packaged"}}}
+    changes = model | {"evaluation": {"evaluator": {"kind": "reward_model", "model": "trained:mine"}}}
+    recorded = [experiment_at(tmp_path / name, **merge({"evaluation": TINY["evaluation"]}, changes)) for name in "ab"]
+    for name, digest in (("a", "1"), ("b", "2")):
+        write_json(tmp_path / name / "reward_models/mine/manifest.json", {"sha256": digest})
+    with pytest.raises(InputError, match="each has trained its own evaluator trained:mine"):
+        check_comparable(*recorded)
+    write_json(tmp_path / "b/reward_models/mine/manifest.json", {"sha256": "1"})
+    check_comparable(*recorded)
+
+
+def test_missing_files_are_named(tmp_path):
+    a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b")
+    (path,) = (tmp_path / "b/dota").rglob("against-initial.jsonl")
+    path.unlink()
+    with pytest.raises(InputError, match="against-initial.jsonl: missing; finish the experiment"):
+        experiment_differences(a, b, [("dota", "dota")])
+    with pytest.raises(InputError, match="settings.json: missing; Snakemake writes it"):
+        read_settings(tmp_path)
+    write_json(tmp_path / "a/settings.json", {"settings": {}})
+    with pytest.raises(InputError, match="settings.json: not the settings that this version writes"):
+        read_settings(tmp_path / "a")
+
+
+def test_program_prints_settings_and_differences(tmp_path, monkeypatch, capsys):
+    experiment_at(tmp_path / "a", gain=1.0)
+    experiment_at(tmp_path / "b", **MINE)
+    scripts = ROOT / "workflow/scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    words = ["--a", tmp_path / "a", "--b", tmp_path / "b", "--pairs", "dota:mine", "--output", tmp_path / "d.csv"]
+    monkeypatch.setattr(sys, "argv", ["compare_experiments", *map(str, words)])
+    runpy.run_path(str(scripts / "compare_experiments.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "dota and mine: train.beta: 0.1 and 0.3" in printed and "+1 [1, 1]" in printed
+    data = pd.read_csv(tmp_path / "d.csv")
+    assert data.loc[data["measure"] == "reward", "difference"].tolist() == [1.0]

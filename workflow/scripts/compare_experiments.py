@@ -1,0 +1,70 @@
+"""Compare two finished experiments: which settings differ, and methods on the same prompts and seeds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from _program import run
+from prefloop.config.recorded_settings import differing_settings, read_settings
+from prefloop.core.csv_files import write_frame
+from prefloop.core.errors import InputError
+from prefloop.core.progress import Summary
+from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences, method_pairs
+from prefloop.report.captions import count_of
+from prefloop.report.win_rates import MEASURES
+
+SHOWN = 100  # characters of a setting
+
+
+def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None) -> Summary:
+    """Print the settings that differ, and A's methods minus B's after their last rounds with 95 % CIs.
+
+    It reads results only. Evaluations that cannot be paired are refused with the reason.
+
+    Args:
+        a: results/<name> of an experiment.
+        b: The other one.
+        pairs: Methods to compare, as dota:bold for A's dota and B's bold; by default those of the same name.
+        output: CSV of the differences.
+    """
+    left, right = read_settings(a), read_settings(b)
+    named = method_pairs(left.experiment, right.experiment, [pair_of(text) for text in pairs])
+    settings = differing_settings(left.config, right.config, named)
+    print(f"A: {a}\nB: {b}\n")
+    print(
+        "\n".join(f"{key}: {first[:SHOWN]} and {second[:SHOWN]}" for key, first, second in settings) or "same settings"
+    )
+    check_comparable(left, right)
+    data = experiment_differences(left, right, named)
+    sizes = f"{count_of(data['seeds'].iloc[0], 'seed')}, {count_of(data['prompts'].iloc[0], 'eval prompt')}"
+    print(f"\nA minus B after the last round, paired by prompt and seed ({sizes}); brackets are 95 % CIs:\n")
+    print(shown(data).to_string(index=False))
+    if output is not None:
+        write_frame(output, data)
+    count = int(data["significant"].sum())
+    return Summary(f"{count_of(len(settings), 'setting')} differ, {count} of {len(data)} differences are significant")
+
+
+def pair_of(text: str) -> tuple[str, str]:
+    """The two methods of `dota:bold`, or of `dota`, which is one name for both."""
+    first, colon, second = text.partition(":")
+    if not first or (colon and not second):
+        raise InputError(f"pairs: {text!r}, expected two methods, as dota:bold")
+    return first, second or first
+
+
+def shown(data: pd.DataFrame) -> pd.DataFrame:
+    """The table that is printed."""
+    return pd.DataFrame(
+        {
+            "A": data["method_a"],
+            "B": data["method_b"],
+            "measure": data["measure"].map(MEASURES),
+            "mean of A": data["mean_a"].map("{:.3g}".format),
+            "mean of B": data["mean_b"].map("{:.3g}".format),
+            "A minus B": [f"{r.difference:+.3g} [{r.low:.3g}, {r.high:.3g}]" for r in data.itertuples()],
+        }
+    )
+
+
+run(main)

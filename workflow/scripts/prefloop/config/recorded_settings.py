@@ -1,0 +1,98 @@
+"""The settings of an experiment as a file next to its results, and which of two experiments' settings differ."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.declarations import hints
+from prefloop.config.experiment import Experiment, experiment_of
+from prefloop.config.resolve import of_method
+from prefloop.config.settings import MethodConfig
+from prefloop.core.errors import InputError, refused
+from prefloop.core.files import read_json, write_json
+
+SETTINGS_FILE = "settings.json"
+# Keys of a config that change no result, or that the settings of the methods contain.
+UNCOMPARED = ("name", "compare", "methods", "sweep", "figures", "tables", "export", "tracking")
+START = "snakemake --cores 1 --forcerun describe_run"
+
+
+@dataclass
+class RecordedExperiment:
+    """An experiment as its results folder has it."""
+
+    experiment: Experiment
+    """Its runs and what was evaluated."""
+    config: dict
+    """Its config with all defaults, with the compared methods only."""
+
+
+def write_settings(config: dict, experiment: Experiment) -> None:
+    """Write the config and the identity of the evaluator into an experiment's folder, if they are not there already."""
+    path = experiment.root / SETTINGS_FILE
+    methods = {name: config["methods"][name] for name in config["compare"]}
+    content = {"evaluator": experiment.evaluator, "settings": config | {"methods": methods}}
+    if not path.exists() or path.read_bytes() != (json.dumps(content) + "\n").encode():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
+
+
+def read_settings(root: Path) -> RecordedExperiment:
+    """Read what `write_settings` has written into an experiment's folder.
+
+    Raises:
+        InputError: There is no such file, or another version of the project has written it.
+    """
+    path = root / SETTINGS_FILE
+    if not path.exists():
+        raise InputError(f"{path}: missing; Snakemake writes it when it starts a job: {START} with its --configfile")
+    content = read_json(path)
+    with refused(f"{path}: not the settings that this version writes; write them again: {START}"):
+        config = content["settings"]
+        experiment = experiment_of(config, str(root))
+        return RecordedExperiment(replace(experiment, evaluator=content["evaluator"]), config)
+
+
+def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """The settings that differ between two configs: (key, value in `a`, value in `b`), values as JSON.
+
+    First those of the experiments, then those of each pair of methods (a's, b's) whose difference is another one; their
+    keys begin with the names of the methods.
+    """
+    shared = differences_of(without(a, UNCOMPARED), without(b, UNCOMPARED))
+    found = [(key, *values) for key, values in shared.items()]
+    for first, second in pairs:
+        sections = [
+            {name: of_method(config, m)[name] for name in hints(MethodConfig)}
+            for config, m in ((a, first), (b, second))
+        ]
+        name = first if first == second else f"{first} and {second}"
+        own = differences_of(*sections)
+        found += [(f"{name}: {key}", *values) for key, values in own.items() if shared.get(key) != values]
+        gone = [key for key in shared if key.partition(".")[0] in sections[0] and key not in own]
+        found += [(f"{name}: {key}", "equal", "equal") for key in gone]
+    return found
+
+
+def without(settings: dict, keys: Iterable[str]) -> dict:
+    """A mapping without some keys."""
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def differences_of(a: dict, b: dict) -> dict[str, tuple[str, str]]:
+    """The values as JSON of every key, with dots, that has different ones; "–" where a key is missing."""
+    left, right = dict(leaves(a)), dict(leaves(b))
+    keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key, "–") != right.get(key, "–")]
+    return {key: (left.get(key, "–"), right.get(key, "–")) for key in keys}
+
+
+def leaves(settings: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every value that is no mapping as JSON, with its key in dots."""
+    value: Any
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,153 @@
+"""Comparing methods of two experiments on the same prompts and seeds, after a check that this is possible."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from prefloop.config.experiment import Comparison, Experiment
+from prefloop.config.feedback_identity import feedback_identity
+from prefloop.config.recorded_settings import RecordedExperiment
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json
+from prefloop.core.jsonl import read_rows
+from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.inference import paired_difference
+from prefloop.evaluation.results import comparisons
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
+TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
+
+
+def method_pairs(a: Experiment, b: Experiment, named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of methods (a's, b's) to compare: the named ones, or else those of the same name.
+
+    Raises:
+        InputError: There is none, or an experiment has no such method.
+    """
+    for first, second in named:
+        for experiment, name in ((a, first), (b, second)):
+            if name not in experiment.methods:
+                raise InputError(f"pairs: {name} is none of {', '.join(experiment.methods)} of {experiment.root}")
+    pairs = list(named) or [(name, name) for name in a.methods if name in b.methods]
+    if not pairs:
+        raise InputError(
+            f"no method of {a.root} ({', '.join(a.methods)}) has the name of one of {b.root} ({', '.join(b.methods)}); "
+            "name pairs, as dota:bold"
+        )
+    return pairs
+
+
+def check_comparable(a: RecordedExperiment, b: RecordedExperiment) -> None:
+    """Raise InputError with every reason why evaluations cannot be paired.
+
+    Prompts, evaluator, sampling settings, the first opponent and at least one seed must agree. If that opponent is the
+    initial policy, its samples must be the same texts with the same rewards.
+    """
+    first, second = a.experiment, b.experiment
+    reasons = differing_prompts(first.root, second.root)
+    if first.evaluator != second.evaluator:
+        reasons.append(f"the evaluators differ: {first.evaluator} and {second.evaluator}")
+    reasons += differing_reward_models(a, b)
+    for key in SAMPLING:
+        values = [recorded.config["evaluation"][key] for recorded in (a, b)]
+        if values[0] != values[1]:
+            reasons.append(f"evaluation.{key} differs, so samples do: {values[0]} and {values[1]}")
+    if not common_seeds(first, second):
+        reasons.append(f"no seed in common: {first.seeds} and {second.seeds}")
+    if first.opponents[0] != second.opponents[0]:
+        reasons.append(f"the first opponents differ: {first.opponents[0]} and {second.opponents[0]}")
+    elif not reasons and first.opponents[0] == "initial":
+        reasons += differing_initial(first, second)
+    if reasons:
+        raise InputError(*(f"{first.root} and {second.root} cannot be compared: {reason}" for reason in reasons))
+
+
+def common_seeds(a: Experiment, b: Experiment) -> list[int]:
+    """Seeds that both experiments have."""
+    return sorted(set(a.seeds) & set(b.seeds))
+
+
+def differing_prompts(a: Path, b: Path) -> list[str]:
+    """Why two experiments' eval prompts are not the same."""
+    texts = [
+        {row["prompt_id"]: row["messages"] for row in read_rows(root / "prompts/eval.jsonl", ["prompt_id", "messages"])}
+        for root in (a, b)
+    ]
+    common = texts[0].keys() & texts[1].keys()
+    if texts[0].keys() != texts[1].keys():
+        return [f"{len(texts[0])} and {len(texts[1])} eval prompts, of which {len(common)} are in both"]
+    changed = sorted(name for name in common if texts[0][name] != texts[1][name])
+    return [f"eval prompt {changed[0]} has two texts"] if changed else []
+
+
+def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment) -> list[str]:
+    """Why evaluators that the experiments have trained themselves are not the same."""
+    name = a.config["evaluation"]["evaluator"]["model"] or ""
+    if not name.startswith("trained:"):
+        return []
+    path = f"reward_models/{name.removeprefix('trained:')}/manifest.json"
+    sums = [read_json(recorded.experiment.root / path)["sha256"] for recorded in (a, b)]
+    return [f"each has trained its own evaluator {name}, with other weights"] if sums[0] != sums[1] else []
+
+
+def differing_initial(a: Experiment, b: Experiment) -> list[str]:
+    """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
+    folder = a.comparison("initial").folder
+    rows = [
+        {r["prompt_id"]: r["response"] for r in read_rows(x.root / folder / "samples.jsonl", ["response"])}
+        for x in (a, b)
+    ]
+    if rows[0] != rows[1]:
+        return ["the initial policies, which are the opponents, have different samples"]
+    rewards = [comparisons(x, [x.comparison("initial")]).set_index("prompt_id")["reward"].astype(float) for x in (a, b)]
+    left, right = rewards[0].align(rewards[1])
+    scale = left.abs().combine(right.abs(), max).clip(lower=1.0)
+    if ((left - right).abs() > TOLERANCE * scale).any():
+        return ["the evaluators give different rewards to the same samples of the initial policy"]
+    return []
+
+
+def compared_measures(a: RecordedExperiment, b: RecordedExperiment) -> list[str]:
+    """Measures that mean the same in both: the rewards by the config's feedback only if that is the same."""
+    identities = {feedback_identity(recorded.config["feedback"]) for recorded in (a, b)}
+    return ["feedback", "reward", "win"] if len(identities) == 1 else ["reward", "win"]
+
+
+def experiment_differences(
+    a: RecordedExperiment, b: RecordedExperiment, pairs: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
+    """Methods of `a` minus methods of `b`, each after its last round, paired by prompt and common seed.
+
+    Returns:
+        Columns method_a, method_b, measure, seeds, prompts, mean_a, mean_b, difference, low, high, significant (the
+        95 % CI excludes 0). Measures without a value are left out.
+    """
+    seeds = common_seeds(a.experiment, b.experiment)
+    rows = []
+    for first, second in pairs:
+        parts = {"a": last_judgments(a.experiment, first, seeds), "b": last_judgments(b.experiment, second, seeds)}
+        for measure in compared_measures(a, b):
+            values = arrays(parts, measure)
+            if not all(part[measure].notna().any() for part in parts.values()):
+                continue
+            interval = paired_difference(values["a"], values["b"])
+            keys = {"method_a": first, "method_b": second, "measure": measure}
+            sizes = {"seeds": len(seeds), "prompts": values["a"].shape[1]}
+            means = {f"mean_{side}": float(parts[side][measure].astype(float).mean()) for side in parts}
+            limits = dict(zip(("difference", "low", "high"), interval, strict=True))
+            rows.append(keys | sizes | means | limits | {"significant": bool(interval.low > 0 or interval.high < 0)})
+    return pd.DataFrame(rows)
+
+
+def last_judgments(experiment: Experiment, method: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """The judgments of a method's last round with these seeds.
+
+    Raises:
+        InputError: A run is not finished.
+    """
+    wanted: list[Comparison] = [c for c in experiment.at_the_end((method,)) if c.seed in seeds]
+    for comparison in wanted:
+        if not (experiment.root / comparison.judgments).exists():
+            raise InputError(f"{experiment.root / comparison.judgments}: missing; finish the experiment first")
+    return comparisons(experiment, wanted)
