@@ -16,7 +16,7 @@ from prefloop.core.seeds import rng_for
 from prefloop.data.pairs import ChoosePair, choose, choose_pair_by, gap_filters
 from prefloop.data.round_pairs import RoundPairs, read_pairs, scan_pairs, training_row
 from prefloop.methods.beta_config import BetaConfig
-from prefloop.methods.pair_metrics import METRICS, keep_top, reward_gap
+from prefloop.methods.pair_metrics import METRICS, keep_top, reads_variance, reward_gap
 from prefloop.methods.pairings import PAIRINGS
 
 
@@ -39,7 +39,7 @@ def main(
         beta: The first β of training, for metrics that use it.
     """
     metric = settings.first_metric if round_index == 1 and settings.first_metric else settings.metric
-    pairs = scan_pairs(pfp, beta, pairing_of(settings, seed, round_index))
+    pairs = scan_pairs(pfp, beta, pairing_of(settings, seed, round_index), reads_variance(metric))
     filters = gap_filters(reward_gap(pairs.columns), settings.min_gap, settings.min_gap_quantile)
     if settings.drop_truncated:
         filters["drop_truncated"] = ~pairs.columns["truncated"]

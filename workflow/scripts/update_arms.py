@@ -17,7 +17,7 @@ from prefloop.data.pairs import best_worst_pairs, concatenate, to_columns
 from prefloop.data.pfp_rows import in_batches, read_joined
 from prefloop.methods.bandit import BanditConfig, score_arms, update_arms
 from prefloop.methods.beta_config import BetaConfig
-from prefloop.methods.pair_metrics import METRICS
+from prefloop.methods.pair_metrics import METRICS, reads_variance
 
 
 def main(
@@ -51,7 +51,7 @@ def main(
     before = arms_before(arms, state["k"], clusters)
     columns, has_pair, drawn_from = [], [], []
     for prompts in in_batches(row for _, row in read_joined(pfp)):
-        columns.append(to_columns(best_worst_pairs(prompts)))
+        columns.append(to_columns(best_worst_pairs(prompts), variance=reads_variance(bandit.metric)))
         has_pair += [prompt["best"] is not None for prompt in prompts]
         drawn_from += [prompt["cluster"] for prompt in prompts]
     values, measure = np.full(len(has_pair), -np.inf), lookup(METRICS, bandit.metric, "bandit.metric")

@@ -128,6 +128,7 @@ def test_preference_variance_is_that_of_all_responses_of_a_prompt():
     columns = to_columns(all_pairs([row, flat])[0])
     assert columns["preference_variance"] == pytest.approx([0.06, 0.06, 0.0])
     assert to_columns(best_worst_pairs([row]))["preference_variance"] == pytest.approx([0.06]), "for the bandit, too"
+    assert to_columns(all_pairs([row])[0], variance=False).keys() == columns.keys() - {"preference_variance"}
     far = prompt_row({"reward": -1000.0}, {"reward": 1000.0})
     assert to_columns(all_pairs([far])[0])["preference_variance"] == pytest.approx([0.25])
 

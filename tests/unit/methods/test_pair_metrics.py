@@ -13,6 +13,7 @@ from prefloop.methods.pair_metrics import (
     keep_top,
     ordered_pairs,
     preference_variance,
+    reads_variance,
 )
 
 PAIRS = {
@@ -119,6 +120,11 @@ def test_who_reads_beta_the_reference_or_members_is_listed(name):
     assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name} in NEEDS_BETA, or not, against what it reads"
     assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name} in NEEDS_REFERENCE, or not"
     assert ("gap_deviation" in pairs.read) == (name in NEEDS_ENSEMBLE), f"{name} in NEEDS_ENSEMBLE, or not"
+    assert ("preference_variance" in pairs.read) == reads_variance(name), f"{name} in NEEDS_VARIANCE, or not"
+
+
+def test_functions_of_the_user_get_every_column():
+    assert reads_variance("pvar") and reads_variance("metrics.py:mine") and not reads_variance("pfp")
 
 
 def test_ordered_pairs_drop_and_count_ties():

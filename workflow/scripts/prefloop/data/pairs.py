@@ -204,17 +204,29 @@ def gap_deviations(pairs: Sequence[Pair]) -> np.ndarray:
     return np.array(gaps, dtype=float).std(axis=1)
 
 
-def to_columns(pairs: Sequence[Pair], beta: float | None = None) -> Pairs:
-    """Pairs as the arrays [pairs] that metrics take, and β for metrics that use it."""
-    columns = {
-        "best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool),
-        "truncated": np.array([is_truncated(p.chosen) or is_truncated(p.rejected) for p in pairs], dtype=bool),
-    }
+def prompt_variances(pairs: Sequence[Pair]) -> np.ndarray:
+    """The preference variance of each pair's prompt, [pairs]; computed once per prompt."""
     variances: dict[int, float] = {}
     for prompt in (pair.prompt for pair in pairs):
         if id(prompt) not in variances:
             variances[id(prompt)] = preference_variance(preference_probabilities(prompt["responses"]))
-    columns["preference_variance"] = np.array([variances[id(pair.prompt)] for pair in pairs], dtype=float)
+    return np.array([variances[id(pair.prompt)] for pair in pairs], dtype=float)
+
+
+def to_columns(pairs: Sequence[Pair], beta: float | None = None, variance: bool = True) -> Pairs:
+    """Pairs as the arrays [pairs] that metrics take.
+
+    Args:
+        pairs: The pairs.
+        beta: β, for metrics that use it.
+        variance: Whether to add each prompt's preference variance: 1.2 s for 200,000 prompts of 4 responses.
+    """
+    columns = {
+        "best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool),
+        "truncated": np.array([is_truncated(p.chosen) or is_truncated(p.rejected) for p in pairs], dtype=bool),
+    }
+    if variance:
+        columns["preference_variance"] = prompt_variances(pairs)
     if pairs and member_columns(pairs[0].chosen):
         columns["gap_deviation"] = gap_deviations(pairs)
     for side in ("chosen", "rejected"):

@@ -55,8 +55,10 @@ class RoundPairs:
         return len(self.offsets)
 
 
-def scan_pairs(paths: Sequence[Path], beta: float | None = None, choose_pair: ChoosePair | None = None) -> RoundPairs:
-    """The pairs of all steps, or the one of each prompt that is chosen; β is for metrics that use it.
+def scan_pairs(
+    paths: Sequence[Path], beta: float | None = None, choose_pair: ChoosePair | None = None, variance: bool = True
+) -> RoundPairs:
+    """The pairs of all steps, or the one of each prompt that is chosen; β and variance as for `to_columns`.
 
     A few prompts at a time are in memory.
     """
@@ -70,7 +72,7 @@ def scan_pairs(paths: Sequence[Path], beta: float | None = None, choose_pair: Ch
                 undecided += undecided_of_batch
                 identical += count_identical(batch)
                 invalid += count_invalid(batch)
-                columns.append(to_columns(pairs))
+                columns.append(to_columns(pairs, variance=variance))
                 for prompt, chosen, rejected in pairs:
                     prompt_ids.append(prompt["prompt_id"])
                     steps.append(step)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from prefloop.core.own_functions import is_own
 from prefloop.core.ranks import rank_normalize
 
 Pairs = dict[str, np.ndarray]
@@ -194,6 +195,13 @@ NEEDS_BETA = ("dpo_weight",)
 NEEDS_REFERENCE = ("dpo_weight", "less_is_more", "difficulty", "implicit_margin")
 # Metrics of the members of an ensemble; other feedback has none.
 NEEDS_ENSEMBLE = ("disagreement", "agreement")
+# Metrics of a prompt's preference variance.
+NEEDS_VARIANCE = ("pvar",)
+
+
+def reads_variance(metric: str) -> bool:
+    """Whether the metric of this name reads `preference_variance`, as functions of the user may."""
+    return metric in NEEDS_VARIANCE or is_own(metric)
 
 
 def keep_top(scores: np.ndarray, top_n: int | None, rng: np.random.Generator) -> np.ndarray:

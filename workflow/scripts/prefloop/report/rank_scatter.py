@@ -53,7 +53,7 @@ def annotated_pairs(experiment: Experiment) -> pd.DataFrame:
     """Every ordered pair of annotated responses, with its PFP, reward gap and length difference."""
     tables = []
     for keys, folder in experiment.step_folders():
-        pairs = scan_pairs([folder / "pfp.jsonl"])
+        pairs = scan_pairs([folder / "pfp.jsonl"], variance=False)
         columns = pairs.columns
         values = {
             "prompt_id": pairs.prompt_ids,
