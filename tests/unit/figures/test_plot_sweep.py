@@ -22,6 +22,7 @@ MEANS = {"m0": 0.0, "m1": 1.0, "m2": 2.0, "m3": 3.0, "plain": 5.0}
 def experiment(tmp_path):
     """Rewards of a method are its mean −1, 0 or 1."""
     found = experiment_in(tmp_path, methods=(*MEANS,), seeds=(0, 1))
+    write_rows(found.root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(3)))
     for method, folder in [("plain", found.root / "initial"), *((k["method"], f) for k, f in found.folders())]:
         rewards = MEANS[method] + np.array([-1.0, 0.0, 1.0])
         write_rows(

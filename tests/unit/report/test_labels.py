@@ -5,11 +5,11 @@ import pytest
 from matplotlib import cbook
 
 from made_up import drawn, experiment_in
-from prefloop.core.files import write_json
+from prefloop.core.files import read_json, write_json
 from prefloop.core.jsonl import write_rows
 from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator
-from prefloop.report.quality_curves import draw_quality, quality_by_cost
+from prefloop.report.quality_curves import draw_quality, quality_by_cost, seeds_by_cost
 
 LABELS = (r"50 % & $x_1$ \alpha `a` *b* |c| <d>", "β {0.05} #1")
 IN_LATEX = (r"50 \% \& \$x\_1\$ \textbackslash{}alpha `a` *b* |c| <d>", r"β \{0.05\} \#1")
@@ -21,6 +21,7 @@ EVALUATION = "evaluation/temperature-0.7"
 def experiment(tmp_path):
     """Two methods of which no difference is significant, so that captions name both."""
     found = experiment_in(tmp_path, methods=("one", "two"), seeds=(0, 1), labels=LABELS, baseline="two")
+    write_rows(found.root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(5)))
     for folder in [found.root / "initial", *(folder for _, folder in found.folders())]:
         fields = {"outcome": "tie", "reward": 1.0, "feedback": 1.0, "n_tokens": 3, "n_tokens_opponent": 3}
         write_rows(folder / EVALUATION / "against-initial.jsonl", ({"prompt_id": f"p{i}"} | fields for i in range(5)))
@@ -30,6 +31,8 @@ def experiment(tmp_path):
         write_rows(folder / "training.jsonl", [row])
     for _, folder in found.step_folders():
         write_rows(folder / "prompts.jsonl", [{"prompt_id": "t", "cluster": 0}])
+        cost = read_json(folder / "generate.cost.json")
+        write_json(folder / "generate.cost.json", cost | {"truncated": [0, 4]})
     return found
 
 
@@ -58,13 +61,14 @@ def test_dollar_signs_start_no_formula(experiment):
     """matplotlib shows an escaped dollar sign as it is, also next to a backslash."""
     rows = pd.DataFrame(
         [
-            {"method": m, "seed": s, "round": 1, "prompt_id": f"p{i}", "win": 0.5}
+            {"method": m, "seed": s, "round": 1, "prompt_id": f"p{i}", "win": 0.5, "n_tokens": 3}
             for m in experiment.methods
             for s in experiment.seeds
             for i in range(3)
         ]
     )
-    figure = draw_quality(*for_figure(experiment, quality_by_cost(experiment, rows, ["win"])))
+    curves, points = quality_by_cost(experiment, rows, ["win"]), seeds_by_cost(experiment, rows, ["win"])
+    figure = draw_quality(*for_figure(experiment, curves), for_figure(experiment, points)[1])
     note_evaluator(figure, experiment)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [text.replace(r"\$", "$") for text in texts] == list(LABELS)

@@ -1,0 +1,133 @@
+"""Settings of evaluation, figures and tables that contradict each other, each with the reason and a way out.
+
+As in `consistency`, a check fails where its condition is true.
+"""
+
+from prefloop.config.experiment import CHOSEN
+from prefloop.config.method_consistency import AT_RANDOM, failed
+from prefloop.config.outputs import FIGURES
+from prefloop.config.resolve import asks_judge, baseline_of, gives_rewards, of_method, target_measure
+from prefloop.core.own_functions import is_own, split
+
+
+def impossible_evaluation(config: dict) -> list[str]:
+    """Opponents and baselines that the experiment does not have."""
+    evaluation, methods = config["evaluation"], config["compare"]
+    first, *others = evaluation["opponents"]
+    checks = [
+        (
+            first not in ("initial", CHOSEN),
+            f"evaluation.opponents: {first} is first, but all figures need initial or {CHOSEN}",
+        )
+    ]
+    for name in others:
+        known = ("initial", CHOSEN, *methods)
+        checks.append(
+            (name not in known, f"evaluation.opponents: {name} is none of {', '.join(known)}; take one, or compare it")
+        )
+    for key, names in {
+        "baseline": [evaluation["baseline"]] if evaluation["baseline"] else [],
+        "primary.method": [evaluation["primary"]["method"]] if evaluation["primary"]["method"] is not None else [],
+        "by_temperature.methods": evaluation["by_temperature"]["methods"] or [],
+        "by_checkpoint.methods": evaluation["by_checkpoint"]["methods"] or [],
+    }.items():
+        for name in names:
+            message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
+            checks.append((name not in methods, message))
+    return failed(checks) + impossible_primary(config) + impossible_benchmark(config)
+
+
+def impossible_primary(config: dict) -> list[str]:
+    """A primary contrast of the baseline with itself, or in a measure without numbers."""
+    method, measure = config["evaluation"]["primary"]["method"], target_measure(config, "primary")
+    sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    source = sources.get(measure)
+    return failed(
+        [
+            (
+                method is not None and method == baseline_of(config),
+                f"evaluation.primary.method: {method} is the baseline, so there is no contrast; take another method, "
+                "or set evaluation.baseline",
+            ),
+            (
+                method is not None and source is not None and not gives_rewards(source),
+                f"evaluation.primary.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
+                "set it to win",
+            ),
+            (
+                method is None and config["evaluation"]["primary"]["measure"] != "auto",
+                "evaluation.primary.method: missing; name the method of the primary contrast, or leave its measure out",
+            ),
+        ]
+    )
+
+
+def impossible_benchmark(config: dict) -> list[str]:
+    """A benchmark without a command or a value to draw, or a command that names no model or no output."""
+    benchmark = config["evaluation"]["benchmark"]
+    missing = [name for name in ("{model}", "{output}") if name not in (benchmark["command"] or "")]
+    return failed(
+        [
+            (
+                "benchmark" in config["figures"] and not (benchmark["command"] and benchmark["value"]),
+                "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark.value; set both",
+            ),
+            (
+                bool(benchmark["command"]) and bool(missing),
+                f"evaluation.benchmark.command: has no {' and no '.join(missing)}; write where it reads the model and "
+                "writes its files",
+            ),
+        ]
+    )
+
+
+def impossible_figures(config: dict) -> list[str]:
+    """Figures and tables without rows, because of the methods or of their feedback."""
+    figures, tables, methods = config["figures"], config["tables"], config["compare"]
+    settings = [of_method(config, method) for method in methods if method in config["methods"]]
+    own = [split(figure)[1] for figure in figures if is_own(figure)]
+    clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
+    rewards = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    without_numbers = [name for name, feedback in rewards.items() if not gives_rewards(feedback)]
+    target = target_measure(config)
+    others = " or ".join(name for name in ("win", "feedback", "reward") if name not in without_numbers)
+    kind = rewards[target]["kind"] if target in rewards else ""
+    return failed(
+        [
+            (
+                not methods and bool(set(figures) - {"tabular"} or tables),
+                "compare: names no method, but figures and tables need one; name a method, or set figures: [tabular] "
+                "and tables: []",
+            ),
+            (
+                bool(clashes),
+                f"figures: {', '.join(clashes[:1])} is the name of another figure, too; rename your function",
+            ),
+            (
+                "checkpoints" in figures and not config["evaluation"]["by_checkpoint"]["steps"],
+                "figures: checkpoints need evaluation.by_checkpoint.steps; write optimizer steps, as [8, 16]",
+            ),
+            (
+                "cluster_counts" in figures and all(s["bandit"]["allocation"] in AT_RANDOM for s in settings),
+                "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+            ),
+            (
+                "sweep" in figures and not any(config["methods"].get(m, {}).get("sweep") for m in methods),
+                "figures: sweep needs values of settings; name them in `sweep`, as {train.beta: [0.05, 0.1]}",
+            ),
+            (
+                "gradients" in figures and bool(settings) and settings[0]["train"]["parameters"] == "full",
+                f"figures: gradients are measured over adapters, and {', '.join(methods[:1])}, the first method, "
+                "trains all parameters; compare another first, or leave the figure out",
+            ),
+            (
+                "judge_answers" in tables and not asks_judge(config),
+                "tables: judge_answers needs a judge, as feedback or evaluator; leave it out",
+            ),
+            (
+                "cost_to_reach" in tables and target in without_numbers,
+                f"evaluation.target.measure: {target} is no number, as a {kind} gives none; set it to {others}, or "
+                "leave cost_to_reach out of tables",
+            ),
+        ]
+    )
