@@ -15,6 +15,7 @@ LABELS = (r"50 % & $x_1$ \alpha `a` *b* |c| <d>", "β {0.05} #1")
 IN_LATEX = (r"50 \% \& \$x\_1\$ \textbackslash{}alpha `a` *b* |c| <d>", r"β \{0.05\} \#1")
 IN_CAPTION = r"50 % & $x\_1$ \\alpha \`a\` \*b\* \|c\| \<d>"
 EVALUATION = "evaluation/temperature-0.7"
+TIME = {"device": "cpu", "seconds": 1.0, "tokens_in": 0, "tokens_out": 8}
 
 
 @pytest.fixture
@@ -22,21 +23,22 @@ def experiment(tmp_path):
     """Two methods of which no difference is significant, so that captions name both."""
     found = experiment_in(tmp_path, methods=("one", "two"), seeds=(0, 1), labels=LABELS, baseline="two")
     write_rows(found.root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(5)))
+    for path in found.root.glob("**/*.cost.json"):
+        write_json(path, read_json(path) | TIME | {"truncated": [0, 4]})
     for folder in [found.root / "initial", *(folder for _, folder in found.folders())]:
         fields = {"outcome": "tie", "reward": 1.0, "feedback": 1.0, "n_tokens": 3, "n_tokens_opponent": 3}
         write_rows(folder / EVALUATION / "against-initial.jsonl", ({"prompt_id": f"p{i}"} | fields for i in range(5)))
-        write_json(folder / EVALUATION / "sample.cost.json", {"truncated": [1, 5]})
+        write_json(folder / EVALUATION / "sample.cost.json", TIME | {"truncated": [1, 5]})
+        write_json(folder / EVALUATION / "against-initial.cost.json", TIME)
     for _, folder in found.folders():
         row = {"step": 1, "loss": 0.5, "rewards/margins": 0.1, "rewards/accuracies": 0.5, "grad_norm": 1.0}
         write_rows(folder / "training.jsonl", [row])
     for _, folder in found.step_folders():
         write_rows(folder / "prompts.jsonl", [{"prompt_id": "t", "cluster": 0}])
-        cost = read_json(folder / "generate.cost.json")
-        write_json(folder / "generate.cost.json", cost | {"truncated": [0, 4]})
     return found
 
 
-@pytest.mark.parametrize("table", ["results", "length", "differences"])
+@pytest.mark.parametrize("table", ["results", "length", "differences", "seeds", "power"])
 def test_latex_shows_labels_and_csv_names(experiment, table):
     data, _ = drawn(f"tabulate_{table}", experiment)
     latex = (experiment.root / f"tables/{table}.tex").read_text()

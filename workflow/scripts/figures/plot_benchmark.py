@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.benchmark_runs import benchmark_values
 from prefloop.report.benchmark_curves import draw_benchmark
 from prefloop.report.captions import caption, count_of
+from prefloop.report.labels import for_figure
 from prefloop.report.plotting import save_figure
 
 
@@ -29,7 +30,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], label: str, figure:
         f"There is no CI: the benchmark gives one number per policy, and each method has "
         f"{count_of(len(experiment.seeds), 'seed')}.",
     )
-    save_figure(draw_benchmark(experiment, data, label), figure, data, text)
+    save_figure(draw_benchmark(*for_figure(experiment, data), label), figure, data, text)
     return Summary(f"{len(data)} numbers -> {figure}")
 
 

@@ -54,8 +54,8 @@ def primary_clause(experiment: Experiment) -> str:
     primary = experiment.primary
     if not primary.method:
         return "no primary contrast is named (evaluation.primary), so all contrasts are exploratory"
-    measure = TABLE_MEASURES[primary.measure]
-    return f"the primary contrast, named in the config, is {primary.method} in {measure}, and others are exploratory"
+    contrast = f"{experiment.label(primary.method)} in {TABLE_MEASURES[primary.measure]}"
+    return f"the primary contrast, named in the config, is {contrast}, and others are exploratory"
 
 
 run(main)

@@ -12,6 +12,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.power_designs import GRID_PROMPTS, GRID_SAMPLES, power_table
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, count_of
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
 
 
@@ -23,7 +24,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     """
     rows = judgments(experiment)
     data = power_table(rows, experiment, given_measures(rows))
-    save_table(table, data, shown_rows(data), power_caption(data, experiment))
+    save_table(table, data, shown_rows(relabeled(experiment, data)), power_caption(data, experiment))
     return Summary(f"{len(data)} rows -> {table}")
 
 
@@ -57,7 +58,7 @@ def number(value: float | None) -> str:
 
 def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
     """What the columns are, and how far they can be trusted."""
-    minus = f"Differences from {experiment.baseline} after the last round"
+    minus = f"Differences from {experiment.label(experiment.baseline)} after the last round"
     as_run = data[data["as_run"]].iloc[0]
     if as_run["seeds"] == 1:
         unknown = "With 1 seed the variance between seeds is unknown: power needs at least two seeds."

@@ -11,6 +11,7 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import final_seeds
 from prefloop.report.captions import caption
+from prefloop.report.labels import relabeled
 from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
 from prefloop.report.win_rates import opponent_label
 
@@ -27,6 +28,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     shown = data.pivot(index=["method", "seed"], columns="measure", values="mean")
     shown = shown.reindex(data.set_index(["method", "seed"]).index.unique())[measures]
     shown = shown.rename(columns=TABLE_MEASURES).map("{:.3g}".format).replace("nan", "--").reset_index()
+    shown = relabeled(experiment, shown)
     text = caption(
         "Mean of every run on eval prompts after the last round, with win rates against "
         f"{opponent_label(experiment.opponents[0])}; invalid judgments do not count.",
