@@ -46,7 +46,7 @@ def test_latex_shows_labels_and_csv_names(experiment, table):
     assert "one" in set(data["method"]) <= {"initial", "one", "two"}
 
 
-@pytest.mark.parametrize("figure", ["quality", "differences", "comparisons"])
+@pytest.mark.parametrize("figure", ["learning_curves", "quality", "differences", "comparisons"])
 def test_captions_show_labels_and_csv_names(experiment, figure):
     data, text = drawn(f"plot_{figure}", experiment)
     assert IN_CAPTION in text and " one" not in text

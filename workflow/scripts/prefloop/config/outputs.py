@@ -33,6 +33,7 @@ class Output(NamedTuple):
 
 
 FIGURES = {
+    "learning_curves": Output(QUALITY, "by_round"),  # reward and win rate against labels, in two panels
     "quality": Output(QUALITY, "by_round"),  # reward and win rate against cost
     "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
     "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -62,16 +63,10 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
         panels[row][0].set_ylabel(axis_label(measure, experiment.opponents[0]))
         for axes, (cost, label) in zip(panels[row], costs.items(), strict=True):
             for index, method in enumerate(experiment.methods):
-                part = data[(data["measure"] == measure) & (data["method"] == method)].sort_values("round")
-                style = line_style(index)
-                axes.plot(part[cost], part["mean"], label=method, markersize=4, **style)
+                part = data[(data["measure"] == measure) & (data["method"] == method)]
                 dots = seeds[(seeds["measure"] == measure) & (seeds["method"] == method)]
                 dots = dots[dots["round"] == experiment.rounds] if crowded else dots
-                own = style | {"linestyle": "", "markeredgewidth": 0, "alpha": 0.6}
-                axes.plot(dots[cost], dots["mean"], markersize=3, **own)
-                if not crowded:
-                    band = {"alpha": 0.15, "color": style["color"], "linewidth": 0}
-                    axes.fill_between(part[cost], part["low"], part["high"], **band)
+                draw_curve(axes, part, dots, cost, index, not crowded)
             if measure == "win":
                 axes.axhline(0.5, color="0.4", linewidth=0.8)
                 axes.set_xlabel(label)
@@ -79,3 +74,21 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
                 axes.xaxis.set_major_formatter(EngFormatter())
     legend_above(figure, panels[0][0])
     return figure
+
+
+def draw_curve(axes: Axes, part: pd.DataFrame, dots: pd.DataFrame, cost: str, index: int, band: bool) -> None:
+    """Draw a method's means by round over a cost, its seeds as small points and, if there is room, its CIs as a band.
+
+    Args:
+        axes: The panel.
+        part: The method's rows of one measure, as `quality_by_cost` returns them.
+        dots: Likewise of `seeds_by_cost`.
+        cost: Column of the cost.
+        index: Of the method, for its style.
+        band: Whether to draw the CIs.
+    """
+    part, style = part.sort_values("round"), line_style(index)
+    axes.plot(part[cost], part["mean"], label=part["method"].iloc[0], markersize=4, **style)
+    axes.plot(dots[cost], dots["mean"], markersize=3, **style | {"linestyle": "", "markeredgewidth": 0, "alpha": 0.6})
+    if band:
+        axes.fill_between(part[cost], part["low"], part["high"], alpha=0.15, color=style["color"], linewidth=0)

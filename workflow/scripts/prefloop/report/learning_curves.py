@@ -1,0 +1,66 @@
+"""Reward and win rate against labels: the figure that says first whether training works and what it costs."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prefloop.config.experiment import Experiment
+from prefloop.report.plotting import line_style
+from prefloop.report.quality_curves import draw_curve
+from prefloop.report.win_rates import MAX_BANDS, axis_label
+
+LABEL_GAP = 0.08  # between the names of two methods, as a fraction of the panel's height
+
+
+def shown_measures(measures: list[str]) -> list[str]:
+    """The evaluator's reward, or the feedback's if the evaluator gives none, and the win rate."""
+    return [*[name for name in ("reward", "feedback") if name in measures][:1], "win"]
+
+
+def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
+    """Draw a panel per measure, with the methods' names at the ends of their lines.
+
+    Args:
+        experiment: The runs.
+        data: As `quality_curves.quality_by_cost` returns it.
+        seeds: As `quality_curves.seeds_by_cost` returns it.
+    """
+    measures = data["measure"].unique()
+    figure, panels = plt.subplots(
+        1, len(measures), figsize=(0.6 + 3.4 * len(measures), 2.8), squeeze=False, layout="constrained"
+    )
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for index, method in enumerate(experiment.methods):
+            part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
+            draw_curve(axes, part, dots, "labels", index, len(experiment.methods) <= MAX_BANDS)
+        ends = data[(data["measure"] == measure) & (data["round"] == experiment.rounds)].set_index("method")
+        label_ends(axes, ends.loc[list(experiment.methods)])
+        axes.set_ylabel(axis_label(measure, experiment.opponents[0]))
+        axes.set_xlabel("labels")
+        if measure == "win":
+            axes.axhline(0.5, color="0.4", linewidth=0.8)
+    return figure
+
+
+def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
+    """Write each method's name at the end of its line, in its color.
+
+    Args:
+        axes: The panel, with all lines.
+        ends: Columns labels and mean, indexed by method in the order of `line_style`.
+    """
+    low, high = axes.get_ylim()
+    heights = label_heights(ends["mean"].tolist(), LABEL_GAP * (high - low))
+    for index, (method, x, y) in enumerate(zip(ends.index, ends["labels"], heights, strict=True)):
+        color = line_style(index)["color"]
+        axes.annotate(method, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8, color=color)
+
+
+def label_heights(ends: list[float], gap: float) -> list[float]:
+    """Heights of labels in the order of `ends`: those of the ends, raised where the next lower label is too near."""
+    heights = list(ends)
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    for lower, higher in zip(order, order[1:], strict=False):
+        heights[higher] = max(heights[higher], heights[lower] + gap)
+    return heights
