@@ -178,6 +178,7 @@ EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
 EVAL_SAMPLES = [f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()]
 KL_ROWS = every_round("evaluation/kl.jsonl") if DIVERGENCE else []
 OWN_FILES = {
+    "plot_learning_curves": EVAL_SAMPLES,
     "plot_quality": [*EVAL_SAMPLES, *KL_ROWS],
     "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS],
     "plot_prompts": CLUSTER_TABLES,
