@@ -216,7 +216,7 @@ def test_every_message_on_the_page_is_printed():
     said += [f"error: {case.message}" for case in PROGRAMS]
     said += [line for case in cases("snakemake") for line in case.message.splitlines()]
     package = Path(pytest.importorskip("snakemake").__file__).parent
-    sources = [*package.rglob("*.py"), *SCRIPTS.rglob("*.py"), ROOT / "Makefile"]
+    sources = [*package.rglob("*.py"), *SCRIPTS.rglob("*.py"), *(ROOT / "rules").glob("*.smk"), ROOT / "Makefile"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     text = re.sub(r'"\s*f?"', "", text)  # texts that their lines divide
     missing = [

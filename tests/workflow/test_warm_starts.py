@@ -7,7 +7,9 @@ import pytest
 from conftest import Workdir
 
 TARGET = "results/tiny/uniform/seed-0/round-1/policy.pt"
+# What tells the time or the folder, and settings.json, which has the setting itself.
 MEASURED = (".cost.json", ".log", ".status.json", "training_speed.csv", "plan.json", "adapter_config.json")
+MEASURED += ("settings.json",)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

