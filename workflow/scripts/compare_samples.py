@@ -8,13 +8,7 @@ from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.core.costs import CostMeter
 from prefloop.core.jsonl import check_known, read_rows, write_rows
 from prefloop.core.progress import Summary
-from prefloop.feedback.annotate import (
-    Feedback,
-    FeedbackRows,
-    compare_responses,
-    load_feedback,
-    with_prompt_columns,
-)
+from prefloop.feedback.annotate import Feedback, FeedbackRows, compare_responses, load_feedback, with_prompt_columns
 from prefloop.feedback.judgments import Messages
 from prefloop.feedback.opponents import RESPONSE, judgment_row, same_samples, with_chosen_responses
 from prefloop.feedback.thinking import strip_thoughts

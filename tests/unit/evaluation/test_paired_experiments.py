@@ -30,12 +30,16 @@ def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an ans
     messages = [{"role": "user", "content": text}]
     write_rows(root / "prompts/eval.jsonl", ({"prompt_id": p, "messages": messages} for p in prompts))
     start = experiment.comparison("initial")
-    write_rows(root / start.folder / "samples.jsonl", ({"prompt_id": p, "response": sample} for p in prompts))
+    numbers = range(experiment.samples)
+    samples = [{"prompt_id": p, "response_id": k, "response": f"{sample}{'!' * k}"} for p in prompts for k in numbers]
+    write_rows(root / start.folder / "samples.jsonl", samples)
     for comparison in experiment.by_round():
         plus = initial if comparison.method == "initial" else gain + comparison.seed
         rows = [
-            {"prompt_id": p, "outcome": "tie", "reward": REWARDS.get(p, 0.0) + plus, "feedback": 1.0, "n_tokens": 3}
+            {"prompt_id": p, "sample": k, "outcome": "tie", "reward": REWARDS.get(p, 0.0) + plus + k}
+            | {"feedback": 1.0, "n_tokens": 3}
             for p in prompts
+            for k in numbers
         ]
         write_rows(root / comparison.judgments, rows)
     return read_settings(root)
@@ -81,6 +85,7 @@ def test_settings_of_pairs_of_methods(tmp_path):
         ({"evaluation": {"evaluator": {"function": "prefloop.feedback.lexicons:vader"}}}, "the evaluators differ"),
         ({"evaluation": {"temperature": 1.0}}, "evaluation.temperature differs, so samples do: 0.7 and 1.0"),
         ({"evaluation": {"stop": ["\n"]}}, "evaluation.stop differs"),
+        ({"evaluation": {"samples": 2}}, "evaluation.samples differs, so samples do: 1 and 2"),
         ({"seeds": [3]}, r"no seed in common: \(0,\) and \(3,\)"),
         ({"sample": "other words"}, "the initial policies, which are the opponents, have different samples"),
         ({"initial": 0.5}, "the evaluators give different rewards to the same samples"),
@@ -92,6 +97,19 @@ def test_what_cannot_be_paired_is_refused(tmp_path, changes, reason):
     with pytest.raises(InputError, match=f"a and .*b cannot be compared: {reason}") as error:
         check_comparable(a, b)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_several_samples_per_prompt(tmp_path):
+    """Every sample of the initial policy must be the same, and differences are of a prompt's means."""
+    several = {"evaluation": merge(TINY["evaluation"], {"samples": 2})}
+    a, b = experiment_at(tmp_path / "a", gain=2.5, **several), experiment_at(tmp_path / "b", **several)
+    check_comparable(a, b)
+    data = experiment_differences(a, b, [("dota", "dota")]).set_index("measure")
+    assert data.loc["reward", ["mean_a", "mean_b", "difference"]].tolist() == [6.0, 3.5, 2.5]
+    path = b.experiment.root / b.experiment.comparison("initial").folder / "samples.jsonl"
+    path.write_text(path.read_text().replace('"an answer"', '"another"', 1))
+    with pytest.raises(InputError, match="the initial policies, which are the opponents, have different samples"):
+        check_comparable(a, b)
 
 
 def test_other_opponents_are_refused(tmp_path):

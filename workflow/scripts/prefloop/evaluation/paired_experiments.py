@@ -15,7 +15,8 @@ from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import paired_difference
 from prefloop.evaluation.results import comparisons
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
+SAMPLING = ("samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
+SAMPLE = ["prompt_id", "response_id", "response"]
 TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
 
 
@@ -95,12 +96,13 @@ def differing_initial(a: Experiment, b: Experiment) -> list[str]:
     """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
     folder = a.comparison("initial").folder
     rows = [
-        {r["prompt_id"]: r["response"] for r in read_rows(x.root / folder / "samples.jsonl", ["response"])}
+        [tuple(row[key] for key in SAMPLE) for row in read_rows(x.root / folder / "samples.jsonl", SAMPLE)]
         for x in (a, b)
     ]
-    if rows[0] != rows[1]:
+    if sorted(rows[0]) != sorted(rows[1]):
         return ["the initial policies, which are the opponents, have different samples"]
-    rewards = [comparisons(x, [x.comparison("initial")]).set_index("prompt_id")["reward"].astype(float) for x in (a, b)]
+    judged = [comparisons(x, [x.comparison("initial")]).set_index(["prompt_id", "sample"]) for x in (a, b)]
+    rewards = [rows["reward"].astype(float) for rows in judged]
     left, right = rewards[0].align(rewards[1])
     scale = left.abs().combine(right.abs(), max).clip(lower=1.0)
     if ((left - right).abs() > TOLERANCE * scale).any():
