@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from prefloop.config.experiment import Comparison, Experiment
@@ -136,7 +137,7 @@ def experiment_differences(
             interval = paired_difference(values["a"], values["b"])
             keys = {"method_a": first, "method_b": second, "measure": measure}
             sizes = {"seeds": len(seeds), "prompts": values["a"].shape[1]}
-            means = {f"mean_{side}": float(parts[side][measure].astype(float).mean()) for side in parts}
+            means = {f"mean_{side}": float(np.nanmean(table)) for side, table in values.items()}
             limits = dict(zip(("difference", "low", "high"), interval, strict=True))
             rows.append(keys | sizes | means | limits | {"significant": bool(interval.low > 0 or interval.high < 0)})
     return pd.DataFrame(rows)
