@@ -36,9 +36,12 @@ def test_every_snakemake_command_is_planned_with_the_files_of_the_page(folder):
         assert "results/mine" in dry_run(folder, command)
 
 
-def test_too_few_prompts_are_refused_before_any_job(folder):
-    lines = (folder / "questions.csv").read_text().splitlines()
-    (folder / "questions.csv").write_text("\n".join(lines[:10]))
+def test_too_few_rows_of_jsonl_are_refused_before_any_job(folder):
+    """As the page says of JSONL. Rows of a CSV file are not counted before they are read."""
+    rows = '{"question": "Which payment methods do you accept?"}\n' * 10
+    (folder / "questions.jsonl").write_text(rows)
+    config = (folder / "mine.yaml").read_text()
+    (folder / "mine.yaml").write_text(config.replace("questions.csv", "questions.jsonl"))
     with pytest.raises(AssertionError, match="bandit.budget: 32 per step come to 64 prompts"):
         dry_run(folder, "snakemake --cores all --configfile mine.yaml")
 
@@ -59,7 +62,7 @@ def test_functions_of_the_page_score_two_responses(folder, monkeypatch, section,
     prompt = [{"role": "user", "content": "return article"}]
     extra = [{"finish_reason": "stop"}, {"finish_reason": "length"}]
     requests = [
-        Request("id", number, prompt, text, columns)
+        Request("id", number, prompt, text, columns=columns)
         for number, (text, columns) in enumerate(zip(["Return it.", "hello"], extra, strict=True))
     ]
     source = load_feedback(FeedbackConfig(function=function or named["function"]), 1, section)
