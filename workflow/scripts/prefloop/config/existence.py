@@ -186,7 +186,7 @@ def similar(path: Path) -> str:
     return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
-def misspelled_in_profile(
+def misspelt_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
     """One line for each resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
