@@ -46,6 +46,11 @@ def acquired_prompts(reads):
     return every_step("acquired.jsonl", EXPERIMENT.acquiring)
 
 
+def costs_of_run(wildcards):
+    """The cost files behind the facts that figures share. A function for speed: Snakemake hashes a list once per file."""
+    return [*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])]
+
+
 def read_by(rule):
     """The files that a figure or table reads, as a function: thousands of files cost time only if the rule runs."""
     return lambda wildcards: files_read(rule)
@@ -352,7 +357,7 @@ rule tabulate_reward_models:
 rule describe_run:
     input:
         prompts=rules.prepare_prompts.output.eval,
-        costs=[*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])],
+        costs=costs_of_run,
     output:
         "<results>/run.rst",
     log:
