@@ -124,9 +124,7 @@ rule evaluate_samples:
         opponent=opponent_samples,
         tokenizer=FETCHED,
         chat=rules.prepare_prompts.output.chat,
-        feedback=lambda wildcards: feedback_files(
-            NAMED_EVALUATORS[wildcards.evaluator]
-        ),
+        feedback=lambda wildcards: feedback_files(NAMED_EVALUATORS[wildcards.evaluator]),
     output:
         judgments="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.jsonl",
         cost="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.cost.json",

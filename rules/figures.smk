@@ -13,11 +13,9 @@ CAPTION = "../workflow/report/caption.rst"
 def experiment_flags(rule, **more):
     """Flags of a program that reads a whole experiment, and more flags of its own.
 
-    It gets the named evaluators that it shows, so that another one does not rerun it.
+    It gets the named evaluators that it shows, so that another one does not rerun it; without a rule, none.
     """
-    identities = dict(
-        zip(EXPERIMENT.evaluators, EXPERIMENT.evaluated_by, strict=True)
-    )
+    identities = dict(zip(EXPERIMENT.evaluators, EXPERIMENT.evaluated_by, strict=True))
     shown = {name: identities[name] for name in evaluators_read(rule)}
     experiment = replace(
         EXPERIMENT, evaluators=tuple(shown), evaluated_by=tuple(shown.values())
@@ -32,13 +30,15 @@ def evaluators_read(rule):
     if rule == "tabulate_cost_to_reach":  # has one measure
         measured, _ = split_measure(target_measure(config))
         return [name for name in EXPERIMENT.evaluators if name == measured]
-    shows = rule == "describe_run" or READS[rule].evaluators
+    shows = rule == "describe_run" or (rule in READS and READS[rule].evaluators)
     return EXPERIMENT.evaluators if shows else ()
 
 
 def judgments_by(evaluators, comparisons):
     """The judgment files of comparisons by named evaluators."""
-    return [f"{RESULTS}/{c.judged_by(name)}" for name in evaluators for c in comparisons]
+    return [
+        f"{RESULTS}/{c.judged_by(name)}" for name in evaluators for c in comparisons
+    ]
 
 
 def costs_of(judgments):
@@ -311,9 +311,7 @@ for name in OWN_FIGURES:
         params:
             **program("figures/plot_own"),
             own=own_code(FIGURE_NAMES[name]),
-            experiment=experiment_flags(
-                f"plot_{name}", function=FIGURE_NAMES[name]
-            ),
+            experiment=experiment_flags(f"plot_{name}", function=FIGURE_NAMES[name]),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
 
@@ -446,8 +444,6 @@ rule pilot:
         "../environment.yml"
     params:
         **program("write_pilot"),
-        experiment=experiment_flags(
-            "tabulate_power", measure=target_measure(config)
-        ),
+        experiment=experiment_flags("tabulate_power", measure=target_measure(config)),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
