@@ -81,9 +81,9 @@ class TargetConfig:
     """The reward whose cost table cost_to_reach states."""
 
     measure: str = "auto"
-    """reward (of the evaluator), feedback (reward of the feedback), win (win rate), or the name of one of
-    evaluation.evaluators: its reward, and with _win after the name its win rate. auto is reward. Where a judge gives
-    none, auto and a name are the win rate."""
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
     value: Annotated[float | None, Unit("as measure")] = None
     """Level to reach; null is halfway between the initial policy and the final level of the best method."""
 
@@ -95,9 +95,9 @@ class PrimaryConfig:
     method: str | None = None
     """Method of the contrast; null names none. All other contrasts are exploratory."""
     measure: str = "auto"
-    """reward (of the evaluator), feedback (reward of the feedback), win (win rate), or the name of one of
-    evaluation.evaluators: its reward, and with _win after the name its win rate. auto is reward. Where a judge gives
-    none, auto and a name are the win rate."""
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
 
 
 @dataclass
