@@ -45,7 +45,9 @@ def test_an_evaluator_scores_the_samples_of_the_run(directory):
         assert (row["reward"], row["reward_opponent"]) == (ours, theirs)
         assert row["outcome"] == ("win" if ours > theirs else "loss" if ours < theirs else "tie")
     table = pd.read_csv(results / "tables/results.csv").set_index("method")
-    assert table.loc["dota", "letters_reward"] == pytest.approx(sum(row["reward"] for row in rows) / len(rows), rel=1e-5)
+    assert table.loc["dota", "letters_reward"] == pytest.approx(
+        sum(row["reward"] for row in rows) / len(rows), rel=1e-5
+    )
     differences = pd.read_csv(results / "tables/differences.csv")
     assert differences.loc[differences["contrast"] == "primary", "measure"].tolist() == ["letters_reward"]
 

@@ -33,7 +33,9 @@ def test_measures_have_the_name_of_their_evaluator():
     assert is_rate("win") and is_rate("polite_win") and not is_rate("polite_reward")
 
 
-@pytest.mark.parametrize("name", ["reward", "win", "auto", "main", "evaluator", "my_win", "a_reward", "_a", "a-b", "a.b"])
+@pytest.mark.parametrize(
+    "name", ["reward", "win", "auto", "main", "evaluator", "my_win", "a_reward", "_a", "a-b", "a.b"]
+)
 def test_invalid_name_raises(name):
     with pytest.raises(InputError, match=f"evaluation.evaluators: '{name}', expected a name of letters, digits and _"):
         checked(named({name: FUNCTION}))
@@ -54,7 +56,10 @@ def test_similar_names_are_valid(name):
     [
         ({"function": None}, "evaluation.evaluators.x: kind function needs evaluation.evaluators.x.function"),
         (FUNCTION | {"kind": "dataset"}, "evaluation.evaluators.x: the data set has no preference between new samples"),
-        (FUNCTION | {"noise": {"kind": "bradley_terry"}}, "evaluation.evaluators.x.noise.kind: evaluation has no noise"),
+        (
+            FUNCTION | {"noise": {"kind": "bradley_terry"}},
+            "evaluation.evaluators.x.noise.kind: evaluation has no noise",
+        ),
         (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, and evaluation has"),
         (TRAINED, "evaluation.evaluators.x.model: trained:mine, but reward_models has no such name; known: none"),
         ({"functon": "a:b"}, "evaluation.evaluators.x.functon: unknown key; did you mean function"),
@@ -111,9 +116,17 @@ def test_measure_may_name_an_evaluator(word, measure):
     ("section", "word", "message"),
     [
         ("target", "wrods", "measure: 'wrods' is none of auto, feedback, reward, win, words, .*; did you mean words?"),
-        ("primary", "strict_rewards", "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew"),
+        (
+            "primary",
+            "strict_rewards",
+            "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew",
+        ),
         ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is no number, as a judge gives none"),
-        ("target", "strict_reward", "evaluation.target.measure: strict_reward is no number, as a judge gives none; set"),
+        (
+            "target",
+            "strict_reward",
+            "evaluation.target.measure: strict_reward is no number, as a judge gives none; set",
+        ),
     ],
 )
 def test_unknown_measure_raises(section, word, message):

@@ -82,7 +82,10 @@ def test_results_have_columns_of_each_evaluator(experiment):
     assert rows.loc["plain", ["strict_win_low", "strict_win_high"]].between(0, 1).all()
     latex = (experiment.root / "tables/results.tex").read_text()
     assert "reward (polite)" in latex and "win rate (strict)" in latex
-    assert "The evaluator is the reward model trained:small; polite is the function mine:polite, strict is the judge" in text
+    assert (
+        "The evaluator is the reward model trained:small; polite is the function mine:polite, strict is the judge"
+        in text
+    )
 
 
 def test_results_without_names_have_no_further_column(experiment):
@@ -113,7 +116,7 @@ def test_seeds_by_each_evaluator(experiment):
 
 
 def test_power_by_each_evaluator(experiment):
-    """The seconds of a run are those of all evaluators: generate, reward, logprobs, train, sample and three times 2 s."""
+    """The seconds of a run are those of its stages: generate, reward, logprobs, train, sample and three evaluators."""
     data, _ = drawn("tabulate_power", experiment)
     assert set(data["measure"]) >= {"reward", "polite_reward", "polite_win", "strict_win"}
     as_run = data[data["as_run"] & (data["measure"] == "reward")].iloc[0]

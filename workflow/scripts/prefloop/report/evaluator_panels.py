@@ -14,6 +14,8 @@ def evaluator_panels(
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel per measure: a row of the evaluator's that decides, then a row per named evaluator.
 
+    Rows end in the same column, so that win rates are below each other.
+
     Args:
         measures: The measures, those of an evaluator one after the other.
         size: Width and height of a panel, inches.
@@ -29,9 +31,11 @@ def evaluator_panels(
     columns = max(map(len, rows.values()))
     figsize = (extra[0] + size[0] * columns, extra[1] + size[1] * len(rows))
     figure, grid = plt.subplots(len(rows), columns, figsize=figsize, sharey=sharey, squeeze=False, layout="constrained")
-    panels = {}
+    panels: dict[str, Axes] = {}
     for axes_of_row, own in zip(grid, rows.values(), strict=True):
-        panels |= dict(zip(own, axes_of_row, strict=False))
-        for axes in axes_of_row[len(own) :]:
+        unused = len(axes_of_row) - len(own)
+        for axes in axes_of_row[:unused]:
             axes.set_visible(False)
+        panels |= dict(zip(own, axes_of_row[unused:], strict=True))
+        axes_of_row[unused].tick_params(labelleft=True)  # which a shared axis has in the first column only
     return figure, panels
