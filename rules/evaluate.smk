@@ -28,12 +28,15 @@ def opponent_samples(wildcards):
 
 # The evaluator decides comparisons. The rewards of the config's own feedback are shown as well.
 EVALUATORS = [config["evaluation"]["evaluator"], config["feedback"]]
+# Further evaluators by name. Each has files of its own, so another one reruns neither samples nor comparisons.
+NAMED_EVALUATORS = config["evaluation"]["evaluators"]
 
 
 wildcard_constraints:
     policy=r"base|initial|[A-Za-z0-9_]+/seed-\d+/round-\d+(/checkpoint-\d+)?",
     temperature=r"\d+\.\d+",
     opponent="[A-Za-z0-9_]+",
+    evaluator="|".join(NAMED_EVALUATORS) or "(?!)",  # without names, nothing matches
 
 
 rule sample:
@@ -110,6 +113,45 @@ rule compare_samples:
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " python {params.program} --prompts {input.prompts} --samples {input.samples}"
         " --chat {input.chat} {params.opponent} {params.evaluator} {params.feedback}"
+        " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
+
+
+# The same comparisons by a named evaluator.
+rule evaluate_samples:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        samples=rules.sample.output.samples,
+        opponent=opponent_samples,
+        tokenizer=FETCHED,
+        chat=rules.prepare_prompts.output.chat,
+        feedback=lambda wildcards: feedback_files(NAMED_EVALUATORS[wildcards.evaluator]),
+    output:
+        judgments="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.jsonl",
+        cost="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: feedback_gpus(NAMED_EVALUATORS[wildcards.evaluator]),
+    params:
+        **program("evaluate_samples"),
+        feedback_code=lambda wildcards: feedback_code(
+            NAMED_EVALUATORS[wildcards.evaluator]
+        ),
+        opponent=lambda wildcards, input: flags(
+            {"opponent": input.opponent}
+            if input.opponent
+            else {"tokenizer": input.tokenizer}
+        ),
+        evaluator=lambda wildcards: feedback_flags(
+            "evaluator", NAMED_EVALUATORS[wildcards.evaluator]
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --name {wildcards.evaluator} --prompts {input.prompts}"
+        " --samples {input.samples} --chat {input.chat} {params.opponent} {params.evaluator}"
         " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
 
 

@@ -1,7 +1,8 @@
 # Figures and tables read rows and nothing else. Each writes its data as CSV next to the picture, and its caption.
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from prefloop.config import outputs
+from prefloop.config.evaluator_measures import split_measure
 from prefloop.config.resolve import target_measure
 from prefloop.config.sweeps import sweep_places
 
@@ -9,11 +10,40 @@ from prefloop.config.sweeps import sweep_places
 CAPTION = "../workflow/report/caption.rst"
 
 
-def experiment_flags(**more):
-    """Flags of a program that reads a whole experiment, and more flags of its own."""
-    text = flags(asdict(EXPERIMENT) | more)
+def experiment_flags(rule, **more):
+    """Flags of a program that reads a whole experiment, and more flags of its own.
+
+    It gets the named evaluators that it shows, so that another one does not rerun it; without a rule, none.
+    """
+    identities = dict(zip(EXPERIMENT.evaluators, EXPERIMENT.evaluated_by, strict=True))
+    shown = {name: identities[name] for name in evaluators_read(rule)}
+    experiment = replace(
+        EXPERIMENT, evaluators=tuple(shown), evaluated_by=tuple(shown.values())
+    )
+    text = flags(asdict(experiment) | more)
     # A function, as Snakemake would read braces in a text as wildcards.
     return lambda wildcards: text
+
+
+def evaluators_read(rule):
+    """The named evaluators that a program shows."""
+    if rule == "tabulate_cost_to_reach":  # has one measure
+        measured, _ = split_measure(target_measure(config))
+        return [name for name in EXPERIMENT.evaluators if name == measured]
+    shows = rule == "describe_run" or (rule in READS and READS[rule].evaluators)
+    return EXPERIMENT.evaluators if shows else ()
+
+
+def judgments_by(evaluators, comparisons):
+    """The judgment files of comparisons by named evaluators."""
+    return [
+        f"{RESULTS}/{c.judged_by(name)}" for name in evaluators for c in comparisons
+    ]
+
+
+def costs_of(judgments):
+    """The cost files next to judgment files."""
+    return [path.replace(".jsonl", ".cost.json") for path in judgments]
 
 
 def judgments_of(comparisons):
@@ -29,6 +59,7 @@ def files_read(rule):
     files = [
         *([EVAL_PROMPTS] if comparisons else []),
         *judgments_of(comparisons),
+        *judgments_by(evaluators_read(rule), comparisons),
         *(path for file in reads.rounds for path in every_round(file)),
         *(path for file in reads.steps for path in every_step(file)),
         *acquired_prompts(reads),
@@ -165,10 +196,8 @@ COSTS = [
     *dict.fromkeys(
         f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.comparisons
     ),
-    *(
-        judgments.replace(".jsonl", ".cost.json")
-        for judgments in judgments_of(EXPERIMENT.comparisons)
-    ),
+    *costs_of(judgments_of(EXPERIMENT.comparisons)),
+    *costs_of(judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons)),
     *(every_round("evaluation/measure_kl.cost.json") if DIVERGENCE else []),
 ]
 # The target shares of margins above τ of the methods' β rules.
@@ -197,10 +226,15 @@ OWN_FILES = {
         if c.round
         for path in [
             f"{RESULTS}/{c.folder}/sample.cost.json",
-            f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
+            *costs_of(judgments_of([c])),
+            *costs_of(judgments_by(EXPERIMENT.evaluators, [c])),
         ]
     ],
-    "tabulate_win_rates": [EVAL_PROMPTS, *judgments_of(EXPERIMENT.comparisons)],
+    "tabulate_win_rates": [
+        EVAL_PROMPTS,
+        *judgments_of(EXPERIMENT.comparisons),
+        *judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons),
+    ],
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
     "tabulate_acquisition": [
@@ -257,7 +291,9 @@ for name in [name for name in outputs.FIGURES if name != "tabular"]:
             "../environment.yml"
         params:
             **program(f"figures/plot_{name}"),
-            experiment=experiment_flags(**OWN_FLAGS.get(f"plot_{name}", {})),
+            experiment=experiment_flags(
+                f"plot_{name}", **OWN_FLAGS.get(f"plot_{name}", {})
+            ),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
 
@@ -280,7 +316,7 @@ for name in OWN_FIGURES:
         params:
             **program("figures/plot_own"),
             own=own_code(FIGURE_NAMES[name]),
-            experiment=experiment_flags(function=FIGURE_NAMES[name]),
+            experiment=experiment_flags(f"plot_{name}", function=FIGURE_NAMES[name]),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
 
@@ -302,7 +338,9 @@ for name in [name for name in ALL_TABLES if name != "reward_models"]:
             "../environment.yml"
         params:
             **program(f"tables/tabulate_{name}"),
-            experiment=experiment_flags(**OWN_FLAGS.get(f"tabulate_{name}", {})),
+            experiment=experiment_flags(
+                f"tabulate_{name}", **OWN_FLAGS.get(f"tabulate_{name}", {})
+            ),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --table {output.csv} > {log} 2>&1"
 
@@ -368,7 +406,7 @@ rule describe_run:
         "../environment.yml"
     params:
         **program("describe_run"),
-        experiment=experiment_flags(evaluated=EVALUATED),
+        experiment=experiment_flags("describe_run", evaluated=EVALUATED),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
         " --output {output} > {log} 2>&1"
@@ -411,6 +449,6 @@ rule pilot:
         "../environment.yml"
     params:
         **program("write_pilot"),
-        experiment=experiment_flags(measure=target_measure(config)),
+        experiment=experiment_flags("tabulate_power", measure=target_measure(config)),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

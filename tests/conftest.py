@@ -97,7 +97,15 @@ def raising(prompts, responses):
 
 
 MODEL_STAGES = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
-MODEL_STAGES += ["mix_pairs", "sample", "compare_samples", "generate_shard", "reward_shard", "logprobs_shard"]
+MODEL_STAGES += [
+    "mix_pairs",
+    "sample",
+    "compare_samples",
+    "evaluate_samples",
+    "generate_shard",
+    "reward_shard",
+    "logprobs_shard",
+]
 MODEL_STAGES += ["logprobs_with_features", "logprobs_with_features_shard"]
 MODEL_STAGES += ["generate_round", "reward_round", "logprobs_round"]
 

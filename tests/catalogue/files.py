@@ -158,6 +158,9 @@ FLAGS = {
     "compare_samples": "--prompts prompts.jsonl --samples generations.jsonl --opponent generations.jsonl"
     " --output out/judgments.jsonl --cost out/cost.json --evaluator.function my_rewards:helpful"
     " --feedback.function my_rewards:helpful",
+    "evaluate_samples": "--name polite --prompts prompts.jsonl --samples generations.jsonl"
+    " --opponent generations.jsonl --output out/judgments.jsonl --cost out/cost.json"
+    " --evaluator.function my_rewards:helpful",
     "compute_power": "--pilot pilot.csv",
     "simulate_tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
     "figures/plot_tabular": "",

@@ -79,6 +79,8 @@ def run(tmp_path_factory, model_folders) -> Path:
     directory.configure(**EVERYTHING, methods=methods)
     directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
     directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
+    strict = {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge}
+    directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}, "strict": strict}})
     targets = ["all", "export", "pilot", "alpaca_eval_outputs", "arena_hard_outputs"]
     done = directory.run(*targets, "--notemp")
     assert done.returncode == 0, done.stdout
@@ -140,7 +142,8 @@ def rows_of(path: Path) -> list[dict]:
 def values_in(row: dict, section: Section) -> dict[str, list]:
     """A row's fields with what stands there; of a list of mappings that the page goes into, theirs."""
     found: dict[str, list] = {}
-    for name, value in row.items():
+    for column, value in row.items():
+        name = re.sub(r"^(letters|strict)_", "<evaluator>_", column)
         if any(field.startswith(f"{name}[].") for field in section.fields):
             for item in value:
                 for key, inner in item.items():

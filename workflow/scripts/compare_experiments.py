@@ -9,9 +9,14 @@ from prefloop.config.recorded_settings import differing_settings, read_settings
 from prefloop.core.csv_files import write_frame
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences, method_pairs
+from prefloop.evaluation.paired_experiments import (
+    check_comparable,
+    common_evaluators,
+    experiment_differences,
+    method_pairs,
+)
 from prefloop.report.captions import count_of
-from prefloop.report.win_rates import MEASURES
+from prefloop.report.win_rates import measure_label
 
 SHOWN = 100  # characters of a setting
 
@@ -35,10 +40,13 @@ def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None =
         "\n".join(f"{key}: {first[:SHOWN]} and {second[:SHOWN]}" for key, first, second in settings) or "same settings"
     )
     check_comparable(left, right)
-    data = experiment_differences(left, right, named)
+    evaluators, left_out = common_evaluators(left, right)
+    data = experiment_differences(left, right, named, evaluators)
     sizes = f"{count_of(data['seeds'].iloc[0], 'seed')}, {count_of(data['prompts'].iloc[0], 'eval prompt')}"
     print(f"\nA minus B after the last round, paired by prompt and seed ({sizes}); brackets are 95 % CIs:\n")
     print(shown(data).to_string(index=False))
+    for name, reason in left_out.items():
+        print(f"\nevaluator {name} is left out: {reason}")
     if output is not None:
         write_frame(output, data)
     count = int(data["significant"].sum())
@@ -59,7 +67,7 @@ def shown(data: pd.DataFrame) -> pd.DataFrame:
         {
             "A": data["method_a"],
             "B": data["method_b"],
-            "measure": data["measure"].map(MEASURES),
+            "measure": data["measure"].map(measure_label),
             "mean of A": data["mean_a"].map("{:.3g}".format),
             "mean of B": data["mean_b"].map("{:.3g}".format),
             "A minus B": [f"{r.difference:+.3g} [{r.low:.3g}, {r.high:.3g}]" for r in data.itertuples()],

@@ -9,7 +9,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
-from prefloop.evaluation.results import costs
+from prefloop.evaluation.results import costs, stage_of
 from prefloop.report.captions import caption
 from prefloop.report.tables import save_table
 
@@ -23,7 +23,8 @@ ALIGNMENT = [
     "mix_pairs",
     "train",
 ]
-STAGES = [*ALIGNMENT, "sample", "compare_samples", "measure_kl", "measure_gradients"]
+EVALUATION = ["sample", "compare_samples"]
+MEASUREMENTS = ["measure_kl", "measure_gradients"]
 
 
 def main(
@@ -45,7 +46,8 @@ def main(
     data = (
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
     )
-    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *STAGES])}
+    stages = [*ALIGNMENT, *EVALUATION, *map(stage_of, experiment.evaluators), *MEASUREMENTS]
+    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *stages])}
     data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
     shown = pd.DataFrame(
         {

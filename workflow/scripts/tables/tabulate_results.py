@@ -11,8 +11,9 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import final_results
 from prefloop.report.captions import caption, interval_sentence
+from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import relabeled
-from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table, with_interval
+from prefloop.report.tables import given_measures, save_table, table_label, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import opponent_label
 
@@ -25,12 +26,12 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path, diverg
         divergence: Whether KL was measured, so that it is a column.
     """
     rows = judgments(experiment)
-    measures = given_measures(rows)
+    measures = given_measures(rows, experiment)
     data, best_rows = final_results(rows, experiment, measures, divergence)
     shown = relabeled(experiment, data[["method", "seeds"]].copy())
     for measure in measures:
         bold = best_rows[measure] if measure != "n_tokens" else ()
-        shown[TABLE_MEASURES[measure]] = with_interval(data, measure, bold)
+        shown[table_label(measure)] = with_interval(data, measure, bold)
     shown["truncated"] = data["truncated"].map("{:.2f}".format)
     if divergence:
         shown["KL"] = data["kl"].map("{:.3g}".format)
@@ -42,6 +43,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path, diverg
         f"{opponent_label(experiment.opponents[0])} and the mean cost of alignment over seeds.",
         interval_sentence(experiment, "brackets"),
         "Bold is significantly better than all other rows, with Bonferroni's correction.",
+        evaluators_sentence(experiment),
         *(warnings := truncation_facts(experiment)),
     )
     save_table(table, data, shown, text)

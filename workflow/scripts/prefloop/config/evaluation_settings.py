@@ -5,12 +5,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 
+from prefloop.config.evaluator_measures import RESERVED_EVALUATORS
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.generation_settings import SamplingParams
 from prefloop.config.prompt_settings import EvalPromptsSection
 from prefloop.core.metadata import Matches, Unique, Unit
 from prefloop.models.options import Dtype
 
+EvaluatorName = Matches(
+    r"[A-Za-z0-9](?!\w*_(?:reward|win)$)[A-Za-z0-9_]*",
+    "a name of letters, digits and _ that does not end in _reward or _win, and none of "
+    f"{', '.join(RESERVED_EVALUATORS)}",
+    RESERVED_EVALUATORS,
+)
 Temperatures = tuple[Annotated[float, Ge(0)], ...]
 
 
@@ -73,8 +80,10 @@ class BenchmarkConfig:
 class TargetConfig:
     """The reward whose cost table cost_to_reach states."""
 
-    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
-    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+    measure: str = "auto"
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
     value: Annotated[float | None, Unit("as measure")] = None
     """Level to reach; null is halfway between the initial policy and the final level of the best method."""
 
@@ -85,8 +94,10 @@ class PrimaryConfig:
 
     method: str | None = None
     """Method of the contrast; null names none. All other contrasts are exploratory."""
-    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
-    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+    measure: str = "auto"
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
 
 
 @dataclass
@@ -106,6 +117,9 @@ class EvaluationConfig(SamplingParams):
     """An evaluation set of its own, with keys as in prompts; without a source, part of `prompts` is held out."""
     evaluator: FeedbackConfig = field(default_factory=FeedbackConfig)
     """What evaluates the samples: keys as in feedback."""
+    evaluators: dict[Annotated[str, EvaluatorName], FeedbackConfig] = field(default_factory=dict)
+    """Further evaluators by name, each with keys as in feedback. They score the same samples against the same
+    opponents, and tables and figures of quality show each with its name. All other figures show evaluator only."""
     opponents: Annotated[tuple[str, ...], MinLen(1), Unique()] = ("initial",)
     """Opponents of a policy: initial (the initial policy's sample of the same prompt), chosen (the data set's
     response), or a method (at the same seed and round). Figures use the first; comparisons shows all."""

@@ -30,12 +30,16 @@ class Output(NamedTuple):
     """Files that it reads from every round of every run."""
     steps: tuple[str, ...] = ()
     """Files that it reads from every step of every run."""
+    evaluators: bool = False
+    """Whether it shows the evaluators that evaluation.evaluators names, and so reads their judgments, too."""
 
 
 FIGURES = {
-    "learning_curves": Output(QUALITY, "by_round"),  # reward and win rate against labels, in two panels
-    "quality": Output(QUALITY, "by_round"),  # reward and win rate against cost
-    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
+    "learning_curves": Output(QUALITY, "by_round", evaluators=True),  # reward and win rate against labels
+    "quality": Output(QUALITY, "by_round", evaluators=True),  # reward and win rate against cost
+    "differences": Output(
+        QUALITY, "by_round", evaluators=True
+    ),  # each method minus the baseline, paired by prompt and seed
     "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings
     "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
     "benchmark": Output(QUALITY, rounds=("benchmark.json",)),  # the number of the user's command by round
@@ -54,19 +58,22 @@ FIGURES = {
 }
 
 TABLES = {
-    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",)),  # after the last round
-    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
-    "seeds": Output(QUALITY, "by_round"),  # results of every run after the last round
+    # after the last round
+    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",), evaluators=True),
+    "differences": Output(
+        QUALITY, "by_round", evaluators=True
+    ),  # each method minus the baseline, paired by prompt and seed
+    "seeds": Output(QUALITY, "by_round", evaluators=True),  # results of every run after the last round
     "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",)),  # cost of reaching a target
-    "power": Output(QUALITY, "by_round"),  # detectable differences from the baseline, and seeds needed
-    "win_rates": Output(OPPONENTS),  # of every comparison
+    "power": Output(QUALITY, "by_round", evaluators=True),  # detectable differences from the baseline, and seeds needed
+    "win_rates": Output(OPPONENTS, evaluators=True),  # of every comparison
     "length": Output(OPPONENTS, "by_round"),  # response length against winning
-    "costs": Output(COST),  # tokens, operations and seconds by stage
-    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",)),  # raw answers of judges
+    "costs": Output(COST, evaluators=True),  # tokens, operations and seconds by stage
+    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",), evaluators=True),  # raw answers
 }
 
 # Tables that are added automatically if the experiment uses a judge or trains a reward model.
-OF_JUDGES = {"judges": Output(JUDGES), "reward_models": Output(JUDGES)}
+OF_JUDGES = {"judges": Output(JUDGES, evaluators=True), "reward_models": Output(JUDGES)}
 
 # The table that is added automatically if a method chooses which responses get a label.
 OF_ACQUISITION = {"acquisition": Output(PAIRS)}
@@ -77,4 +84,5 @@ OWN_FIGURE = Output(
     "by_round",
     ("pairs.jsonl", "training.jsonl"),
     ("prompts.jsonl", "generations.jsonl", "rewards.jsonl", "logprobs.jsonl", "pfp.jsonl", "arms.json"),
+    evaluators=True,
 )

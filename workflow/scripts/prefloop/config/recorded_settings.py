@@ -30,10 +30,11 @@ class RecordedExperiment:
 
 
 def write_settings(config: dict, experiment: Experiment) -> None:
-    """Write the config and the identity of the evaluator into an experiment's folder, if they are not there already."""
+    """Write the config and the identities of the evaluators into an experiment's folder, if not there already."""
     path = experiment.root / SETTINGS_FILE
     methods = {name: config["methods"][name] for name in config["compare"]}
-    content = {"evaluator": experiment.evaluator, "settings": config | {"methods": methods}}
+    evaluators = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
+    content = {"evaluator": experiment.evaluator, "evaluators": evaluators, "settings": config | {"methods": methods}}
     if not path.exists() or path.read_bytes() != (json.dumps(content) + "\n").encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
@@ -52,7 +53,9 @@ def read_settings(root: Path) -> RecordedExperiment:
     with refused(f"{path}: not the settings that this version writes; write them again: {START}"):
         config = content["settings"]
         experiment = experiment_of(config, str(root))
-        return RecordedExperiment(replace(experiment, evaluator=content["evaluator"]), config)
+        evaluated_by = tuple(content["evaluators"][name] for name in experiment.evaluators)
+        recorded = replace(experiment, evaluator=content["evaluator"], evaluated_by=evaluated_by)
+        return RecordedExperiment(recorded, config)
 
 
 def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:

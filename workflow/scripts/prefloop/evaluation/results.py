@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from prefloop.config.evaluator_measures import is_rate, reward_measure, win_measure
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
@@ -25,15 +26,41 @@ def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.Data
     """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and some more.
 
     `sample` is the number of the sample among those of its prompt; `win` is 1, ½ for a tie, 0, and NaN where the
-    judgment is invalid; `family` is that of the prompt.
+    judgment is invalid; `family` is that of the prompt. Each of the experiment's named evaluators has the columns
+    <name>_outcome, <name>_reward and <name>_win.
     """
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
         judged = read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
-        rows += [keys | {"sample": 0} | row for row in judged]
+        judged = [{"sample": 0} | row for row in judged]
+        for name in experiment.evaluators:
+            judged = with_evaluator(judged, experiment.root / comparison.judged_by(name), name)
+        rows += [keys | row for row in judged]
     table = pd.DataFrame(rows)
     return with_families(table.assign(win=table["outcome"].map(OUTCOMES)), experiment)
+
+
+def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
+    """Judgments with the columns of a named evaluator, from its own file.
+
+    Raises:
+        InputError: The file has other samples.
+    """
+    own = {(row["prompt_id"], row.get("sample", 0)): row for row in read_rows(path, ["prompt_id", "outcome", "reward"])}
+    keys = [(row["prompt_id"], row["sample"]) for row in judged]
+    if own.keys() != set(keys):
+        prompt_id, number = min(own.keys() ^ set(keys))
+        raise InputError(f"{path}: prompt {prompt_id}, sample {number} is not in both this file and the evaluator's")
+    return [
+        row
+        | {
+            f"{name}_outcome": own[key]["outcome"],
+            reward_measure(name): own[key]["reward"],
+            win_measure(name): OUTCOMES.get(own[key]["outcome"], float("nan")),
+        }
+        for row, key in zip(judged, keys, strict=True)
+    ]
 
 
 def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -58,6 +85,12 @@ def judgments(experiment: Experiment) -> pd.DataFrame:
     initial, runs = table[table["round"] == 0], table[table["round"] > 0]
     starts = [initial.assign(method=m, seed=seed) for m in experiment.methods for seed in experiment.seeds]
     return pd.concat([*starts, runs], ignore_index=True)
+
+
+def named_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """The measures of the named evaluators with a value in judgments, by evaluator; a judge has no reward."""
+    measures = [measure(name) for name in experiment.evaluators for measure in (reward_measure, win_measure)]
+    return [measure for measure in measures if is_rate(measure) or rows[measure].notna().any()]
 
 
 def kl_rows(experiment: Experiment) -> pd.DataFrame:
@@ -87,6 +120,7 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
 def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False) -> pd.DataFrame:
     """`alignment_costs` and those of evaluation: sample, compare_samples and, with `divergence`, measure_kl.
 
+    Each named evaluator is a stage (`stage_of`).
     Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
     """
     for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
@@ -95,6 +129,11 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
     sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
     sources += [
         (comparison, "compare_samples", comparison.judgments.replace(".jsonl", ".cost.json"))
+        for comparison in experiment.comparisons
+    ]
+    sources += [
+        (comparison, stage_of(name), comparison.judged_by(name).replace(".jsonl", ".cost.json"))
+        for name in experiment.evaluators
         for comparison in experiment.comparisons
     ]
     if divergence:
@@ -106,6 +145,11 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
         rows.append((keys if comparison.round else for_all) | read_json(experiment.root / path) | {"stage": stage})
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
+
+
+def stage_of(evaluator: str) -> str:
+    """The name of a named evaluator's stage in tables of costs and judges."""
+    return f"evaluate_samples: {evaluator}"
 
 
 def truncated_samples(experiment: Experiment) -> dict[tuple[str, int], tuple[int, int]]:
@@ -152,9 +196,12 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
                 rows += answer_rows(keys | {"stage": "reward"}, row["prompt_id"], row["response_id"], opponent, answers)
     for comparison in experiment.by_round():
         keys = {name: getattr(comparison, name) for name in ("method", "seed", "round")} | {"step": 0}
-        for row in read_rows(experiment.root / comparison.judgments, ["prompt_id"]):
-            keys |= {"stage": "compare_samples"} | {name: row[name] for name in ("sample",) if name in row}
-            rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
+        stages = {"compare_samples": comparison.judgments}
+        stages |= {stage_of(name): comparison.judged_by(name) for name in experiment.evaluators}
+        for stage, path in stages.items():
+            for row in read_rows(experiment.root / path, ["prompt_id"]):
+                keys |= {"stage": stage} | {name: row[name] for name in ("sample",) if name in row}
+                rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
     table = pd.DataFrame(rows, columns=[*ANSWER_COLUMNS, *["sample"] * (experiment.samples > 1)])
     return table.astype({"sample": "Int64"}) if experiment.samples > 1 else table
 
