@@ -37,7 +37,7 @@ def test_summary_of_an_experiment(config_of):
         ({}, 48),  # 4 prompts x 2 steps x 2 rounds x 3 responses
         ({"acquisition": {"rule": "random_pair", "labels": 2}}, 32),
         ({"generation": {"n": 4}, "feedback": {"kind": "judge"}}, 192),  # 6 pairs, asked twice
-        ({"bandit": {"allocation": "all"}}, None),
+        ({"methods": {"uniform": {"bandit": {"allocation": "all"}}}}, None),
     ],
 )
 def test_labels_of_a_run(config_of, model_folders, differences, expected):
