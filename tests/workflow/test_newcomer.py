@@ -48,7 +48,7 @@ name: mine
 seeds: [0]
 rounds: 1
 steps: 1
-compare: [dota, uniform]
+compare: [dota]
 methods: {dota: {sweep: {train.beta: [0.05, 0.2]}}}
 policy: {model: my_model}
 prompts: {source: my_prompts.csv, columns: {prompt: question}, keep: [style]}
@@ -64,11 +64,12 @@ evaluation:
   max_new_tokens: 12
   dtype: float32
   evaluator: {function: "my_rewards.py:capitals"}
-figures: [quality, sweep]
-tables: [results, differences]
+figures: [sweep]
+tables: [results]
 """
+RUN = "results/mine/dota_train_beta_0p05/seed-0/round-1"  # as docs/methods.md names the folder of a value
 # Where the two experiments that are compared differ.
-SECOND = ["--config", "name=second", "compare=[uniform]", "train={beta: 0.5}", "figures=[quality]", "tables=[results]"]
+SECOND = ["--config", "name=second", "compare=[uniform]", "train={beta: 0.5}", "figures=[]", "tables=[results]"]
 # Files with seconds or the date; everything else is compared byte for byte.
 MEASURED = re.compile(r"\.cost\.json$|/training_speed\.csv$")
 # Run by another Python process: greedy answers of an adapter and of the exported model.
@@ -132,8 +133,8 @@ def interrupt_training(folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # a group of processes, all of which a terminal sends SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+        process_group=0,  # a terminal sends SIGINT to all processes of a group
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs
     ) as process:
         while process.poll() is None and not list(folder.glob("results/mine/*/seed-0/round-1/policy.partial/state.pt")):
             time.sleep(0.02)
@@ -151,10 +152,12 @@ def results_of(folder: Path) -> dict[str, bytes]:
 
 
 class Newcomer(NamedTuple):
-    """The two folders of a newcomer, and what the terminal showed."""
+    """A newcomer's folders, and what the terminal showed."""
 
-    uninterrupted: Path
+    folder: Path
+    """The experiment without an interruption."""
     interrupted: Path
+    """The experiment with Ctrl-C in a training and a second start."""
     first: str
     second: str
     trained_before: int
@@ -162,35 +165,39 @@ class Newcomer(NamedTuple):
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory, model_folders) -> Newcomer:
-    """The experiment, run at once and, at the same path, with Ctrl-C in a training and a second start."""
+    """The experiment with Ctrl-C and a second start; then, in a copy at the same path, all trainings at once."""
     root = tmp_path_factory.mktemp("newcomer")
-    folder = root / "work"
-    write_files(folder, model_folders["llama"])
-    run(folder, command())
-    folder.rename(root / "uninterrupted")
+    folder, interrupted = root / "work", root / "interrupted"
     write_files(folder, model_folders["llama"])
     first = interrupt_training(folder)
     trained = len(list(folder.glob("results/mine/*/seed-0/round-1/policy.pt")))
-    return Newcomer(root / "uninterrupted", folder, first, run(folder, command()), trained)
+    second = run(folder, command())
+    folder.rename(interrupted)
+    subprocess.run(["cp", "-a", str(interrupted), str(folder)], check=True)
+    run(folder, command("--forcerun", "train"))
+    return Newcomer(folder, interrupted, first, second, trained)
 
 
 def test_a_plan_is_one_table(newcomer):
     """Nothing is left to do in one folder; a longer experiment is planned in a screenful."""
-    assert "Nothing to be done" in run(newcomer.interrupted, command("--dry-run"))
-    planned = run(newcomer.interrupted, command("--dry-run", "--config", "rounds=2", "name=planned"))
-    assert "planned: 3 methods x 1 seed (0) x 2 rounds" in planned
-    assert re.search(r"^uniform +2 +12 +36$", planned, re.MULTILINE), planned
+    assert "Nothing to be done" in run(newcomer.folder, command("--dry-run"))
+    planned = run(newcomer.folder, command("--dry-run", "--config", "rounds=2", "name=planned"))
+    assert "planned: 2 methods x 1 seed (0) x 2 rounds" in planned
+    assert re.search(r"^dota_train_beta_0p05 +2 +12 +36$", planned, re.MULTILINE), planned
     assert len(planned.splitlines()) < 60 and "input:" not in planned
 
 
 def test_ctrl_c_is_resumed_to_the_same_bytes(newcomer):
-    assert newcomer.trained_before < 3
+    assert newcomer.trained_before < 2
     logs = [path.read_text() for path in newcomer.interrupted.glob("results/logs/mine/*/seed-0/round-1/train.log")]
     assert any("goes on after step" in text for text in logs)
-    expected, found = results_of(newcomer.uninterrupted), results_of(newcomer.interrupted)
+    policy = f"{RUN}/policy.pt"
+    times = [(folder / policy).stat().st_mtime_ns for folder in (newcomer.interrupted, newcomer.folder)]
+    assert times[0] < times[1], "trained again"
+    expected, found = results_of(newcomer.folder), results_of(newcomer.interrupted)
     assert expected.keys() == found.keys()
     assert [path for path, content in expected.items() if content != found[path]] == []
-    assert {"figures/sweep.pdf", "tables/results.csv", "uniform/seed-0/round-1/policy.pt"} <= expected.keys()
+    assert {"figures/sweep.pdf", "tables/results.csv", policy.removeprefix("results/mine/")} <= expected.keys()
 
 
 def test_the_terminal_shows_a_line_per_stage_and_how_to_go_on(newcomer):
@@ -199,19 +206,19 @@ def test_the_terminal_shows_a_line_per_stage_and_how_to_go_on(newcomer):
     lines = newcomer.second.splitlines()
     progress = [line for line in lines if " steps (" in line]
     assert progress[-1].endswith("(100%) done")
-    assert any("uniform/seed-0/round-1: train: round 1" in line for line in [*progress, newcomer.first])
+    assert any("/seed-0/round-1: train: round 1" in line for line in progress)
     assert not any(line.startswith(("rule ", "localrule ")) for line in lines)
 
 
 def test_own_columns_and_evaluators_score(newcomer):
     """The reward is that of my function on the column `style`; the evaluation set is a file of its own."""
-    run_folder = newcomer.interrupted / "results/mine/uniform/seed-0/round-1/step-1"
+    run_folder = newcomer.folder / RUN / "step-1"
     texts = {(r["prompt_id"], r["response_id"]): r["response"] for r in read_rows(run_folder / "generations.jsonl")}
     styles = {row["prompt_id"]: row["meta"]["style"] for row in read_rows(run_folder / "prompts.jsonl")}
     for row in read_rows(run_folder / "rewards.jsonl"):
         vowels = sum(letter in "aeiou" for letter in texts[row["prompt_id"], row["response_id"]])
         assert row["reward"] == vowels * (2 if styles[row["prompt_id"]] == "song" else 1)
-    judged = newcomer.interrupted / "results/mine/uniform/seed-0/round-1/evaluation/temperature-0.7"
+    judged = newcomer.folder / RUN / "evaluation/temperature-0.7"
     samples = {row["prompt_id"]: row["response"] for row in read_rows(judged / "samples.jsonl")}
     assert len(samples) == 6
     for row in read_rows(judged / "against-initial.jsonl"):
@@ -219,21 +226,22 @@ def test_own_columns_and_evaluators_score(newcomer):
 
 
 def test_make_status_and_compare(newcomer):
-    folder = newcomer.interrupted
+    folder = newcomer.folder
     makefile = str(ROOT / "Makefile")
     assert run(folder, ["make", "--no-print-directory", "-f", makefile, "status"]).startswith("mine: done")
     run(folder, command(*SECOND))
     # The environment is there: -o keeps make from installing it.
     make = ["make", "-o", ".venv/installed", "--no-print-directory", "-C", str(ROOT), "compare"]
-    compared = run(folder, [*make, f"A={folder}/results/mine", f"B={folder}/results/second"])
+    words = [f"A={folder}/results/mine", f"B={folder}/results/second", "PAIRS=dota_train_beta_0p05:uniform"]
+    compared = run(folder, [*make, *words])
     assert re.search(r"train\.beta.*0\.5", compared), compared
-    assert re.search(r"^ *uniform ", compared, re.MULTILINE), compared
+    assert "dota_train_beta_0p05" in compared and "uniform" in compared, compared
 
 
 def test_export_loads_elsewhere(newcomer, tmp_path):
     """The merged model answers as the adapter does."""
-    run(newcomer.interrupted, command("export"))
-    run_folder = newcomer.interrupted / "results/mine/uniform/seed-0/round-1"
+    run(newcomer.folder, command("export"))
+    run_folder = newcomer.folder / RUN
     assert "Results" in (run_folder / "model/README.md").read_text()
     paths = [str(run_folder / name) for name in ("adapter", "model")]
     answers, modules = run(tmp_path, [sys.executable, "-I", "-W", "ignore", "-c", LOAD, *paths]).splitlines()[-2:]
