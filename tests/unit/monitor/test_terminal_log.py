@@ -116,6 +116,24 @@ def test_the_error_of_a_failed_job_is_last(tmp_path, log):
     assert "train failed" not in terminal.close().removeprefix(shown), "closed twice, printed once"
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path, log):
+    """A stage that was interrupted has not failed; one that failed before is named."""
+    log.write_text("error: interrupted by Ctrl-C; start again, and the run goes on from what is there\n")
+    (failed := log.with_name("reward.log")).write_text("error: no number\n")
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log, fails=True)
+    terminal.run_job(4, "reward", failed, fails=True)
+    terminal.log(None, "Terminating processes on user request, this might take some time.")
+    shown = terminal.close().splitlines()
+    assert not any("train failed" in line for line in shown)
+    assert shown[-4:] == [
+        f"reward failed, log: {failed}",
+        "error: no number",
+        "",
+        "interrupted by Ctrl-C; start again with the same command, and the run goes on from what is there",
+    ]
+
+
 def test_many_errors_are_cut(tmp_path, log):
     terminal = Terminal(tmp_path)
     for number in range(MAX_SHOWN + 2):

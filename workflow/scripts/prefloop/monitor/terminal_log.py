@@ -25,6 +25,7 @@ ERROR_EVENTS = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
 ROUTINE = ("Select jobs to execute...", "Group jobs: inactive", "Conda environments: ignored")
 ROUTINE_EVENTS = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.RESOURCES_INFO)
 LAST_OF_TRACEBACK = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning)\b")
+BY_CTRL_C = "interrupted by Ctrl-C"  # of the errors of stages, and of Snakemake
 PLACE = re.compile(r'  File ".*", line \d+, in ')
 
 
@@ -76,6 +77,7 @@ class JobRecorder(logging.Handler):
         self.logs: dict[int, Path] = {}
         self.finished: Path | None = None
         self.failed: dict[Path, str] = {}
+        self.interrupted = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note the log of a job that starts, ends or fails."""
@@ -87,15 +89,21 @@ class JobRecorder(logging.Handler):
             self.finished = self.logs.get(getattr(record, "job_id", -1))
         elif event == LogEvent.JOB_ERROR and log:
             self.failed[Path(log)] = getattr(record, "rule_name", "")
+        elif event is None and str(record.msg).startswith("Terminating processes on user request"):
+            self.interrupted = True
 
     def close(self) -> None:
         """Print the errors; Snakemake closes its handlers last."""
-        failed, self.failed = list(self.failed.items()), {}
         super().close()
-        if failed:
-            parts = [f"\n{rule} failed, log: {log}\n{error_in(log)}" for log, rule in failed[-MAX_SHOWN:]]
-            if len(failed) > MAX_SHOWN:
-                parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
+        errors = [(rule, log, error_in(log)) for log, rule in self.failed.items()]
+        failed = [error for error in errors if BY_CTRL_C not in error[2]]
+        parts = [f"\n{rule} failed, log: {log}\n{error}" for rule, log, error in failed[-MAX_SHOWN:]]
+        if len(failed) > MAX_SHOWN:
+            parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
+        if self.interrupted:
+            parts.append(f"\n{BY_CTRL_C}; start again with the same command, and the run goes on from what is there")
+        self.failed, self.interrupted = {}, False
+        if parts:
             self.show("\n".join(parts))
 
 
