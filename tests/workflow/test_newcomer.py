@@ -110,10 +110,13 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    """`snakemake -s CLONE/Snakefile --workflow-profile CLONE/profiles/cpu ...`, as in docs/running.md."""
+    """`snakemake -s CLONE/Snakefile --workflow-profile CLONE/profiles/cpu ...`, as in docs/running.md.
+
+    Targets come before --configfile, which would take them for files.
+    """
     profile = ["--workflow-profile", str(ROOT / "profiles/cpu")]
     snakemake = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
-    return [*snakemake, *profile, "--configfile", "mine.yaml", *arguments]
+    return [*snakemake, *profile, *arguments, "--configfile", "mine.yaml"]
 
 
 def run(folder: Path, words: list[str]) -> str:
