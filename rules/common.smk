@@ -51,7 +51,9 @@ from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelt_in_profile
 from prefloop.monitor.failures import FailureRecorder
 from prefloop.monitor.plan import PLAN_FILE, write_plan
+from prefloop.monitor.plan_summary import plan_summary
 from prefloop.monitor.rate_limit import remove_default_limit
+from prefloop.monitor.terminal_log import set_up_terminal
 from prefloop.core.code_dependencies import code_hash
 from prefloop.core.errors import InputError
 from prefloop.core.files import check_own_folder, find_file, sha256_of
@@ -64,6 +66,12 @@ from prefloop.models.sources import model_name
 DEMO = Path("config.yaml") if Path("config.yaml").is_file() else CLONE / "config.yaml"
 GIVEN = workflow.config_settings.configfiles or workflow.modifier.skip_configfile
 BASE_CONFIGS = [CLONE / "experiments/methods.yaml", *([] if GIVEN else [DEMO])]
+# Not in jobs, and not in a workflow that imports this one, whose terminal is its own.
+TERMINAL = (
+    set_up_terminal(logger, workflow.output_settings)
+    if workflow.is_main_process and workflow.modifier.parent_modifier is None
+    else None
+)
 try:
     check_keys([*BASE_CONFIGS, *workflow.configfiles])
     given = config
@@ -116,6 +124,9 @@ TABLES = [
     *["reward_models"] * bool(REWARD_MODELS),
     *["acquisition"] * bool(EXPERIMENT.acquiring),
 ]
+if TERMINAL:
+    TERMINAL.folder = Path(LOGS)
+    TERMINAL.summary = plan_summary(config, FIGURES, TABLES)
 # The pairs whose gradients are measured: those of the first run's last round.
 GRADIENTS = (
     f"{RESULTS}/{METHODS[0]}/seed-{SEEDS[0]}/round-{ROUNDS[-1]}/gradients.jsonl"

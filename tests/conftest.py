@@ -92,6 +92,10 @@ def short(prompts, responses):
 
 def raising(prompts, responses):
     raise KeyError("no such word")
+
+
+def full(beta, margin):
+    raise MemoryError("cannot allocate 2 GiB")
 """
 )
 
