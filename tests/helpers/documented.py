@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:snakemake|make|pytest|python|pip|ruff|snakefmt) [^`]+)`")
 SHELL = ("", "sh", "bash")  # a block without a language is one of commands
-# A reward function and a config that pages take as examples of a reader's own files.
+# Reward functions and a config that pages take as examples of a reader's own files.
 OWN_REWARDS = "def helpful(prompts, responses):\n    return [0.0 for _ in responses]\n"
+OWN_EVALUATION = OWN_REWARDS.replace("helpful", "complete")
 OWN_CONFIG = """name: mine
 policy: {model: my/model}
 prompts: {source: packaged, take: 400}
@@ -97,6 +98,7 @@ def project_in(folder: Path) -> Path:
     ]:
         (folder / name).symlink_to(ROOT / name)
     (folder / "my_rewards.py").write_text(OWN_REWARDS)
+    (folder / "my_evaluation.py").write_text(OWN_EVALUATION)
     (folder / "my_data.py").write_text("def rows():\n    yield {'prompt': 'a'}\n")
     (folder / "hh_harmless_base_test.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 2312))
     (folder / "mine.yaml").write_text(OWN_CONFIG)

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from conftest import ROOT
 
+STYLE = runpy.run_path(str(ROOT / "tools/check_words.py"))
 SECRETS = runpy.run_path(str(ROOT / "tools/check_secrets.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
@@ -193,3 +194,34 @@ def test_misspelled_word_is_found(tmp_path):
 
 def test_repository_has_no_misspelled_word():
     assert misspelled(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("All pairs count alike.", ["alike"]),
+        ("The loss is 0.7 nats a token.", ["nats a token"]),
+        ("It needs 2 GB a GPU and 3 updates a round.", ["GB a GPU", "updates a round"]),
+        ("The difference is .5 or -.25.", [".5", "-.25"]),
+        ("One; two; three.", ["; two;"]),
+        ("| one; two; three |", []),
+        ("Run `.5; alike; nats a token`.", ["alike"]),
+        ("```\nx = .5; y; z\n```\nOne; two.", []),
+        ("Version 0.2.5 takes 0.5 s per step.", []),
+        ("One response has a token for the end, and a pair a chosen response.", []),
+    ],
+)
+def test_archaic_words_and_patterns_are_found(tmp_path, text, found):
+    """Words everywhere; patterns only in the text of pages."""
+    (tmp_path / "page.md").write_text(f"{text}\n", encoding="utf-8")
+    assert [match for _, match, _ in STYLE["faults_of"](tmp_path / "page.md")] == sorted(found)
+
+
+def test_line_of_a_match_is_right(tmp_path):
+    (tmp_path / "page.md").write_text("```\n\ncode\n```\n\n3 nats a token\n", encoding="utf-8")
+    assert STYLE["faults_of"](tmp_path / "page.md") == [(6, "nats a token", "per")]
+
+
+def test_program_is_searched_for_words_only(tmp_path):
+    (tmp_path / "program.py").write_text("# alike, 3 nats a token\n", encoding="utf-8")
+    assert [match for _, match, _ in STYLE["faults_of"](tmp_path / "program.py")] == ["alike"]

@@ -129,7 +129,7 @@ class NoiseConfig:
     kind: Annotated[str, Choice("feedback.label_noise.NOISE")] | None = None
     """bradley_terry draws each pair's label with probability σ(reward gap / temperature); null is no noise."""
     temperature: Annotated[float, Gt(0), Unit("units of reward")] = 1.0
-    """Scale of the noise; a gap of this size is labelled rightly in 73 % of draws."""
+    """Scale of the noise; a gap of this size is labeled correctly in 73 % of draws."""
 
 
 @dataclass

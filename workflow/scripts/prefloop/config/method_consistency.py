@@ -116,11 +116,11 @@ def impossible_reference(settings: dict) -> list[str]:
             ),
             (
                 pairs["metric"] in NEEDS_REFERENCE,
-                f"pairs.metric: {pairs['metric']} {reason} pairs would be alike; take another metric or reference",
+                f"pairs.metric: {pairs['metric']} {reason} pairs would be equal; take another metric or reference",
             ),
             (
                 bandit["metric"] in NEEDS_REFERENCE and bandit["allocation"] not in AT_RANDOM,
-                f"bandit.metric: {bandit['metric']} {reason} arms would be alike; take another metric or reference",
+                f"bandit.metric: {bandit['metric']} {reason} arms would be equal; take another metric or reference",
             ),
         ]
     )
@@ -152,7 +152,7 @@ def impossible_pairs(settings: dict) -> list[str]:
             (
                 first in NEEDS_REFERENCE,
                 f"pairs.first_metric: {first} compares with the reference, which in round 1 is the policy: all pairs "
-                "would be alike; take another, as random",
+                "would be equal; take another, as random",
             ),
             (
                 first is not None and settings["rounds"] == 1,

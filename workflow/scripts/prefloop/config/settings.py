@@ -68,8 +68,8 @@ class PolicyConfig(ChatConfig, ModelConfig):
     NormalFloat of QLoRA with double quantization (arXiv 2305.14314). It needs bitsandbytes, adapters and engine
     transformers, and its policies cannot be exported as merged models."""
     use_liger_kernel: bool = False
-    """Compute norms, rotary positions and gated MLPs by Liger's kernels, in sampling by transformers, scoring and
-    training alike. It needs a GPU, the package liger-kernel and a model type that it knows."""
+    """Compute norms, rotary positions and gated MLPs by Liger's kernels, in sampling by transformers, in scoring and in
+    training. It needs a GPU, the package liger-kernel and a model type that it knows."""
 
 
 @dataclass(kw_only=True)

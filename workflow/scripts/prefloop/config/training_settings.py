@@ -54,12 +54,12 @@ class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     """Preference loss, or a weighted sum of losses such as {dpo: 1.0, nll: 0.2}; weights are above 0. A method replaces
     the whole sum."""
     pair_weights: Literal["wpo", "wpo_sampled"] | None = None
-    """Weight of each pair's loss; null weights all alike. wpo multiplies it with π(y_w)^(1/N_w) · π(y_l)^(1/N_l), so
+    """Weight of each pair's loss; null weights all equally. wpo multiplies it with π(y_w)^(1/N_w) · π(y_l)^(1/N_l), so
     that pairs that the policy could have written count more (arXiv 2406.11827). wpo_sampled divides each token's
     probability by the expected one of a sampled token, Σ_v π_v², as TRL does."""
     ld_alpha: Annotated[float | None, Ge(0), Le(1), Unit("pure number")] = None
     """Weight of the log-probabilities of tokens after the length of the pair's shorter response, under policy and
-    reference (LD-DPO, arXiv 2409.06411); null and 1 weight all alike. Margins and log-probabilities in training.jsonl
+    reference (LD-DPO, arXiv 2409.06411); null and 1 weight all equally. Margins and log-probabilities in training.jsonl
     have these weights. With losses of the margin: dpo, cdpo, rdpo, ipo and slic."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""

@@ -77,7 +77,7 @@ class PromptSource(NamedTuple):
     template: list[dict] | None = None
     """Messages that replace its prompt column."""
     share: float | None = None
-    """Fraction of `take` that is drawn from it, or of its prompts if `take` is None; None draws from all alike."""
+    """Fraction of `take` that is drawn from it, or of its prompts if `take` is None; None draws from all equally."""
 
 
 @dataclass

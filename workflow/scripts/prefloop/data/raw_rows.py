@@ -239,7 +239,7 @@ def open_hub(source: str, subset: str | None, split: str) -> OpenedSource:
         builder = load_dataset_builder(match["name"], subset, revision=match["revision"])
         builder.download_and_prepare()
         data = builder.as_dataset(split)
-    except Exception as error:  # the client raises many types, for being offline, a misspelt split, ...
+    except Exception as error:  # the client raises many types, for being offline, a misspelled split, ...
         raise InputError(f"prompts.source: {source} could not be loaded ({first_line(error)})") from error
     return OpenedSource(rows_of_batches(data.with_format("arrow").iter(PART), source), builder.hash)
 
@@ -263,7 +263,7 @@ def call_function(function: str) -> RawRows:
 
 @contextmanager
 def readable(path: Path, expected: str) -> Iterator[None]:
-    """Within the context, a missing, torn or wrongly encoded file is an InputError."""
+    """Within the context, a missing, torn or incorrectly encoded file is an InputError."""
     if not path.is_file():
         raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected {expected}")
     try:

@@ -62,7 +62,7 @@ class RewardModelObjective(StatelessObjective):
         return 2 * len(indices) * max(len(side["input_ids"]) for i in indices for side in self.pairs[i])
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
-        """All pairs count alike."""
+        """All pairs count equally."""
         return dict.fromkeys(batch.indices, 1 / len(batch.indices))
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
