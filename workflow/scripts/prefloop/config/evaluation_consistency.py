@@ -4,6 +4,7 @@ As in `consistency`, a check fails where its condition is true.
 """
 
 from prefloop.config.experiment import CHOSEN
+from prefloop.config.measure_checks import impossible_perplexity, impossible_validation
 from prefloop.config.method_consistency import AT_RANDOM, failed
 from prefloop.config.outputs import FIGURES
 from prefloop.config.resolve import asks_judge, baseline_of, gives_rewards, of_method, target_measure
@@ -34,7 +35,8 @@ def impossible_evaluation(config: dict) -> list[str]:
         for name in names:
             message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
             checks.append((name not in methods, message))
-    return failed(checks) + impossible_primary(config) + impossible_benchmark(config)
+    problems = impossible_primary(config) + impossible_benchmark(config)
+    return failed(checks) + problems + impossible_perplexity(config) + impossible_validation(config)
 
 
 def impossible_primary(config: dict) -> list[str]:
