@@ -15,7 +15,6 @@ from prefloop.core.costs import CostMeter
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import read_rows, write_rows
 from prefloop.evaluation.perplexity import Window, cut_windows, score_windows, start_token
-from prefloop.models.chat import load_tokenizer
 from prefloop.models.loading import load_policy
 from prefloop.models.response_logprobs import prepare_scorer
 from tiny import ARCHITECTURES

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -41,14 +42,22 @@ def draw_perplexity(experiment: Experiment, data: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("round (0 is the initial policy)")
     axes.set_ylabel("perplexity per token")
-    tokens_per_byte = data["n_tokens"].iloc[0] / data["n_bytes"].iloc[0]
-    bits = axes.secondary_yaxis(
-        "right",
-        functions=(
-            lambda perplexity: np.log2(np.maximum(perplexity, 1e-9)) * tokens_per_byte,
-            lambda bits: 2 ** (np.asarray(bits) / tokens_per_byte),
-        ),
-    )
-    bits.set_ylabel("bits per byte")
+    add_bits_axis(axes, data["n_tokens"].iloc[0] / data["n_bytes"].iloc[0])
     legend_above(figure, axes)
     return figure
+
+
+def add_bits_axis(axes: Axes, tokens_per_byte: float) -> None:
+    """Add an axis on the right with the bits per byte at the ticks of the left axis, which has perplexities.
+
+    Its own round numbers would be crowded at low perplexities, as bits are a logarithm.
+    """
+
+    def bits_of(perplexity: np.ndarray) -> np.ndarray:
+        return np.log2(np.maximum(perplexity, 1e-9)) * tokens_per_byte
+
+    low, high = axes.get_ylim()
+    ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high and tick >= 1])
+    bits = axes.secondary_yaxis("right", functions=(bits_of, lambda bits: 2 ** (np.asarray(bits) / tokens_per_byte)))
+    bits.set_yticks(bits_of(ticks), [f"{value:.4g}" for value in bits_of(ticks)])
+    bits.set_ylabel("bits per byte")
