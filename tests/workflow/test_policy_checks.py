@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from conftest import Workdir
+from prefloop.evaluation.best_rounds import draw_validation_prompts
 
 SETTINGS = {
     "compare": ["uniform"],
@@ -78,21 +79,28 @@ def test_perplexity_is_the_rows_again(checked_run):
 
 
 def test_best_round_is_the_rows_again(checked_run):
-    """Whatever the split, the table's means are those of prompts that are no others than the eval prompts left."""
+    """Chosen by pandas on the validation prompts, and compared by pandas on the others."""
     _, directory, _ = checked_run
     results = directory.path / "results/tiny"
+    prompts = pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"]
+    validation = draw_validation_prompts(pd.DataFrame({"prompt_id": prompts, "family": "prompt " + prompts}), 0.4, 0)
+    assert len(validation) == round(0.4 * len(prompts))
     caption = (results / "tables/best_round.rst").read_text()
-    prompts = pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"].tolist()
-    chose = round(0.4 * len(prompts))
-    assert f"({chose} eval prompts drawn at random)" in caption
-    assert f"the {len(prompts) - chose} other eval prompts" in caption
-    table = pd.read_csv(results / "tables/best_round.csv")
-    whole, seeds = table[table["seed"].isna()], table[table["seed"].notna()]
-    assert set(whole["measure"]) == {"feedback", "reward", "win", "n_tokens"}
-    reward = whole.set_index("measure").loc["reward"]
-    assert reward["rounds"].split() == seeds[seeds["measure"] == "reward"]["rounds"].astype(str).tolist()
-    assert reward["difference"] == pytest.approx(reward["best"] - reward["last"], abs=1e-6)
-    for _, row in seeds[seeds["measure"] == "n_tokens"].iterrows():
-        folder = results / f"uniform/seed-{row['seed']:.0f}/round-{row['rounds']}/evaluation/temperature-0.7"
-        tokens = pd.read_json(folder / "against-initial.jsonl", lines=True)["n_tokens"]
-        assert tokens.sum() - chose * 12 - 1e-3 <= row["best"] * (len(prompts) - chose) <= tokens.sum()
+    assert f"({len(validation)} eval prompts drawn at random)" in caption
+    assert f"the {len(prompts) - len(validation)} other eval prompts" in caption
+    table = pd.read_csv(results / "tables/best_round.csv").set_index(["measure", "seed"])
+    for seed in (0, 1):
+        chose, test = {}, {}
+        for number in (1, 2):
+            folder = results / f"uniform/seed-{seed}/round-{number}/evaluation/temperature-0.7"
+            rows = pd.read_json(folder / "against-initial.jsonl", lines=True)
+            chooses = rows["prompt_id"].isin(validation)
+            chose[number], test[number] = rows[chooses]["reward"].mean(), rows[~chooses]["reward"].mean()
+        best = 1 if chose[1] >= chose[2] else 2
+        row = table.loc[("reward", seed)]
+        assert int(row["rounds"].strip()) == best
+        assert row[["best", "last"]].astype(float).tolist() == pytest.approx([test[best], test[2]], rel=1e-5)
+    whole = pd.read_csv(results / "tables/best_round.csv").query("seed.isna() and measure == 'reward'").iloc[0]
+    of_seeds = [table.loc[("reward", seed)] for seed in (0, 1)]
+    assert whole["rounds"] == " ".join(row["rounds"] for row in of_seeds)
+    assert whole["best"] == pytest.approx(np.mean([row["best"] for row in of_seeds]), rel=1e-5)
