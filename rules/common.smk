@@ -113,6 +113,7 @@ THREADS = 8
 CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
 # The default asks for differences, which one method alone does not have.
+VALIDATION = config["evaluation"]["validation"]
 OMITTED = [] if len(METHODS) > 1 else ["differences"]
 EXPERIMENT = experiment_of(config, RESULTS)
 FIGURE_NAMES = figure_names(config)
@@ -123,6 +124,7 @@ TABLES = [
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
     *["acquisition"] * bool(EXPERIMENT.acquiring),
+    *["best_round"] * (bool(METHODS) and VALIDATION["fraction"] is not None),
 ]
 if TERMINAL:
     TERMINAL.folder = Path(LOGS)
@@ -154,6 +156,7 @@ if IN_CONTAINER:
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {
     *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
+    "measure_perplexity",
 }
 
 

@@ -32,6 +32,25 @@ EVALUATORS = [config["evaluation"]["evaluator"], config["feedback"]]
 NAMED_EVALUATORS = config["evaluation"]["evaluators"]
 
 
+# The text of evaluation.perplexity: the packaged one, a file of the user, or none.
+PLAIN_TEXT = config["evaluation"]["perplexity"]["text"]
+PACKAGED_TEXT = ["workflow/texts/plain.jsonl"] * (PLAIN_TEXT == "packaged")
+
+
+def own_text(wildcards):
+    """The user's file of plain text; none if the text is packaged."""
+    if PLAIN_TEXT is None:
+        raise WorkflowError(
+            "evaluation.perplexity.text: missing; set it to packaged, or to a .txt or .jsonl file"
+        )
+    return [] if PACKAGED_TEXT else PLAIN_TEXT
+
+
+def plain_text(wildcards, output):
+    """The path of the text; a function of `output` for the same reason as the path of a program."""
+    return shlex.quote(str(CLONE / PACKAGED_TEXT[0] if PACKAGED_TEXT else PLAIN_TEXT))
+
+
 wildcard_constraints:
     policy=r"base|initial|[A-Za-z0-9_]+/seed-\d+/round-\d+(/checkpoint-\d+)?",
     temperature=r"\d+\.\d+",
@@ -182,6 +201,34 @@ rule measure_kl:
         " --policy {input.policy} --reference {input.reference} --chat {input.chat} {params.flags}"
         " {params.samples} --seed 0 --stream divergence --threads {threads}"
         " --output {output.rows} --cost {output.cost} > {log} 2>&1"
+
+
+# Plain text that has nothing to do with the preferences shows what a policy has forgotten.
+rule measure_perplexity:
+    input:
+        text=own_text,
+        model=base_of_evaluated,
+        policy=evaluated_policy,
+    output:
+        rows="<results>/{policy}/evaluation/perplexity.jsonl",
+        cost="<results>/{policy}/evaluation/measure_perplexity.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/measure_perplexity.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("measure_perplexity", *PACKAGED_TEXT),
+        text=plain_text,
+        flags=lambda wildcards: flags(
+            config["evaluation"]["perplexity"] | {"text": None}
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --text {params.text} --model {input.model} --policy {input.policy}"
+        " {params.flags} --threads {threads} --output {output.rows} --cost {output.cost} > {log} 2>&1"
 
 
 # The gradient norm of each pair, before the round that trains on the pairs.

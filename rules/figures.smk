@@ -123,6 +123,11 @@ def every_round(file):
     )
 
 
+def every_policy(file):
+    """A file of the initial policy and of every round of every run."""
+    return [f"{RESULTS}/initial/{file}", *every_round(file)]
+
+
 def every_step(file, methods=METHODS):
     """A file of every step of every run."""
     return collect(
@@ -152,7 +157,10 @@ def picture(name, question):
 
 # Whether KL from the initial policy is measured.
 DIVERGENCE = "frontier" in FIGURES
-ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
+PERPLEXITY = PLAIN_TEXT is not None and bool(METHODS)
+ALL_TABLES = (
+    outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION | outputs.OF_VALIDATION
+)
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
@@ -199,6 +207,7 @@ COSTS = [
     *costs_of(judgments_of(EXPERIMENT.comparisons)),
     *costs_of(judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons)),
     *(every_round("evaluation/measure_kl.cost.json") if DIVERGENCE else []),
+    *(every_policy("evaluation/measure_perplexity.cost.json") if PERPLEXITY else []),
 ]
 # The target shares of margins above τ of the methods' β rules.
 DELTAS = {
@@ -211,10 +220,12 @@ EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
 EVAL_SAMPLES = [f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()]
 KL_ROWS = every_round("evaluation/kl.jsonl") if DIVERGENCE else []
+TEXT_ROWS = every_policy("evaluation/perplexity.jsonl") if PERPLEXITY else []
 OWN_FILES = {
     "plot_learning_curves": EVAL_SAMPLES,
     "plot_quality": [*EVAL_SAMPLES, *KL_ROWS],
-    "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS],
+    "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS, *TEXT_ROWS],
+    "plot_perplexity": [f"{RESULTS}/initial/evaluation/perplexity.jsonl"],
     "plot_prompts": CLUSTER_TABLES,
     "plot_benchmark": [f"{RESULTS}/initial/benchmark.json"],
     "plot_cluster_wins": [EVAL_CLUSTERS],
@@ -245,7 +256,10 @@ OWN_FILES = {
 }
 OWN_FLAGS = {
     "plot_quality": {"divergence": DIVERGENCE},
-    "tabulate_results": {"divergence": DIVERGENCE},
+    "tabulate_results": {"divergence": DIVERGENCE, "text": PLAIN_TEXT},
+    "plot_perplexity": {"text": PLAIN_TEXT},
+    "tabulate_best_round": VALIDATION
+    | {"measure": target_measure(config, "validation")},
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -259,7 +273,11 @@ OWN_FLAGS = {
         "measure": target_measure(config),
         "target": config["evaluation"]["target"]["value"],
     },
-    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": DIVERGENCE},
+    "tabulate_costs": {
+        "shared": SHARED_COSTS,
+        "divergence": DIVERGENCE,
+        "perplexity": PERPLEXITY or None,
+    },
 }
 # What each figure and table reads, by its rule.
 READS = {

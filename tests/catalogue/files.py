@@ -161,6 +161,8 @@ FLAGS = {
     "evaluate_samples": "--name polite --prompts prompts.jsonl --samples generations.jsonl"
     " --opponent generations.jsonl --output out/judgments.jsonl --cost out/cost.json"
     " --evaluator.function my_rewards:helpful",
+    "measure_perplexity": "--model models/llama/manifest.json --policy models/llama/manifest.json --text text.jsonl"
+    " --max-tokens 64 --output out/perplexity.jsonl --cost out/cost.json --dtype float32",
     "compute_power": "--pilot pilot.csv",
     "simulate_tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
     "figures/plot_tabular": "",

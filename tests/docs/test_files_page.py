@@ -33,6 +33,8 @@ EVERYTHING = {
         "by_checkpoint": {"steps": [1], "methods": ["dota"]},
         "by_temperature": {"temperatures": [0.5]},
         "opponents": ["initial", "chosen"],
+        "perplexity": {"text": "packaged", "max_tokens": 256, "dtype": "float32"},
+        "validation": {"fraction": 0.3},
         "benchmark": {
             "command": "test -f {model}/config.json && echo '{\"score\": 0.5}' > {output}/score.json",
             "value": ["score"],

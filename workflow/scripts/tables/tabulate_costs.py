@@ -24,7 +24,7 @@ ALIGNMENT = [
     "train",
 ]
 EVALUATION = ["sample", "compare_samples"]
-MEASUREMENTS = ["measure_kl", "measure_gradients"]
+MEASUREMENTS = ["measure_kl", "measure_perplexity", "measure_gradients"]
 
 
 def main(
@@ -32,6 +32,7 @@ def main(
     experiment: Annotated[Experiment, arg(name="")],
     shared: tuple[Path, ...] = (),
     divergence: bool = False,
+    perplexity: bool = False,
     table: Path,
 ) -> Summary:
     """Write the costs: sums over rounds and steps, means over seeds.
@@ -39,9 +40,10 @@ def main(
     Args:
         shared: Costs of stages that methods share.
         divergence: Whether divergences were measured.
+        perplexity: Whether the perplexity of plain text was measured.
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
-    rows = costs(experiment, shared, divergence)
+    rows = costs(experiment, shared, divergence, perplexity)
     amounts = ["tokens_in", "tokens_out", "labels", "flops", "seconds"]
     data = (
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()

@@ -4,6 +4,7 @@ As in `consistency`, a check fails where its condition is true.
 """
 
 from prefloop.config.experiment import CHOSEN
+from prefloop.config.measure_checks import impossible_perplexity, impossible_validation
 from prefloop.config.messages import no_choice
 from prefloop.config.method_consistency import AT_RANDOM, failed
 from prefloop.config.outputs import FIGURES
@@ -46,7 +47,8 @@ def impossible_evaluation(config: dict) -> list[str]:
     for section in ("target", "primary"):
         word, words = evaluation[section]["measure"], measure_words(config)
         checks.append((word not in words, f"evaluation.{section}.measure: {no_choice(word, words)}"))
-    return failed(checks) + impossible_primary(config) + impossible_benchmark(config)
+    problems = impossible_primary(config) + impossible_benchmark(config)
+    return failed(checks) + problems + impossible_perplexity(config) + impossible_validation(config)
 
 
 def impossible_primary(config: dict) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from prefloop.config.evaluator_measures import RESERVED_EVALUATORS
 from prefloop.config.feedback_settings import FeedbackConfig
@@ -101,6 +101,46 @@ class PrimaryConfig:
 
 
 @dataclass
+class PerplexityConfig:
+    """How plain text is cut into windows and scored."""
+
+    column: str = "text"
+    """Field of a .jsonl file's rows that has the text."""
+    max_tokens: Annotated[int, Ge(2), Unit("tokens")] = 1024
+    """Tokens of a window. Longer documents are cut into several."""
+    context: Annotated[int, Ge(1), Unit("tokens")] = 1
+    """Tokens of a window that repeat the end of the window before it. They are read as context and not scored again.
+    More context costs time and lowers the perplexity of long documents."""
+    batch_size: Annotated[int, Ge(1), Unit("windows")] = 8
+    """Windows per batch."""
+    dtype: Dtype = "auto"
+    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32."""
+
+
+@dataclass
+class PerplexitySection(PerplexityConfig):
+    """For table results and figure perplexity: every policy's perplexity on plain text, which shows forgetting."""
+
+    text: str | None = None
+    """packaged (short texts about many things, written for this project), a .txt file of one document, or a .jsonl file
+    of a document per row; null measures nothing."""
+
+
+@dataclass
+class ValidationConfig:
+    """For table best_round: eval prompts that choose the best round of every run, and are not used to compare it."""
+
+    fraction: Annotated[float | None, Gt(0), Lt(1), Unit("fraction of eval prompts")] = None
+    """Fraction of the eval prompts that choose; the others compare the chosen round with the last one. Prompts of a
+    family stay together. null chooses nothing."""
+    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
+    """Measure whose mean is largest in the chosen round: reward of the evaluator, reward of the feedback, or win rate;
+    auto is reward, or win if a judge evaluates."""
+    seed: Annotated[int, Ge(0), Unit("seed")] = 0
+    """Seed of the draw of the prompts that choose."""
+
+
+@dataclass
 class EvaluationConfig(SamplingParams):
     """How every policy is evaluated on the eval prompts: its samples are compared with the opponents'."""
 
@@ -142,6 +182,10 @@ class EvaluationConfig(SamplingParams):
     """For figure benchmark: a command of others, run on the exported policy of every round."""
     target: TargetConfig = field(default_factory=TargetConfig)
     """The reward whose cost table cost_to_reach states."""
+    perplexity: PerplexitySection = field(default_factory=PerplexitySection)
+    """For table results and figure perplexity: every policy's perplexity on plain text, which shows forgetting."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """For table best_round: eval prompts that choose the best round of every run, and are not used to compare it."""
 
 
 @dataclass

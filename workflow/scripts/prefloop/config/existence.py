@@ -29,6 +29,7 @@ from prefloop.core.registry import chosen_words
 from prefloop.models.fetch import PACKAGE, PACKAGE_FORM, no_model
 from prefloop.models.sources import hub_model
 
+TEXT_SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 # Resources that the SLURM plugin or Snakemake reads. Other names are accepted unless they look like one of these.
 RESOURCES = [
     *["slurm_account", "slurm_partition", "slurm_extra", "slurm_cluster", "clusters", "constraint", "qos", "gres"],
@@ -50,6 +51,7 @@ def absent(config: dict) -> list[str]:
         for problem in absent_prompts(f"{where}.source{'s' * bool(section.get('sources'))}", settings["source"])
     ]
     problems += [problem for source in model_sources(config).values() for problem in absent_model(source)]
+    problems += absent_text(config["evaluation"]["perplexity"]["text"])
     for feedback in asked(config):
         template = feedback["judge"]["template"]
         if feedback["kind"] == "judge" and not find_file(template).is_file():
@@ -75,6 +77,16 @@ def absent_prompts(where: str, source: str) -> list[str]:
     if not suffix_of(source):
         return [f"{where}: {source}: expected {SOURCE_FORM}"]
     return [] if path.is_file() else [f"{where}: {source}: no such file{similar(path)}"]
+
+
+def absent_text(source: str | None) -> list[str]:
+    """Why a file of plain text cannot be read, as far as its name shows."""
+    if source is None or source == "packaged":
+        return []
+    key, path = "evaluation.perplexity.text", Path(source)
+    if not source.endswith(TEXT_SUFFIXES):
+        return [f"{key}: {source}: expected packaged, or a .txt or .jsonl file"]
+    return [] if path.is_file() else [f"{key}: {source}: no such file{similar(path)}"]
 
 
 def absent_model(source: str) -> list[str]:
@@ -189,7 +201,7 @@ def similar(path: Path) -> str:
 def misspelt_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
-    """One line for each resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
+    """One line for each resource or rule of a profile that looks misspelled. SLURM ignores unknown names, too."""
     places = {
         "default-resources": default or (),
         **{f"set-resources: {rule}": names for rule, names in by_rule.items()},

@@ -9,6 +9,7 @@ from typing import NamedTuple
 QUALITY = "Which method is better at equal cost?"
 OPPONENTS = "Who wins against whom?"
 DRIFT = "What does reward cost in divergence?"
+FORGETTING = "What was forgotten?"
 TRAINING = "How did training go?"
 PROMPTS = "Which prompts are worth annotating?"
 PAIRS = "Which pairs teach the most?"
@@ -42,6 +43,7 @@ FIGURES = {
     ),  # each method minus the baseline, paired by prompt and seed
     "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings
     "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
+    "perplexity": Output(FORGETTING, rounds=("evaluation/perplexity.jsonl",)),  # perplexity of plain text by round
     "benchmark": Output(QUALITY, rounds=("benchmark.json",)),  # the number of the user's command by round
     "comparisons": Output(OPPONENTS, "against_everybody"),  # wins, ties and losses against each opponent
     "temperatures": Output(OPPONENTS, "over_temperatures"),  # win rate by sampling temperature
@@ -74,6 +76,9 @@ TABLES = {
 
 # Tables that are added automatically if the experiment uses a judge or trains a reward model.
 OF_JUDGES = {"judges": Output(JUDGES, evaluators=True), "reward_models": Output(JUDGES)}
+
+# The table that is added automatically if some eval prompts choose the best round of every run.
+OF_VALIDATION = {"best_round": Output(QUALITY, "by_round")}
 
 # The table that is added automatically if a method chooses which responses get a label.
 OF_ACQUISITION = {"acquisition": Output(PAIRS)}

@@ -117,8 +117,11 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False) -> pd.DataFrame:
-    """`alignment_costs` and those of evaluation: sample, compare_samples and, with `divergence`, measure_kl.
+def costs(
+    experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False, perplexity: bool = False
+) -> pd.DataFrame:
+    """`alignment_costs` and those of evaluation: sample, compare_samples and, if asked for, measure_kl (`divergence`)
+    and measure_perplexity.
 
     Each named evaluator is a stage (`stage_of`).
     Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
@@ -140,6 +143,11 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
         ends = [comparison for comparison in experiment.by_round() if comparison.round]
         sources += [
             (comparison, "measure_kl", f"{comparison.policy}/evaluation/measure_kl.cost.json") for comparison in ends
+        ]
+    if perplexity:
+        sources += [
+            (comparison, "measure_perplexity", f"{comparison.policy}/evaluation/measure_perplexity.cost.json")
+            for comparison in experiment.by_round()
         ]
     for path, (comparison, stage) in {path: (comparison, stage) for comparison, stage, path in sources}.items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
