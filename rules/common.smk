@@ -143,6 +143,7 @@ if IN_CONTAINER:
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {
     *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
+    *["import_policy"],
 }
 
 
@@ -263,8 +264,11 @@ def manifest_of(source):
 
 # Empty if only theory is simulated.
 FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
-# The initial policy, which is every method's start and first reference.
+# The base model of all policies.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
+# The initial policy, which is every method's start and first reference: the base model, or a policy of another run.
+START = config["policy"]["start"]
+INITIAL = f"{RESULTS}/initial/policy.pt" if START else BASE
 
 
 def remember_signatures(rules):
@@ -327,7 +331,7 @@ def run_of(wildcards):
 def policy_before(wildcards):
     """The policy that a round starts from: the initial one, or that of the previous round."""
     before = int(wildcards.round) - 1
-    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else BASE
+    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else INITIAL
 
 
 def reference_of(wildcards, rounds_back=0):
@@ -337,5 +341,5 @@ def reference_of(wildcards, rounds_back=0):
     if kind == "previous":
         return policy_before(wildcards)
     if kind == "initial" or round_index == 1:
-        return BASE
+        return INITIAL
     return f"{run_of(wildcards)}/round-{round_index}/reference.pt"

@@ -134,6 +134,7 @@ MADE = {
 # The flags that every case of a program has; those of the case come after them and win.
 FLAGS = {
     "fetch_model": "--manifest out/manifest.json",
+    "import_policy": "--model models/llama/manifest.json --output out/policy.pt",
     "prepare_prompts": "--packaged none --model models/llama/manifest.json --train out/train.jsonl"
     " --eval out/eval.jsonl --provenance out/sources.json --chat out/chat.json",
     "cluster_prompts": "--model models/llama/manifest.json --prompts prompts.jsonl --eval prompts.jsonl --k 2"

@@ -23,6 +23,7 @@ from prefloop.config.resolve import (
     repository_of,
 )
 from prefloop.config.source_names import SOURCE_FORM, configured_sources
+from prefloop.config.start_checks import impossible_start
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
@@ -39,6 +40,8 @@ def contradictions(config: dict) -> list[str]:
         problems += impossible_feedback("feedback", config["feedback"], config)
         problems += impossible_feedback("evaluation.evaluator", config["evaluation"]["evaluator"], config)
     by_problem: dict[str, list[str]] = {}
+    if set(config["compare"]) <= set(config["methods"]):
+        problems += impossible_start(config)
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")

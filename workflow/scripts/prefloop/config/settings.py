@@ -63,6 +63,10 @@ class ModelConfig:
 class PolicyConfig(ChatConfig, ModelConfig):
     """The model to align, and how conversations become text for it."""
 
+    start: str | None = None
+    """policy.pt of another run, such as results/other/dota/seed-0/round-3/policy.pt, which becomes the initial policy
+    of every method; null is the model itself, after sft if that is enabled. The policy must have been trained on
+    `model`, with the same quantization, train.parameters and train.lora."""
     quantization: Quantization | None = None
     """Format in which base weights under adapters are kept on a GPU; null keeps them in full. nf4 is the 4-bit
     NormalFloat of QLoRA with double quantization (arXiv 2305.14314). It needs bitsandbytes, adapters and engine
