@@ -26,6 +26,7 @@ os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
 from prefloop.config.declarations import defaults, hints, inner, relevant
+from prefloop.config.first_steps import with_first_steps
 from prefloop.config.feedback_settings import PLANNED, Judging, WeightedSource
 from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
 from prefloop.config.settings import ExperimentConfig, MethodConfig
@@ -70,7 +71,7 @@ try:
     config = {}
     for layer in [*map(load_configfile, BASE_CONFIGS), given]:
         config = merged(config, layer)
-    config = checked(config)
+    config = with_first_steps(checked(config))
     if workflow.is_main_process:  # else a job, whose main process has checked it
         check_own_folder(Path(".snakemake"))
 except InputError as error:

@@ -148,6 +148,11 @@ def impossible_jobs(config: dict) -> list[str]:
                 "or shards: 1",
             ),
             (
+                config["join_steps"] and config["share_first_step"],
+                "share_first_step: true, and join_steps: true makes one job of all steps of a round; set one of them "
+                "to false",
+            ),
+            (
                 config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,
                 f"join_steps: true, and steps: {config['steps']}, but a command can name the files of "
                 f"{MAX_JOINED_STEPS}; set join_steps: false or fewer steps",

@@ -133,6 +133,10 @@ class SharedConfig:
     """Whether generate, logprobs and reward are one job per round instead of one per step, which loads its models once.
     Applies to methods whose allocation ignores the arms, and to reward only if it loads a model. The rows do not
     change."""
+    share_first_step: bool = False
+    """Whether methods that draw prompts and sample responses by the same settings share generate, and where they agree
+    reward and logprobs, of step 1 of round 1: made once per seed and copied. The files and the costs of each method do
+    not change."""
     warm_start: bool = True
     """Whether programs of a local run are forked from a process that has imported torch and transformers. The results
     are the same without it."""
