@@ -26,6 +26,7 @@ os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
 from prefloop.config.declarations import defaults, hints, inner, relevant
+from prefloop.config.first_steps import with_first_steps
 from prefloop.config.feedback_settings import PLANNED, Judging, WeightedSource
 from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
 from prefloop.config.settings import ExperimentConfig, MethodConfig
@@ -78,7 +79,7 @@ try:
     config = {}
     for layer in [*map(load_configfile, BASE_CONFIGS), given]:
         config = merged(config, layer)
-    config = checked(config)
+    config = with_first_steps(checked(config))
     if workflow.is_main_process:  # else a job, whose main process has checked it
         check_own_folder(Path(".snakemake"))
 except InputError as error:
@@ -156,7 +157,7 @@ if IN_CONTAINER:
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {
     *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
-    "measure_perplexity",
+    *["measure_perplexity", "import_policy"],
 }
 
 
@@ -277,8 +278,11 @@ def manifest_of(source):
 
 # Empty if only theory is simulated.
 FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
-# The initial policy, which is every method's start and first reference.
+# The base model of all policies.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
+# The initial policy, which is every method's start and first reference: the base model, or a policy of another run.
+START = config["policy"]["start"]
+INITIAL = f"{RESULTS}/initial/policy.pt" if START else BASE
 
 
 def remember_signatures(rules):
@@ -341,7 +345,7 @@ def run_of(wildcards):
 def policy_before(wildcards):
     """The policy that a round starts from: the initial one, or that of the previous round."""
     before = int(wildcards.round) - 1
-    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else BASE
+    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else INITIAL
 
 
 def reference_of(wildcards, rounds_back=0):
@@ -351,5 +355,5 @@ def reference_of(wildcards, rounds_back=0):
     if kind == "previous":
         return policy_before(wildcards)
     if kind == "initial" or round_index == 1:
-        return BASE
+        return INITIAL
     return f"{run_of(wildcards)}/round-{round_index}/reference.pt"

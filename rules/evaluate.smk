@@ -10,9 +10,9 @@ def base_of_evaluated(wildcards):
 
 
 def evaluated_policy(wildcards):
-    """The evaluated policy: a trained one, or a base model."""
+    """The evaluated policy: a trained one, the initial one, or a base model."""
     if wildcards.policy in ("base", "initial"):
-        return base_of_evaluated(wildcards)
+        return FETCHED if wildcards.policy == "base" else INITIAL
     return f"<results>/{wildcards.policy}/policy.pt"
 
 
@@ -180,7 +180,7 @@ rule measure_kl:
         chat=rules.prepare_prompts.output.chat,
         model=base_of_evaluated,
         policy=evaluated_policy,
-        reference=BASE,
+        reference=INITIAL,
     output:
         rows="<results>/{policy}/evaluation/kl.jsonl",
         cost="<results>/{policy}/evaluation/measure_kl.cost.json",

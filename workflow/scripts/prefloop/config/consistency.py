@@ -24,6 +24,7 @@ from prefloop.config.resolve import (
     repository_of,
 )
 from prefloop.config.source_names import SOURCE_FORM, configured_sources
+from prefloop.config.start_checks import impossible_start
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
@@ -41,6 +42,8 @@ def contradictions(config: dict) -> list[str]:
         for key, evaluator in evaluators_of(config).items():
             problems += impossible_feedback(key, evaluator, config)
     by_problem: dict[str, list[str]] = {}
+    if set(config["compare"]) <= set(config["methods"]):
+        problems += impossible_start(config)
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
@@ -148,6 +151,11 @@ def impossible_jobs(config: dict) -> list[str]:
                 config["join_steps"] and config["shards"] > 1,
                 f"join_steps: true, and shards: {config['shards']} divides each step into jobs; set join_steps: false "
                 "or shards: 1",
+            ),
+            (
+                config["join_steps"] and config["share_first_step"],
+                "share_first_step: true, and join_steps: true makes one job of all steps of a round; set one of them "
+                "to false",
             ),
             (
                 config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,

@@ -52,6 +52,7 @@ def absent(config: dict) -> list[str]:
     ]
     problems += [problem for source in model_sources(config).values() for problem in absent_model(source)]
     problems += absent_text(config["evaluation"]["perplexity"]["text"])
+    problems += absent_start(config["policy"]["start"], Path("results", config["name"]))
     for feedback in asked(config):
         template = feedback["judge"]["template"]
         if feedback["kind"] == "judge" and not find_file(template).is_file():
@@ -105,6 +106,20 @@ def absent_model(source: str) -> list[str]:
         f"model {source}: expected a local folder, the hub's owner/name or owner/name@revision, or "
         "pypi:package==version/path"
     ]
+
+
+def absent_start(start: str | None, results: Path) -> list[str]:
+    """Why the policy from which methods start is no file of another run; `results` is the experiment's own folder."""
+    path = Path(start or "")
+    if start is None:
+        return []
+    if path.is_dir():
+        return [f"policy.start: {start}: a folder, expected a policy.pt; a model folder is named as policy.model"]
+    if not path.is_file():
+        return [f"policy.start: {start}: no such file, expected the policy.pt of another run{similar(path)}"]
+    if path.resolve().is_relative_to(results.resolve()):
+        return [f"policy.start: {start}: a result of this experiment; give the experiment that continues it a new name"]
+    return []
 
 
 def absent_functions(config: dict) -> list[str]:

@@ -64,6 +64,8 @@ class Experiment:
     """Opponents of every policy. Figures with one opponent use the first."""
     fine_tuned: bool = False
     """Whether the initial policy was fine-tuned, so that the base model is another policy."""
+    start: str | None = None
+    """The policy of another run that is the initial policy; None if it is the base or the fine-tuned model."""
     baseline: str = ""
     """The method from which differences are taken."""
     primary: Primary = field(default_factory=Primary)
@@ -238,6 +240,7 @@ def experiment_of(config: dict, root: str) -> Experiment:
         samples=evaluation["samples"],
         opponents=tuple(evaluation["opponents"]),
         fine_tuned=config["sft"]["enabled"],
+        start=config["policy"].get("start"),
         baseline=baseline_of(config),
         primary=Primary(evaluation["primary"]["method"] or "", target_measure(config, "primary")),
         evaluator=feedback_identity(evaluation["evaluator"]),

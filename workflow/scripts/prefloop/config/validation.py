@@ -28,7 +28,7 @@ from prefloop.core.errors import InputError, short_repr
 from prefloop.core.own_functions import is_own, split
 
 TOO_DEEP = "values within values too deep to be read, or an alias (*name) within its own anchor (&name); write it flat"
-FILES = ("source", "model", "base", "embedding", "template", "text")  # keys that may name a file or folder
+FILES = ("source", "model", "start", "base", "embedding", "template", "text")  # keys that may name a file or folder
 MAX_VALUES = 100_000  # of a config file; the largest of the project has some hundreds
 YAML_TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge"}

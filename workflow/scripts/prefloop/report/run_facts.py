@@ -2,6 +2,7 @@
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import spent
+from prefloop.models.sources import public_name
 from prefloop.report.captions import count_of
 from prefloop.report.equal_costs import equal_cost_facts
 from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator, trained_by_named
@@ -20,6 +21,7 @@ def run_facts(experiment: Experiment, prompts: int, evaluated: bool = True) -> l
     seeds, rounds, steps = (count_of(count, noun) for count, noun in sizes)
     return [
         f"{seeds} per method, {rounds} of {steps}, {prompts_and_samples(experiment, prompts)}.",
+        *start_facts(experiment),
         *evaluator_facts(experiment),
         f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
         *equal_cost_facts(experiment),
@@ -32,6 +34,13 @@ def prompts_and_samples(experiment: Experiment, prompts: int) -> str:
     """`60 eval prompts`, or with several samples `60 eval prompts with 4 samples each`."""
     samples = f" with {experiment.samples} samples each" if experiment.samples > 1 else ""
     return f"{count_of(prompts, 'eval prompt')}{samples}"
+
+
+def start_facts(experiment: Experiment) -> list[str]:
+    """The policy of another run from which all runs start, if there is one."""
+    if experiment.start is None:
+        return []
+    return [f"Every run starts from {public_name(experiment.start)}, whose own cost is not counted."]
 
 
 def evaluator_facts(experiment: Experiment) -> list[str]:
