@@ -2,8 +2,8 @@
 from dataclasses import asdict
 
 from prefloop.config import outputs
+from prefloop.config.output_flags import measures_divergence, output_flags
 from prefloop.config.resolve import target_measure
-from prefloop.config.sweeps import sweep_places
 
 # Snakemake renders captions as Jinja templates. This one includes the text that a program has written.
 CAPTION = "../workflow/report/caption.rst"
@@ -115,7 +115,7 @@ def picture(name, question):
 
 
 # Whether KL from the initial policy is measured.
-DIVERGENCE = "frontier" in FIGURES
+DIVERGENCE = measures_divergence(config)
 ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
@@ -205,8 +205,7 @@ OWN_FILES = {
     ],
 }
 OWN_FLAGS = {
-    "plot_quality": {"divergence": DIVERGENCE},
-    "tabulate_results": {"divergence": DIVERGENCE},
+    **output_flags(config, SHARED_COSTS),
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -215,12 +214,6 @@ OWN_FLAGS = {
     "plot_prompts": {"clusters": CLUSTER_TABLES},
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
     "plot_gradients": {"gradients": GRADIENTS},
-    "plot_sweep": {"points": sweep_places(config)},
-    "tabulate_cost_to_reach": {
-        "measure": target_measure(config),
-        "target": config["evaluation"]["target"]["value"],
-    },
-    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": DIVERGENCE},
 }
 # What each figure and table reads, by its rule.
 READS = {
@@ -228,6 +221,24 @@ READS = {
     **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
     **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
 }
+# What the rows of an experiment are made of.
+STORED = [
+    EVAL_PROMPTS,
+    *judgments_of(EXPERIMENT.comparisons),
+    *KL_ROWS,
+    *COSTS,
+    *every_round("training.jsonl"),
+    *[
+        f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+        for method in METHODS
+        for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
+        for seed in SEEDS
+        for number in ROUNDS
+    ],
+    *every_step("prompts.jsonl"),
+    *every_step("rewards.jsonl"),
+    *every_step("acquired.jsonl", EXPERIMENT.acquiring),
+]
 # Whether a listed figure or table needs evaluation samples of every round.
 EVALUATED = "by_round" in [
     READS[rule].judgments
@@ -351,8 +362,8 @@ rule tabulate_reward_models:
 # What all figures and tables share: for the first page of the report, and for the gallery.
 rule describe_run:
     input:
-        prompts=rules.prepare_prompts.output.eval,
-        costs=[*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])],
+        EVAL_PROMPTS,
+        [*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])],
     output:
         "<results>/run.rst",
     log:
@@ -365,8 +376,7 @@ rule describe_run:
         **program("describe_run"),
         experiment=experiment_flags(evaluated=EVALUATED),
     shell:
-        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
-        " --output {output} > {log} 2>&1"
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
 
 
 FACTS = rules.describe_run.output if METHODS else []
@@ -407,5 +417,22 @@ rule pilot:
     params:
         **program("write_pilot"),
         experiment=experiment_flags(measure=target_measure(config)),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
+
+
+# The numbers that most figures and tables need, in tables small enough for git: snakemake --cores all rows
+rule rows:
+    input:
+        lambda wildcards: STORED,
+    output:
+        "<results>/rows/experiment_rows.json",
+    log:
+        "<logs>/rows.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("write_rows"),
+        experiment=experiment_flags(shared=SHARED_COSTS, divergence=DIVERGENCE),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

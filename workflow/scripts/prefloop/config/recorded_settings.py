@@ -40,7 +40,7 @@ def write_settings(config: dict, experiment: Experiment) -> None:
 
 
 def read_settings(root: Path) -> RecordedExperiment:
-    """Read what `write_settings` has written into an experiment's folder.
+    """Read what `write_settings` has written into an experiment's folder, or a rows folder has of it.
 
     Raises:
         InputError: There is no such file, or another version of the project has written it.
@@ -51,8 +51,10 @@ def read_settings(root: Path) -> RecordedExperiment:
     content = read_json(path)
     with refused(f"{path}: not the settings that this version writes; write them again: {START}"):
         config = content["settings"]
-        experiment = experiment_of(config, str(root))
-        return RecordedExperiment(replace(experiment, evaluator=content["evaluator"]), config)
+        experiment = replace(experiment_of(config, str(root)), evaluator=content["evaluator"])
+        if "trained_by" in content:  # in a rows folder, which is read where the feedback's files may not be
+            experiment = replace(experiment, trained_by=tuple(content["trained_by"]))
+        return RecordedExperiment(experiment, config)
 
 
 def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:

@@ -10,14 +10,12 @@ from prefloop.config.experiment import Comparison, Experiment
 from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.recorded_settings import RecordedExperiment
 from prefloop.core.errors import InputError
-from prefloop.core.files import read_json
-from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import paired_difference
+from prefloop.evaluation.result_files import eval_digests, has_result, reward_model_digest, samples_digest
 from prefloop.evaluation.results import comparisons
 
 SAMPLING = ("samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
-SAMPLE = ["prompt_id", "response_id", "response"]
 TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
 
 
@@ -72,10 +70,7 @@ def common_seeds(a: Experiment, b: Experiment) -> list[int]:
 
 def differing_prompts(a: Path, b: Path) -> list[str]:
     """Why two experiments' eval prompts are not the same."""
-    texts = [
-        {row["prompt_id"]: row["messages"] for row in read_rows(root / "prompts/eval.jsonl", ["prompt_id", "messages"])}
-        for root in (a, b)
-    ]
+    texts = [eval_digests(root) for root in (a, b)]
     common = texts[0].keys() & texts[1].keys()
     if texts[0].keys() != texts[1].keys():
         return [f"{len(texts[0])} and {len(texts[1])} eval prompts, of which {len(common)} are in both"]
@@ -88,19 +83,14 @@ def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment) -> lis
     name = a.config["evaluation"]["evaluator"]["model"] or ""
     if not name.startswith("trained:"):
         return []
-    path = f"reward_models/{name.removeprefix('trained:')}/manifest.json"
-    sums = [read_json(recorded.experiment.root / path)["sha256"] for recorded in (a, b)]
+    sums = [reward_model_digest(recorded.experiment.root, name.removeprefix("trained:")) for recorded in (a, b)]
     return [f"each has trained its own evaluator {name}, with other weights"] if sums[0] != sums[1] else []
 
 
 def differing_initial(a: Experiment, b: Experiment) -> list[str]:
     """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
     folder = a.comparison("initial").folder
-    rows = [
-        [tuple(row[key] for key in SAMPLE) for row in read_rows(x.root / folder / "samples.jsonl", SAMPLE)]
-        for x in (a, b)
-    ]
-    if sorted(rows[0]) != sorted(rows[1]):
+    if samples_digest(a.root, folder) != samples_digest(b.root, folder):
         return ["the initial policies, which are the opponents, have different samples"]
     judged = [comparisons(x, [x.comparison("initial")]).set_index(["prompt_id", "sample"]) for x in (a, b)]
     rewards = [rows["reward"].astype(float) for rows in judged]
@@ -151,6 +141,6 @@ def last_judgments(experiment: Experiment, method: str, seeds: Sequence[int]) ->
     """
     wanted: list[Comparison] = [c for c in experiment.at_the_end((method,)) if c.seed in seeds]
     for comparison in wanted:
-        if not (experiment.root / comparison.judgments).exists():
+        if not has_result(experiment.root / comparison.judgments):
             raise InputError(f"{experiment.root / comparison.judgments}: missing; finish the experiment first")
     return comparisons(experiment, wanted)
