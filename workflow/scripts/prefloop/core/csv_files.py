@@ -9,7 +9,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,8 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a table (plain or .gz) as texts; InputError if the file is missing or no table."""
     path = Path(path)
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else None
-        with opened or path.open(encoding="utf-8", newline="") as file:
+        opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 yield {plain_cell(name): plain_cell(cell) for name, cell in row.items()}
     except FileNotFoundError as error:

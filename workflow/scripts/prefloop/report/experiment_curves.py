@@ -86,11 +86,11 @@ def curves_caption(both: Experiment, means: pd.DataFrame, differences: pd.DataFr
         means: Likewise.
         differences: As `paired_experiments.experiment_differences` returns it.
     """
-    measures = means["measure"].unique()
+    measures, points = means["measure"].unique(), "; small points are seeds" * (len(both.seeds) > 1)
     return caption(
-        f"Quality on the same eval prompts after every round of two experiments "
+        "Quality on the same eval prompts after every round of two experiments "
         f"({', '.join(MEASURES[name] for name in measures)} against {opponent_label(both.opponents[0])}) against "
-        f"labels, that is scored responses or questions to a judge{'; small points are seeds' * (len(both.seeds) > 1)}.",
+        f"labels, that is scored responses or questions to a judge{points}.",
         "" if len(both.methods) > MAX_BANDS else interval_sentence(both, "bands"),
         significance_sentence([compared_clause(differences[differences["measure"] == measures[0]])]),
     )
