@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +15,7 @@ from prefloop.evaluation.paired_experiments import check_comparable, experiment_
 from prefloop.evaluation.result_files import cell_of, has_result, result_rows, stored_file, value_of
 from prefloop.evaluation.results import annotated_by_seed, comparisons, costs, judgments, kl_rows, truncated_samples
 from prefloop.evaluation.row_counts import COUNTS, row_counts
+from prefloop.evaluation.rows_folder import write_table
 from prefloop.evaluation.seed_costs import run_costs
 from result_folders import finished_experiment, stored
 
@@ -109,6 +111,26 @@ def test_writing_again_gives_the_same_bytes(tmp_path):
     }
 
 
+def test_rows_of_a_long_experiment_are_small(tmp_path):
+    """A seed of 6 methods, 2 rounds, 200 prompts and 2 samples takes 150 kB, so 8 seeds take 1.2 MB."""
+    rng = np.random.default_rng(0)
+    opponents = rng.normal(0, 2, (400, 2)).tolist()
+    files = []
+    for method in "abcdef":
+        for round_index in (1, 2):
+            path = f"{method}/seed-0/round-{round_index}/against-initial.jsonl"
+            rows = [
+                {"prompt_id": f"p{k // 2}", "sample": k % 2, "outcome": "win" if gain > 0 else "loss"}
+                | {"reward": reward + gain, "reward_opponent": reward, "n_tokens": int(rng.integers(20, 200))}
+                | {"feedback": feedback + gain, "feedback_opponent": feedback, "n_tokens_opponent": 50 + k % 99}
+                for k, ((reward, feedback), gain) in enumerate(zip(opponents, rng.normal(0, 1, 400), strict=True))
+            ]
+            write_rows(tmp_path / path, rows)
+            files.append((stored_file(path), tmp_path / path))
+    assert write_table(tmp_path / "seed-0.csv.gz", files, {f"p{k}": k for k in range(200)}) == 4800
+    assert (tmp_path / "seed-0.csv.gz").stat().st_size < 150_000
+
+
 @pytest.mark.parametrize(
     "value", ["win", "", "3", "null", "=1+1", None, True, -2, 0.1, 1e-300, -0.0, [1, None], {"a": "b"}]
 )
@@ -173,7 +195,7 @@ def test_damaged_rows_are_named(tmp_path):
         result_rows(folder / judged, ["kl"])
     prompts = folder / "prompts.csv"
     prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=r"against-initial.csv.gz, line 8: prompt 3, expected a number of prompts.csv"):
+    with pytest.raises(InputError, match=r"against-initial.csv.gz, line 26: prompt 3, expected a number of prompts.csv"):
         result_rows(folder / judged)
     index = folder / "experiment_rows.json"
     index.write_text(index.read_text().replace('"format": 1', '"format": 2'))

@@ -5,6 +5,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +105,32 @@ def stored_fields(row: dict) -> dict:
 def write_table(path: Path, files: Sequence[tuple[StoredFile, Path]], numbers: dict[str, int]) -> int:
     """Write the rows of one kind of file, of all methods and rounds of a seed, and return their number.
 
+    The first rows of all files come first, then the second ones: equal numbers of a prompt, such as the opponent's
+    reward, are near each other, and the table is a third smaller.
+
     Args:
         path: Where the table goes.
         files: The files, and how the rows folder names them.
         numbers: Of the eval prompts, by prompt_id.
     """
-    rows = []
-    for stored, file in files:
-        keys = {"method": stored.method, "round": stored.round} if stored.method else {}
-        for row in iterate_rows(file, ["prompt_id"]):
-            if row["prompt_id"] not in numbers:
-                raise InputError(f"{file}: prompt {row['prompt_id']} is no eval prompt; evaluate again")
-            cells = {name: cell_of(value) for name, value in stored_fields(row).items()}
-            rows.append(keys | {"prompt": numbers[row["prompt_id"]]} | cells)
+    tables = [list(table_cells(stored, file, numbers)) for stored, file in files]
+    rows = [row for together in zip_longest(*tables) for row in together if row is not None]
     write_dicts(path, rows)
     return len(rows)
+
+
+def table_cells(stored: StoredFile, file: Path, numbers: dict[str, int]) -> Iterator[dict]:
+    """The rows of a file as cells of its table.
+
+    Raises:
+        InputError: A prompt is none of the eval prompts.
+    """
+    keys = {"method": stored.method, "round": stored.round} if stored.method else {}
+    for row in iterate_rows(file, ["prompt_id"]):
+        if row["prompt_id"] not in numbers:
+            raise InputError(f"{file}: prompt {row['prompt_id']} is no eval prompt; evaluate again")
+        cells = {name: cell_of(value) for name, value in stored_fields(row).items()}
+        yield keys | {"prompt": numbers[row["prompt_id"]]} | cells
 
 
 def write_dicts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
