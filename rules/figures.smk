@@ -114,6 +114,39 @@ def picture(name, question):
     }
 
 
+def trained_pairs():
+    """The files of the pairs that every round trains on, mixed ones included."""
+    return [
+        f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+        for method in METHODS
+        for file in [
+            "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+        ]
+        for seed in SEEDS
+        for number in ROUNDS
+    ]
+
+
+def stored_files(wildcards):
+    """The files that the rows of the experiment are made of."""
+    return [
+        EVAL_PROMPTS,
+        *judgments_of(EXPERIMENT.comparisons),
+        *(
+            f"{RESULTS}/{c.folder}/samples.jsonl"
+            for c in EXPERIMENT.comparisons
+            if not c.round
+        ),
+        *KL_ROWS,
+        *COSTS,
+        *trained_pairs(),
+        *every_round("training.jsonl"),
+        *every_step("prompts.jsonl"),
+        *every_step("rewards.jsonl"),
+        *every_step("acquired.jsonl", EXPERIMENT.acquiring),
+    ]
+
+
 # Whether KL from the initial policy is measured.
 DIVERGENCE = measures_divergence(config)
 ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
@@ -132,14 +165,7 @@ ALIGNMENT_COSTS = [
     ],
 ]
 # What captions count, in addition to costs, to say whether methods spent the same.
-SPENT = [
-    f"<results>/{method}/seed-{seed}/round-{number}/{file}"
-    for method in METHODS
-    for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
-    for seed in SEEDS
-    for number in ROUNDS
-    if EXPERIMENT.equal_cost == "pairs"
-]
+SPENT = trained_pairs() if EXPERIMENT.equal_cost == "pairs" else []
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
@@ -221,24 +247,6 @@ READS = {
     **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},
     **{f"tabulate_{name}": reads for name, reads in ALL_TABLES.items()},
 }
-# What the rows of an experiment are made of.
-STORED = [
-    EVAL_PROMPTS,
-    *judgments_of(EXPERIMENT.comparisons),
-    *KL_ROWS,
-    *COSTS,
-    *every_round("training.jsonl"),
-    *[
-        f"<results>/{method}/seed-{seed}/round-{number}/{file}"
-        for method in METHODS
-        for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
-        for seed in SEEDS
-        for number in ROUNDS
-    ],
-    *every_step("prompts.jsonl"),
-    *every_step("rewards.jsonl"),
-    *every_step("acquired.jsonl", EXPERIMENT.acquiring),
-]
 # Whether a listed figure or table needs evaluation samples of every round.
 EVALUATED = "by_round" in [
     READS[rule].judgments
@@ -424,7 +432,7 @@ rule pilot:
 # The numbers that most figures and tables need, in tables small enough for git: snakemake --cores all rows
 rule rows:
     input:
-        lambda wildcards: STORED,
+        stored_files,
     output:
         "<results>/rows/experiment_rows.json",
     log:

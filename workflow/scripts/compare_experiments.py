@@ -49,7 +49,7 @@ def main(
     if figure is not None:
         both, means, points = experiment_curves(left, right, named)
         curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
-        save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(both, means, data))
+        save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
     count = int(data["significant"].sum())
     return Summary(f"{count_of(len(settings), 'setting')} differ, {count} of {len(data)} differences are significant")
 

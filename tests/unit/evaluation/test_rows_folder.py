@@ -195,7 +195,9 @@ def test_damaged_rows_are_named(tmp_path):
         result_rows(folder / judged, ["kl"])
     prompts = folder / "prompts.csv"
     prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=r"against-initial.csv.gz, line 26: prompt 3, expected a number of prompts.csv"):
+    with pytest.raises(
+        InputError, match=r"against-initial.csv.gz, line 26: prompt 3, expected a number of prompts.csv"
+    ):
         result_rows(folder / judged)
     index = folder / "experiment_rows.json"
     index.write_text(index.read_text().replace('"format": 1', '"format": 2'))

@@ -8,8 +8,9 @@ import pytest
 
 from conftest import ROOT
 from prefloop.config.recorded_settings import read_settings
+from prefloop.evaluation.paired_experiments import experiment_differences
 from prefloop.evaluation.results import judgments, spent_by_seed
-from prefloop.report.experiment_curves import experiment_curves, experiment_names
+from prefloop.report.experiment_curves import curves_caption, experiment_curves, experiment_names
 from result_folders import finished_experiment, stored
 
 
@@ -51,3 +52,12 @@ def test_program_draws_the_figure(tmp_path, monkeypatch):
     text = (tmp_path / "out/curves.rst").read_text()
     assert "two experiments (mean reward (evaluator), win rate against the initial policy)" in text
     assert "all compared pairs differ significantly in final mean reward (evaluator)" in text
+
+
+def test_caption_names_pairs_that_do_not_differ(tmp_path):
+    a = finished_experiment(tmp_path / "one", seeds=[0, 1], methods={"dota": {"label": "DOTA"}})
+    b = finished_experiment(tmp_path / "two", seeds=[0, 1])
+    pairs = [("dota", "dota"), ("uniform", "uniform")]
+    _, means, _ = experiment_curves(a, b, pairs)
+    text = curves_caption(a, b, means, experiment_differences(a, b, pairs))
+    assert text.endswith("mean reward (evaluator): one: DOTA – two: dota, one: uniform – two: uniform.")

@@ -78,29 +78,35 @@ def draw_experiments(both: Experiment, means: pd.DataFrame, points: pd.DataFrame
     return picture
 
 
-def curves_caption(both: Experiment, means: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """What the figure shows.
+def curves_caption(a: RecordedExperiment, b: RecordedExperiment, means: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """What the figure shows, and which compared pairs differ in its first measure.
 
     Args:
-        both: As `experiment_curves` returns it.
-        means: Likewise.
-        differences: As `paired_experiments.experiment_differences` returns it.
+        a: An experiment.
+        b: The other one.
+        means: As `experiment_curves` returns them.
+        differences: As `paired_experiments.experiment_differences` returns them.
     """
-    measures, points = means["measure"].unique(), "; small points are seeds" * (len(both.seeds) > 1)
+    shared = replace(a.experiment, seeds=tuple(common_seeds(a.experiment, b.experiment)))
+    measures, points = means["measure"].unique(), "; small points are seeds" * (len(shared.seeds) > 1)
     return caption(
         "Quality on the same eval prompts after every round of two experiments "
-        f"({', '.join(MEASURES[name] for name in measures)} against {opponent_label(both.opponents[0])}) against "
+        f"({', '.join(MEASURES[name] for name in measures)} against {opponent_label(shared.opponents[0])}) against "
         f"labels, that is scored responses or questions to a judge{points}.",
-        "" if len(both.methods) > MAX_BANDS else interval_sentence(both, "bands"),
-        significance_sentence([compared_clause(differences[differences["measure"] == measures[0]])]),
+        "" if means["method"].nunique() > MAX_BANDS else interval_sentence(shared, "bands"),
+        significance_sentence([compared_clause(a, b, differences[differences["measure"] == measures[0]])]),
     )
 
 
-def compared_clause(differences: pd.DataFrame) -> str:
+def compared_clause(a: RecordedExperiment, b: RecordedExperiment, differences: pd.DataFrame) -> str:
     """Which of the compared pairs do not differ significantly in the one measure of some differences."""
     measure = f"final {MEASURES[differences['measure'].iloc[0]]}"
     equal = differences[~differences["significant"].astype(bool)]
     if equal.empty:
         return f"all compared pairs differ significantly in {measure}"
-    pairs = ", ".join(f"{row.method_a}–{row.method_b}" for row in equal.itertuples())
-    return f"these compared pairs do not differ significantly in {measure}: {pairs}"
+    first, second = experiment_names(a, b)
+    pairs = (
+        f"{first}: {a.experiment.label(row.method_a)} – {second}: {b.experiment.label(row.method_b)}"
+        for row in equal.itertuples()
+    )
+    return f"these compared pairs do not differ significantly in {measure}: {', '.join(pairs)}"
