@@ -2,9 +2,13 @@
 from dataclasses import asdict, replace
 
 from prefloop.config import outputs
-from prefloop.config.evaluator_measures import split_measure
+from prefloop.config.output_flags import (
+    measures_divergence,
+    measures_perplexity,
+    output_flags,
+    shown_evaluators,
+)
 from prefloop.config.resolve import target_measure
-from prefloop.config.sweeps import sweep_places
 
 # Snakemake renders captions as Jinja templates. This one includes the text that a program has written.
 CAPTION = "../workflow/report/caption.rst"
@@ -27,11 +31,7 @@ def experiment_flags(rule, **more):
 
 def evaluators_read(rule):
     """The named evaluators that a program shows."""
-    if rule == "tabulate_cost_to_reach":  # has one measure
-        measured, _ = split_measure(target_measure(config))
-        return [name for name in EXPERIMENT.evaluators if name == measured]
-    shows = rule == "describe_run" or (rule in READS and READS[rule].evaluators)
-    return EXPERIMENT.evaluators if shows else ()
+    return shown_evaluators(rule, config, EXPERIMENT.evaluators)
 
 
 def judgments_by(evaluators, comparisons):
@@ -155,9 +155,44 @@ def picture(name, question):
     }
 
 
+def trained_pairs():
+    """The files of the pairs that every round trains on, mixed ones included."""
+    return [
+        f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+        for method in METHODS
+        for file in [
+            "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+        ]
+        for seed in SEEDS
+        for number in ROUNDS
+    ]
+
+
+def stored_files(wildcards):
+    """The files that the rows of the experiment are made of."""
+    return [
+        EVAL_PROMPTS,
+        *judgments_of(EXPERIMENT.comparisons),
+        *judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons),
+        *TEXT_ROWS,
+        *(
+            f"{RESULTS}/{c.folder}/samples.jsonl"
+            for c in EXPERIMENT.comparisons
+            if not c.round
+        ),
+        *KL_ROWS,
+        *COSTS,
+        *trained_pairs(),
+        *every_round("training.jsonl"),
+        *every_step("prompts.jsonl"),
+        *every_step("rewards.jsonl"),
+        *every_step("acquired.jsonl", EXPERIMENT.acquiring),
+    ]
+
+
 # Whether KL from the initial policy is measured.
-DIVERGENCE = "frontier" in FIGURES
-PERPLEXITY = PLAIN_TEXT is not None and bool(METHODS)
+DIVERGENCE = measures_divergence(config)
+PERPLEXITY = measures_perplexity(config)
 ALL_TABLES = (
     outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION | outputs.OF_VALIDATION
 )
@@ -176,14 +211,7 @@ ALIGNMENT_COSTS = [
     ],
 ]
 # What captions count, in addition to costs, to say whether methods spent the same.
-SPENT = [
-    f"<results>/{method}/seed-{seed}/round-{number}/{file}"
-    for method in METHODS
-    for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
-    for seed in SEEDS
-    for number in ROUNDS
-    if EXPERIMENT.equal_cost == "pairs"
-]
+SPENT = trained_pairs() if EXPERIMENT.equal_cost == "pairs" else []
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
@@ -255,11 +283,7 @@ OWN_FILES = {
     ],
 }
 OWN_FLAGS = {
-    "plot_quality": {"divergence": DIVERGENCE},
-    "tabulate_results": {"divergence": DIVERGENCE, "text": PLAIN_TEXT},
-    "plot_perplexity": {"text": PLAIN_TEXT},
-    "tabulate_best_round": VALIDATION
-    | {"measure": target_measure(config, "validation")},
+    **output_flags(config, SHARED_COSTS),
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -268,16 +292,6 @@ OWN_FLAGS = {
     "plot_prompts": {"clusters": CLUSTER_TABLES},
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
     "plot_gradients": {"gradients": GRADIENTS},
-    "plot_sweep": {"points": sweep_places(config)},
-    "tabulate_cost_to_reach": {
-        "measure": target_measure(config),
-        "target": config["evaluation"]["target"]["value"],
-    },
-    "tabulate_costs": {
-        "shared": SHARED_COSTS,
-        "divergence": DIVERGENCE,
-        "perplexity": PERPLEXITY or None,
-    },
 }
 # What each figure and table reads, by its rule.
 READS = {
@@ -412,8 +426,8 @@ rule tabulate_reward_models:
 # What all figures and tables share: for the first page of the report, and for the gallery.
 rule describe_run:
     input:
-        prompts=rules.prepare_prompts.output.eval,
-        costs=costs_of_run,
+        EVAL_PROMPTS,
+        costs_of_run,
     output:
         "<results>/run.rst",
     log:
@@ -426,8 +440,7 @@ rule describe_run:
         **program("describe_run"),
         experiment=experiment_flags("describe_run", evaluated=EVALUATED),
     shell:
-        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
-        " --output {output} > {log} 2>&1"
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
 
 
 FACTS = rules.describe_run.output if METHODS else []
@@ -467,6 +480,28 @@ rule pilot:
         "../environment.yml"
     params:
         **program("write_pilot"),
-        experiment=experiment_flags("tabulate_power", measure=target_measure(config)),
+        experiment=experiment_flags("write_pilot", measure=target_measure(config)),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
+
+
+# The numbers that most figures and tables need, in tables small enough for git: snakemake --cores all rows
+rule rows:
+    input:
+        stored_files,
+    output:
+        "<results>/rows/experiment_rows.json",
+    log:
+        "<logs>/rows.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("write_rows"),
+        experiment=experiment_flags(
+            "write_rows",
+            shared=SHARED_COSTS,
+            divergence=DIVERGENCE,
+            perplexity=PERPLEXITY,
+        ),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

@@ -16,21 +16,26 @@ from prefloop.evaluation.paired_experiments import (
     method_pairs,
 )
 from prefloop.report.captions import count_of
+from prefloop.report.experiment_curves import curves_caption, draw_experiments, experiment_curves
+from prefloop.report.plotting import save_figure
 from prefloop.report.win_rates import measure_label
 
 SHOWN = 100  # characters of a setting
 
 
-def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None) -> Summary:
+def main(
+    *, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None, figure: Path | None = None
+) -> Summary:
     """Print the settings that differ, and A's methods minus B's after their last rounds with 95 % CIs.
 
     It reads results only. Evaluations that cannot be paired are refused with the reason.
 
     Args:
-        a: results/<name> of an experiment.
+        a: results/<name> of an experiment, or a folder of its rows.
         b: The other one.
         pairs: Methods to compare, as dota:bold for A's dota and B's bold; by default those of the same name.
         output: CSV of the differences.
+        figure: Learning curves of the compared methods as .pdf, next to its .svg, .png, .csv and caption .rst.
     """
     left, right = read_settings(a), read_settings(b)
     named = method_pairs(left.experiment, right.experiment, [pair_of(text) for text in pairs])
@@ -49,6 +54,10 @@ def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None =
         print(f"\nevaluator {name} is left out: {reason}")
     if output is not None:
         write_frame(output, data)
+    if figure is not None:
+        both, means, points = experiment_curves(left, right, named)
+        curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
+        save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
     count = int(data["significant"].sum())
     return Summary(f"{count_of(len(settings), 'setting')} differ, {count} of {len(data)} differences are significant")
 

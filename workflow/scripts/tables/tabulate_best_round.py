@@ -30,7 +30,7 @@ def main(
     """
     rows = judgments(experiment)
     validation = draw_validation_prompts(rows[["prompt_id", "family"]], fraction, seed)
-    data = best_rounds(rows, experiment, given_measures(rows), measure, validation)
+    data = best_rounds(rows, experiment, given_measures(rows, experiment), measure, validation)
     over_seeds = data[data["seed"].isna()]
     shown = relabeled(experiment, over_seeds[["method"]].copy())
     shown["rounds"] = over_seeds["rounds"]

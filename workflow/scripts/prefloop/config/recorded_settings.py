@@ -41,7 +41,7 @@ def write_settings(config: dict, experiment: Experiment) -> None:
 
 
 def read_settings(root: Path) -> RecordedExperiment:
-    """Read what `write_settings` has written into an experiment's folder.
+    """Read what `write_settings` has written into an experiment's folder, or a rows folder has of it.
 
     Raises:
         InputError: There is no such file, or another version of the project has written it.
@@ -54,8 +54,10 @@ def read_settings(root: Path) -> RecordedExperiment:
         config = content["settings"]
         experiment = experiment_of(config, str(root))
         evaluated_by = tuple(content["evaluators"][name] for name in experiment.evaluators)
-        recorded = replace(experiment, evaluator=content["evaluator"], evaluated_by=evaluated_by)
-        return RecordedExperiment(recorded, config)
+        experiment = replace(experiment, evaluator=content["evaluator"], evaluated_by=evaluated_by)
+        if "trained_by" in content:  # in a rows folder, which is read where the feedback's files may not be
+            experiment = replace(experiment, trained_by=tuple(content["trained_by"]))
+        return RecordedExperiment(experiment, config)
 
 
 def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:

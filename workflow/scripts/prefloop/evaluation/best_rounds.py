@@ -36,7 +36,8 @@ def draw_validation_prompts(prompts: pd.DataFrame, fraction: float, seed: int) -
     families = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["family"]
     if families.nunique() == 1:
         families = families.index.to_series()
-    members = families.groupby(families).groups  # by name, so that the order of rows does not count
+    # by name, so that the order of rows does not count
+    members = {str(name): list(part.index) for name, part in families.groupby(families)}
     if len(members) < 2:
         raise InputError("evaluation.validation: one eval prompt, expected two or more, to choose and to compare")
     names = sorted(members)
@@ -61,14 +62,15 @@ def choose_rounds(rows: pd.DataFrame, measure: str) -> dict[Run, int]:
     keys = ["method", "seed", "round"]
     means = means_of_seeds(rows[rows["round"] > 0], keys, [measure]).sort_values(keys)
     chosen: dict[Run, int] = {}
-    for (method, seed), part in means.groupby(["method", "seed"], sort=False):
+    for _, part in means.groupby(["method", "seed"], sort=False):
+        method, seed = str(part["method"].iloc[0]), int(part["seed"].iloc[0])
         valid = part.dropna(subset="mean")
         if valid.empty:
             raise InputError(
                 f"evaluation.validation: {measure} of {method}, seed {seed}, has no valid value on the validation "
                 "prompts; raise evaluation.validation.fraction, or take another measure"
             )
-        chosen[method, seed] = int(valid.loc[valid["mean"].idxmax(), "round"])
+        chosen[method, seed] = int(valid["round"].iloc[int(valid["mean"].argmax())])
     return chosen
 
 

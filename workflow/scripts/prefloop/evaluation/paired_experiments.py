@@ -13,14 +13,12 @@ from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.recorded_settings import RecordedExperiment
 from prefloop.config.resolve import TRAINED, feedback_sources, model_of
 from prefloop.core.errors import InputError
-from prefloop.core.files import read_json
-from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import paired_difference
+from prefloop.evaluation.result_files import eval_digests, has_result, reward_model_digest, samples_digest
 from prefloop.evaluation.results import comparisons
 
 SAMPLING = ("samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
-SAMPLE = ["prompt_id", "response_id", "response"]
 TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
 
 
@@ -75,10 +73,7 @@ def common_seeds(a: Experiment, b: Experiment) -> list[int]:
 
 def differing_prompts(a: Path, b: Path) -> list[str]:
     """Why two experiments' eval prompts are not the same."""
-    texts = [
-        {row["prompt_id"]: row["messages"] for row in read_rows(root / "prompts/eval.jsonl", ["prompt_id", "messages"])}
-        for root in (a, b)
-    ]
+    texts = [eval_digests(root) for root in (a, b)]
     common = texts[0].keys() & texts[1].keys()
     if texts[0].keys() != texts[1].keys():
         return [f"{len(texts[0])} and {len(texts[1])} eval prompts, of which {len(common)} are in both"]
@@ -95,8 +90,7 @@ def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment, of_a: 
     ]
     reasons = []
     for name in names:
-        path = f"reward_models/{name}/manifest.json"
-        sums = [read_json(recorded.experiment.root / path)["sha256"] for recorded in (a, b)]
+        sums = [reward_model_digest(recorded.experiment.root, name) for recorded in (a, b)]
         if sums[0] != sums[1]:
             reasons.append(f"each has trained its own evaluator {TRAINED}{name}, with other weights")
     return reasons
@@ -124,11 +118,7 @@ def common_evaluators(a: RecordedExperiment, b: RecordedExperiment) -> tuple[lis
 def differing_initial(a: Experiment, b: Experiment) -> list[str]:
     """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
     folder = a.comparison("initial").folder
-    rows = [
-        [tuple(row[key] for key in SAMPLE) for row in read_rows(x.root / folder / "samples.jsonl", SAMPLE)]
-        for x in (a, b)
-    ]
-    if sorted(rows[0]) != sorted(rows[1]):
+    if samples_digest(a.root, folder) != samples_digest(b.root, folder):
         return ["the initial policies, which are the opponents, have different samples"]
     if initial_rewards_differ(a, b):
         return ["the evaluators give different rewards to the same samples of the initial policy"]
@@ -209,6 +199,6 @@ def finished_comparisons(
     """
     for comparison in wanted:
         for path in (comparison.judgments, *map(comparison.judged_by, evaluators)):
-            if not (experiment.root / path).exists():
+            if not has_result(experiment.root / path):
                 raise InputError(f"{experiment.root / path}: missing; finish the experiment first")
     return comparisons(replace(experiment, evaluators=tuple(evaluators)), wanted)

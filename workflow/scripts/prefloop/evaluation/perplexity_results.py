@@ -9,7 +9,7 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.core.jsonl import read_rows
+from prefloop.evaluation.result_files import result_rows
 
 PERPLEXITY = "evaluation/perplexity.jsonl"  # relative to a policy's folder
 FIELDS = ("document", "n_tokens", "n_bytes", "logp")
@@ -49,7 +49,7 @@ def total(rows: Iterable[dict]) -> TextScore:
 
 def read_score(folder: Path) -> TextScore:
     """The score of a policy from the file in its folder."""
-    return total(read_rows(folder / PERPLEXITY, FIELDS))
+    return total(result_rows(folder / PERPLEXITY, FIELDS))
 
 
 def perplexities(experiment: Experiment) -> pd.DataFrame:

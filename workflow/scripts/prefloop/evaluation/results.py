@@ -1,6 +1,6 @@
 """An experiment's files as tidy tables, from which figures and tables are made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +9,13 @@ from prefloop.config.evaluator_measures import is_rate, reward_measure, win_meas
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
-from prefloop.core.jsonl import iterate_rows, read_rows
+from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import Name, interval_of
+from prefloop.evaluation.result_files import EVAL_PROMPTS, eval_families, result_object, result_rows
+from prefloop.evaluation.row_counts import labeled_prompts, row_counts
 from prefloop.feedback.judgments import rates
 
-EVAL_PROMPTS = "prompts/eval.jsonl"  # relative to the experiment's folder
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
 JUDGED = ("method", "seed", "round", "step", "stage")
 AMOUNTS = ["flops", "generated_tokens", "labels"]  # of what a run spends
@@ -32,7 +33,7 @@ def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.Data
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
-        judged = read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
+        judged = result_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
         judged = [{"sample": 0} | row for row in judged]
         for name in experiment.evaluators:
             judged = with_evaluator(judged, experiment.root / comparison.judged_by(name), name)
@@ -47,7 +48,8 @@ def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
     Raises:
         InputError: The file has other samples.
     """
-    own = {(row["prompt_id"], row.get("sample", 0)): row for row in read_rows(path, ["prompt_id", "outcome", "reward"])}
+    rows = result_rows(path, ["prompt_id", "outcome", "reward"])
+    own = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
     keys = [(row["prompt_id"], row["sample"]) for row in judged]
     if own.keys() != set(keys):
         prompt_id, number = min(own.keys() ^ set(keys))
@@ -69,12 +71,12 @@ def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     Raises:
         InputError: A prompt of the table is not among the eval prompts.
     """
-    path = experiment.root / EVAL_PROMPTS
-    families = {}
-    for row in iterate_rows(path, ["prompt_id"]):
-        family = (row.get("meta") or {}).get("family")
-        families[row["prompt_id"]] = f"prompt {row['prompt_id']}" if family is None else f"family {family}"
+    families = {
+        prompt_id: f"prompt {prompt_id}" if family is None else f"family {family}"
+        for prompt_id, family in eval_families(experiment.root).items()
+    }
     if missing := set(table["prompt_id"]) - families.keys():
+        path = experiment.root / EVAL_PROMPTS
         raise InputError(f"{path}: no prompt {min(missing)}, which was evaluated; run prepare_prompts again")
     return table.assign(family=table["prompt_id"].map(families))
 
@@ -97,7 +99,7 @@ def kl_rows(experiment: Experiment) -> pd.DataFrame:
     """One row per sample at temperature 1: method, seed, round (from 1), family, and the fields of kl.jsonl, nats."""
     rows = []
     for keys, folder in experiment.folders():
-        rows += [keys | row for row in read_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
+        rows += [keys | row for row in result_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
     return with_families(pd.DataFrame(rows), experiment)
 
 
@@ -106,29 +108,26 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
 
     `labels` is 0 in stages that ask for none.
     """
-    rows: list[dict] = []
+    return pd.DataFrame([keys | NO_LABELS | result_object(path) for keys, path in cost_files(experiment)])
+
+
+def cost_files(experiment: Experiment) -> Iterator[tuple[dict, Path]]:
+    """({method, seed, round, step}, *.cost.json) of every stage of alignment; step 0 is a stage of the whole round."""
     for keys, folder in experiment.step_folders():
-        rows += [
-            keys | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")
-        ]
+        for stage in ("generate", "reward", "logprobs"):
+            yield keys, folder / f"{stage}.cost.json"
     for keys, folder in experiment.folders():
-        stages = ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]
-        rows += [keys | {"step": 0} | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in stages]
-    return pd.DataFrame(rows)
+        for stage in ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]:
+            yield keys | {"step": 0}, folder / f"{stage}.cost.json"
 
 
-def costs(
-    experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False, perplexity: bool = False
-) -> pd.DataFrame:
-    """`alignment_costs` and those of evaluation: sample, compare_samples and, if asked for, measure_kl (`divergence`)
-    and measure_perplexity.
+def evaluation_cost_files(
+    experiment: Experiment, divergence: bool, perplexity: bool
+) -> dict[str, tuple[Comparison, str]]:
+    """The comparison and stage of every *.cost.json of evaluation, by its path relative to the experiment's folder.
 
     Each named evaluator is a stage (`stage_of`).
-    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
     """
-    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
-    own = {experiment.root / method: method for method in experiment.methods}
-    rows = [for_all | {"method": own.get(path.parent, "shared")} | read_json(path) for path in shared]
     sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
     sources += [
         (comparison, "compare_samples", comparison.judgments.replace(".jsonl", ".cost.json"))
@@ -149,9 +148,23 @@ def costs(
             (comparison, "measure_perplexity", f"{comparison.policy}/evaluation/measure_perplexity.cost.json")
             for comparison in experiment.by_round()
         ]
-    for path, (comparison, stage) in {path: (comparison, stage) for comparison, stage, path in sources}.items():
+    return {path: (comparison, stage) for comparison, stage, path in sources}
+
+
+def costs(
+    experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False, perplexity: bool = False
+) -> pd.DataFrame:
+    """`alignment_costs` and those of evaluation: sample, compare_samples and, if asked for, measure_kl (`divergence`)
+    and measure_perplexity.
+
+    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
+    """
+    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
+    own = {experiment.root / method: method for method in experiment.methods}
+    rows = [for_all | {"method": own.get(path.parent, "shared")} | result_object(path) for path in shared]
+    for path, (comparison, stage) in evaluation_cost_files(experiment, divergence, perplexity).items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
-        rows.append((keys if comparison.round else for_all) | read_json(experiment.root / path) | {"stage": stage})
+        rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | {"stage": stage})
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
 
 
@@ -176,7 +189,7 @@ def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, i
     """Sums of `truncated` in cost files, by name."""
     sums: dict[Name, tuple[int, int]] = {}
     for name, path in costs:
-        (truncated, responses), before = read_json(path)["truncated"], sums.get(name, (0, 0))
+        (truncated, responses), before = result_object(path)["truncated"], sums.get(name, (0, 0))
         sums[name] = before[0] + truncated, before[1] + responses
     return sums
 
@@ -239,11 +252,7 @@ def spent_by_seed(experiment: Experiment) -> pd.DataFrame:
 
 def annotated_by_seed(experiment: Experiment) -> pd.DataFrame:
     """Cumulative number of annotated responses (rows of rewards.jsonl): method, seed, round, annotated_responses."""
-    rows = []
-    for keys, folder in experiment.step_folders():
-        count = sum(1 for _ in iterate_rows(folder / "rewards.jsonl", ["prompt_id"]))
-        rows.append(keys | {"annotated_responses": count})
-    return cumulative(experiment, pd.DataFrame(rows), ["annotated_responses"])
+    return cumulative(experiment, row_counts(experiment, "annotated_responses"), ["annotated_responses"])
 
 
 def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) -> pd.DataFrame:
@@ -297,10 +306,6 @@ def annotated(experiment: Experiment) -> pd.DataFrame:
     """One row per annotated prompt: method, seed, round, step, prompt_id, cluster."""
     rows = []
     for keys, folder in experiment.step_folders():
-        prompts = read_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"])
-        if keys["method"] in experiment.acquiring:
-            labeled = {row["prompt_id"] for row in iterate_rows(folder / "acquired.jsonl", ["prompt_id"])}
-            prompts = [row for row in prompts if row["prompt_id"] in labeled]
-        for row in prompts:
+        for row in labeled_prompts(folder, keys["method"] in experiment.acquiring):
             rows.append(keys | {"prompt_id": row["prompt_id"], "cluster": row["cluster"]})
     return pd.DataFrame(rows)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from prefloop.config.experiment import Comparison, Experiment
-from prefloop.core.files import read_json
+from prefloop.evaluation.result_files import result_object
 from prefloop.evaluation.results import alignment_costs
 
 COST_AMOUNTS = ["gpu_seconds", "cpu_seconds", "tokens"]
@@ -22,7 +22,7 @@ def run_costs(experiment: Experiment) -> pd.DataFrame:
     """As `seed_costs`, by method and seed."""
     evaluated = [comparison for comparison in experiment.by_round() if comparison.round]
     evaluation = pd.DataFrame(
-        {"method": comparison.method, "seed": comparison.seed} | read_json(experiment.root / path)
+        {"method": comparison.method, "seed": comparison.seed} | result_object(experiment.root / path)
         for comparison in evaluated
         for path in evaluation_costs(experiment, comparison)
     )

@@ -9,7 +9,8 @@ from prefloop.config.evaluator_measures import MAIN, win_measure
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.inference import best, interval_of, length_controlled, mean_interval, rate_interval
-from prefloop.evaluation.results import annotated, means_of_seeds, spent, training, truncated_samples
+from prefloop.evaluation.results import means_of_seeds, spent, truncated_samples
+from prefloop.evaluation.row_counts import row_counts
 from prefloop.evaluation.sample_facts import sample_facts
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
@@ -31,8 +32,10 @@ def final_results(
     """
     last = last_round(rows, experiment)
     values = {measure: arrays(last, measure) for measure in measures}
-    prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
-    steps = training(experiment).groupby("method").size() / len(experiment.seeds)
+    prompts, steps = (
+        row_counts(experiment, column).groupby("method")[column].sum() / len(experiment.seeds)
+        for column in ("prompts", "optimizer_steps")
+    )
     spent_at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
     costs = spent_at_end[["generated_tokens", "flops"]].to_dict("index")
     facts = {

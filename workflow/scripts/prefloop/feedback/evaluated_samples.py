@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.core.costs import CostMeter
+from prefloop.core.errors import InputError
 from prefloop.core.jsonl import check_known, read_rows
 from prefloop.core.progress import Summary
 from prefloop.feedback.annotate import FeedbackRows, compare_responses, load_feedback, with_prompt_columns
@@ -80,12 +81,14 @@ def read_paired_samples(
     check_known(ours, known, prompts, samples)
     several = len({row["prompt_id"] for row in ours}) < len(ours)
     if opponent is None:
+        if tokenizer is None:
+            raise InputError("tokenizer: missing; name it, or an opponent's samples")
         ours, theirs = with_chosen_responses(stage, ours, known, prompts, tokenizer, chat)
     else:
         theirs = same_samples(ours, samples, opponent)
     messages = [known[row["prompt_id"]]["messages"] for row in ours]
-    sides = [with_prompt_columns(rows, known) for rows in (ours, theirs)]
-    return PairedSamples(*sides, messages, several, chat, threads)
+    ours, theirs = with_prompt_columns(ours, known), with_prompt_columns(theirs, known)
+    return PairedSamples(ours, theirs, messages, several, chat, threads)
 
 
 def outcome_summary(evaluated: FeedbackRows, meter: CostMeter) -> Summary:

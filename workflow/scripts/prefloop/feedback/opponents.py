@@ -11,7 +11,7 @@ RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]  # what a compar
 
 
 def with_chosen_responses(
-    stage: str, ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path | None, chat: Path | None
+    stage: str, ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path, chat: Path | None
 ) -> tuple[list[dict], list[dict]]:
     """The samples whose prompt has a chosen response, and that response for each of them; `stage` says how many.
 

@@ -23,7 +23,7 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
         experiment: The runs.
         data: As `comparisons.differences` returns it.
     """
-    methods, measures = others_of(experiment), data["measure"].unique()
+    methods, measures = others_of(experiment), list(data["measure"].unique())
     figure, panels = difference_panels(measures, len(methods))
     for measure, axes in panels.items():
         for height, method in enumerate(methods):

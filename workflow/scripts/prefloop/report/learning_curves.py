@@ -36,7 +36,8 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
         for index, method in enumerate(experiment.methods):
             part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
             draw_curve(axes, part, dots, "labels", index, len(experiment.methods) <= MAX_BANDS)
-        ends = data[(data["measure"] == measure) & (data["round"] == experiment.rounds)].set_index("method")
+        rows = data[data["measure"] == measure]
+        ends = rows.loc[rows.groupby("method")["round"].idxmax()].set_index("method")
         label_ends(axes, ends.loc[list(experiment.methods)])
         axes.set_ylabel(axis_label(measure, experiment.opponents[0]))
         axes.set_xlabel("labels")
