@@ -3,7 +3,7 @@
 Snakemake reads this at every start, so nothing heavy is imported here.
 """
 
-KINDS = ("reward", "win")  # of the main evaluator, too, whose measures have these names
+MEASURE_KINDS = ("reward", "win")  # of the main evaluator, too, whose measures have these names
 OF_MAIN = ("feedback", "reward", "win")  # measures without the name of an evaluator
 MAIN = "main"  # the evaluator that decides, where a table has a row for each evaluator
 RESERVED_EVALUATORS = (*OF_MAIN, "auto", "n_tokens", "evaluator", MAIN)
@@ -22,7 +22,7 @@ def win_measure(evaluator: str) -> str:
 def split_measure(measure: str) -> tuple[str, str]:
     """A measure as (evaluator, kind): ("polite", "reward") of polite_reward; no evaluator for the main one's."""
     evaluator, _, kind = measure.rpartition("_")
-    return (evaluator, kind) if kind in KINDS else ("", measure)
+    return (evaluator, kind) if kind in MEASURE_KINDS else ("", measure)
 
 
 def is_rate(measure: str) -> bool:

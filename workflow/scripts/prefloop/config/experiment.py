@@ -75,7 +75,7 @@ class Experiment:
     evaluators: tuple[str, ...] = ()
     """Names of further evaluators, which score the same comparisons."""
     evaluated_by: tuple[str, ...] = ()
-    """The feedback of each further evaluator, as `feedback_identity` writes it; empty if unknown."""
+    """The feedback of each further evaluator, in the same order, as `feedback_identity` writes it."""
     trained_by: tuple[str, ...] = ()
     """The feedback of each method's training, as `feedback_identity` writes it; empty if unknown."""
     acquiring: tuple[str, ...] = ()

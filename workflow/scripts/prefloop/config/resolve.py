@@ -8,7 +8,7 @@ import json
 import shlex
 
 from prefloop.config.declarations import defaults
-from prefloop.config.evaluator_measures import KINDS, OF_MAIN, reward_measure, win_measure
+from prefloop.config.evaluator_measures import MEASURE_KINDS, OF_MAIN, reward_measure, win_measure
 from prefloop.config.feedback_settings import WeightedSource
 from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import model_name
@@ -133,7 +133,7 @@ def reward_sources(config: dict) -> dict[str, dict]:
 def measure_words(config: dict) -> list[str]:
     """What evaluation.target.measure and evaluation.primary.measure may be."""
     names = config["evaluation"]["evaluators"]
-    return ["auto", *OF_MAIN, *names, *(f"{name}_{kind}" for name in names for kind in KINDS)]
+    return ["auto", *OF_MAIN, *names, *(f"{name}_{kind}" for name in names for kind in MEASURE_KINDS)]
 
 
 def baseline_of(config: dict) -> str:
