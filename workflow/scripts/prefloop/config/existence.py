@@ -216,7 +216,7 @@ def similar(path: Path) -> str:
 def misspelt_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
-    """One line for each resource or rule of a profile that looks misspelled. SLURM ignores unknown names, too."""
+    """One line per resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
     places = {
         "default-resources": default or (),
         **{f"set-resources: {rule}": names for rule, names in by_rule.items()},
