@@ -113,8 +113,8 @@ STEPS = range(1, config["steps"] + 1)
 THREADS = 8
 CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
-# The default asks for differences, which one method alone does not have.
 VALIDATION = config["evaluation"]["validation"]
+# The default asks for differences, which one method alone does not have.
 OMITTED = [] if len(METHODS) > 1 else ["differences"]
 EXPERIMENT = experiment_of(config, RESULTS)
 FIGURE_NAMES = figure_names(config)

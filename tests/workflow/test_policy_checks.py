@@ -79,12 +79,14 @@ def test_perplexity_is_the_rows_again(checked_run):
 
 
 def test_best_round_is_the_rows_again(checked_run):
-    """Chosen by pandas on the validation prompts, and compared by pandas on the others."""
+    """Chosen by pandas on the validation prompts, and compared by pandas on the others; prompts have families."""
     _, directory, _ = checked_run
     results = directory.path / "results/tiny"
-    prompts = pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"]
-    validation = draw_validation_prompts(pd.DataFrame({"prompt_id": prompts, "family": "prompt " + prompts}), 0.4, 0)
-    assert len(validation) == round(0.4 * len(prompts))
+    rows = [json.loads(line) for line in (results / "prompts/eval.jsonl").read_text().splitlines()]
+    prompts = pd.DataFrame({"prompt_id": r["prompt_id"], "family": f"family {r['meta']['family']}"} for r in rows)
+    validation = draw_validation_prompts(prompts, 0.4, 0)
+    families = prompts.assign(chooses=prompts["prompt_id"].isin(validation)).groupby("family")["chooses"]
+    assert families.nunique().eq(1).all() and 1 < len(families) < len(prompts), "no family is split"
     caption = (results / "tables/best_round.rst").read_text()
     assert f"({len(validation)} eval prompts drawn at random)" in caption
     assert f"the {len(prompts) - len(validation)} other eval prompts" in caption
