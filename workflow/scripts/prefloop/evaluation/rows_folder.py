@@ -68,7 +68,7 @@ def write_rows_folder(
     write_frame(folder / SPENT, spent_by_round(experiment))
     content = {"evaluator": recorded.experiment.evaluator, "trained_by": list(experiment.trained_by)}
     write_json(folder / SETTINGS_FILE, content | {"settings": recorded.config})
-    write_json(folder / INDEX, index_of(experiment, shared))
+    write_json(folder / INDEX, rows_index(experiment, shared))
     return count
 
 
@@ -80,7 +80,7 @@ def row_files(experiment: Experiment, divergence: bool) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def index_of(experiment: Experiment, shared: Iterable[Path]) -> dict:
+def rows_index(experiment: Experiment, shared: Iterable[Path]) -> dict:
     """What a rows folder says of itself: hashes of what it does not have, and which costs methods share."""
     root = experiment.root
     folders = dict.fromkeys(comparison.folder for comparison in experiment.comparisons if not comparison.round)
