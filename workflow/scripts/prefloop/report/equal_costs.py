@@ -37,6 +37,7 @@ def spent_per_run(experiment: Experiment, column: str) -> dict[str, float]:
 def pairs_per_run(experiment: Experiment) -> dict[str, float]:
     """The pairs that a run of each method trains on, mixed ones included, as a mean over seeds."""
     counts = dict.fromkeys(experiment.methods, 0.0)
-    for row in row_counts(experiment, "pairs").itertuples():
-        counts[row.method] += row.pairs / len(experiment.seeds)
+    table = row_counts(experiment, "pairs")
+    for method, pairs in zip(table["method"], table["pairs"], strict=True):
+        counts[method] += pairs / len(experiment.seeds)
     return counts
