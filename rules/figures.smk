@@ -155,7 +155,7 @@ def picture(name, question):
     }
 
 
-def trained_pairs():
+def pairs_of_rounds():
     """The files of the pairs that every round trains on, mixed ones included."""
     return [
         f"<results>/{method}/seed-{seed}/round-{number}/{file}"
@@ -182,7 +182,7 @@ def stored_files(wildcards):
         ),
         *KL_ROWS,
         *COSTS,
-        *trained_pairs(),
+        *pairs_of_rounds(),
         *every_round("training.jsonl"),
         *every_step("prompts.jsonl"),
         *every_step("rewards.jsonl"),
@@ -211,7 +211,7 @@ ALIGNMENT_COSTS = [
     ],
 ]
 # What captions count, in addition to costs, to say whether methods spent the same.
-SPENT = trained_pairs() if EXPERIMENT.equal_cost == "pairs" else []
+SPENT = pairs_of_rounds() if EXPERIMENT.equal_cost == "pairs" else []
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from conftest import ROOT, Workdir
-from prefloop.config.outputs import FIGURES, TABLES
+from prefloop.config.outputs import TABLES
 from prefloop.config.recorded_settings import read_settings
 from prefloop.evaluation.merged_rows import merged_seeds
 from prefloop.evaluation.paired_experiments import check_comparable
@@ -17,7 +17,8 @@ def files_below(folder) -> dict[str, bytes]:
 def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy_of, tmp_path):
     """The run is deleted before its rows are drawn. A merged folder of one run says the same."""
     directory = copy_of(finished)
-    done = directory.run("rows", "pilot")
+    directory.configure(figures=["learning_curves", "quality", "differences", "training"])
+    done = directory.run("all", "rows", "pilot")
     assert done.returncode == 0, done.stdout
     assert directory.jobs("rows") == set()
     results, moved = directory.path / "results/tiny", tmp_path / "elsewhere"
@@ -33,16 +34,13 @@ def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy
     done = subprocess.run(command, cwd=moved, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     config = read_settings(moved / "rows").config
-    figures = {name for name in config["figures"] if FIGURES[name].from_rows}
-    tables = {name for name in config["tables"] if TABLES[name].from_rows}
-    assert {"learning_curves", "quality", "differences"} <= figures
-    assert {"results", "differences", "costs"} <= tables
+    figures, tables = {"learning_curves", "quality", "differences"}, set(config["tables"])
+    assert {"results", "differences", "costs"} <= tables and all(TABLES[name].from_rows for name in tables)
     redrawn = files_below(moved / "redrawn/figures") | files_below(moved / "redrawn/tables")
     assert {name.split(".")[0] for name in redrawn} == figures | tables
     assert {name: drawn[name] for name in redrawn} == redrawn
     assert {name: (moved / "redrawn" / name).read_bytes() for name in facts} == facts
-    left_out = {name for name in config["figures"] if not FIGURES[name].from_rows}
-    assert all(name in done.stdout.split("redraw: rows are not enough for ")[1] for name in left_out)
+    assert done.stdout.startswith("redraw: rows are not enough for training\n")
 
 
 def test_redrawing_a_folder_without_rows_is_one_line(tmp_path):

@@ -28,7 +28,19 @@ from prefloop.methods.tabular import TabularConfig
 from prefloop.models.options import Quantization
 
 FOLDERS = ("models", "logs", "cache")  # of results/ itself
-TAKEN = ("base", "initial", "chosen", "shared", "prompts", "sft", "reward_models", "figures", "tables", "tabular")
+TAKEN = (
+    "base",
+    "initial",
+    "chosen",
+    "shared",
+    "prompts",
+    "sft",
+    "reward_models",
+    "figures",
+    "tables",
+    "tabular",
+    "rows",
+)
 ExperimentName = Matches(
     r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     f"letters, digits, . _ and -, and none of {', '.join(FOLDERS)}, which are folders of results/",

@@ -77,7 +77,7 @@ def write_rows_folder(
     content = {"evaluator": recorded.experiment.evaluator, "evaluators": evaluators}
     content |= {"trained_by": list(experiment.trained_by)}
     write_json(folder / SETTINGS_FILE, content | {"settings": recorded.config})
-    write_json(folder / INDEX, index_of(experiment, shared))
+    write_json(folder / INDEX, rows_index(experiment, shared))
     return count
 
 
@@ -93,7 +93,7 @@ def row_files(experiment: Experiment, divergence: bool, perplexity: bool) -> lis
     return list(dict.fromkeys(files))
 
 
-def index_of(experiment: Experiment, shared: Iterable[Path]) -> dict:
+def rows_index(experiment: Experiment, shared: Iterable[Path]) -> dict:
     """What a rows folder says of itself: hashes of what it does not have, and which costs methods share."""
     root = experiment.root
     folders = dict.fromkeys(comparison.folder for comparison in experiment.comparisons if not comparison.round)
