@@ -30,7 +30,9 @@ def experiment_flags(rule, **more):
 
 
 def evaluators_read(rule):
-    """The named evaluators that a program shows."""
+    """The named evaluators that a program shows; without one, none."""
+    if rule is None:
+        return ()
     return shown_evaluators(rule, config, EXPERIMENT.evaluators)
 
 

@@ -55,7 +55,7 @@ def main(
     if output is not None:
         write_frame(output, data)
     if figure is not None:
-        both, means, points = experiment_curves(left, right, named)
+        both, means, points = experiment_curves(left, right, named, evaluators)
         curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
         save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
     count = int(data["significant"].sum())

@@ -1,4 +1,4 @@
-"""Methods that begin alike: their first step is made once, by a method that no figure shows, and copied.
+"""Methods that begin in the same way: their first step is made once, by a method that no figure shows, and copied.
 
 Snakemake reads this at every start, so nothing heavy is imported here.
 """

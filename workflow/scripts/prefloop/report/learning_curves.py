@@ -31,7 +31,7 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
         data: As `quality_curves.quality_by_cost` returns it.
         seeds: As `quality_curves.seeds_by_cost` returns it.
     """
-    figure, panels = evaluator_panels(data["measure"].unique(), (3.4, 2.8), (0.6, 0.0))
+    figure, panels = evaluator_panels(list(data["measure"].unique()), (3.4, 2.8), (0.6, 0.0))
     for measure, axes in panels.items():
         for index, method in enumerate(experiment.methods):
             part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
