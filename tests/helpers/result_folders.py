@@ -64,7 +64,7 @@ def write_run_files(experiment: Experiment) -> None:
 def write_costs(experiment: Experiment) -> None:
     """Cost files with other numbers in each."""
     paths = [path for _, path in cost_files(experiment)]
-    paths += [experiment.root / path for path in evaluation_cost_files(experiment, divergence=True)]
+    paths += [experiment.root / path for path in evaluation_cost_files(experiment, divergence=True, perplexity=False)]
     for number, path in enumerate([experiment.root / "cluster_prompts.cost.json", *paths], start=1):
         stage = path.name.removesuffix(".cost.json")
         cost = {"stage": stage, "tokens_in": 10 * number, "tokens_out": 3 * number, "flops": 10**12 * number}

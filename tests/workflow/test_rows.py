@@ -17,7 +17,9 @@ def files_below(folder) -> dict[str, bytes]:
 def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy_of, tmp_path):
     """The run is deleted before its rows are drawn. A merged folder of one run says the same."""
     directory = copy_of(finished)
-    directory.configure(figures=["learning_curves", "quality", "differences", "training"])
+    directory.configure(figures=["learning_curves", "quality", "differences", "perplexity", "training"])
+    directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}}})
+    directory.configure(evaluation={"perplexity": {"text": "packaged", "max_tokens": 128}, "validation": {"fraction": 0.5}})
     done = directory.run("all", "rows", "pilot")
     assert done.returncode == 0, done.stdout
     assert directory.jobs("rows") == set()
@@ -34,8 +36,9 @@ def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy
     done = subprocess.run(command, cwd=moved, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     config = read_settings(moved / "rows").config
-    figures, tables = {"learning_curves", "quality", "differences"}, set(config["tables"])
+    figures, tables = {"learning_curves", "quality", "differences", "perplexity"}, set(config["tables"])
     assert {"results", "differences", "costs"} <= tables and all(TABLES[name].from_rows for name in tables)
+    tables.add("best_round")
     redrawn = files_below(moved / "redrawn/figures") | files_below(moved / "redrawn/tables")
     assert {name.split(".")[0] for name in redrawn} == figures | tables
     assert {name: drawn[name] for name in redrawn} == redrawn
