@@ -9,7 +9,7 @@ PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 # Without a GPU, as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
-.PHONY: help install demo status compare power browse test unit tiny slurm lint format check docs site chromium constraints clean
+.PHONY: help install demo status compare merge redraw power browse test unit tiny slurm lint format check docs site chromium constraints clean
 
 help: ## list the targets; the default
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -25,7 +25,8 @@ status: ## progress of experiments, also while they run; see also python workflo
 	@makefile="$(MAKEFILE_LIST)"; $(PYTHON) "$$(dirname "$${makefile# }")/workflow/scripts/show_status.py"
 
 # What is not given is as in the pilot: SEEDS, PROMPTS, SAMPLES, DIFFERENCE (the observed one), BASELINE (uniform).
-PILOT ?= results/default/pilot.csv
+# The default's own values, or those that come with the project.
+PILOT ?= $(or $(wildcard results/default/pilot.csv),$(wildcard docs/gallery/default_pilot.csv),results/default/pilot.csv)
 POWER_FLAGS = --pilot '$(PILOT)' $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') \
     $(if $(SAMPLES),--samples '$(SAMPLES)') $(if $(DIFFERENCE),--difference '$(DIFFERENCE)') \
     $(if $(BASELINE),--baseline '$(BASELINE)')
@@ -33,9 +34,18 @@ POWER_FLAGS = --pilot '$(PILOT)' $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROMPT
 power: .venv/installed ## what a planned experiment could detect: make power PILOT=pilot.csv SEEDS=8 PROMPTS=200 SAMPLES=2 DIFFERENCE=0.05
 	@python workflow/scripts/compute_power.py $(POWER_FLAGS)
 
-compare: .venv/installed ## two finished experiments: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"]
+compare: .venv/installed ## two experiments, also as rows: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"] [FIGURE=curves.pdf]
 	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "make compare A=results/one B=results/two"; exit 2; }
-	@python workflow/scripts/compare_experiments.py --a "$(A)" --b "$(B)" $(if $(PAIRS),--pairs $(PAIRS))
+	@python workflow/scripts/compare_experiments.py --a "$(A)" --b "$(B)" $(if $(PAIRS),--pairs $(PAIRS)) \
+	    $(if $(FIGURE),--figure "$(FIGURE)")
+
+merge: .venv/installed ## add the seeds of a run's rows to others: make merge FROM=results/headline/rows INTO=docs/gallery/headline/rows
+	@[ -n "$(FROM)" ] && [ -n "$(INTO)" ] || { echo "make merge FROM=results/one/rows INTO=docs/gallery/one/rows"; exit 2; }
+	@python workflow/scripts/merge_rows.py --rows "$(FROM)" --into "$(INTO)"
+
+redraw: .venv/installed ## figures and tables from rows, without the run: make redraw FROM=docs/gallery/headline/rows [TO=build/redrawn]
+	@[ -n "$(FROM)" ] || { echo "make redraw FROM=docs/gallery/one/rows"; exit 2; }
+	@python workflow/scripts/redraw.py --rows "$(FROM)" --output "$(or $(TO),build/redrawn)"
 
 browse: .venv/installed ## the default experiment's rows as one page to search in a browser: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)

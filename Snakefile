@@ -27,6 +27,11 @@ if config["join_steps"]:
     include: "rules/joined_steps.smk"
 
 
+if config["share_first_step"]:
+
+    include: "rules/first_step.smk"
+
+
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/figures.smk"

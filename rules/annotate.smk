@@ -1,4 +1,5 @@
 # The steps of a round: draw prompts, generate and score responses, and update the arms.
+from prefloop.config.first_steps import draw_settings
 from prefloop.core.registry import registry_words
 from prefloop.methods.samplers import Mixp, Sampling, models_of
 
@@ -79,17 +80,10 @@ def arms_seen(wildcards):
 
 def allocation_flags(wildcards):
     """The settings that a step's draw of prompts depends on, as flags. A random draw does not rerun when α changes."""
-    settings = settings_of("bandit", wildcards.method)
-    keys = ["allocation", "budget", "reuse"]
-    if settings["allocation"] == "all":
-        keys = ["allocation"]
-    pool = settings_of("acquisition", wildcards.method).get("pool", 1)
-    settings = settings | {"budget": pool * settings["budget"]}
-    if looks_at_arms(wildcards.method):
-        keys = [k for k in settings if k not in ("metric", "normalize", "gamma")]
+    bandit = settings_of("bandit", wildcards.method)
+    acquisition = settings_of("acquisition", wildcards.method)
     sampler = settings_of("generation", wildcards.method)["sampler"]
-    pairs_only = {"pairs_only": True} if sampler == "dataset" else {}
-    return flags({key: settings[key] for key in keys} | pairs_only)
+    return flags(draw_settings(bandit, acquisition, sampler))
 
 
 def arms_before(wildcards):

@@ -48,7 +48,10 @@ rule browse:
     params:
         **program("browse", *PAGE),
         experiment=experiment_flags(
-            clusters=CLUSTERS, judgments=judgments_of(COMPARISONS), arms=bool(ARMS)
+            None,
+            clusters=CLUSTERS,
+            judgments=judgments_of(COMPARISONS),
+            arms=bool(ARMS),
         ),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

@@ -26,6 +26,7 @@ os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
 from prefloop.config.declarations import defaults, hints, inner, relevant
+from prefloop.config.first_steps import with_first_steps
 from prefloop.config.feedback_settings import PLANNED, Judging, WeightedSource
 from prefloop.config.prompt_settings import ChatConfig, EvalPromptsSection
 from prefloop.config.settings import ExperimentConfig, MethodConfig
@@ -51,7 +52,9 @@ from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelt_in_profile
 from prefloop.monitor.failures import FailureRecorder
 from prefloop.monitor.plan import PLAN_FILE, write_plan
+from prefloop.monitor.plan_summary import plan_summary
 from prefloop.monitor.rate_limit import remove_default_limit
+from prefloop.monitor.terminal_log import set_up_terminal
 from prefloop.core.code_dependencies import code_hash
 from prefloop.core.errors import InputError
 from prefloop.core.files import check_own_folder, find_file, sha256_of
@@ -64,13 +67,19 @@ from prefloop.models.sources import model_name
 DEMO = Path("config.yaml") if Path("config.yaml").is_file() else CLONE / "config.yaml"
 GIVEN = workflow.config_settings.configfiles or workflow.modifier.skip_configfile
 BASE_CONFIGS = [CLONE / "experiments/methods.yaml", *([] if GIVEN else [DEMO])]
+# Not in jobs, and not in a workflow that imports this one, whose terminal is its own.
+TERMINAL = (
+    set_up_terminal(logger, workflow.output_settings)
+    if workflow.is_main_process and workflow.modifier.parent_modifier is None
+    else None
+)
 try:
     check_keys([*BASE_CONFIGS, *workflow.configfiles])
     given = config
     config = {}
     for layer in [*map(load_configfile, BASE_CONFIGS), given]:
         config = merged(config, layer)
-    config = checked(config)
+    config = with_first_steps(checked(config))
     if workflow.is_main_process:  # else a job, whose main process has checked it
         check_own_folder(Path(".snakemake"))
 except InputError as error:
@@ -104,6 +113,7 @@ STEPS = range(1, config["steps"] + 1)
 THREADS = 8
 CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
+VALIDATION = config["evaluation"]["validation"]
 # The default asks for differences, which one method alone does not have.
 OMITTED = [] if len(METHODS) > 1 else ["differences"]
 EXPERIMENT = experiment_of(config, RESULTS)
@@ -115,7 +125,11 @@ TABLES = [
     *["judges"] * asks_judge(config),
     *["reward_models"] * bool(REWARD_MODELS),
     *["acquisition"] * bool(EXPERIMENT.acquiring),
+    *["best_round"] * (bool(METHODS) and VALIDATION["fraction"] is not None),
 ]
+if TERMINAL:
+    TERMINAL.folder = Path(LOGS)
+    TERMINAL.summary = plan_summary(config, FIGURES, TABLES)
 # The pairs whose gradients are measured: those of the first run's last round.
 GRADIENTS = (
     f"{RESULTS}/{METHODS[0]}/seed-{SEEDS[0]}/round-{ROUNDS[-1]}/gradients.jsonl"
@@ -143,6 +157,7 @@ if IN_CONTAINER:
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {
     *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
+    *["measure_perplexity", "import_policy"],
 }
 
 
@@ -263,8 +278,11 @@ def manifest_of(source):
 
 # Empty if only theory is simulated.
 FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
-# The initial policy, which is every method's start and first reference.
+# The base model of all policies.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
+# The initial policy, which is every method's start and first reference: the base model, or a policy of another run.
+START = config["policy"]["start"]
+INITIAL = f"{RESULTS}/initial/policy.pt" if START else BASE
 
 
 def remember_signatures(rules):
@@ -327,7 +345,7 @@ def run_of(wildcards):
 def policy_before(wildcards):
     """The policy that a round starts from: the initial one, or that of the previous round."""
     before = int(wildcards.round) - 1
-    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else BASE
+    return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else INITIAL
 
 
 def reference_of(wildcards, rounds_back=0):
@@ -337,5 +355,5 @@ def reference_of(wildcards, rounds_back=0):
     if kind == "previous":
         return policy_before(wildcards)
     if kind == "initial" or round_index == 1:
-        return BASE
+        return INITIAL
     return f"{run_of(wildcards)}/round-{round_index}/reference.pt"

@@ -10,9 +10,9 @@ def base_of_evaluated(wildcards):
 
 
 def evaluated_policy(wildcards):
-    """The evaluated policy: a trained one, or a base model."""
+    """The evaluated policy: a trained one, the initial one, or a base model."""
     if wildcards.policy in ("base", "initial"):
-        return base_of_evaluated(wildcards)
+        return FETCHED if wildcards.policy == "base" else INITIAL
     return f"<results>/{wildcards.policy}/policy.pt"
 
 
@@ -28,12 +28,34 @@ def opponent_samples(wildcards):
 
 # The evaluator decides comparisons. The rewards of the config's own feedback are shown as well.
 EVALUATORS = [config["evaluation"]["evaluator"], config["feedback"]]
+# Further evaluators by name. Each has files of its own, so another one reruns neither samples nor comparisons.
+NAMED_EVALUATORS = config["evaluation"]["evaluators"]
+
+
+# The text of evaluation.perplexity: the packaged one, a file of the user, or none.
+PLAIN_TEXT = config["evaluation"]["perplexity"]["text"]
+PACKAGED_TEXT = ["workflow/texts/plain.jsonl"] * (PLAIN_TEXT == "packaged")
+
+
+def own_text(wildcards):
+    """The user's file of plain text; none if the text is packaged."""
+    if PLAIN_TEXT is None:
+        raise WorkflowError(
+            "evaluation.perplexity.text: missing; set it to packaged, or to a .txt or .jsonl file"
+        )
+    return [] if PACKAGED_TEXT else PLAIN_TEXT
+
+
+def plain_text(wildcards, output):
+    """The path of the text; a function of `output` for the same reason as the path of a program."""
+    return shlex.quote(str(CLONE / PACKAGED_TEXT[0] if PACKAGED_TEXT else PLAIN_TEXT))
 
 
 wildcard_constraints:
     policy=r"base|initial|[A-Za-z0-9_]+/seed-\d+/round-\d+(/checkpoint-\d+)?",
     temperature=r"\d+\.\d+",
     opponent="[A-Za-z0-9_]+",
+    evaluator="|".join(NAMED_EVALUATORS) or "(?!)",  # without names, nothing matches
 
 
 rule sample:
@@ -113,13 +135,52 @@ rule compare_samples:
         " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
 
 
+# The same comparisons by a named evaluator.
+rule evaluate_samples:
+    input:
+        prompts=rules.prepare_prompts.output.eval,
+        samples=rules.sample.output.samples,
+        opponent=opponent_samples,
+        tokenizer=FETCHED,
+        chat=rules.prepare_prompts.output.chat,
+        feedback=lambda wildcards: feedback_files(NAMED_EVALUATORS[wildcards.evaluator]),
+    output:
+        judgments="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.jsonl",
+        cost="<results>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/temperature-{temperature}/{evaluator}/against-{opponent}.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: feedback_gpus(NAMED_EVALUATORS[wildcards.evaluator]),
+    params:
+        **program("evaluate_samples"),
+        feedback_code=lambda wildcards: feedback_code(
+            NAMED_EVALUATORS[wildcards.evaluator]
+        ),
+        opponent=lambda wildcards, input: flags(
+            {"opponent": input.opponent}
+            if input.opponent
+            else {"tokenizer": input.tokenizer}
+        ),
+        evaluator=lambda wildcards: feedback_flags(
+            "evaluator", NAMED_EVALUATORS[wildcards.evaluator]
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --name {wildcards.evaluator} --prompts {input.prompts}"
+        " --samples {input.samples} --chat {input.chat} {params.opponent} {params.evaluator}"
+        " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
+
+
 rule measure_kl:
     input:
         prompts=rules.prepare_prompts.output.eval,
         chat=rules.prepare_prompts.output.chat,
         model=base_of_evaluated,
         policy=evaluated_policy,
-        reference=BASE,
+        reference=INITIAL,
     output:
         rows="<results>/{policy}/evaluation/kl.jsonl",
         cost="<results>/{policy}/evaluation/measure_kl.cost.json",
@@ -140,6 +201,34 @@ rule measure_kl:
         " --policy {input.policy} --reference {input.reference} --chat {input.chat} {params.flags}"
         " {params.samples} --seed 0 --stream divergence --threads {threads}"
         " --output {output.rows} --cost {output.cost} > {log} 2>&1"
+
+
+# Plain text that has nothing to do with the preferences shows what a policy has forgotten.
+rule measure_perplexity:
+    input:
+        text=own_text,
+        model=base_of_evaluated,
+        policy=evaluated_policy,
+    output:
+        rows="<results>/{policy}/evaluation/perplexity.jsonl",
+        cost="<results>/{policy}/evaluation/measure_perplexity.cost.json",
+    log:
+        "<logs>/{policy}/evaluation/measure_perplexity.log",
+    conda:
+        "../environment.yml"
+    threads: THREADS
+    resources:
+        gpu=1,
+    params:
+        **program("measure_perplexity", *PACKAGED_TEXT),
+        text=plain_text,
+        flags=lambda wildcards: flags(
+            config["evaluation"]["perplexity"] | {"text": None}
+        ),
+    shell:
+        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " python {params.program} --text {params.text} --model {input.model} --policy {input.policy}"
+        " {params.flags} --threads {threads} --output {output.rows} --cost {output.cost} > {log} 2>&1"
 
 
 # The gradient norm of each pair, before the round that trains on the pairs.

@@ -56,7 +56,14 @@ def settings_of_run(wildcards):
     shared += ["sft"] if config["sft"]["enabled"] else []
     sections = hints(MethodConfig)
     own = {name: settings_of(name, wildcards.method) for name in sections}
-    return json.dumps({key: config[key] for key in shared} | own)
+    settings = {key: config[key] for key in shared} | own
+    # A start of null says nothing.
+    policy = {
+        key: value
+        for key, value in config["policy"].items()
+        if key != "start" or value is not None
+    }
+    return json.dumps(settings | {"policy": policy})
 
 
 def policy_to_merge(wildcards):
@@ -93,6 +100,18 @@ rule merge_policy:
         " --manifest {output} > {log} 2>&1"
 
 
+# For the benchmark of an initial policy that another run has trained.
+use rule merge_policy as merge_initial_policy with:
+    input:
+        model=BASE,
+        base=FETCHED,
+        policy=INITIAL,
+    output:
+        "<results>/initial/model/manifest.json",
+    log:
+        "<logs>/initial/merge_policy.log",
+
+
 rule write_model_card:
     input:
         merged=rules.merge_policy.output,
@@ -109,6 +128,7 @@ rule write_model_card:
         ],
         costs=costs_until,
         tables=tables_of,
+        start=INITIAL if START else [],
     output:
         f"{MERGED}/README.md",
     log:
@@ -120,7 +140,9 @@ rule write_model_card:
         title=f"{config['name']}-{{method}}-seed-{{seed}}-round-{{round}}",
         settings=lambda wildcards: flags({"settings": settings_of_run(wildcards)}),
         license=lambda wildcards: flags({"license": config["export"]["license"]}),
-        tables=lambda wildcards, input: flags({"tables": list(input.tables) or None}),
+        tables=lambda wildcards, input: flags(
+            {"tables": list(input.tables) or None, "start": input.start or None}
+        ),
     shell:
         "PREFLOOP_LOG={log} python {params.program} --title {params.title} --method {wildcards.method}"
         " {params.settings} {params.license} --model {input.model} --base {input.base}"
@@ -216,7 +238,7 @@ rule arena_hard_outputs:
 
 def benchmarked_model(wildcards):
     """The manifest of the model that a benchmark reads: an exported policy, or the initial one."""
-    if wildcards.policy == "initial":
+    if wildcards.policy == "initial" and not START:
         return BASE
     return f"<results>/{wildcards.policy}/model/manifest.json"
 

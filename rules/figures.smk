@@ -1,19 +1,51 @@
 # Figures and tables read rows and nothing else. Each writes its data as CSV next to the picture, and its caption.
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from prefloop.config import outputs
+from prefloop.config.output_flags import (
+    measures_divergence,
+    measures_perplexity,
+    output_flags,
+    shown_evaluators,
+)
 from prefloop.config.resolve import target_measure
-from prefloop.config.sweeps import sweep_places
 
 # Snakemake renders captions as Jinja templates. This one includes the text that a program has written.
 CAPTION = "../workflow/report/caption.rst"
 
 
-def experiment_flags(**more):
-    """Flags of a program that reads a whole experiment, and more flags of its own."""
-    text = flags(asdict(EXPERIMENT) | more)
+def experiment_flags(rule, **more):
+    """Flags of a program that reads a whole experiment, and more flags of its own.
+
+    It gets the named evaluators that it shows, so that another one does not rerun it; without a rule, none.
+    """
+    identities = dict(zip(EXPERIMENT.evaluators, EXPERIMENT.evaluated_by, strict=True))
+    shown = {name: identities[name] for name in evaluators_read(rule)}
+    experiment = replace(
+        EXPERIMENT, evaluators=tuple(shown), evaluated_by=tuple(shown.values())
+    )
+    text = flags(asdict(experiment) | more)
     # A function, as Snakemake would read braces in a text as wildcards.
     return lambda wildcards: text
+
+
+def evaluators_read(rule):
+    """The named evaluators that a program shows; without one, none."""
+    if rule is None:
+        return ()
+    return shown_evaluators(rule, config, EXPERIMENT.evaluators)
+
+
+def judgments_by(evaluators, comparisons):
+    """The judgment files of comparisons by named evaluators."""
+    return [
+        f"{RESULTS}/{c.judged_by(name)}" for name in evaluators for c in comparisons
+    ]
+
+
+def costs_of(judgments):
+    """The cost files next to judgment files."""
+    return [path.replace(".jsonl", ".cost.json") for path in judgments]
 
 
 def judgments_of(comparisons):
@@ -29,6 +61,7 @@ def files_read(rule):
     files = [
         *([EVAL_PROMPTS] if comparisons else []),
         *judgments_of(comparisons),
+        *judgments_by(evaluators_read(rule), comparisons),
         *(path for file in reads.rounds for path in every_round(file)),
         *(path for file in reads.steps for path in every_step(file)),
         *acquired_prompts(reads),
@@ -44,6 +77,11 @@ def acquired_prompts(reads):
     if "prompts.jsonl" not in reads.steps:
         return []
     return every_step("acquired.jsonl", EXPERIMENT.acquiring)
+
+
+def costs_of_run(wildcards):
+    """The cost files behind the facts that figures share. A function for speed: Snakemake hashes a list once per file."""
+    return [*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])]
 
 
 def read_by(rule):
@@ -87,6 +125,11 @@ def every_round(file):
     )
 
 
+def every_policy(file):
+    """A file of the initial policy and of every round of every run."""
+    return [f"{RESULTS}/initial/{file}", *every_round(file)]
+
+
 def every_step(file, methods=METHODS):
     """A file of every step of every run."""
     return collect(
@@ -114,9 +157,47 @@ def picture(name, question):
     }
 
 
+def pairs_of_rounds():
+    """The files of the pairs that every round trains on, mixed ones included."""
+    return [
+        f"<results>/{method}/seed-{seed}/round-{number}/{file}"
+        for method in METHODS
+        for file in [
+            "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
+        ]
+        for seed in SEEDS
+        for number in ROUNDS
+    ]
+
+
+def stored_files(wildcards):
+    """The files that the rows of the experiment are made of."""
+    return [
+        EVAL_PROMPTS,
+        *judgments_of(EXPERIMENT.comparisons),
+        *judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons),
+        *TEXT_ROWS,
+        *(
+            f"{RESULTS}/{c.folder}/samples.jsonl"
+            for c in EXPERIMENT.comparisons
+            if not c.round
+        ),
+        *KL_ROWS,
+        *COSTS,
+        *pairs_of_rounds(),
+        *every_round("training.jsonl"),
+        *every_step("prompts.jsonl"),
+        *every_step("rewards.jsonl"),
+        *every_step("acquired.jsonl", EXPERIMENT.acquiring),
+    ]
+
+
 # Whether KL from the initial policy is measured.
-DIVERGENCE = "frontier" in FIGURES
-ALL_TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION
+DIVERGENCE = measures_divergence(config)
+PERPLEXITY = measures_perplexity(config)
+ALL_TABLES = (
+    outputs.TABLES | outputs.OF_JUDGES | outputs.OF_ACQUISITION | outputs.OF_VALIDATION
+)
 ALIGNMENT_COSTS = [
     *every_round("train.cost.json"),
     *[
@@ -132,14 +213,7 @@ ALIGNMENT_COSTS = [
     ],
 ]
 # What captions count, in addition to costs, to say whether methods spent the same.
-SPENT = [
-    f"<results>/{method}/seed-{seed}/round-{number}/{file}"
-    for method in METHODS
-    for file in ["mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"]
-    for seed in SEEDS
-    for number in ROUNDS
-    if EXPERIMENT.equal_cost == "pairs"
-]
+SPENT = pairs_of_rounds() if EXPERIMENT.equal_cost == "pairs" else []
 # Costs that belong to no round: those that methods share, and those of their own clusters.
 SHARED_COSTS = [
     *(
@@ -160,11 +234,10 @@ COSTS = [
     *dict.fromkeys(
         f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.comparisons
     ),
-    *(
-        judgments.replace(".jsonl", ".cost.json")
-        for judgments in judgments_of(EXPERIMENT.comparisons)
-    ),
+    *costs_of(judgments_of(EXPERIMENT.comparisons)),
+    *costs_of(judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons)),
     *(every_round("evaluation/measure_kl.cost.json") if DIVERGENCE else []),
+    *(every_policy("evaluation/measure_perplexity.cost.json") if PERPLEXITY else []),
 ]
 # The target shares of margins above τ of the methods' β rules.
 DELTAS = {
@@ -177,10 +250,12 @@ EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
 EVAL_SAMPLES = [f"{RESULTS}/{c.folder}/sample.cost.json" for c in EXPERIMENT.by_round()]
 KL_ROWS = every_round("evaluation/kl.jsonl") if DIVERGENCE else []
+TEXT_ROWS = every_policy("evaluation/perplexity.jsonl") if PERPLEXITY else []
 OWN_FILES = {
     "plot_learning_curves": EVAL_SAMPLES,
     "plot_quality": [*EVAL_SAMPLES, *KL_ROWS],
-    "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS],
+    "tabulate_results": [*EVAL_SAMPLES, *KL_ROWS, *TEXT_ROWS],
+    "plot_perplexity": [f"{RESULTS}/initial/evaluation/perplexity.jsonl"],
     "plot_prompts": CLUSTER_TABLES,
     "plot_benchmark": [f"{RESULTS}/initial/benchmark.json"],
     "plot_cluster_wins": [EVAL_CLUSTERS],
@@ -192,10 +267,15 @@ OWN_FILES = {
         if c.round
         for path in [
             f"{RESULTS}/{c.folder}/sample.cost.json",
-            f"{RESULTS}/{c.judgments.replace('.jsonl', '.cost.json')}",
+            *costs_of(judgments_of([c])),
+            *costs_of(judgments_by(EXPERIMENT.evaluators, [c])),
         ]
     ],
-    "tabulate_win_rates": [EVAL_PROMPTS, *judgments_of(EXPERIMENT.comparisons)],
+    "tabulate_win_rates": [
+        EVAL_PROMPTS,
+        *judgments_of(EXPERIMENT.comparisons),
+        *judgments_by(EXPERIMENT.evaluators, EXPERIMENT.comparisons),
+    ],
     "tabulate_costs": COSTS,
     "tabulate_judges": COSTS,
     "tabulate_acquisition": [
@@ -205,8 +285,7 @@ OWN_FILES = {
     ],
 }
 OWN_FLAGS = {
-    "plot_quality": {"divergence": DIVERGENCE},
-    "tabulate_results": {"divergence": DIVERGENCE},
+    **output_flags(config, SHARED_COSTS),
     "plot_cluster_counts": {
         "at_random": [m for m in METHODS if not looks_at_arms(m)],
     },
@@ -215,12 +294,6 @@ OWN_FLAGS = {
     "plot_prompts": {"clusters": CLUSTER_TABLES},
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
     "plot_gradients": {"gradients": GRADIENTS},
-    "plot_sweep": {"points": sweep_places(config)},
-    "tabulate_cost_to_reach": {
-        "measure": target_measure(config),
-        "target": config["evaluation"]["target"]["value"],
-    },
-    "tabulate_costs": {"shared": SHARED_COSTS, "divergence": DIVERGENCE},
 }
 # What each figure and table reads, by its rule.
 READS = {
@@ -252,7 +325,9 @@ for name in [name for name in outputs.FIGURES if name != "tabular"]:
             "../environment.yml"
         params:
             **program(f"figures/plot_{name}"),
-            experiment=experiment_flags(**OWN_FLAGS.get(f"plot_{name}", {})),
+            experiment=experiment_flags(
+                f"plot_{name}", **OWN_FLAGS.get(f"plot_{name}", {})
+            ),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
 
@@ -275,7 +350,7 @@ for name in OWN_FIGURES:
         params:
             **program("figures/plot_own"),
             own=own_code(FIGURE_NAMES[name]),
-            experiment=experiment_flags(function=FIGURE_NAMES[name]),
+            experiment=experiment_flags(f"plot_{name}", function=FIGURE_NAMES[name]),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --figure {output.pdf} > {log} 2>&1"
 
@@ -297,7 +372,9 @@ for name in [name for name in ALL_TABLES if name != "reward_models"]:
             "../environment.yml"
         params:
             **program(f"tables/tabulate_{name}"),
-            experiment=experiment_flags(**OWN_FLAGS.get(f"tabulate_{name}", {})),
+            experiment=experiment_flags(
+                f"tabulate_{name}", **OWN_FLAGS.get(f"tabulate_{name}", {})
+            ),
         shell:
             "PREFLOOP_LOG={log} python {params.program} {params.experiment} --table {output.csv} > {log} 2>&1"
 
@@ -351,8 +428,8 @@ rule tabulate_reward_models:
 # What all figures and tables share: for the first page of the report, and for the gallery.
 rule describe_run:
     input:
-        prompts=rules.prepare_prompts.output.eval,
-        costs=[*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])],
+        EVAL_PROMPTS,
+        costs_of_run,
     output:
         "<results>/run.rst",
     log:
@@ -363,10 +440,9 @@ rule describe_run:
         "../environment.yml"
     params:
         **program("describe_run"),
-        experiment=experiment_flags(evaluated=EVALUATED),
+        experiment=experiment_flags("describe_run", evaluated=EVALUATED),
     shell:
-        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --prompts {input.prompts}"
-        " --output {output} > {log} 2>&1"
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
 
 
 FACTS = rules.describe_run.output if METHODS else []
@@ -406,6 +482,28 @@ rule pilot:
         "../environment.yml"
     params:
         **program("write_pilot"),
-        experiment=experiment_flags(measure=target_measure(config)),
+        experiment=experiment_flags("write_pilot", measure=target_measure(config)),
+    shell:
+        "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
+
+
+# The numbers that most figures and tables need, in tables small enough for git: snakemake --cores all rows
+rule rows:
+    input:
+        stored_files,
+    output:
+        "<results>/rows/experiment_rows.json",
+    log:
+        "<logs>/rows.log",
+    conda:
+        "../environment.yml"
+    params:
+        **program("write_rows"),
+        experiment=experiment_flags(
+            "write_rows",
+            shared=SHARED_COSTS,
+            divergence=DIVERGENCE,
+            perplexity=PERPLEXITY,
+        ),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

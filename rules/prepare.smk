@@ -58,6 +58,33 @@ rule fetch_model:
         " --manifest {output.manifest} > {log} 2>&1"
 
 
+if START and METHODS:
+
+    rule import_policy:
+        input:
+            policy=str(Path(START)),
+            model=BASE,
+        output:
+            INITIAL,
+        log:
+            "<logs>/import_policy.log",
+        conda:
+            "../environment.yml"
+        params:
+            **program("import_policy"),
+            # The same for all methods, which a check of the config makes sure of.
+            flags=flags(
+                {"policy": str(Path(START))}
+                | {
+                    key: settings_of("train", METHODS[0]).get(key)
+                    for key in ("parameters", "lora")
+                }
+            ),
+        shell:
+            "PREFLOOP_LOG={log} python {params.program} {params.flags} --model {input.model}"
+            " --output {output} > {log} 2>&1"
+
+
 rule prepare_prompts:
     input:
         source=source_files(config["prompts"]),

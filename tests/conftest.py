@@ -92,12 +92,24 @@ def short(prompts, responses):
 
 def raising(prompts, responses):
     raise KeyError("no such word")
+
+
+def full(beta, margin):
+    raise MemoryError("cannot allocate 2 GiB")
 """
 )
 
 
 MODEL_STAGES = ["cluster_prompts", "fine_tune", "train_reward_model", "generate", "reward", "logprobs", "train"]
-MODEL_STAGES += ["mix_pairs", "sample", "compare_samples", "generate_shard", "reward_shard", "logprobs_shard"]
+MODEL_STAGES += [
+    "mix_pairs",
+    "sample",
+    "compare_samples",
+    "evaluate_samples",
+    "generate_shard",
+    "reward_shard",
+    "logprobs_shard",
+]
 MODEL_STAGES += ["logprobs_with_features", "logprobs_with_features_shard"]
 MODEL_STAGES += ["generate_round", "reward_round", "logprobs_round"]
 

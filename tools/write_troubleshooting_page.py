@@ -15,7 +15,7 @@ SPEAKERS = {
     "config": "`config: …`, before any job; all mistakes of a config are printed at once.",
     "prompts": "`error: …`, by the stage `prepare_prompts`.",
     "models": "`error: …`, by the stage `fetch_model` and those that load a model.",
-    "feedback": "`error: …`, by the stages `reward` and `compare_samples`.",
+    "feedback": "`error: …`, by the stages `reward`, `compare_samples` and `evaluate_samples`.",
     "stages": "`error: …`, by the stages that read the files of others, and by `make power`.",
     "snakemake": "By `snakemake`.",
 }

@@ -134,6 +134,7 @@ MADE = {
 # The flags that every case of a program has; those of the case come after them and win.
 FLAGS = {
     "fetch_model": "--manifest out/manifest.json",
+    "import_policy": "--model models/llama/manifest.json --output out/policy.pt",
     "prepare_prompts": "--packaged none --model models/llama/manifest.json --train out/train.jsonl"
     " --eval out/eval.jsonl --provenance out/sources.json --chat out/chat.json",
     "cluster_prompts": "--model models/llama/manifest.json --prompts prompts.jsonl --eval prompts.jsonl --k 2"
@@ -142,6 +143,8 @@ FLAGS = {
     " --steps 1 --budget 2",
     "generate": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
     " --output out/generations.jsonl --cost out/cost.json --seed 0 --stream s --max-new-tokens 4 --dtype float32",
+    "copy_step": "--prompts prompts.jsonl --shared-prompts shared.jsonl --shared-rows rewards.jsonl"
+    " --shared-cost cost.json --output out/rewards.jsonl --cost out/cost.json",
     "reward": "--prompts prompts.jsonl --generations generations.jsonl --output out/rewards.jsonl --cost out/cost.json",
     "logprobs": "--model models/llama/manifest.json --policy models/llama/manifest.json --prompts prompts.jsonl"
     " --reference models/llama/manifest.json --generations generations.jsonl --output out/logprobs.jsonl"
@@ -158,6 +161,11 @@ FLAGS = {
     "compare_samples": "--prompts prompts.jsonl --samples generations.jsonl --opponent generations.jsonl"
     " --output out/judgments.jsonl --cost out/cost.json --evaluator.function my_rewards:helpful"
     " --feedback.function my_rewards:helpful",
+    "evaluate_samples": "--name polite --prompts prompts.jsonl --samples generations.jsonl"
+    " --opponent generations.jsonl --output out/judgments.jsonl --cost out/cost.json"
+    " --evaluator.function my_rewards:helpful",
+    "measure_perplexity": "--model models/llama/manifest.json --policy models/llama/manifest.json --text text.jsonl"
+    " --max-tokens 64 --output out/perplexity.jsonl --cost out/cost.json --dtype float32",
     "compute_power": "--pilot pilot.csv",
     "simulate_tabular": "--output out/tabular.csv --cost out/cost.json --samplers unif --seeds 1 --empirical.steps 2",
     "figures/plot_tabular": "",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from documented import ROOT, anchors, pages, without_code, written
-from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, TABLES
+from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, OF_VALIDATION, TABLES
 from prefloop.methods.acquisition import ACQUISITION_RULES
 from prefloop.methods.bandit import ALLOCATIONS
 from prefloop.methods.beta_rules import BETAS
@@ -114,7 +114,7 @@ def test_make_knows_every_target_that_pages_name():
     ("page", "registries"),
     [
         ("methods", [ALLOCATIONS, METRICS, PAIRINGS, SAMPLERS, ACQUISITION_RULES, LOSSES, BETAS]),
-        ("evaluation", [FIGURES, TABLES, OF_JUDGES, OF_ACQUISITION]),
+        ("evaluation", [FIGURES, TABLES, OF_JUDGES, OF_ACQUISITION, OF_VALIDATION]),
     ],
 )
 def test_every_word_of_a_registry_has_a_row(page, registries):

@@ -11,6 +11,7 @@ import pytest
 import documented
 from conftest import Workdir
 from prefloop.config import outputs
+from prefloop.core.csv_files import csv_rows
 from prefloop.core.files import read_json, read_tensors
 from prefloop.core.jsonl import read_rows
 from prefloop.data.clusters import read_clusters
@@ -33,6 +34,8 @@ EVERYTHING = {
         "by_checkpoint": {"steps": [1], "methods": ["dota"]},
         "by_temperature": {"temperatures": [0.5]},
         "opponents": ["initial", "chosen"],
+        "perplexity": {"text": "packaged", "max_tokens": 256, "dtype": "float32"},
+        "validation": {"fraction": 0.3},
         "benchmark": {
             "command": "test -f {model}/config.json && echo '{\"score\": 0.5}' > {output}/score.json",
             "value": ["score"],
@@ -79,7 +82,9 @@ def run(tmp_path_factory, model_folders) -> Path:
     directory.configure(**EVERYTHING, methods=methods)
     directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
     directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
-    targets = ["all", "export", "pilot", "alpaca_eval_outputs", "arena_hard_outputs"]
+    strict = {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge}
+    directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}, "strict": strict}})
+    targets = ["all", "export", "pilot", "rows", "alpaca_eval_outputs", "arena_hard_outputs"]
     done = directory.run(*targets, "--notemp")
     assert done.returncode == 0, done.stdout
     return directory.path / "results/files"
@@ -130,6 +135,8 @@ def rows_of(path: Path) -> list[dict]:
     """What a file holds, as rows."""
     if path.suffix == ".jsonl":
         return read_rows(path)
+    if path.suffix == ".gz":
+        return list(csv_rows(path))
     if path.suffix == ".csv":
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
@@ -140,7 +147,8 @@ def rows_of(path: Path) -> list[dict]:
 def values_in(row: dict, section: Section) -> dict[str, list]:
     """A row's fields with what stands there; of a list of mappings that the page goes into, theirs."""
     found: dict[str, list] = {}
-    for name, value in row.items():
+    for column, value in row.items():
+        name = re.sub(r"^(letters|strict)_", "<evaluator>_", column)
         if any(field.startswith(f"{name}[].") for field in section.fields):
             for item in value:
                 for key, inner in item.items():
@@ -184,7 +192,7 @@ def test_every_field_is_as_the_page_says(run, section):
             names = values.keys()
             assert required <= names <= section.fields.keys(), (path.relative_to(run), names ^ section.fields.keys())
             seen |= names
-            if path.suffix != ".csv":  # where all is text
+            if path.suffix not in (".csv", ".gz"):  # where all is text
                 wrong = [n for n in names for value in values[n] if not is_of(value, section.types[n])]
                 assert not wrong, (path.relative_to(run), wrong)
     assert section.fields.keys() - seen <= NOT_MADE_HERE

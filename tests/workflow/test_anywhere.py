@@ -185,7 +185,7 @@ def test_an_environment_of_conda_reruns_nothing(finished, tmp_path, monkeypatch)
 
 def reserved_gpus(workdir, *arguments: str) -> dict[str, set[str]]:
     """The values of `gpu` of each rule's jobs in a dry-run."""
-    listed = workdir.run("--dry-run", *arguments).stdout
+    listed = workdir.run("--dry-run", "--printshellcmds", *arguments).stdout
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*\bgpu=(\d)", listed, re.MULTILINE)
     return {rule: {gpu for name, gpu in jobs if name == rule} for rule, _ in jobs}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from prefloop.core.jsonl import read_rows, write_rows
 
 STEP = "uniform/seed-0/round-1/step-1"
 PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
+POLICY = "uniform/seed-0/round-1/policy.pt"
+NO_SERVER = {"kind": "judge", "function": None}
+NO_SERVER["judge"] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}  # a port that is closed
 
 
 @pytest.mark.parametrize(
@@ -40,15 +44,24 @@ PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
         ),
         ({"feedback": {"function": "rewards:constant"}}, PAIRS, "no pair left to train on: 24 pairs tied, 0 ordered"),
         ({"methods": {"uniform": {"pairs": {"min_gap": 1000.0}}}}, PAIRS, "ordered; pairs.min_gap dropped"),
+        ({"feedback": NO_SERVER}, f"{STEP}/rewards.jsonl", "Connection error"),
+        (
+            {"methods": {"uniform": {"train": {"loss": "rewards.py:full"}}}},
+            POLICY,
+            "memory is full (cannot allocate 2 GiB); lower this stage's batch_size, train's micro_batch_size",
+        ),
     ],
 )
 def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, missing, message):
-    """The failing stage's log is shown, one line, no traceback; its output is gone, what was made before stays."""
+    """One line at the very end names the error, without a traceback; its output is gone, what was made before stays."""
     directory = copy_of(finished)
     directory.configure(**differences)
-    done = directory.run(f"results/tiny/{PAIRS}")
+    done = directory.run(f"results/tiny/{POLICY}")
     assert done.returncode != 0
-    assert message in done.stdout
+    failed, error = done.stdout.splitlines()[-2:]
+    assert error.startswith("error: ") and message in error, done.stdout
+    assert re.fullmatch(r"\w+ failed, log: results/logs/tiny/\S+\.log", failed), failed
+    assert "Error in rule " in done.stdout, "Snakemake's own message"
     assert "Traceback" not in done.stdout
     assert not (directory.path / "results/tiny" / missing).exists()
     assert (directory.path / "results/tiny/prompts/train.jsonl").is_file()

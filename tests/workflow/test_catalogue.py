@@ -169,6 +169,7 @@ def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
         assert matches(f"…{line}…", done.stdout), f"@@@{case.mistake}@@@{done.stdout}@@@"
     if case not in read("snakemake")["By Snakemake"]:
         assert "Traceback" not in done.stdout
+        assert matches(f"…{case.message.strip().splitlines()[-1]}", done.stdout.splitlines()[-1]), done.stdout
     if "--dry-run" in flags:
         assert not (workdir.path / "results").exists()
 

@@ -97,7 +97,7 @@ def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
     directory = copy_of(finished)
     assert directory.jobs() == set()
     directory.append("workflow/scripts/prefloop/methods/losses.py", "EDITED = 1")
-    listed = directory.run("--dry-run").stdout
+    listed = directory.run("--dry-run", "--printshellcmds").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
     assert outputs
     assert not any("round-1/step-" in line or "clusters" in line or "/initial/" in line for line in outputs)
@@ -155,7 +155,7 @@ def test_editing_a_reward_function_scores_again(finished, copy_of):
 
 def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
     directory = copy_of(finished)
-    listed = directory.run("--dry-run", "--config", "seeds=[0,1]").stdout
+    listed = directory.run("--dry-run", "--printshellcmds", "--config", "seeds=[0,1]").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
     assert any("seed-1" in line for line in outputs)
     assert not any("seed-0" in line for line in outputs)
@@ -164,7 +164,7 @@ def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
 
 def test_raising_rounds_runs_the_new_round_alone(finished, copy_of):
     directory = copy_of(finished)
-    listed = directory.run("--dry-run", "--config", "rounds=3").stdout
+    listed = directory.run("--dry-run", "--printshellcmds", "--config", "rounds=3").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
     assert any("round-3" in line for line in outputs)
     assert not any("round-1" in line or "round-2" in line or "clusters" in line for line in outputs)

@@ -148,7 +148,7 @@ def test_a_clock_that_was_set_back_is_told_and_mended_by_touch(workdir, finished
     assert not (workdir.path / pairs).exists()
     done = workdir.run("--touch", "--forceall", rewards)
     assert done.returncode == 0, done.stdout
-    done = workdir.run(pairs)
+    done = workdir.run(pairs, "--printshellcmds")
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("rule generate:") == 1, "that of step 2: what had been made is kept"
     assert same_as(workdir, finished)

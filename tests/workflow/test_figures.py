@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT, Workdir
-from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, TABLES
+from prefloop.config.outputs import FIGURES, OF_ACQUISITION, OF_JUDGES, OF_VALIDATION, TABLES
 from prefloop.models.policies import read_policy
 
 METHODS = ["two_arms", "uniform"]
@@ -43,6 +43,7 @@ def drawn(tmp_path_factory, model_folders) -> Workdir:
             "by_temperature": {"temperatures": [0.25, 1.0], "methods": ["two_arms"]},
             "by_checkpoint": {"steps": [1, 2], "temperatures": [0.7], "methods": ["two_arms"]},
             "gradients": {"pairs": 8},
+            "perplexity": {"text": "packaged", "max_tokens": 256, "dtype": "float32"},
             "benchmark": {
                 "command": "test -f {model}/config.json && echo '{\"score\": [0.5]}' > {output}/score.json",
                 "value": ["score", "0"],
@@ -69,7 +70,7 @@ def test_every_figure_and_table_has_a_program():
     """The rules are made from these names, so that a program without a name would never run."""
     for folder, prefix, words in (
         ("figures", "plot", FIGURES),
-        ("tables", "tabulate", TABLES | OF_JUDGES | OF_ACQUISITION),
+        ("tables", "tabulate", TABLES | OF_JUDGES | OF_ACQUISITION | OF_VALIDATION),
     ):
         programs = {path.stem for path in (ROOT / "workflow/scripts" / folder).glob("*.py")} - {"plot_own"}
         assert programs == {f"{prefix}_{word}" for word in words}

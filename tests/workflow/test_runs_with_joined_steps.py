@@ -75,4 +75,5 @@ def test_joined_steps_change_no_byte(tmp_path, model_folders):
 
 
 def planned_rules(directory: Workdir, *targets: str) -> set[str]:
-    return set(re.findall(r"^(?:    )?rule (\w+):", directory.run("--dry-run", *targets).stdout, re.MULTILINE))
+    listed = directory.run("--dry-run", "--printshellcmds", *targets).stdout
+    return set(re.findall(r"^(?:    )?rule (\w+):", listed, re.MULTILINE))

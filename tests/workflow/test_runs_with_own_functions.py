@@ -78,7 +78,7 @@ def test_editing_a_function_reruns_its_stages_and_no_others(ran, name):
         path.write_text(f'"""Edited."""\n{text}# edited\n')
         assert ran.jobs() == set()
         path.write_text(f"EDITED = 1\n{text}")
-        listed = ran.run("--dry-run").stdout
+        listed = ran.run("--dry-run", "--printshellcmds").stdout
         # Rules that share a cluster job are indented below it.
         job = re.compile(r"^( *)rule (\w+):\n(?:\1    .*\n)*?\1    reason: Params have changed", re.MULTILINE)
         changed = {rule for _, rule in job.findall(listed)}

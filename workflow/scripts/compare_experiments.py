@@ -9,23 +9,33 @@ from prefloop.config.recorded_settings import differing_settings, read_settings
 from prefloop.core.csv_files import write_frame
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences, method_pairs
+from prefloop.evaluation.paired_experiments import (
+    check_comparable,
+    common_evaluators,
+    experiment_differences,
+    method_pairs,
+)
 from prefloop.report.captions import count_of
-from prefloop.report.win_rates import MEASURES
+from prefloop.report.experiment_curves import curves_caption, draw_experiments, experiment_curves
+from prefloop.report.plotting import save_figure
+from prefloop.report.win_rates import measure_label
 
 SHOWN = 100  # characters of a setting
 
 
-def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None) -> Summary:
+def main(
+    *, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None, figure: Path | None = None
+) -> Summary:
     """Print the settings that differ, and A's methods minus B's after their last rounds with 95 % CIs.
 
     It reads results only. Evaluations that cannot be paired are refused with the reason.
 
     Args:
-        a: results/<name> of an experiment.
+        a: results/<name> of an experiment, or a folder of its rows.
         b: The other one.
         pairs: Methods to compare, as dota:bold for A's dota and B's bold; by default those of the same name.
         output: CSV of the differences.
+        figure: Learning curves of the compared methods as .pdf, next to its .svg, .png, .csv and caption .rst.
     """
     left, right = read_settings(a), read_settings(b)
     named = method_pairs(left.experiment, right.experiment, [pair_of(text) for text in pairs])
@@ -35,12 +45,19 @@ def main(*, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None =
         "\n".join(f"{key}: {first[:SHOWN]} and {second[:SHOWN]}" for key, first, second in settings) or "same settings"
     )
     check_comparable(left, right)
-    data = experiment_differences(left, right, named)
+    evaluators, left_out = common_evaluators(left, right)
+    data = experiment_differences(left, right, named, evaluators)
     sizes = f"{count_of(data['seeds'].iloc[0], 'seed')}, {count_of(data['prompts'].iloc[0], 'eval prompt')}"
     print(f"\nA minus B after the last round, paired by prompt and seed ({sizes}); brackets are 95 % CIs:\n")
     print(shown(data).to_string(index=False))
+    for name, reason in left_out.items():
+        print(f"\nevaluator {name} is left out: {reason}")
     if output is not None:
         write_frame(output, data)
+    if figure is not None:
+        both, means, points = experiment_curves(left, right, named, evaluators)
+        curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
+        save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
     count = int(data["significant"].sum())
     return Summary(f"{count_of(len(settings), 'setting')} differ, {count} of {len(data)} differences are significant")
 
@@ -59,7 +76,7 @@ def shown(data: pd.DataFrame) -> pd.DataFrame:
         {
             "A": data["method_a"],
             "B": data["method_b"],
-            "measure": data["measure"].map(MEASURES),
+            "measure": data["measure"].map(measure_label),
             "mean of A": data["mean_a"].map("{:.3g}".format),
             "mean of B": data["mean_b"].map("{:.3g}".format),
             "A minus B": [f"{r.difference:+.3g} [{r.low:.3g}, {r.high:.3g}]" for r in data.itertuples()],

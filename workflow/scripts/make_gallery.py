@@ -35,8 +35,10 @@ def main(
         tables: Tables as CSV.
     """
     folder = page.with_suffix("")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():  # earlier pictures and tables, but not the rows, which may have more seeds
+        if path.is_file():
+            path.unlink()
     parts = [f"# {page.stem}", first_comment(config), *([read_caption(facts)] if facts else [])]
     for path in figures:
         with refused(f"{path}: no picture; make it again"):

@@ -78,7 +78,7 @@ def main(
         snapshots = PolicySnapshots(checkpoints, total, training, network, provenance)
         model = training.prepare(network)
         objective = PreferenceObjective(prepare_scorer(model), pairs, settings, training.accelerator, round_index)
-        if settings.carry_beta and is_trained(files.policy):
+        if settings.carry_beta and round_index > 1 and is_trained(files.policy):  # a run starts its rule fresh
             objective.load_state_dict(read_policy(files.policy)["beta_state"] or {})
         steps = training.optimize(model, objective, train_seed, snapshots.save)
         weights = training.write_policy(files.output, network, provenance, objective.state_dict())

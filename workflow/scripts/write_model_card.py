@@ -24,6 +24,7 @@ def main(
     pairs: tuple[Path, ...],
     costs: tuple[Path, ...],
     tables: tuple[Path, ...] = (),
+    start: Path | None = None,
     license: str | None = None,
     card: Path,
 ) -> Summary:
@@ -42,6 +43,7 @@ def main(
         pairs: The pairs that each of them was trained on.
         costs: Costs of all stages that led to the policy.
         tables: Tables with results of this policy.
+        start: policy.pt of another run from which the first round started.
         license: License of the exported model; that of the base model's card if not given.
         card: Where README.md goes.
     """
@@ -55,7 +57,7 @@ def main(
         "adapters merged in float32. It answers in the chat template next to its tokenizer.",
         f"License: {names}." if names else "License: not known here; see the base model's.",
         "## Policies",
-        "\n".join(lineage(base, model, list(zip(policies, pairs, strict=True)))),
+        "\n".join(lineage(base, model, list(zip(policies, pairs, strict=True)), start)),
         "## Data",
         "\n".join(f"* {path.name}: SHA-256 {sha256_of(path)}" for path in prompts),
         "## Settings",

@@ -20,7 +20,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], measure: str = "rew
     """Write one row per method, seed, prompt and sample after the last round, and the seconds that the run took.
 
     Args:
-        measure: A number of every judgment: reward, feedback, win or n_tokens.
+        measure: A number of every judgment: reward, feedback, win or n_tokens, or that of a named evaluator, as
+            polite_reward.
         output: Where the CSV goes.
     """
     if not experiment.methods:

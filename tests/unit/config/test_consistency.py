@@ -254,6 +254,35 @@ def test_base_weights_in_4_bits_need_adapters_and_transformers(differences, mess
     checked(merge(VALID, differences))
 
 
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({}, None),
+        ({"methods": {"uniform": {"train": {"beta": 0.2}}}}, None),
+        ({"sft": {"enabled": True}}, "policy.start: .*, and sft.enabled trains another base model; .*"),
+        (
+            {"methods": {"uniform": {"train": {"lora": {"r": 8}}}}},
+            "all methods continue .*policy.pt, and dota and uniform have other train.parameters or train.lora",
+        ),
+        ({"methods": {"uniform": {"train": {"parameters": "full"}}}}, "other train.parameters or train.lora"),
+        ({"policy": {"start": "results/other/policy.p"}}, "policy.p: no such file, .*; did you mean results/other/pol"),
+        ({"policy": {"start": "results/other"}}, "results/other: a folder, expected a policy.pt; a model folder is"),
+        ({"policy": {"start": "results/tiny/policy.pt"}}, "a result of this experiment; give the experiment that cont"),
+    ],
+)
+def test_start_is_a_policy_of_another_run_that_all_methods_can_continue(differences, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("other", "tiny"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "policy.pt").touch()
+    config = merge(merge(VALID, {"policy": {"start": "results/other/policy.pt"}}), differences)
+    if message is None:
+        checked(config)
+    else:
+        with pytest.raises(InputError, match=message):
+            checked(config)
+
+
 def test_evaluation_has_no_noise():
     noise = {"noise": {"kind": "bradley_terry"}}
     with pytest.raises(InputError, match="evaluation.evaluator.noise.kind: evaluation has no noise; set it to null"):

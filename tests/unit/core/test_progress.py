@@ -1,7 +1,10 @@
 """Progress of stages: lines in a log, a bar in a terminal, and one summary line."""
 
 import ast
+import copy
 import io
+import json
+import pickle
 import re
 import sys
 
@@ -12,6 +15,7 @@ from prefloop.core import progress
 from prefloop.core.progress import (
     Progress,
     Summary,
+    WatchedList,
     bar_in_log,
     duration,
     rate,
@@ -152,3 +156,61 @@ def test_every_program_returns_its_summary(path):
     assert isinstance(main.body[-1], ast.Return) and main.body[-1].value in calls
     assert all(isinstance(value, ast.Constant) and value.value is None for value in others)
     assert bool(others) == ast.unparse(main.returns).endswith("None")
+
+
+def written(monkeypatch) -> list[dict]:
+    """The statuses that are written from now on."""
+    statuses: list[dict] = []
+    monkeypatch.setattr(
+        progress, "write_status", lambda stage, state, **amounts: statuses.append({"stage": stage} | amounts)
+    )
+    return statuses
+
+
+def test_a_loop_over_the_same_units_writes_the_status(clock, monkeypatch):
+    """The outer loop has one batch, of all units, and learns nothing until its end."""
+    statuses = written(monkeypatch)
+    with Progress("reward", 4, "response") as outer:
+        with Progress("my_function", 4, "response") as inner:
+            clock[0] = 1006.0
+            inner.update(3)
+        clock[0] = 1020.0
+        outer.update(4)
+    assert [(s["stage"], s["done"], s["seconds_left"]) for s in statuses] == [
+        ("reward", 0, None),
+        ("my_function", 0, None),
+        ("my_function", 3, 2.0),
+        ("reward", 4, 0.0),
+    ]
+
+
+def test_a_loop_within_one_batch_of_several_writes_none(clock, monkeypatch):
+    statuses = written(monkeypatch)
+    with Progress("reward", 8, "response"), Progress("reward model", 4, "response") as inner:
+        clock[0] = 1006.0
+        inner.update(4)
+    assert [status["stage"] for status in statuses] == ["reward"]
+
+
+def test_loops_over_a_watched_list_are_progress(clock, capsys):
+    """A first fast loop, as max(map(len, responses)), counts for nothing of the slow one."""
+    with Progress("slow", 4, "response") as shown:
+        responses = WatchedList(["a", "bb", "ccc", "dddd"])
+        responses.progress = shown
+        assert max(map(len, responses)) == 4
+        assert (shown.done, capsys.readouterr().out) == (0, "")
+        clock[0] = 1100.0
+        for _, _response in zip("1234", responses, strict=True):
+            clock[0] += 20.0
+    assert capsys.readouterr().out.splitlines() == [
+        "slow: 1/4 responses, 20 s, 0.05 responses/s, about 60 s left",
+        "slow: 3/4 responses, 60 s, 0.05 responses/s, about 20 s left",
+    ]
+
+
+def test_copies_of_a_watched_list_are_plain(clock):
+    responses = WatchedList(["a"])
+    responses.progress = Progress("slow", 1, "response")
+    for copied in (pickle.loads(pickle.dumps(responses)), copy.deepcopy(responses)):
+        assert type(copied) is list and copied == ["a"]
+    assert json.dumps(responses) == '["a"]'

@@ -15,11 +15,24 @@ from prefloop.config.validation import checked
 from prefloop.core.errors import InputError
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
-from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences, method_pairs
+from prefloop.evaluation.paired_experiments import (
+    check_comparable,
+    common_evaluators,
+    experiment_differences,
+    method_pairs,
+)
 
 PROMPTS = ("x", "y", "z")
 REWARDS = {"x": 1.0, "y": 2.0, "z": 6.0}
 MINE = {"methods": {"mine": {"like": "dota", "train": {"beta": 0.3}}}, "compare": ["mine", "uniform"]}
+
+
+NAMED = {"words": {"function": "prefloop.feedback.lexicons:vader"}}  # scores ten times what the evaluator does
+
+
+def with_evaluators(named: dict, **evaluation) -> dict:
+    """The evaluation of the tiny config with these named evaluators."""
+    return {"evaluation": merge(TINY["evaluation"], {"evaluators": named} | evaluation)}
 
 
 def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an answer", initial=0.0, gain=0.0, **changes):
@@ -42,6 +55,8 @@ def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an ans
             for k in numbers
         ]
         write_rows(root / comparison.judgments, rows)
+        for name in experiment.evaluators:
+            write_rows(root / comparison.judged_by(name), [row | {"reward": 10 * row["reward"]} for row in rows])
     return read_settings(root)
 
 
@@ -129,6 +144,43 @@ def test_evaluators_trained_in_each_experiment_need_equal_weights(tmp_path):
         check_comparable(*recorded)
     write_json(tmp_path / "b/reward_models/mine/manifest.json", {"sha256": "1"})
     check_comparable(*recorded)
+
+
+def test_named_evaluators_of_both_are_compared(tmp_path):
+    """Ten times the evaluator's difference of 2.5."""
+    a = experiment_at(tmp_path / "a", gain=2.5, **with_evaluators(NAMED))
+    b = experiment_at(tmp_path / "b", **with_evaluators(NAMED))
+    check_comparable(a, b)
+    assert common_evaluators(a, b) == (["words"], {})
+    data = experiment_differences(a, b, [("dota", "dota")], ["words"]).set_index("measure")
+    assert data.loc[["reward", "words_reward", "words_win"], "difference"].tolist() == [2.5, 25.0, 0.0]
+    (tmp_path / "b" / b.experiment.at_the_end(("dota",))[0].judged_by("words")).unlink()
+    with pytest.raises(InputError, match="words/against-initial.jsonl: missing; finish the experiment"):
+        experiment_differences(a, b, [("dota", "dota")], ["words"])
+    assert set(experiment_differences(a, b, [("dota", "dota")])["measure"]) == {"feedback", "reward", "win"}
+
+
+def test_named_evaluators_that_differ_are_left_out(tmp_path):
+    """With other settings, other weights, other rewards, or in one experiment only."""
+    mine = {"kind": "reward_model", "model": "trained:mine"}
+    model = {"reward_models": {"mine": {"base": "o/base", "source": "packaged"}}}
+    same = NAMED | {"other": {"function": "prefloop.feedback.lexicons:vader"}, "own": mine}
+    a = experiment_at(tmp_path / "a", **model, **with_evaluators(same | {"alone": NAMED["words"]}))
+    changed = same | {"other": {"function": "prefloop.feedback.lexicons:afinn"}}
+    b = experiment_at(tmp_path / "b", **model, **with_evaluators(changed))
+    for name in "ab":
+        write_json(tmp_path / name / "reward_models/mine/manifest.json", {"sha256": name})
+    path = tmp_path / "b" / b.experiment.comparison("initial").judged_by("words")
+    path.write_text(path.read_text().replace('"reward": 10.0', '"reward": 11.0'))
+    common, left_out = common_evaluators(a, b)
+    assert common == [] and list(left_out) == ["words", "other", "own", "alone"]
+    for name, reason in {
+        "words": "it gives different rewards to the same samples",
+        "other": "the settings differ",
+        "own": "each has trained its own evaluator trained:mine, with other weights",
+        "alone": f"{tmp_path / 'b'} has none of this name",
+    }.items():
+        assert left_out[name].startswith(reason)
 
 
 def test_missing_files_are_named(tmp_path):

@@ -1,11 +1,15 @@
 """Rewards of functions and data sets; functions that misbehave are named with the response."""
 
 import asyncio
+import io
+import sys
 
 import pytest
 import torch
 
+from prefloop.core import progress
 from prefloop.core.errors import InputError, SettingError
+from prefloop.feedback.annotate import annotate
 from prefloop.feedback.reward_sources import DatasetRewards, FunctionRewards, Request
 
 PROMPT = [{"role": "user", "content": "why?"}]
@@ -183,6 +187,51 @@ def test_async_function_of_one_response_is_limited(concurrency):
     requests = [Request("p", i, PROMPT, f"r{i}") for i in range(12)]
     assert FunctionRewards(score, concurrency).rewards(requests) == [float(i) for i in range(12)]
     assert peak == concurrency
+
+
+def all_responses(prompts, responses):
+    return [slow(response) for response in responses]
+
+
+def one_response(response):
+    return slow(response)
+
+
+async def all_awaited(responses):
+    return [slow(response) for response in responses]
+
+
+def slow(response):
+    """A reward that takes 20 seconds of the test's clock."""
+    progress.time.monotonic.now += 20
+    return len(response)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("function", [all_responses, one_response, all_awaited])
+def test_a_slow_function_shows_rate_and_time_left(function, monkeypatch, capsys):
+    """In the log and in the status file, as the stage `reward` calls it."""
+    statuses = []
+    monkeypatch.setattr(progress.time, "monotonic", Clock())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "write_status", lambda stage, state, **amounts: statuses.append((stage, amounts)))
+    rows = [{"prompt_id": "p", "cluster": 0, "response_id": i, "response": "r" * i} for i in range(4)]
+    annotated = annotate(FunctionRewards(function), {"p": PROMPT}, rows)
+    assert [row["reward"] for row in annotated.rows] == [0.0, 1.0, 2.0, 3.0]
+    name = function.__name__
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: 2/4 responses, 40 s, 0.05 responses/s, about 40 s left",
+    ]
+    assert (
+        name,
+        {"done": 3, "total": 4, "unit": "response", "tokens": 0, "seconds": 60.0, "seconds_left": 20.0},
+    ) in statuses
 
 
 def test_async_function_of_all_responses():

@@ -309,6 +309,16 @@ def test_facts_of_a_run(experiment):
     assert "fewer than three seeds" in seeds
 
 
+def test_facts_name_the_policy_from_which_runs_start(experiment):
+    facts = run_facts(replace(experiment, start="results/other/dota/seed-0/round-3/policy.pt"), PROMPTS)
+    assert facts[1] == (
+        "Every run starts from results/other/dota/seed-0/round-3/policy.pt, whose own cost is not counted."
+    )
+    assert run_facts(replace(experiment, start="/home/someone/policy.pt"), PROMPTS)[1].startswith(
+        "Every run starts from policy.pt,"
+    )
+
+
 def test_facts_warn_of_truncated_responses(experiment, tmp_path):
     """Case 24: if more than a tenth of a policy's responses are truncated; in training here 22, 3 and 4 of 32."""
     root = shutil.copytree(experiment.root, tmp_path / "truncated")

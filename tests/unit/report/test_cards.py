@@ -91,6 +91,14 @@ def test_card_has_no_markup_of_others(tmp_path):
     assert r"License: x \<img src=https\://a.b/c> [d]\(https\://e.f) \`g\`." in before
 
 
+def test_lineage_names_the_policy_of_another_run(manifests, tmp_path):
+    start = tmp_path / "policy.pt"
+    start.write_bytes(b"weights")
+    lines = lineage(manifests["llama"], manifests["llama"], [], start)
+    assert len(lines) == 2
+    assert lines[1].startswith(f"2. policy.pt of another run {sha256_of(start)}, whose settings and costs")
+
+
 def test_lineage_names_fine_tuning(manifests, tmp_path):
     write_json(tmp_path / "tuned.json", {"source": "fine-tuned x", "sha256": "abc"})
     lines = lineage(manifests["llama"], tmp_path / "tuned.json", [])

@@ -13,10 +13,11 @@ from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.difference_dots import difference_clause, draw_differences
 from prefloop.report.equal_costs import equal_cost_facts
+from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import for_figure, relabeled
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.significance import significance_sentence
-from prefloop.report.win_rates import MEASURES, measures_of, opponent_label
+from prefloop.report.win_rates import all_measures, measure_label, opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
@@ -26,15 +27,16 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
     """
     baseline, methods, table = experiment.baseline, others_of(experiment), judgments(experiment)
-    measures = measures_of(table)
+    measures = all_measures(table, experiment)
     data = differences(table, experiment, measures)
     picture = draw_differences(*for_figure(experiment, data))
     note_evaluator(picture, experiment)
     text = caption(
         f"Every method after the last round minus {experiment.label(baseline)}, paired by prompt and seed: "
-        f"{', '.join(MEASURES[measure] for measure in measures)} against {opponent_label(experiment.opponents[0])}.",
+        f"{', '.join(map(measure_label, measures))} against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "bars"),
         significance_sentence([difference_clause(relabeled(experiment, data), measure) for measure in measures]),
+        evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
     )
     save_figure(picture, figure, data, text)

@@ -9,16 +9,17 @@ from tyro.conf import arg
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
-from prefloop.evaluation.comparisons import arrays, last_round
+from prefloop.evaluation.comparisons import last_round
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
+from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import for_figure
 from prefloop.report.plotting import note_evaluator, save_figure
 from prefloop.report.quality_curves import draw_quality, quality_by_cost, seeds_by_cost
-from prefloop.report.significance import significance_clause, significance_sentence
+from prefloop.report.significance import final_clauses, significance_sentence
 from prefloop.report.truncation_facts import truncation_facts
-from prefloop.report.win_rates import MAX_BANDS, MEASURES, measures_of, opponent_label
+from prefloop.report.win_rates import MAX_BANDS, all_measures, leading_measures, measure_label, opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, divergence: bool = False) -> Summary:
@@ -29,20 +30,20 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, diver
         divergence: Whether KL was measured, so that the CSV has it, too.
     """
     table = judgments(experiment)
-    measures = measures_of(table)
+    measures = all_measures(table, experiment)
     data = quality_by_cost(experiment, table, measures, divergence)
     seeds = seeds_by_cost(experiment, table, measures)
     picture = draw_quality(*for_figure(experiment, data), for_figure(experiment, seeds)[1])
     note_evaluator(picture, experiment)
     ends = last_round(table, experiment)
-    measure = "reward" if "reward" in measures else "win"
-    values = arrays({method: ends[method] for method in experiment.methods}, measure)
+    final = ["reward" if "reward" in measures else "win", *leading_measures(measures)]
     text = caption(
-        f"Quality on eval prompts after every round ({', '.join(MEASURES[name] for name in measures)} against "
+        f"Quality on eval prompts after every round ({', '.join(map(measure_label, measures))} against "
         f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without "
         f"evaluation{'; small points are seeds' * (len(experiment.seeds) > 1)}.",
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
-        significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
+        significance_sentence(final_clauses(experiment, ends, final)),
+        evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
         *(warnings := truncation_facts(experiment)),
     )

@@ -1,20 +1,22 @@
 """Write the cost of every method until its mean reaches a target."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from tyro.conf import arg
 
 from _program import run
+from prefloop.config.evaluator_measures import OF_MAIN
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.results import judgments
+from prefloop.evaluation.results import judgments, named_measures
 from prefloop.evaluation.target_costs import target_costs
 from prefloop.report.captions import bootstrap_sentence, caption
-from prefloop.report.tables import TABLE_MEASURES, save_table
+from prefloop.report.feedback_labels import evaluators_sentence
+from prefloop.report.tables import save_table, table_label
 
 COLUMNS = {  # label, unit and format
     "flops": ("PFLOPs", 1e15, "{:.3g}"),
@@ -27,7 +29,7 @@ COLUMNS = {  # label, unit and format
 def main(
     *,
     experiment: Annotated[Experiment, arg(name="")],
-    measure: Literal["feedback", "reward", "win"] = "reward",
+    measure: str = "reward",
     target: float | None = None,
     table: Path,
 ) -> Summary:
@@ -37,17 +39,20 @@ def main(
     the share of resamples that reach the target.
 
     Args:
-        measure: Mean of what: reward by the config's feedback, reward by the evaluator, or win rate.
+        measure: Mean of what: feedback (reward by the config's feedback), reward (by the evaluator), win (win rate), or
+            one of these two by a named evaluator, as polite_reward.
         target: The mean to reach; if left out, halfway from the initial policy's to the best final one.
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     rows = judgments(experiment)
+    if measure not in (known := [*OF_MAIN, *named_measures(rows, experiment)]):
+        raise InputError(f"measure: {measure!r}, expected one of {', '.join(known)}")
     if not rows[measure].notna().any():
         raise InputError(f"measure: no judgment has a {measure} (a judge gives no reward); choose another measure")
     data, level = target_costs(rows, experiment, measure, target)
     if np.isnan(level):
         print(f"tabulate_cost_to_reach: no method's mean {measure} ends above the initial policy's, so no target")
-    shown = pd.DataFrame({f"{TABLE_MEASURES[measure]} of {level:.3g}": map(experiment.label, experiment.methods)})
+    shown = pd.DataFrame({f"{table_label(measure)} of {level:.3g}": map(experiment.label, experiment.methods)})
     for column, (label, unit, form) in COLUMNS.items():
         part = data[data["cost"] == column]
         value, low, high = (cells(part[name] / unit, form) for name in ("value", "low", "high"))
@@ -57,9 +62,10 @@ def main(
     if np.isnan(level):
         source = "there is no target, as no method ends above the initial policy"
     text = caption(
-        f"Cost until the mean {TABLE_MEASURES[measure]} first reaches {level:.3g} ({source}), linear between rounds, "
+        f"Cost until the mean {table_label(measure)} first reaches {level:.3g} ({source}), linear between rounds, "
         "and the share of resamples that reach it; -- is not reached.",
         bootstrap_sentence(experiment, "brackets"),
+        evaluators_sentence(experiment),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

@@ -9,7 +9,7 @@ from tyro.conf import arg
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
-from prefloop.evaluation.results import costs
+from prefloop.evaluation.results import costs, stage_of
 from prefloop.report.captions import caption
 from prefloop.report.tables import save_table
 
@@ -23,7 +23,8 @@ ALIGNMENT = [
     "mix_pairs",
     "train",
 ]
-STAGES = [*ALIGNMENT, "sample", "compare_samples", "measure_kl", "measure_gradients"]
+EVALUATION = ["sample", "compare_samples"]
+MEASUREMENTS = ["measure_kl", "measure_perplexity", "measure_gradients"]
 
 
 def main(
@@ -31,6 +32,7 @@ def main(
     experiment: Annotated[Experiment, arg(name="")],
     shared: tuple[Path, ...] = (),
     divergence: bool = False,
+    perplexity: bool = False,
     table: Path,
 ) -> Summary:
     """Write the costs: sums over rounds and steps, means over seeds.
@@ -38,14 +40,16 @@ def main(
     Args:
         shared: Costs of stages that methods share.
         divergence: Whether divergences were measured.
+        perplexity: Whether the perplexity of plain text was measured.
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
-    rows = costs(experiment, shared, divergence)
+    rows = costs(experiment, shared, divergence, perplexity)
     amounts = ["tokens_in", "tokens_out", "labels", "flops", "seconds"]
     data = (
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
     )
-    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *STAGES])}
+    stages = [*ALIGNMENT, *EVALUATION, *map(stage_of, experiment.evaluators), *MEASUREMENTS]
+    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *stages])}
     data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
     shown = pd.DataFrame(
         {

@@ -14,7 +14,8 @@ from prefloop.evaluation.comparisons import differences
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.equal_costs import equal_cost_facts
-from prefloop.report.tables import TABLE_MEASURES, given_measures, in_brackets, save_table
+from prefloop.report.feedback_labels import evaluators_sentence
+from prefloop.report.tables import given_measures, in_brackets, save_table, table_label
 from prefloop.report.win_rates import opponent_label
 
 
@@ -27,11 +28,11 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     baseline, rows = experiment.baseline, judgments(experiment)
-    measures = given_measures(rows)
+    measures = given_measures(rows, experiment)
     data = differences(rows, experiment, measures)
     data = data[data["seed"].isna()].drop(columns="seed")
     shown = pd.DataFrame({f"minus {experiment.label(baseline)}": data["method"].map(experiment.label)})
-    shown["measure"] = data["measure"].map(TABLE_MEASURES)
+    shown["measure"] = data["measure"].map(table_label)
     ends = zip(data["difference"], data["low"], data["high"], strict=True)
     shown["difference"] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in ends]
     for column, label in {"p": "p", "p_holm": "Holm's p", "improved": "improved"}.items():
@@ -43,6 +44,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         interval_sentence(experiment, "brackets"),
         f"p is two-sided, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
         f"{experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
+        evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
     )
     save_table(table, data, shown, text)
@@ -54,7 +56,7 @@ def primary_clause(experiment: Experiment) -> str:
     primary = experiment.primary
     if not primary.method:
         return "no primary contrast is named (evaluation.primary), so all contrasts are exploratory"
-    contrast = f"{experiment.label(primary.method)} in {TABLE_MEASURES[primary.measure]}"
+    contrast = f"{experiment.label(primary.method)} in {table_label(primary.measure)}"
     return f"the primary contrast, named in the config, is {contrast}, and others are exploratory"
 
 

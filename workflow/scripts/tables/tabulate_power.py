@@ -12,8 +12,9 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.power_designs import GRID_PROMPTS, GRID_SAMPLES, power_table
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, count_of
+from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import relabeled
-from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
+from prefloop.report.tables import given_measures, save_table, table_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
@@ -23,7 +24,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     rows = judgments(experiment)
-    data = power_table(rows, experiment, given_measures(rows))
+    data = power_table(rows, experiment, given_measures(rows, experiment))
     save_table(table, data, shown_rows(relabeled(experiment, data)), power_caption(data, experiment))
     return Summary(f"{len(data)} rows -> {table}")
 
@@ -38,7 +39,7 @@ def shown_rows(data: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             f"minus {data['baseline'].iloc[0]}": as_run["method"],
-            "measure": as_run["measure"].map(TABLE_MEASURES),
+            "measure": as_run["measure"].map(table_label),
             "difference": as_run["difference"].map("{:+.3g}".format),
             "sd over seeds": as_run["seed_sd"].map(number),
             "detectable": as_run["detectable"].map(number),
@@ -62,7 +63,7 @@ def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
     as_run = data[data["as_run"]].iloc[0]
     if as_run["seeds"] == 1:
         unknown = "With 1 seed the variance between seeds is unknown: power needs at least two seeds."
-        return caption(f"{minus}, and what one more seed takes.", unknown)
+        return caption(f"{minus}, and what one more seed takes.", unknown, evaluators_sentence(experiment))
     seeds, prompts, samples = (count_of(int(as_run[f"{noun}s"]), noun) for noun in ("seed", "prompt", "sample"))
     if not pd.isna(as_run["families"]):
         prompts += f" of {as_run['families']} families"
@@ -73,7 +74,8 @@ def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
         rough += (
             "; rows with more samples per prompt are the best case, since one sample cannot separate sampling noise"
         )
-    return caption(f"{minus}, {detectable}, and the seeds that the observed difference needs.", missing, f"{rough}.")
+    needed = f"{minus}, {detectable}, and the seeds that the observed difference needs."
+    return caption(needed, missing, f"{rough}.", evaluators_sentence(experiment))
 
 
 run(main)

@@ -11,8 +11,9 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import final_seeds
 from prefloop.report.captions import caption
+from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import relabeled
-from prefloop.report.tables import TABLE_MEASURES, given_measures, save_table
+from prefloop.report.tables import given_measures, save_table, table_label
 from prefloop.report.win_rates import opponent_label
 
 
@@ -23,16 +24,17 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
     rows = judgments(experiment)
-    measures = given_measures(rows)
+    measures = given_measures(rows, experiment)
     data = final_seeds(rows, experiment, measures)
     shown = data.pivot(index=["method", "seed"], columns="measure", values="mean")
     shown = shown.reindex(data.set_index(["method", "seed"]).index.unique())[measures]
-    shown = shown.rename(columns=TABLE_MEASURES).map("{:.3g}".format).replace("nan", "--").reset_index()
+    shown = shown.rename(columns=table_label).map("{:.3g}".format).replace("nan", "--").reset_index()
     shown = relabeled(experiment, shown)
     text = caption(
         "Mean of every run on eval prompts after the last round, with win rates against "
         f"{opponent_label(experiment.opponents[0])}; invalid judgments do not count.",
         "Runs of one seed share prompts and clusters, so differences between methods are taken within a seed.",
+        evaluators_sentence(experiment),
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

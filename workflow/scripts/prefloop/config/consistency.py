@@ -17,12 +17,14 @@ from prefloop.config.method_consistency import (
 from prefloop.config.prompt_settings import EvalPromptsSection, SourceConfig
 from prefloop.config.resolve import (
     TRAINED,
+    evaluators_of,
     exports_of,
     labels_of,
     of_method,
     repository_of,
 )
 from prefloop.config.source_names import SOURCE_FORM, configured_sources
+from prefloop.config.start_checks import impossible_start
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
@@ -37,8 +39,11 @@ def contradictions(config: dict) -> list[str]:
     if config["compare"]:
         problems += missing_sources(config) + impossible_prompts(config)
         problems += impossible_feedback("feedback", config["feedback"], config)
-        problems += impossible_feedback("evaluation.evaluator", config["evaluation"]["evaluator"], config)
+        for key, evaluator in evaluators_of(config).items():
+            problems += impossible_feedback(key, evaluator, config)
     by_problem: dict[str, list[str]] = {}
+    if set(config["compare"]) <= set(config["methods"]):
+        problems += impossible_start(config)
     for method in config["compare"]:
         if method not in config["methods"]:
             problems.append(f"compare: no method {method}; known: {', '.join(config['methods'])}")
@@ -118,9 +123,12 @@ def impossible_prompts(config: dict) -> list[str]:
     eval_set = evaluation["prompts"] if configured_sources(evaluation["prompts"]) else prompts
     without_responses, opponents = formats_without_responses(prompts), formats_without_responses(eval_set)
     checks = [
-        (
-            evaluation["evaluator"]["kind"] == "dataset",
-            "evaluation.evaluator: the data set has no preference between new samples; name another kind",
+        *(
+            (
+                evaluator["kind"] == "dataset",
+                f"{key}: the data set has no preference between new samples; name another kind",
+            )
+            for key, evaluator in evaluators_of(config).items()
         ),
         (
             config["sft"]["enabled"] and 0 < len(without_responses) == len(configured_sources(prompts)),
@@ -143,6 +151,11 @@ def impossible_jobs(config: dict) -> list[str]:
                 config["join_steps"] and config["shards"] > 1,
                 f"join_steps: true, and shards: {config['shards']} divides each step into jobs; set join_steps: false "
                 "or shards: 1",
+            ),
+            (
+                config["join_steps"] and config["share_first_step"],
+                "share_first_step: true, and join_steps: true makes one job of all steps of a round; set one of them "
+                "to false",
             ),
             (
                 config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,
@@ -229,15 +242,18 @@ def impossible_export(config: dict) -> list[str]:
 
 def doubts(config: dict) -> list[str]:
     """Settings that can run but probably say little, one warning each."""
-    evaluation, evaluator = config["evaluation"], config["evaluation"]["evaluator"]
+    evaluation = config["evaluation"]
     trained = [of_method(config, method)["feedback"] for method in config["compare"]]
     own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
     return failed(
         [
-            (
-                bool(own) and is_lexicon(evaluator),
-                f"evaluation.evaluator: {evaluator['function']} counts words of a list, which says little about "
-                "policies trained on another reward; name your own evaluator",
+            *(
+                (
+                    bool(own) and is_lexicon(evaluator),
+                    f"{key}: {evaluator['function']} counts words of a list, which says little about policies trained "
+                    "on another reward; name your own evaluator",
+                )
+                for key, evaluator in evaluators_of(config).items()
             ),
             (
                 evaluation["samples"] > 1 and evaluation["temperature"] == 0,

@@ -4,9 +4,19 @@ As in `consistency`, a check fails where its condition is true.
 """
 
 from prefloop.config.experiment import CHOSEN
+from prefloop.config.measure_checks import impossible_perplexity, impossible_validation
+from prefloop.config.messages import no_choice
 from prefloop.config.method_consistency import AT_RANDOM, failed
 from prefloop.config.outputs import FIGURES
-from prefloop.config.resolve import asks_judge, baseline_of, gives_rewards, of_method, target_measure
+from prefloop.config.resolve import (
+    asks_judge,
+    baseline_of,
+    gives_rewards,
+    measure_words,
+    of_method,
+    reward_sources,
+    target_measure,
+)
 from prefloop.core.own_functions import is_own, split
 
 
@@ -34,14 +44,17 @@ def impossible_evaluation(config: dict) -> list[str]:
         for name in names:
             message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
             checks.append((name not in methods, message))
-    return failed(checks) + impossible_primary(config) + impossible_benchmark(config)
+    for section in ("target", "primary"):
+        word, words = evaluation[section]["measure"], measure_words(config)
+        checks.append((word not in words, f"evaluation.{section}.measure: {no_choice(word, words)}"))
+    problems = impossible_primary(config) + impossible_benchmark(config)
+    return failed(checks) + problems + impossible_perplexity(config) + impossible_validation(config)
 
 
 def impossible_primary(config: dict) -> list[str]:
     """A primary contrast of the baseline with itself, or in a measure without numbers."""
     method, measure = config["evaluation"]["primary"]["method"], target_measure(config, "primary")
-    sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
-    source = sources.get(measure)
+    source = reward_sources(config).get(measure)
     return failed(
         [
             (
@@ -87,10 +100,10 @@ def impossible_figures(config: dict) -> list[str]:
     settings = [of_method(config, method) for method in methods if method in config["methods"]]
     own = [split(figure)[1] for figure in figures if is_own(figure)]
     clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
-    rewards = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    rewards = reward_sources(config)
     without_numbers = [name for name, feedback in rewards.items() if not gives_rewards(feedback)]
     target = target_measure(config)
-    others = " or ".join(name for name in ("win", "feedback", "reward") if name not in without_numbers)
+    others = " or ".join(name for name in ("win", *rewards) if name not in without_numbers)
     kind = rewards[target]["kind"] if target in rewards else ""
     return failed(
         [

@@ -3,14 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
+from prefloop.config.evaluator_measures import RESERVED_EVALUATORS
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.generation_settings import SamplingParams
 from prefloop.config.prompt_settings import EvalPromptsSection
 from prefloop.core.metadata import Matches, Unique, Unit
 from prefloop.models.options import Dtype
 
+EvaluatorName = Matches(
+    r"[A-Za-z0-9](?!\w*_(?:reward|win)$)[A-Za-z0-9_]*",
+    "a name of letters, digits and _ that does not end in _reward or _win, and none of "
+    f"{', '.join(RESERVED_EVALUATORS)}",
+    RESERVED_EVALUATORS,
+)
 Temperatures = tuple[Annotated[float, Ge(0)], ...]
 
 
@@ -73,8 +80,10 @@ class BenchmarkConfig:
 class TargetConfig:
     """The reward whose cost table cost_to_reach states."""
 
-    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
-    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+    measure: str = "auto"
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
     value: Annotated[float | None, Unit("as measure")] = None
     """Level to reach; null is halfway between the initial policy and the final level of the best method."""
 
@@ -85,8 +94,50 @@ class PrimaryConfig:
 
     method: str | None = None
     """Method of the contrast; null names none. All other contrasts are exploratory."""
+    measure: str = "auto"
+    """One of reward (by the evaluator), feedback (reward by the feedback), win (win rate), or the name of one of
+    evaluation.evaluators, which is its reward; <name>_win is its win rate. auto is reward. For a judge, which gives no
+    reward, auto and a name are the win rate."""
+
+
+@dataclass
+class PerplexityConfig:
+    """How plain text is cut into windows and scored."""
+
+    column: str = "text"
+    """Field of a .jsonl file's rows that has the text."""
+    max_tokens: Annotated[int, Ge(2), Unit("tokens")] = 1024
+    """Tokens of a window. Longer documents are cut into several."""
+    context: Annotated[int, Ge(1), Unit("tokens")] = 1
+    """Tokens of a window that repeat the end of the window before it. They are read as context and not scored again.
+    More context costs time and lowers the perplexity of long documents."""
+    batch_size: Annotated[int, Ge(1), Unit("windows")] = 8
+    """Windows per batch."""
+    dtype: Dtype = "auto"
+    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32."""
+
+
+@dataclass
+class PerplexitySection(PerplexityConfig):
+    """For table results and figure perplexity: every policy's perplexity on plain text, which shows forgetting."""
+
+    text: str | None = None
+    """packaged (short texts about many things, written for this project), a .txt file of one document, or a .jsonl file
+    of a document per row; null measures nothing."""
+
+
+@dataclass
+class ValidationConfig:
+    """For table best_round: eval prompts that choose the best round of every run, and are not used to compare it."""
+
+    fraction: Annotated[float | None, Gt(0), Lt(1), Unit("fraction of eval prompts")] = None
+    """Fraction of the eval prompts that choose; the others compare the chosen round with the last one. Prompts of a
+    family stay together. null chooses nothing."""
     measure: Literal["auto", "reward", "feedback", "win"] = "auto"
-    """Reward of the evaluator, reward of the feedback, or win rate; auto is reward, or win if a judge evaluates."""
+    """Measure whose mean is largest in the chosen round: reward of the evaluator, reward of the feedback, or win rate;
+    auto is reward, or win if a judge evaluates."""
+    seed: Annotated[int, Ge(0), Unit("seed")] = 0
+    """Seed of the draw of the prompts that choose."""
 
 
 @dataclass
@@ -106,6 +157,9 @@ class EvaluationConfig(SamplingParams):
     """An evaluation set of its own, with keys as in prompts; without a source, part of `prompts` is held out."""
     evaluator: FeedbackConfig = field(default_factory=FeedbackConfig)
     """What evaluates the samples: keys as in feedback."""
+    evaluators: dict[Annotated[str, EvaluatorName], FeedbackConfig] = field(default_factory=dict)
+    """Further evaluators by name, each with keys as in feedback. They score the same samples against the same
+    opponents, and tables and figures of quality show each with its name. All other figures show evaluator only."""
     opponents: Annotated[tuple[str, ...], MinLen(1), Unique()] = ("initial",)
     """Opponents of a policy: initial (the initial policy's sample of the same prompt), chosen (the data set's
     response), or a method (at the same seed and round). Figures use the first; comparisons shows all."""
@@ -128,6 +182,10 @@ class EvaluationConfig(SamplingParams):
     """For figure benchmark: a command of others, run on the exported policy of every round."""
     target: TargetConfig = field(default_factory=TargetConfig)
     """The reward whose cost table cost_to_reach states."""
+    perplexity: PerplexitySection = field(default_factory=PerplexitySection)
+    """For table results and figure perplexity: every policy's perplexity on plain text, which shows forgetting."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """For table best_round: eval prompts that choose the best round of every run, and are not used to compare it."""
 
 
 @dataclass

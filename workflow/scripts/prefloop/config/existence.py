@@ -29,6 +29,7 @@ from prefloop.core.registry import chosen_words
 from prefloop.models.fetch import PACKAGE, PACKAGE_FORM, no_model
 from prefloop.models.sources import hub_model
 
+TEXT_SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 # Resources that the SLURM plugin or Snakemake reads. Other names are accepted unless they look like one of these.
 RESOURCES = [
     *["slurm_account", "slurm_partition", "slurm_extra", "slurm_cluster", "clusters", "constraint", "qos", "gres"],
@@ -50,6 +51,8 @@ def absent(config: dict) -> list[str]:
         for problem in absent_prompts(f"{where}.source{'s' * bool(section.get('sources'))}", settings["source"])
     ]
     problems += [problem for source in model_sources(config).values() for problem in absent_model(source)]
+    problems += absent_text(config["evaluation"]["perplexity"]["text"])
+    problems += absent_start(config["policy"]["start"], Path("results", config["name"]))
     for feedback in asked(config):
         template = feedback["judge"]["template"]
         if feedback["kind"] == "judge" and not find_file(template).is_file():
@@ -77,6 +80,16 @@ def absent_prompts(where: str, source: str) -> list[str]:
     return [] if path.is_file() else [f"{where}: {source}: no such file{similar(path)}"]
 
 
+def absent_text(source: str | None) -> list[str]:
+    """Why a file of plain text cannot be read, as far as its name shows."""
+    if source is None or source == "packaged":
+        return []
+    key, path = "evaluation.perplexity.text", Path(source)
+    if not source.endswith(TEXT_SUFFIXES):
+        return [f"{key}: {source}: expected packaged, or a .txt or .jsonl file"]
+    return [] if path.is_file() else [f"{key}: {source}: no such file{similar(path)}"]
+
+
 def absent_model(source: str) -> list[str]:
     """Why a model's source is no package with a checksum, no model folder and no id of the hub."""
     if source.startswith("pypi:"):
@@ -93,6 +106,20 @@ def absent_model(source: str) -> list[str]:
         f"model {source}: expected a local folder, the hub's owner/name or owner/name@revision, or "
         "pypi:package==version/path"
     ]
+
+
+def absent_start(start: str | None, results: Path) -> list[str]:
+    """Why the policy from which methods start is no file of another run; `results` is the experiment's own folder."""
+    path = Path(start or "")
+    if start is None:
+        return []
+    if path.is_dir():
+        return [f"policy.start: {start}: a folder, expected a policy.pt; a model folder is named as policy.model"]
+    if not path.is_file():
+        return [f"policy.start: {start}: no such file, expected the policy.pt of another run{similar(path)}"]
+    if path.resolve().is_relative_to(results.resolve()):
+        return [f"policy.start: {start}: a result of this experiment; give the experiment that continues it a new name"]
+    return []
 
 
 def absent_functions(config: dict) -> list[str]:

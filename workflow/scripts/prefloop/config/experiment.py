@@ -39,7 +39,7 @@ class Primary:
     method: str = ""
     """Empty if none was named."""
     measure: str = ""
-    """reward, feedback or win."""
+    """reward, feedback, win, or <evaluator>_reward or <evaluator>_win of a named evaluator."""
 
 
 @dataclass
@@ -64,12 +64,18 @@ class Experiment:
     """Opponents of every policy. Figures with one opponent use the first."""
     fine_tuned: bool = False
     """Whether the initial policy was fine-tuned, so that the base model is another policy."""
+    start: str | None = None
+    """The policy of another run that is the initial policy; None if it is the base or the fine-tuned model."""
     baseline: str = ""
     """The method from which differences are taken."""
     primary: Primary = field(default_factory=Primary)
     """The contrast with the baseline that was named before the run; all others are exploratory."""
     evaluator: str = ""
     """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
+    evaluators: tuple[str, ...] = ()
+    """Names of further evaluators, which score the same comparisons."""
+    evaluated_by: tuple[str, ...] = ()
+    """The feedback of each further evaluator, in the same order, as `feedback_identity` writes it."""
     trained_by: tuple[str, ...] = ()
     """The feedback of each method's training, as `feedback_identity` writes it; empty if unknown."""
     acquiring: tuple[str, ...] = ()
@@ -205,6 +211,10 @@ class Comparison(NamedTuple):
         """The file of its judgments, relative to the experiment's folder."""
         return f"{self.folder}/against-{self.opponent}.jsonl"
 
+    def judged_by(self, evaluator: str) -> str:
+        """The file of its judgments by a named evaluator, relative to the experiment's folder."""
+        return f"{self.folder}/{evaluator}/against-{self.opponent}.jsonl"
+
 
 def experiment_of(config: dict, root: str) -> Experiment:
     """What programs that read a whole experiment need from its config."""
@@ -230,9 +240,12 @@ def experiment_of(config: dict, root: str) -> Experiment:
         samples=evaluation["samples"],
         opponents=tuple(evaluation["opponents"]),
         fine_tuned=config["sft"]["enabled"],
+        start=config["policy"].get("start"),
         baseline=baseline_of(config),
         primary=Primary(evaluation["primary"]["method"] or "", target_measure(config, "primary")),
         evaluator=feedback_identity(evaluation["evaluator"]),
+        evaluators=tuple(evaluation["evaluators"]),
+        evaluated_by=tuple(map(feedback_identity, evaluation["evaluators"].values())),
         trained_by=tuple(feedback_identity(of_method(config, method)["feedback"]) for method in methods),
         equal_cost=evaluation["equal_cost"],
         acquiring=tuple(m for m in methods if of_method(config, m)["acquisition"]["rule"] != "all"),

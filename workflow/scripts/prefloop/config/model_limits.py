@@ -22,7 +22,12 @@ def beyond_positions(config: dict) -> list[str]:
         generation = of_method(config, method)["generation"]
         if generation["sampler"] != "dataset":
             lengths.append(("generation.max_new_tokens", generation["max_new_tokens"]))
-    return [
+    perplexity = config["evaluation"]["perplexity"]
+    problems = []
+    if perplexity["text"] is not None and perplexity["max_tokens"] > limit:
+        size = perplexity["max_tokens"]
+        problems.append(f"evaluation.perplexity.max_tokens: {size}, and policy.model has {limit} positions; lower it")
+    return problems + [
         f"{key}: {length}, and policy.model has {limit} positions for a prompt and its response; lower it"
         for key, length in dict.fromkeys(lengths)
         if length >= limit

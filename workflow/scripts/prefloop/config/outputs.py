@@ -9,6 +9,7 @@ from typing import NamedTuple
 QUALITY = "Which method is better at equal cost?"
 OPPONENTS = "Who wins against whom?"
 DRIFT = "What does reward cost in divergence?"
+FORGETTING = "What was forgotten?"
 TRAINING = "How did training go?"
 PROMPTS = "Which prompts are worth annotating?"
 PAIRS = "Which pairs teach the most?"
@@ -30,19 +31,29 @@ class Output(NamedTuple):
     """Files that it reads from every round of every run."""
     steps: tuple[str, ...] = ()
     """Files that it reads from every step of every run."""
+    evaluators: bool = False
+    """Whether it shows the evaluators that evaluation.evaluators names, and so reads their judgments, too."""
+    from_rows: bool = False
+    """Whether a rows folder is enough to draw it."""
 
 
 FIGURES = {
-    "learning_curves": Output(QUALITY, "by_round"),  # reward and win rate against labels, in two panels
-    "quality": Output(QUALITY, "by_round"),  # reward and win rate against cost
-    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
-    "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings
+    # reward and win rate against labels
+    "learning_curves": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
+    "quality": Output(QUALITY, "by_round", evaluators=True, from_rows=True),  # reward and win rate against cost
+    # each method minus the baseline, paired by prompt and seed
+    "differences": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
+    "sweep": Output(QUALITY, "by_round", from_rows=True),  # final quality by the values of swept settings
     "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
+    # perplexity of plain text by round
+    "perplexity": Output(FORGETTING, rounds=("evaluation/perplexity.jsonl",), from_rows=True),
     "benchmark": Output(QUALITY, rounds=("benchmark.json",)),  # the number of the user's command by round
-    "comparisons": Output(OPPONENTS, "against_everybody"),  # wins, ties and losses against each opponent
-    "temperatures": Output(OPPONENTS, "over_temperatures"),  # win rate by sampling temperature
+    "comparisons": Output(
+        OPPONENTS, "against_everybody", from_rows=True
+    ),  # wins, ties and losses against each opponent
+    "temperatures": Output(OPPONENTS, "over_temperatures", from_rows=True),  # win rate by sampling temperature
     "checkpoints": Output(OPPONENTS, "over_training", ("training.jsonl",)),  # win rate over training
-    "frontier": Output(DRIFT, "by_round", ("evaluation/kl.jsonl",)),  # reward against divergence
+    "frontier": Output(DRIFT, "by_round", ("evaluation/kl.jsonl",), from_rows=True),  # reward against divergence
     "training": Output(TRAINING, rounds=("training.jsonl",)),  # loss, margins, accuracy and gradient norm by step
     "betas": Output(TRAINING, rounds=("training.jsonl",)),  # β, τ and the share of margins above it by optimizer step
     "arms": Output(PROMPTS, steps=("arms.json",)),  # reward and score of each cluster
@@ -54,19 +65,25 @@ FIGURES = {
 }
 
 TABLES = {
-    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",)),  # after the last round
-    "differences": Output(QUALITY, "by_round"),  # each method minus the baseline, paired by prompt and seed
-    "seeds": Output(QUALITY, "by_round"),  # results of every run after the last round
-    "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",)),  # cost of reaching a target
-    "power": Output(QUALITY, "by_round"),  # detectable differences from the baseline, and seeds needed
-    "win_rates": Output(OPPONENTS),  # of every comparison
-    "length": Output(OPPONENTS, "by_round"),  # response length against winning
-    "costs": Output(COST),  # tokens, operations and seconds by stage
-    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",)),  # raw answers of judges
+    # after the last round
+    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",), evaluators=True, from_rows=True),
+    # each method minus the baseline, paired by prompt and seed
+    "differences": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
+    "seeds": Output(QUALITY, "by_round", evaluators=True, from_rows=True),  # results of every run after the last round
+    "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",), from_rows=True),  # cost of reaching a target
+    # detectable differences from the baseline, and seeds needed
+    "power": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
+    "win_rates": Output(OPPONENTS, evaluators=True, from_rows=True),  # of every comparison
+    "length": Output(OPPONENTS, "by_round", from_rows=True),  # response length against winning
+    "costs": Output(COST, evaluators=True, from_rows=True),  # tokens, operations and seconds by stage
+    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",), evaluators=True),  # raw answers
 }
 
 # Tables that are added automatically if the experiment uses a judge or trains a reward model.
-OF_JUDGES = {"judges": Output(JUDGES), "reward_models": Output(JUDGES)}
+OF_JUDGES = {"judges": Output(JUDGES, evaluators=True, from_rows=True), "reward_models": Output(JUDGES)}
+
+# The table that is added automatically if some eval prompts choose the best round of every run.
+OF_VALIDATION = {"best_round": Output(QUALITY, "by_round", from_rows=True)}
 
 # The table that is added automatically if a method chooses which responses get a label.
 OF_ACQUISITION = {"acquisition": Output(PAIRS)}
@@ -77,4 +94,5 @@ OWN_FIGURE = Output(
     "by_round",
     ("pairs.jsonl", "training.jsonl"),
     ("prompts.jsonl", "generations.jsonl", "rewards.jsonl", "logprobs.jsonl", "pfp.jsonl", "arms.json"),
+    evaluators=True,
 )

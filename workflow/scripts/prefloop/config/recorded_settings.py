@@ -30,17 +30,18 @@ class RecordedExperiment:
 
 
 def write_settings(config: dict, experiment: Experiment) -> None:
-    """Write the config and the identity of the evaluator into an experiment's folder, if they are not there already."""
+    """Write the config and the identities of the evaluators into an experiment's folder, if not there already."""
     path = experiment.root / SETTINGS_FILE
     methods = {name: config["methods"][name] for name in config["compare"]}
-    content = {"evaluator": experiment.evaluator, "settings": config | {"methods": methods}}
+    evaluators = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
+    content = {"evaluator": experiment.evaluator, "evaluators": evaluators, "settings": config | {"methods": methods}}
     if not path.exists() or path.read_bytes() != (json.dumps(content) + "\n").encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
 
 
 def read_settings(root: Path) -> RecordedExperiment:
-    """Read what `write_settings` has written into an experiment's folder.
+    """Read what `write_settings` has written into an experiment's folder, or a rows folder has of it.
 
     Raises:
         InputError: There is no such file, or another version of the project has written it.
@@ -52,7 +53,11 @@ def read_settings(root: Path) -> RecordedExperiment:
     with refused(f"{path}: not the settings that this version writes; write them again: {START}"):
         config = content["settings"]
         experiment = experiment_of(config, str(root))
-        return RecordedExperiment(replace(experiment, evaluator=content["evaluator"]), config)
+        evaluated_by = tuple(content["evaluators"][name] for name in experiment.evaluators)
+        experiment = replace(experiment, evaluator=content["evaluator"], evaluated_by=evaluated_by)
+        if "trained_by" in content:  # in a rows folder, which is read where the feedback's files may not be
+            experiment = replace(experiment, trained_by=tuple(content["trained_by"]))
+        return RecordedExperiment(experiment, config)
 
 
 def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ import json
 import shlex
 
 from prefloop.config.declarations import defaults
+from prefloop.config.evaluator_measures import MEASURE_KINDS, OF_MAIN, reward_measure, win_measure
 from prefloop.config.feedback_settings import WeightedSource
 from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import model_name
@@ -74,9 +75,16 @@ def figure_names(config: dict) -> dict[str, str]:
 
 
 def asked(config: dict) -> list[dict]:
-    """Every feedback that the experiment uses: the methods', the evaluator, and the config's own, shown with it."""
+    """Every feedback that the experiment uses: the methods', the evaluators, and the config's own, shown with them."""
     methods = [of_method(config, method)["feedback"] for method in config["compare"]]
-    return [*methods, config["evaluation"]["evaluator"], config["feedback"]]
+    return [*methods, *evaluators_of(config).values(), config["feedback"]]
+
+
+def evaluators_of(config: dict) -> dict[str, dict]:
+    """Every feedback that evaluates by its key: the evaluator that decides, and the named ones."""
+    evaluation = config["evaluation"]
+    named = {f"evaluation.evaluators.{name}": settings for name, settings in evaluation["evaluators"].items()}
+    return {"evaluation.evaluator": evaluation["evaluator"]} | named
 
 
 def feedback_sources(feedback: dict) -> list[dict]:
@@ -104,10 +112,28 @@ def gives_rewards(feedback: dict) -> bool:
 def target_measure(config: dict, section: str = "target") -> str:
     """The measure of table cost_to_reach, or that of the primary contrast with section `primary`.
 
-    auto is the evaluator's reward if it gives one, else the win rate.
+    auto is the evaluator's reward if it gives one, else the win rate, and the name of an evaluator likewise.
     """
-    word, evaluator = config["evaluation"][section]["measure"], config["evaluation"]["evaluator"]
-    return word if word != "auto" else "reward" if gives_rewards(evaluator) else "win"
+    evaluation = config["evaluation"]
+    word, named = evaluation[section]["measure"], evaluation["evaluators"]
+    if word == "auto":
+        return "reward" if gives_rewards(evaluation["evaluator"]) else "win"
+    if word in named:
+        return reward_measure(word) if gives_rewards(named[word]) else win_measure(word)
+    return word
+
+
+def reward_sources(config: dict) -> dict[str, dict]:
+    """The feedback that each measure of rewards is from."""
+    evaluation = config["evaluation"]
+    named = {reward_measure(name): settings for name, settings in evaluation["evaluators"].items()}
+    return {"feedback": config["feedback"], "reward": evaluation["evaluator"]} | named
+
+
+def measure_words(config: dict) -> list[str]:
+    """What evaluation.target.measure and evaluation.primary.measure may be."""
+    names = config["evaluation"]["evaluators"]
+    return ["auto", *OF_MAIN, *names, *(f"{name}_{kind}" for name in names for kind in MEASURE_KINDS)]
 
 
 def baseline_of(config: dict) -> str:

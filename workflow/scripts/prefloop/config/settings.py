@@ -28,7 +28,19 @@ from prefloop.methods.tabular import TabularConfig
 from prefloop.models.options import Quantization
 
 FOLDERS = ("models", "logs", "cache")  # of results/ itself
-TAKEN = ("base", "initial", "chosen", "shared", "prompts", "sft", "reward_models", "figures", "tables", "tabular")
+TAKEN = (
+    "base",
+    "initial",
+    "chosen",
+    "shared",
+    "prompts",
+    "sft",
+    "reward_models",
+    "figures",
+    "tables",
+    "tabular",
+    "rows",
+)
 ExperimentName = Matches(
     r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     f"letters, digits, . _ and -, and none of {', '.join(FOLDERS)}, which are folders of results/",
@@ -63,6 +75,10 @@ class ModelConfig:
 class PolicyConfig(ChatConfig, ModelConfig):
     """The model to align, and how conversations become text for it."""
 
+    start: str | None = None
+    """policy.pt of another run, such as results/other/dota/seed-0/round-3/policy.pt, which becomes the initial policy
+    of every method; null is the model itself, after sft if that is enabled. The policy must have been trained on
+    `model`, with the same quantization, train.parameters and train.lora."""
     quantization: Quantization | None = None
     """Format in which base weights under adapters are kept on a GPU; null keeps them in full. nf4 is the 4-bit
     NormalFloat of QLoRA with double quantization (arXiv 2305.14314). It needs bitsandbytes, adapters and engine
@@ -129,6 +145,10 @@ class SharedConfig:
     """Whether generate, logprobs and reward are one job per round instead of one per step, which loads its models once.
     Applies to methods whose allocation ignores the arms, and to reward only if it loads a model. The rows do not
     change."""
+    share_first_step: bool = False
+    """Whether methods that draw prompts and sample responses by the same settings share generate, and where they agree
+    reward and logprobs, of step 1 of round 1: made once per seed and copied. The files and the costs of each method do
+    not change."""
     warm_start: bool = True
     """Whether programs of a local run are forked from a process that has imported torch and transformers. The results
     are the same without it."""

@@ -16,6 +16,7 @@ from prefloop.config.consistency import contradictions
 from prefloop.config.declarations import bare, defaults, inner, retyped
 from prefloop.config.derived_methods import with_likes
 from prefloop.config.existence import absent
+from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.messages import explain
 from prefloop.config.model_limits import beyond_positions
 from prefloop.config.resolve import merged
@@ -27,7 +28,7 @@ from prefloop.core.errors import InputError, short_repr
 from prefloop.core.own_functions import is_own, split
 
 TOO_DEEP = "values within values too deep to be read, or an alias (*name) within its own anchor (&name); write it flat"
-FILES = ("source", "model", "base", "embedding", "template")  # keys that may name a file or folder
+FILES = ("source", "model", "start", "base", "embedding", "template", "text")  # keys that may name a file or folder
 MAX_VALUES = 100_000  # of a config file; the largest of the project has some hundreds
 YAML_TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge"}
@@ -116,6 +117,9 @@ def checked(config: dict) -> dict:
     config = merged(defaults(ExperimentConfig), config)
     models = config["reward_models"]
     config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
+    evaluation = config["evaluation"]
+    named = {name: merged(defaults(FeedbackConfig), own) for name, own in evaluation["evaluators"].items()}
+    config["evaluation"] = evaluation | {"evaluators": named}
     config["methods"] = with_likes(config["methods"])
     config = with_sweeps(config, invalid)
     problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
@@ -130,8 +134,10 @@ def invalid(config: dict) -> Iterable[str]:
     """One line for every unknown key and every value of the wrong type or out of range."""
     from pydantic import ValidationError
 
-    for name in ("methods", "reward_models"):
-        names = config.get(name)
+    evaluation = config.get("evaluation")
+    named = evaluation.get("evaluators") if isinstance(evaluation, dict) else None
+    mappings = {name: config.get(name) for name in ("methods", "reward_models")} | {"evaluation.evaluators": named}
+    for name, names in mappings.items():
         numbers = [key for key in names if not isinstance(key, str)] if isinstance(names, dict) else []
         yield from (f"{name}: {key}, expected a name of letters, digits and _" for key in numbers)
     if too_large := list(beyond(config, ExperimentConfig)):

@@ -4,9 +4,12 @@ pandas is imported where it is used, because stages without tables start faster 
 """
 
 import csv
+import gzip
+import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +41,16 @@ def plain_cell(value: Any) -> Any:
 
 
 def write_cells(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table of rows atomically."""
+    """Write a table of rows atomically, compressed if its name ends in .gz. The same rows give the same bytes."""
+    cells = ([safe_cell(cell) for cell in row] for row in (header, *rows))
+    if Path(path).suffix == ".gz":
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(cells)
+        with atomic_write(path) as partial:
+            partial.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+        return
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([safe_cell(cell) for cell in row] for row in (header, *rows))
+        csv.writer(file, lineterminator="\n").writerows(cells)
 
 
 def write_frame(path: Path, data: "pd.DataFrame") -> None:
@@ -80,12 +89,14 @@ def read_frame(path: Path) -> "pd.DataFrame":
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table as texts; InputError if the file is missing or no table."""
+    """The rows of a table (plain or .gz) as texts; InputError if the file is missing or no table."""
+    path = Path(path)
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 yield {plain_cell(name): plain_cell(cell) for name, cell in row.items()}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: no table ({error}); make it again") from error

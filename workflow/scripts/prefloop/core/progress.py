@@ -7,6 +7,7 @@ In a terminal a progress bar (tqdm) moves. A log file gets a line every 30 secon
 import io
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Summary:
 class Progress:
     """Progress of a loop: `with Progress("score", 512, "response") as progress`, and `progress.update(64)` inside.
 
-    Of nested loops the outermost one writes the status file.
+    Of nested loops the outermost one writes the status file, but a loop over the same units within it takes its place.
     """
 
     outermost: "Progress | None" = None
@@ -67,22 +68,34 @@ class Progress:
         self.bar: tqdm | None = None
         self.start = self.last_line = self.last_status = time.monotonic()
         self.has_status = False
+        self.outer: Progress | None = None
         if not silent and sys.stderr.isatty():
             import tqdm as bars
 
             self.bar = bars.tqdm(desc=stage, total=total, unit=f" {unit}s", initial=done, leave=None)
 
     def __enter__(self) -> "Progress":
-        if Progress.outermost is None and not self.silent:
+        self.outer = Progress.outermost
+        if not self.silent and (self.outer is None or self.outer.waits_for(self)):
             Progress.outermost, self.has_status = self, True
             self.write_status(0.0)
         return self
 
     def __exit__(self, *_: object) -> None:
         if Progress.outermost is self:
-            Progress.outermost = None
+            Progress.outermost = self.outer
         if self.bar is not None:
             self.bar.close()
+
+    def waits_for(self, inner: "Progress") -> bool:
+        """Whether all units of this loop are those of a loop within it, so that only that one shows how far it is."""
+        return self.total is not None and self.total == inner.total and self.done == self.done_before
+
+    def restart(self) -> None:
+        """Count from the start again, for a loop that is repeated."""
+        self.done, self.tokens, self.start = self.done_before, 0, time.monotonic()
+        if self.bar is not None:
+            self.bar.reset()
 
     def update(self, count: int = 1, tokens: int = 0) -> None:
         """Count finished units, and their tokens where the speed is given in tokens."""
@@ -123,6 +136,26 @@ class Progress:
         """Write the status file of the stage, `seconds` after the start of the loop."""
         amounts = {"done": self.done, "total": self.total, "unit": self.unit, "tokens": self.tokens}
         write_status(self.stage, "running", **amounts, seconds=seconds, seconds_left=self.seconds_left(seconds))
+
+
+class WatchedList(list):
+    """A list for code of others that may take seconds per item: each loop over it is shown as progress.
+
+    An item is done when the next one is asked for. Code that first reads all items, for example to call a model, shows
+    none: a finished loop starts the count again.
+    """
+
+    progress: Progress
+
+    def __iter__(self) -> Iterator:
+        self.progress.restart()
+        for item in super().__iter__():
+            yield item
+            self.progress.update()
+        self.progress.restart()
+
+    def __reduce__(self) -> tuple:  # copies, also those for other processes, are plain lists
+        return list, (self[:],)
 
 
 def bar_in_log(stage: str, unit: str) -> type:

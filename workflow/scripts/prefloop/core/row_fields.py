@@ -74,7 +74,7 @@ NUMBER_OR_NULL = Kind("a finite number or null", lambda value: value is None or 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("prompt_id", "response", "sampler", "component", "chosen", "rejected", "outcome", "metric"), TEXT),
     **dict.fromkeys(("token_ids", "token_ids_chosen", "token_ids_rejected", "token_ids_explored", "beats"), INTEGERS),
-    **dict.fromkeys(("response_id", "sample", "n_tokens", "n_chosen", "step"), INTEGER),
+    **dict.fromkeys(("response_id", "sample", "document", "n_tokens", "n_bytes", "n_chosen", "step"), INTEGER),
     **dict.fromkeys(("cluster", "best", "worst"), INTEGER_OR_NULL),
     **dict.fromkeys(("logp", "logp_ref", "logp_ref_chosen", "logp_ref_rejected", "kl", "loss"), NUMBER),
     **dict.fromkeys(("reward_chosen", "reward_rejected", "grad_norm", "dpo_weight"), NUMBER),

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from prefloop.config.evaluator_measures import is_rate
 from prefloop.core.ranks import Interval
 from prefloop.core.seeds import rng_for
 from prefloop.evaluation.random_effects import MeanEstimate, crossed_mean
@@ -140,8 +141,8 @@ def wilson(scores: np.ndarray, families: np.ndarray | None = None, level: float 
 
 
 def interval_of(measure: str, values: PromptTable) -> Interval:
-    """The 95 % interval of a measure's mean: `rate_interval` for `win`, `mean_interval` for others."""
-    return rate_interval(values) if measure == "win" else mean_interval(values)
+    """The 95 % interval of a measure's mean: `rate_interval` for win rates, `mean_interval` for others."""
+    return rate_interval(values) if is_rate(measure) else mean_interval(values)
 
 
 def bootstrap_mean(

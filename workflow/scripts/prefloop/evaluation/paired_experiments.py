@@ -1,23 +1,24 @@
 """Comparing methods of two experiments on the same prompts and seeds, after a check that this is possible."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from prefloop.config.evaluator_measures import reward_measure, win_measure
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.recorded_settings import RecordedExperiment
+from prefloop.config.resolve import TRAINED, feedback_sources, model_of
 from prefloop.core.errors import InputError
-from prefloop.core.files import read_json
-from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import paired_difference
+from prefloop.evaluation.result_files import eval_digests, has_result, reward_model_digest, samples_digest
 from prefloop.evaluation.results import comparisons
 
 SAMPLING = ("samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
-SAMPLE = ["prompt_id", "response_id", "response"]
 TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
 
 
@@ -50,7 +51,7 @@ def check_comparable(a: RecordedExperiment, b: RecordedExperiment) -> None:
     reasons = differing_prompts(first.root, second.root)
     if first.evaluator != second.evaluator:
         reasons.append(f"the evaluators differ: {first.evaluator} and {second.evaluator}")
-    reasons += differing_reward_models(a, b)
+    reasons += differing_reward_models(a, b, *(x.config["evaluation"]["evaluator"] for x in (a, b)))
     for key in SAMPLING:
         values = [recorded.config["evaluation"][key] for recorded in (a, b)]
         if values[0] != values[1]:
@@ -72,10 +73,7 @@ def common_seeds(a: Experiment, b: Experiment) -> list[int]:
 
 def differing_prompts(a: Path, b: Path) -> list[str]:
     """Why two experiments' eval prompts are not the same."""
-    texts = [
-        {row["prompt_id"]: row["messages"] for row in read_rows(root / "prompts/eval.jsonl", ["prompt_id", "messages"])}
-        for root in (a, b)
-    ]
+    texts = [eval_digests(root) for root in (a, b)]
     common = texts[0].keys() & texts[1].keys()
     if texts[0].keys() != texts[1].keys():
         return [f"{len(texts[0])} and {len(texts[1])} eval prompts, of which {len(common)} are in both"]
@@ -83,44 +81,79 @@ def differing_prompts(a: Path, b: Path) -> list[str]:
     return [f"eval prompt {changed[0]} has two texts"] if changed else []
 
 
-def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment) -> list[str]:
-    """Why evaluators that the experiments have trained themselves are not the same."""
-    name = a.config["evaluation"]["evaluator"]["model"] or ""
-    if not name.startswith("trained:"):
-        return []
-    path = f"reward_models/{name.removeprefix('trained:')}/manifest.json"
-    sums = [read_json(recorded.experiment.root / path)["sha256"] for recorded in (a, b)]
-    return [f"each has trained its own evaluator {name}, with other weights"] if sums[0] != sums[1] else []
+def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment, of_a: dict, of_b: dict) -> list[str]:
+    """Why evaluators with the settings `of_a` and `of_b`, trained by the experiments themselves, are not the same."""
+    names = [
+        name.removeprefix(TRAINED)
+        for source in feedback_sources(of_a)
+        if (name := model_of(source) or "").startswith(TRAINED)
+    ]
+    reasons = []
+    for name in names:
+        sums = [reward_model_digest(recorded.experiment.root, name) for recorded in (a, b)]
+        if sums[0] != sums[1]:
+            reasons.append(f"each has trained its own evaluator {TRAINED}{name}, with other weights")
+    return reasons
+
+
+def common_evaluators(a: RecordedExperiment, b: RecordedExperiment) -> tuple[list[str], dict[str, str]]:
+    """The named evaluators that both have with equal settings and weights, and why others are left out, by name."""
+    identities = [dict(zip(x.experiment.evaluators, x.experiment.evaluated_by, strict=True)) for x in (a, b)]
+    common, left_out = [], {}
+    for name in dict.fromkeys([*identities[0], *identities[1]]):
+        missing = [x.experiment.root for x, known in zip((a, b), identities, strict=True) if name not in known]
+        if missing:
+            left_out[name] = f"{missing[0]} has none of this name"
+        elif identities[0][name] != identities[1][name]:
+            left_out[name] = f"the settings differ: {identities[0][name]} and {identities[1][name]}"
+        elif reasons := differing_reward_models(a, b, *(x.config["evaluation"]["evaluators"][name] for x in (a, b))):
+            left_out[name] = reasons[0]
+        elif initial_rewards_differ(a.experiment, b.experiment, name):
+            left_out[name] = "it gives different rewards to the same samples of the initial policy"
+        else:
+            common.append(name)
+    return common, left_out
 
 
 def differing_initial(a: Experiment, b: Experiment) -> list[str]:
     """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
     folder = a.comparison("initial").folder
-    rows = [
-        [tuple(row[key] for key in SAMPLE) for row in read_rows(x.root / folder / "samples.jsonl", SAMPLE)]
-        for x in (a, b)
-    ]
-    if sorted(rows[0]) != sorted(rows[1]):
+    if samples_digest(a.root, folder) != samples_digest(b.root, folder):
         return ["the initial policies, which are the opponents, have different samples"]
-    judged = [comparisons(x, [x.comparison("initial")]).set_index(["prompt_id", "sample"]) for x in (a, b)]
-    rewards = [rows["reward"].astype(float) for rows in judged]
-    left, right = rewards[0].align(rewards[1])
-    scale = left.abs().combine(right.abs(), max).clip(lower=1.0)
-    if ((left - right).abs() > TOLERANCE * scale).any():
+    if initial_rewards_differ(a, b):
         return ["the evaluators give different rewards to the same samples of the initial policy"]
     return []
 
 
-def compared_measures(a: RecordedExperiment, b: RecordedExperiment) -> list[str]:
-    """Measures that mean the same in both: the rewards by the config's feedback only if that is the same."""
+def initial_rewards_differ(a: Experiment, b: Experiment, evaluator: str = "") -> bool:
+    """Whether the evaluator, or a named one, gives different rewards to the samples of the initial policies."""
+    measure, evaluators = (reward_measure(evaluator), [evaluator]) if evaluator else ("reward", [])
+    judged = [
+        finished_comparisons(x, [x.comparison("initial")], evaluators).set_index(["prompt_id", "sample"])
+        for x in (a, b)
+    ]
+    rewards = [rows[measure].astype(float) for rows in judged]
+    left, right = rewards[0].align(rewards[1])
+    scale = left.abs().combine(right.abs(), max).clip(lower=1.0)
+    return bool(((left - right).abs() > TOLERANCE * scale).any())
+
+
+def compared_measures(a: RecordedExperiment, b: RecordedExperiment, evaluators: Sequence[str]) -> list[str]:
+    """Measures that mean the same in both, with those of common evaluators.
+
+    The rewards by the config's feedback are one only if that is the same.
+    """
     identities = {feedback_identity(recorded.config["feedback"]) for recorded in (a, b)}
-    return ["feedback", "reward", "win"] if len(identities) == 1 else ["reward", "win"]
+    named = [measure(name) for name in evaluators for measure in (reward_measure, win_measure)]
+    return [*["feedback"] * (len(identities) == 1), "reward", "win", *named]
 
 
 def experiment_differences(
-    a: RecordedExperiment, b: RecordedExperiment, pairs: Sequence[tuple[str, str]]
+    a: RecordedExperiment, b: RecordedExperiment, pairs: Sequence[tuple[str, str]], evaluators: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Methods of `a` minus methods of `b`, each after its last round, paired by prompt and common seed.
+
+    `evaluators` are the named evaluators that both have (`common_evaluators`).
 
     Returns:
         Columns method_a, method_b, measure, seeds, prompts, mean_a, mean_b, difference, low, high, significant (the
@@ -129,8 +162,9 @@ def experiment_differences(
     seeds = common_seeds(a.experiment, b.experiment)
     rows = []
     for first, second in pairs:
-        parts = {"a": last_judgments(a.experiment, first, seeds), "b": last_judgments(b.experiment, second, seeds)}
-        for measure in compared_measures(a, b):
+        sides = {"a": (a.experiment, first), "b": (b.experiment, second)}
+        parts = {side: last_judgments(*run, seeds, evaluators) for side, run in sides.items()}
+        for measure in compared_measures(a, b, evaluators):
             values = arrays(parts, measure)
             if not all(part[measure].notna().any() for part in parts.values()):
                 continue
@@ -143,14 +177,28 @@ def experiment_differences(
     return pd.DataFrame(rows)
 
 
-def last_judgments(experiment: Experiment, method: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """The judgments of a method's last round with these seeds.
+def last_judgments(
+    experiment: Experiment, method: str, seeds: Sequence[int], evaluators: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The judgments of a method's last round with these seeds, by the evaluator and these named ones.
 
     Raises:
         InputError: A run is not finished.
     """
-    wanted: list[Comparison] = [c for c in experiment.at_the_end((method,)) if c.seed in seeds]
+    wanted = [comparison for comparison in experiment.at_the_end((method,)) if comparison.seed in seeds]
+    return finished_comparisons(experiment, wanted, evaluators)
+
+
+def finished_comparisons(
+    experiment: Experiment, wanted: Sequence[Comparison], evaluators: Sequence[str]
+) -> pd.DataFrame:
+    """As `results.comparisons`, with the columns of these named evaluators only.
+
+    Raises:
+        InputError: A file is missing.
+    """
     for comparison in wanted:
-        if not (experiment.root / comparison.judgments).exists():
-            raise InputError(f"{experiment.root / comparison.judgments}: missing; finish the experiment first")
-    return comparisons(experiment, wanted)
+        for path in (comparison.judgments, *map(comparison.judged_by, evaluators)):
+            if not has_result(experiment.root / path):
+                raise InputError(f"{experiment.root / path}: missing; finish the experiment first")
+    return comparisons(replace(experiment, evaluators=tuple(evaluators)), wanted)

@@ -1,19 +1,21 @@
 """An experiment's files as tidy tables, from which figures and tables are made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from prefloop.config.evaluator_measures import is_rate, reward_measure, win_measure
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
-from prefloop.core.jsonl import iterate_rows, read_rows
+from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import Name, interval_of
+from prefloop.evaluation.result_files import EVAL_PROMPTS, eval_families, result_object, result_rows
+from prefloop.evaluation.row_counts import labeled_prompts, row_counts
 from prefloop.feedback.judgments import rates
 
-EVAL_PROMPTS = "prompts/eval.jsonl"  # relative to the experiment's folder
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
 JUDGED = ("method", "seed", "round", "step", "stage")
 AMOUNTS = ["flops", "generated_tokens", "labels"]  # of what a run spends
@@ -25,15 +27,42 @@ def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.Data
     """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and some more.
 
     `sample` is the number of the sample among those of its prompt; `win` is 1, ½ for a tie, 0, and NaN where the
-    judgment is invalid; `family` is that of the prompt.
+    judgment is invalid; `family` is that of the prompt. Each of the experiment's named evaluators has the columns
+    <name>_outcome, <name>_reward and <name>_win.
     """
     rows = []
     for comparison in wanted:
         keys = comparison._asdict() | {"checkpoint": -1 if comparison.checkpoint is None else comparison.checkpoint}
-        judged = read_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
-        rows += [keys | {"sample": 0} | row for row in judged]
+        judged = result_rows(experiment.root / comparison.judgments, ["prompt_id", "outcome"])
+        judged = [{"sample": 0} | row for row in judged]
+        for name in experiment.evaluators:
+            judged = with_evaluator(judged, experiment.root / comparison.judged_by(name), name)
+        rows += [keys | row for row in judged]
     table = pd.DataFrame(rows)
     return with_families(table.assign(win=table["outcome"].map(OUTCOMES)), experiment)
+
+
+def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
+    """Judgments with the columns of a named evaluator, from its own file.
+
+    Raises:
+        InputError: The file has other samples.
+    """
+    rows = result_rows(path, ["prompt_id", "outcome", "reward"])
+    own = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
+    keys = [(row["prompt_id"], row["sample"]) for row in judged]
+    if own.keys() != set(keys):
+        prompt_id, number = min(own.keys() ^ set(keys))
+        raise InputError(f"{path}: prompt {prompt_id}, sample {number} is not in both this file and the evaluator's")
+    return [
+        row
+        | {
+            f"{name}_outcome": own[key]["outcome"],
+            reward_measure(name): own[key]["reward"],
+            win_measure(name): OUTCOMES.get(own[key]["outcome"], float("nan")),
+        }
+        for row, key in zip(judged, keys, strict=True)
+    ]
 
 
 def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -42,12 +71,12 @@ def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     Raises:
         InputError: A prompt of the table is not among the eval prompts.
     """
-    path = experiment.root / EVAL_PROMPTS
-    families = {}
-    for row in iterate_rows(path, ["prompt_id"]):
-        family = (row.get("meta") or {}).get("family")
-        families[row["prompt_id"]] = f"prompt {row['prompt_id']}" if family is None else f"family {family}"
+    families = {
+        prompt_id: f"prompt {prompt_id}" if family is None else f"family {family}"
+        for prompt_id, family in eval_families(experiment.root).items()
+    }
     if missing := set(table["prompt_id"]) - families.keys():
+        path = experiment.root / EVAL_PROMPTS
         raise InputError(f"{path}: no prompt {min(missing)}, which was evaluated; run prepare_prompts again")
     return table.assign(family=table["prompt_id"].map(families))
 
@@ -60,11 +89,17 @@ def judgments(experiment: Experiment) -> pd.DataFrame:
     return pd.concat([*starts, runs], ignore_index=True)
 
 
+def named_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """The measures of the named evaluators with a value in judgments, by evaluator; a judge has no reward."""
+    measures = [measure(name) for name in experiment.evaluators for measure in (reward_measure, win_measure)]
+    return [measure for measure in measures if is_rate(measure) or rows[measure].notna().any()]
+
+
 def kl_rows(experiment: Experiment) -> pd.DataFrame:
     """One row per sample at temperature 1: method, seed, round (from 1), family, and the fields of kl.jsonl, nats."""
     rows = []
     for keys, folder in experiment.folders():
-        rows += [keys | row for row in read_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
+        rows += [keys | row for row in result_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
     return with_families(pd.DataFrame(rows), experiment)
 
 
@@ -73,28 +108,34 @@ def alignment_costs(experiment: Experiment) -> pd.DataFrame:
 
     `labels` is 0 in stages that ask for none.
     """
-    rows: list[dict] = []
+    return pd.DataFrame([keys | NO_LABELS | result_object(path) for keys, path in cost_files(experiment)])
+
+
+def cost_files(experiment: Experiment) -> Iterator[tuple[dict, Path]]:
+    """({method, seed, round, step}, *.cost.json) of every stage of alignment; step 0 is a stage of the whole round."""
     for keys, folder in experiment.step_folders():
-        rows += [
-            keys | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in ("generate", "reward", "logprobs")
-        ]
+        for stage in ("generate", "reward", "logprobs"):
+            yield keys, folder / f"{stage}.cost.json"
     for keys, folder in experiment.folders():
-        stages = ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]
-        rows += [keys | {"step": 0} | NO_LABELS | read_json(folder / f"{name}.cost.json") for name in stages]
-    return pd.DataFrame(rows)
+        for stage in ["mix_pairs"] * (keys["method"] in experiment.mixing) + ["train"]:
+            yield keys | {"step": 0}, folder / f"{stage}.cost.json"
 
 
-def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False) -> pd.DataFrame:
-    """`alignment_costs` and those of evaluation: sample, compare_samples and, with `divergence`, measure_kl.
+def evaluation_cost_files(
+    experiment: Experiment, divergence: bool, perplexity: bool
+) -> dict[str, tuple[Comparison, str]]:
+    """The comparison and stage of every *.cost.json of evaluation, by its path relative to the experiment's folder.
 
-    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
+    Each named evaluator is a stage (`stage_of`).
     """
-    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
-    own = {experiment.root / method: method for method in experiment.methods}
-    rows = [for_all | {"method": own.get(path.parent, "shared")} | read_json(path) for path in shared]
     sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
     sources += [
         (comparison, "compare_samples", comparison.judgments.replace(".jsonl", ".cost.json"))
+        for comparison in experiment.comparisons
+    ]
+    sources += [
+        (comparison, stage_of(name), comparison.judged_by(name).replace(".jsonl", ".cost.json"))
+        for name in experiment.evaluators
         for comparison in experiment.comparisons
     ]
     if divergence:
@@ -102,10 +143,34 @@ def costs(experiment: Experiment, shared: Iterable[Path] = (), divergence: bool 
         sources += [
             (comparison, "measure_kl", f"{comparison.policy}/evaluation/measure_kl.cost.json") for comparison in ends
         ]
-    for path, (comparison, stage) in {path: (comparison, stage) for comparison, stage, path in sources}.items():
+    if perplexity:
+        sources += [
+            (comparison, "measure_perplexity", f"{comparison.policy}/evaluation/measure_perplexity.cost.json")
+            for comparison in experiment.by_round()
+        ]
+    return {path: (comparison, stage) for comparison, stage, path in sources}
+
+
+def costs(
+    experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False, perplexity: bool = False
+) -> pd.DataFrame:
+    """`alignment_costs` and those of evaluation: sample, compare_samples and, if asked for, measure_kl (`divergence`)
+    and measure_perplexity.
+
+    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
+    """
+    for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
+    own = {experiment.root / method: method for method in experiment.methods}
+    rows = [for_all | {"method": own.get(path.parent, "shared")} | result_object(path) for path in shared]
+    for path, (comparison, stage) in evaluation_cost_files(experiment, divergence, perplexity).items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
-        rows.append((keys if comparison.round else for_all) | read_json(experiment.root / path) | {"stage": stage})
+        rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | {"stage": stage})
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
+
+
+def stage_of(evaluator: str) -> str:
+    """The name of a named evaluator's stage in tables of costs and judges."""
+    return f"evaluate_samples: {evaluator}"
 
 
 def truncated_samples(experiment: Experiment) -> dict[tuple[str, int], tuple[int, int]]:
@@ -124,7 +189,7 @@ def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, i
     """Sums of `truncated` in cost files, by name."""
     sums: dict[Name, tuple[int, int]] = {}
     for name, path in costs:
-        (truncated, responses), before = read_json(path)["truncated"], sums.get(name, (0, 0))
+        (truncated, responses), before = result_object(path)["truncated"], sums.get(name, (0, 0))
         sums[name] = before[0] + truncated, before[1] + responses
     return sums
 
@@ -152,9 +217,12 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
                 rows += answer_rows(keys | {"stage": "reward"}, row["prompt_id"], row["response_id"], opponent, answers)
     for comparison in experiment.by_round():
         keys = {name: getattr(comparison, name) for name in ("method", "seed", "round")} | {"step": 0}
-        for row in read_rows(experiment.root / comparison.judgments, ["prompt_id"]):
-            keys |= {"stage": "compare_samples"} | {name: row[name] for name in ("sample",) if name in row}
-            rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
+        stages = {"compare_samples": comparison.judgments}
+        stages |= {stage_of(name): comparison.judged_by(name) for name in experiment.evaluators}
+        for stage, path in stages.items():
+            for row in read_rows(experiment.root / path, ["prompt_id"]):
+                keys |= {"stage": stage} | {name: row[name] for name in ("sample",) if name in row}
+                rows += answer_rows(keys, row["prompt_id"], "ours", "opponent", row.get("answers", ()))
     table = pd.DataFrame(rows, columns=[*ANSWER_COLUMNS, *["sample"] * (experiment.samples > 1)])
     return table.astype({"sample": "Int64"}) if experiment.samples > 1 else table
 
@@ -184,11 +252,7 @@ def spent_by_seed(experiment: Experiment) -> pd.DataFrame:
 
 def annotated_by_seed(experiment: Experiment) -> pd.DataFrame:
     """Cumulative number of annotated responses (rows of rewards.jsonl): method, seed, round, annotated_responses."""
-    rows = []
-    for keys, folder in experiment.step_folders():
-        count = sum(1 for _ in iterate_rows(folder / "rewards.jsonl", ["prompt_id"]))
-        rows.append(keys | {"annotated_responses": count})
-    return cumulative(experiment, pd.DataFrame(rows), ["annotated_responses"])
+    return cumulative(experiment, row_counts(experiment, "annotated_responses"), ["annotated_responses"])
 
 
 def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) -> pd.DataFrame:
@@ -242,10 +306,6 @@ def annotated(experiment: Experiment) -> pd.DataFrame:
     """One row per annotated prompt: method, seed, round, step, prompt_id, cluster."""
     rows = []
     for keys, folder in experiment.step_folders():
-        prompts = read_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"])
-        if keys["method"] in experiment.acquiring:
-            labeled = {row["prompt_id"] for row in iterate_rows(folder / "acquired.jsonl", ["prompt_id"])}
-            prompts = [row for row in prompts if row["prompt_id"] in labeled]
-        for row in prompts:
+        for row in labeled_prompts(folder, keys["method"] in experiment.acquiring):
             rows.append(keys | {"prompt_id": row["prompt_id"], "cluster": row["cluster"]})
     return pd.DataFrame(rows)

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from prefloop.config.experiment import Experiment
-from prefloop.core.files import read_json
+from prefloop.config.experiment import Comparison, Experiment
+from prefloop.evaluation.result_files import result_object
 from prefloop.evaluation.results import alignment_costs
 
 COST_AMOUNTS = ["gpu_seconds", "cpu_seconds", "tokens"]
@@ -13,7 +13,7 @@ def seed_costs(experiment: Experiment) -> pd.DataFrame:
     """The cost of a seed by method, as means over seeds: columns training_<amount> and evaluation_<amount>.
 
     Amounts are wall seconds of stages on a GPU, those of all other stages, and tokens (read and generated). Evaluation
-    is the sampling and comparing of every round.
+    is the sampling and comparing of every round, by every evaluator.
     """
     return run_costs(experiment).groupby(level="method").mean()
 
@@ -22,12 +22,18 @@ def run_costs(experiment: Experiment) -> pd.DataFrame:
     """As `seed_costs`, by method and seed."""
     evaluated = [comparison for comparison in experiment.by_round() if comparison.round]
     evaluation = pd.DataFrame(
-        {"method": comparison.method, "seed": comparison.seed} | read_json(experiment.root / path)
+        {"method": comparison.method, "seed": comparison.seed} | result_object(experiment.root / path)
         for comparison in evaluated
-        for path in (f"{comparison.folder}/sample.cost.json", comparison.judgments.replace(".jsonl", ".cost.json"))
+        for path in evaluation_costs(experiment, comparison)
     )
     parts = {"training": alignment_costs(experiment), "evaluation": evaluation}
     return pd.concat([_sums_by_run(rows).add_prefix(f"{part}_") for part, rows in parts.items()], axis=1)
+
+
+def evaluation_costs(experiment: Experiment, comparison: Comparison) -> list[str]:
+    """The cost files of sampling and comparing, relative to the experiment's folder."""
+    judged = [comparison.judgments, *map(comparison.judged_by, experiment.evaluators)]
+    return [f"{comparison.folder}/sample.cost.json", *(path.replace(".jsonl", ".cost.json") for path in judged)]
 
 
 def _sums_by_run(rows: pd.DataFrame) -> pd.DataFrame:

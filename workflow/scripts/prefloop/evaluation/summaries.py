@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from prefloop.config.evaluator_measures import MAIN, win_measure
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays, last_round
 from prefloop.evaluation.inference import best, interval_of, length_controlled, mean_interval, rate_interval
-from prefloop.evaluation.results import annotated, means_of_seeds, spent, training, truncated_samples
+from prefloop.evaluation.results import means_of_seeds, spent, truncated_samples
+from prefloop.evaluation.row_counts import row_counts
 from prefloop.evaluation.sample_facts import sample_facts
 
 OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
@@ -30,8 +32,10 @@ def final_results(
     """
     last = last_round(rows, experiment)
     values = {measure: arrays(last, measure) for measure in measures}
-    prompts = annotated(experiment).groupby("method").size() / len(experiment.seeds)
-    steps = training(experiment).groupby("method").size() / len(experiment.seeds)
+    prompts, steps = (
+        row_counts(experiment, column).groupby("method")[column].sum() / len(experiment.seeds)
+        for column in ("prompts", "optimizer_steps")
+    )
     spent_at_end = spent(experiment).query(f"round == {experiment.rounds}").set_index("method")
     costs = spent_at_end[["generated_tokens", "flops"]].to_dict("index")
     facts = {
@@ -46,6 +50,7 @@ def final_results(
             row |= {measure: interval.mean, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
         at_end = (experiment.methods[0], 0) if method == "initial" else (method, experiment.rounds)
         row |= facts[at_end] | {"invalid": int(part["win"].isna().sum())}
+        row |= {f"{name}_invalid": int(part[win_measure(name)].isna().sum()) for name in experiment.evaluators}
         row |= {"prompts": prompts.get(method, 0), "optimizer_steps": steps.get(method, 0)}
         table.append(row | costs.get(method, {"generated_tokens": 0, "flops": 0}))
     data = pd.DataFrame(table)
@@ -104,6 +109,25 @@ def longer_won(wins: pd.Series, longer_by: pd.Series) -> pd.Series:
     """Whether the longer response won, as 1 or 0; NaN for a comparison without a winner or with equal lengths."""
     decided = wins.isin([0, 1]) & (longer_by != 0)
     return ((wins == 1) == (longer_by > 0)).astype(float).where(decided)
+
+
+def outcomes_by_evaluator(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """`outcome_counts`, with named evaluators for each in turn.
+
+    A first column `evaluator` then has its name, or `main` for the one that decides.
+
+    Args:
+        rows: As `results.comparisons` returns them.
+        experiment: The runs.
+    """
+    if not experiment.evaluators:
+        return outcome_counts(rows)
+    tables = [outcome_counts(rows).assign(evaluator=MAIN)]
+    for name in experiment.evaluators:
+        own = rows.assign(win=rows[win_measure(name)], outcome=rows[f"{name}_outcome"])
+        tables.append(outcome_counts(own).assign(evaluator=name))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["evaluator", *table.columns.drop("evaluator")]]
 
 
 def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,9 @@ RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]  # what a compar
 
 
 def with_chosen_responses(
-    ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path, chat: Path | None
+    stage: str, ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path, chat: Path | None
 ) -> tuple[list[dict], list[dict]]:
-    """The samples whose prompt has a chosen response, and that response for each of them.
+    """The samples whose prompt has a chosen response, and that response for each of them; `stage` says how many.
 
     Raises:
         InputError: No prompt has one.
@@ -22,7 +22,7 @@ def with_chosen_responses(
 
     ids = dict.fromkeys(row["prompt_id"] for row in ours)
     chosen = chosen_responses([known[prompt_id] for prompt_id in ids], tokenizer, read_format(chat))
-    print(f"compare_samples: {len(chosen)} of {len(ids)} prompts have a chosen response")
+    print(f"{stage}: {len(chosen)} of {len(ids)} prompts have a chosen response")
     if not chosen:
         raise InputError(f"{prompts}: no prompt has a chosen response, which opponent chosen needs")
     ours = [row for row in ours if row["prompt_id"] in chosen]
@@ -42,11 +42,15 @@ def same_samples(ours: list[dict], samples: Path, opponent: Path) -> list[dict]:
     return [theirs[key_of(row)] for row in ours]
 
 
+def sample_keys(several: bool, ours: dict) -> dict:
+    """The prompt of a sample, and its number if a prompt has several."""
+    return {"prompt_id": ours["prompt_id"]} | ({"sample": ours["response_id"]} if several else {})
+
+
 def judgment_row(several: bool, ours: dict, theirs: dict, judgment: dict, training_reward: dict) -> dict:
     """One sample's judgment, with both responses' training rewards and lengths; its number if there are several."""
     return (
-        {"prompt_id": ours["prompt_id"]}
-        | ({"sample": ours["response_id"]} if several else {})
+        sample_keys(several, ours)
         | judgment
         | {"feedback": training_reward["reward"], "feedback_opponent": training_reward["reward_opponent"]}
         | {"n_tokens": ours["n_tokens"], "n_tokens_opponent": theirs["n_tokens"]}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from prefloop.core.costs import Usage
 from prefloop.core.errors import InputError, SettingError, is_out_of_memory, short_repr
 from prefloop.core.own_functions import describe_exception
-from prefloop.core.progress import Progress
+from prefloop.core.progress import Progress, WatchedList
 from prefloop.core.reward_parameters import COLUMNS, RewardCall, plan_call
 from prefloop.core.row_fields import is_finite
 from prefloop.feedback.judgments import Messages
@@ -102,9 +102,10 @@ class FunctionRewards:
         return check_rewards(rewards, requests, self.name)
 
     def reward_all(self, requests: Sequence[Request]) -> Any:
-        """The result of one call for all responses."""
+        """The result of one call for all responses; its loop over the responses shows its progress."""
         try:
-            return self.call(requests)
+            with Progress(self.name, len(requests), "response") as progress:
+                return self.call(requests, progress)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -112,11 +113,12 @@ class FunctionRewards:
                 raise
             raise self.failure(error, self.find_culprit(requests)) from error
 
-    def call(self, requests: Sequence[Request]) -> Any:
-        texts = {
-            "prompts": [request.messages for request in requests],
-            "responses": [request.response for request in requests],
-        }
+    def call(self, requests: Sequence[Request], progress: Progress | None = None) -> Any:
+        responses = [request.response for request in requests]
+        if progress is not None:
+            responses = WatchedList(responses)
+            responses.progress = progress
+        texts = {"prompts": [request.messages for request in requests], "responses": responses}
         columns = {name: [request.column(name) for request in requests] for name in self.plan.columns}
         for name in self.plan.optional:
             if all(request.has(name) for request in requests):
@@ -160,13 +162,15 @@ class FunctionRewards:
 
     def find_culprit(self, requests: Sequence[Request]) -> str:
         """The first response for which the function raises when called with this response alone."""
-        for request in requests:
-            try:
-                self.call([request])
-            except (Exception, SystemExit) as error:
-                if is_lack_of_memory(error):
-                    raise
-                return str(request)
+        with Progress(f"{self.name} raised; one by one", len(requests), "response") as progress:
+            for request in requests:
+                try:
+                    self.call([request])
+                except (Exception, SystemExit) as error:
+                    if is_lack_of_memory(error):
+                        raise
+                    return str(request)
+                progress.update()
         return "no single response: it raises only on all together"
 
 

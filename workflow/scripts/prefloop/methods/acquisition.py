@@ -39,7 +39,8 @@ class AcquisitionConfig:
     """How many times bandit.budget prompts are drawn and answered. Those with the largest predicted gap between the
     chosen responses get labels, bandit.budget of them; in the first step they are random."""
     layer: Annotated[int | None, Ge(1), Unit("layer, from 1"), CHOSEN_ONLY] = None
-    """Layer of the initial policy whose mean state over a response is its features; null is the middle layer."""
+    """Layer whose mean state over a response is its features, in the initial policy or, with policy.start, in the model
+    itself; null is the middle layer."""
 
 
 def random_pair(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:

@@ -33,17 +33,20 @@ def header(manifest: Path, license: dict[str, str]) -> str:
     return f"---\n{yaml.safe_dump({k: v for k, v in fields.items() if v}, sort_keys=False)}---"
 
 
-def lineage(base: Path, tuned: Path, runs: Sequence[tuple[Path, Path]]) -> list[str]:
+def lineage(base: Path, tuned: Path, runs: Sequence[tuple[Path, Path]], start: Path | None = None) -> list[str]:
     """The policies that led to an exported one, oldest first, as lines of a list with their checksums.
 
-    `base` is the fetched model's manifest, `tuned` that of the initial policy, the same where there was no
-    fine-tuning; `runs` are policy.pt and the pairs it was trained on, of every round.
+    `base` is the fetched model's manifest, `tuned` that of the model that policies are trained on, the same where there
+    was no fine-tuning; `runs` are policy.pt and the pairs it was trained on, of every round; `start` is the policy.pt
+    of another run from which they started.
     """
     content = read_manifest(base, "source", "sha256")
     commit = f", commit {content['commit']}" if "commit" in content else ""
     lines = [f"base model {public_name(content['source'])}{commit}, files {content['sha256']}"]
     if tuned != base:
         lines.append(f"fine-tuned on chosen responses, files {read_manifest(tuned, 'sha256')['sha256']}")
+    if start is not None:
+        lines.append(f"policy.pt of another run {sha256_of(start)}, whose settings and costs are not on this card")
     for round_index, (policy, pairs) in enumerate(runs, start=1):
         lines.append(f"round {round_index}: policy.pt {sha256_of(policy)}, trained on {pairs.name} {sha256_of(pairs)}")
     return [f"{index}. {in_plain_markdown(line)}" for index, line in enumerate(lines, start=1)]

@@ -1,28 +1,31 @@
 """Differences of every method from the baseline, as points with bars."""
 
-import matplotlib.pyplot as plt
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prefloop.config.evaluator_measures import split_measure
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import others_of
+from prefloop.report.evaluator_panels import evaluator_panels
 from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.significance import named_baseline_clause
-from prefloop.report.win_rates import MEASURES, axis_label
+from prefloop.report.win_rates import axis_label, measure_label
 
 
 def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
-    """Draw one panel per measure; filled points are significant, small lines are single seeds.
+    """Draw one panel per measure, one row per evaluator; filled points are significant, small lines are single seeds.
 
     Args:
         experiment: The runs.
         data: As `comparisons.differences` returns it.
     """
-    methods, measures = others_of(experiment), data["measure"].unique()
-    size = (1.2 + 2.2 * len(measures), 1.3 + 0.26 * len(methods))
-    figure, panels = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for axes, measure in zip(panels[0], measures, strict=True):
+    methods, measures = others_of(experiment), list(data["measure"].unique())
+    figure, panels = difference_panels(measures, len(methods))
+    for measure, axes in panels.items():
         for height, method in enumerate(methods):
             own = data[(data["measure"] == measure) & (data["method"] == method)]
             row = own[own["seed"].isna()].iloc[0]
@@ -36,18 +39,26 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"{axis_label(measure, experiment.opponents[0])},\nmethod − {experiment.baseline}")
         axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="y", visible=False)
-    panels[0][0].set_yticks(range(len(methods)), methods)
-    panels[0][0].set_ylim(len(methods) - 0.4, -0.6)
+    first = panels[measures[0]]
+    first.set_yticks(range(len(methods)), methods)
+    first.set_ylim(len(methods) - 0.4, -0.6)
     for fill, label in {"black": "significant", "white": "not significant"}.items():
-        panels[0][0].plot([], [], "o-", color="black", markerfacecolor=fill, label=label)
+        first.plot([], [], "o-", color="black", markerfacecolor=fill, label=label)
     if len(experiment.seeds) > 1:
-        panels[0][0].plot([], [], "|", color="0.45", label="one seed")
-    legend_above(figure, panels[0][0])
+        first.plot([], [], "|", color="0.45", label="one seed")
+    legend_above(figure, first)
     return figure
+
+
+def difference_panels(measures: Sequence[str], methods: int) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel per measure, high enough for the methods; their names are left of each row."""
+    named = any(split_measure(measure)[0] for measure in measures)
+    height = 0.26 * methods + (0.9 if named else 0)  # labels of the axis below every row
+    return evaluator_panels(measures, (2.2, height), (1.2, 0.4 if named else 1.3), sharey=True)
 
 
 def difference_clause(data: pd.DataFrame, measure: str) -> str:
     """Which methods do not differ significantly from the baseline in one measure."""
     means = data[(data["measure"] == measure) & data["seed"].isna()]
     equal = means.loc[~means["significant"].astype(bool), "method"].tolist()
-    return named_baseline_clause(means["baseline"].iloc[0], equal, MEASURES[measure])
+    return named_baseline_clause(means["baseline"].iloc[0], equal, measure_label(measure))

@@ -1,8 +1,8 @@
 """Whether methods spent the same of what a comparison holds equal: checked before a caption claims it."""
 
 from prefloop.config.experiment import Experiment
-from prefloop.core.jsonl import iterate_rows
 from prefloop.evaluation.results import spent
+from prefloop.evaluation.row_counts import row_counts
 
 TOLERANCE = 0.05  # fraction by which the smallest amount may be below the largest
 AMOUNT_OF = {"labels": "labels", "tokens": "generated_tokens", "flops": "flops"}  # column of `spent` by setting
@@ -37,8 +37,7 @@ def spent_per_run(experiment: Experiment, column: str) -> dict[str, float]:
 def pairs_per_run(experiment: Experiment) -> dict[str, float]:
     """The pairs that a run of each method trains on, mixed ones included, as a mean over seeds."""
     counts = dict.fromkeys(experiment.methods, 0.0)
-    for keys, folder in experiment.folders():
-        file = "mixed_pairs.jsonl" if keys["method"] in experiment.mixing else "pairs.jsonl"
-        pairs = sum(1 for _ in iterate_rows(folder / file, ["prompt_id"]))
-        counts[keys["method"]] += pairs / len(experiment.seeds)
+    table = row_counts(experiment, "pairs")
+    for method, pairs in zip(table["method"], table["pairs"], strict=True):
+        counts[method] += pairs / len(experiment.seeds)
     return counts

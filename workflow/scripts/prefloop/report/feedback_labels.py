@@ -32,10 +32,31 @@ def training_feedback_labels(experiment: Experiment) -> list[str]:
 
 def trained_by_evaluator(experiment: Experiment) -> list[str]:
     """The labels of the methods whose training feedback is the evaluator."""
+    return trained_by_feedback(experiment, experiment.evaluator)
+
+
+def trained_by_feedback(experiment: Experiment, identity: str) -> list[str]:
+    """The labels of the methods whose training feedback is the one with this identity."""
     feedbacks = zip(experiment.methods, experiment.trained_by, strict=False)
-    return [
-        experiment.label(method) for method, feedback in feedbacks if digest(feedback) == digest(experiment.evaluator)
-    ]
+    return [experiment.label(method) for method, feedback in feedbacks if digest(feedback) == digest(identity)]
+
+
+def trained_by_named(experiment: Experiment) -> dict[str, list[str]]:
+    """For each named evaluator that trained methods, their labels."""
+    trained = {
+        name: trained_by_feedback(experiment, identity)
+        for name, identity in zip(experiment.evaluators, experiment.evaluated_by, strict=True)
+    }
+    return {name: methods for name, methods in trained.items() if methods}
+
+
+def evaluators_sentence(experiment: Experiment) -> str:
+    """Which feedback each evaluator is, for captions; empty without named evaluators."""
+    if not experiment.evaluators:
+        return ""
+    named = zip(experiment.evaluators, experiment.evaluated_by, strict=True)
+    others = ", ".join(f"{name} is {feedback_label(identity)}" for name, identity in named)
+    return f"The evaluator is {feedback_label(experiment.evaluator)}; {others}."
 
 
 def digest(identity: str) -> str:

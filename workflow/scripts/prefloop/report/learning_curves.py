@@ -1,11 +1,12 @@
 """Reward and win rate against labels: the figure that says first whether training works and what it costs."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prefloop.config.evaluator_measures import is_rate, split_measure
 from prefloop.config.experiment import Experiment
+from prefloop.report.evaluator_panels import evaluator_panels
 from prefloop.report.plotting import line_style
 from prefloop.report.quality_curves import draw_curve
 from prefloop.report.win_rates import MAX_BANDS, axis_label
@@ -14,31 +15,33 @@ LABEL_GAP = 0.08  # between the names of two methods, as a fraction of the panel
 
 
 def shown_measures(measures: list[str]) -> list[str]:
-    """The evaluator's reward, or the feedback's if the evaluator gives none, and the win rate."""
-    return [*[name for name in ("reward", "feedback") if name in measures][:1], "win"]
+    """The evaluator's reward, or the feedback's if the evaluator gives none, the win rate, and the named evaluators'.
+
+    `measures` are all with a value, as `win_rates.all_measures` returns them.
+    """
+    named = [measure for measure in measures if split_measure(measure)[0]]
+    return [*[name for name in ("reward", "feedback") if name in measures][:1], "win", *named]
 
 
 def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """Draw a panel per measure, with the methods' names at the ends of their lines.
+    """Draw a panel per measure, a row per evaluator, with the methods' names at the ends of their lines.
 
     Args:
         experiment: The runs.
         data: As `quality_curves.quality_by_cost` returns it.
         seeds: As `quality_curves.seeds_by_cost` returns it.
     """
-    measures = data["measure"].unique()
-    figure, panels = plt.subplots(
-        1, len(measures), figsize=(0.6 + 3.4 * len(measures), 2.8), squeeze=False, layout="constrained"
-    )
-    for axes, measure in zip(panels[0], measures, strict=True):
+    figure, panels = evaluator_panels(list(data["measure"].unique()), (3.4, 2.8), (0.6, 0.0))
+    for measure, axes in panels.items():
         for index, method in enumerate(experiment.methods):
             part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
             draw_curve(axes, part, dots, "labels", index, len(experiment.methods) <= MAX_BANDS)
-        ends = data[(data["measure"] == measure) & (data["round"] == experiment.rounds)].set_index("method")
+        rows = data[data["measure"] == measure]
+        ends = rows.loc[rows.groupby("method")["round"].idxmax()].set_index("method")
         label_ends(axes, ends.loc[list(experiment.methods)])
         axes.set_ylabel(axis_label(measure, experiment.opponents[0]))
         axes.set_xlabel("labels")
-        if measure == "win":
+        if is_rate(measure):
             axes.axhline(0.5, color="0.4", linewidth=0.8)
     return figure
 

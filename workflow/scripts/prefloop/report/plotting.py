@@ -18,7 +18,7 @@ from prefloop.config.experiment import Experiment  # noqa: E402
 from prefloop.core.csv_files import write_frame  # noqa: E402
 from prefloop.core.files import atomic_write  # noqa: E402
 from prefloop.report.captions import write_caption  # noqa: E402
-from prefloop.report.feedback_labels import trained_by_evaluator  # noqa: E402
+from prefloop.report.feedback_labels import trained_by_evaluator, trained_by_named  # noqa: E402
 from prefloop.report.labels import figure_text  # noqa: E402
 
 # Okabe and Ito's colors, safe for color-blind readers; line styles and markers distinguish them in black and white.
@@ -93,12 +93,16 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 
 
 def note_evaluator(figure: Figure, experiment: Experiment) -> None:
-    """Write into the picture which policies the evaluator trained, if any."""
-    trained = trained_by_evaluator(experiment)
+    """Write into the picture which policies the evaluator trained, if any, and likewise for each named evaluator."""
+    trained, notes = trained_by_evaluator(experiment), []
     if trained:
         names = "" if len(trained) == len(experiment.methods) else f"{', '.join(trained)}: "
+        notes.append(f"{names}evaluated by the training feedback itself")
+    for name, methods in trained_by_named(experiment).items():
+        notes.append(f"{name} is the training feedback of {', '.join(methods)}")
+    if notes:
         width = int(14 * figure.get_figwidth())  # about 14 letters of this size per inch
-        text = textwrap.fill(figure_text(f"{names}evaluated by the training feedback itself"), width)
+        text = textwrap.fill(figure_text("; ".join(notes)), width)
         figure.text(0.5, 0, text, ha="center", va="top", fontsize=8, style="italic")
 
 

@@ -6,11 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from prefloop.config.evaluator_measures import is_rate
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import interval_by_round, means_of_seeds, spent, spent_by_seed
 from prefloop.evaluation.sample_facts import sample_facts
 from prefloop.report.plotting import legend_above, line_style
-from prefloop.report.win_rates import MAX_BANDS, axis_label
+from prefloop.report.win_rates import MAX_BANDS, MEASURES, axis_label
 
 COST_LABELS = {"flops": "FLOPs", "generated_tokens": "generated tokens"}
 LABELS = {"labels": "labels"}  # drawn if a method chooses which responses get one
@@ -53,7 +54,7 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
     figure, panels = plt.subplots(
         len(measures),
         len(costs),
-        figsize=(0.5 + 3.25 * len(costs), (3.4 if crowded else 2.4) * len(measures)),
+        figsize=(0.5 + 3.25 * len(costs), panel_height(len(measures), crowded) * len(measures)),
         sharex="col",
         sharey="row",
         squeeze=False,
@@ -67,13 +68,20 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
                 dots = seeds[(seeds["measure"] == measure) & (seeds["method"] == method)]
                 dots = dots[dots["round"] == experiment.rounds] if crowded else dots
                 draw_curve(axes, part, dots, cost, index, not crowded)
-            if measure == "win":
+            if is_rate(measure):
                 axes.axhline(0.5, color="0.4", linewidth=0.8)
+            if row == len(measures) - 1:  # a win rate, too
                 axes.set_xlabel(label)
                 axes.xaxis.set_major_locator(MaxNLocator(5))
                 axes.xaxis.set_major_formatter(EngFormatter())
     legend_above(figure, panels[0][0])
     return figure
+
+
+def panel_height(rows: int, crowded: bool) -> float:
+    """The height of a panel, inches: more with many methods, less with the rows of named evaluators."""
+    height = 3.4 if crowded else 2.4
+    return height if rows <= len(MEASURES) else 0.8 * height
 
 
 def draw_curve(axes: Axes, part: pd.DataFrame, dots: pd.DataFrame, cost: str, index: int, band: bool) -> None:

@@ -2,9 +2,10 @@
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import spent
+from prefloop.models.sources import public_name
 from prefloop.report.captions import count_of
 from prefloop.report.equal_costs import equal_cost_facts
-from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator
+from prefloop.report.feedback_labels import feedback_label, trained_by_evaluator, trained_by_named
 from prefloop.report.truncation_facts import truncation_facts
 
 
@@ -20,6 +21,7 @@ def run_facts(experiment: Experiment, prompts: int, evaluated: bool = True) -> l
     seeds, rounds, steps = (count_of(count, noun) for count, noun in sizes)
     return [
         f"{seeds} per method, {rounds} of {steps}, {prompts_and_samples(experiment, prompts)}.",
+        *start_facts(experiment),
         *evaluator_facts(experiment),
         f"Cost of alignment per run, without evaluation, in TFLOPs: {cost_per_run(experiment)}.",
         *equal_cost_facts(experiment),
@@ -34,8 +36,15 @@ def prompts_and_samples(experiment: Experiment, prompts: int) -> str:
     return f"{count_of(prompts, 'eval prompt')}{samples}"
 
 
+def start_facts(experiment: Experiment) -> list[str]:
+    """The policy of another run from which all runs start, if there is one."""
+    if experiment.start is None:
+        return []
+    return [f"Every run starts from {public_name(experiment.start)}, whose own cost is not counted."]
+
+
 def evaluator_facts(experiment: Experiment) -> list[str]:
-    """The evaluator, and a warning if it also trained methods."""
+    """The evaluators, and a warning if one also trained methods."""
     facts = [f"Evaluator: {feedback_label(experiment.evaluator)}."]
     trained = trained_by_evaluator(experiment)
     if len(trained) == len(experiment.methods):
@@ -45,6 +54,15 @@ def evaluator_facts(experiment: Experiment) -> list[str]:
             f"The evaluator also trained {', '.join(trained)}: for these its numbers show what was optimized, and the "
             "comparison with the other methods is not fair."
         )
+    return facts + named_evaluator_facts(experiment)
+
+
+def named_evaluator_facts(experiment: Experiment) -> list[str]:
+    """The named evaluators, and a warning for each that also trained methods."""
+    named = zip(experiment.evaluators, experiment.evaluated_by, strict=True)
+    facts = [f"Evaluator {name}: {feedback_label(identity)}." for name, identity in named]
+    for name, methods in trained_by_named(experiment).items():
+        facts.append(f"Evaluator {name} also trained {', '.join(methods)}: its numbers show what was optimized.")
     return facts
 
 

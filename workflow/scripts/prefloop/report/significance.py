@@ -6,9 +6,12 @@ of comparisons.
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from prefloop.config.experiment import Experiment
-from prefloop.evaluation.comparisons import not_significant_pairs
+from prefloop.evaluation.comparisons import arrays, not_significant_pairs
 from prefloop.evaluation.inference import PromptTable
+from prefloop.report.win_rates import measure_label
 
 MAX_METHODS = 5  # all pairs are compared; more methods are only compared with the baseline
 
@@ -26,6 +29,15 @@ def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable
     baseline = experiment.label(experiment.baseline)
     baseline = baseline if baseline in values else experiment.label(experiment.methods[0])
     return baseline_clause(baseline, values, measure)
+
+
+def final_clauses(experiment: Experiment, ends: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> list[str]:
+    """`significance_clause` of each measure after the last round; `ends` are as `comparisons.last_round` has them."""
+    parts = {method: ends[method] for method in experiment.methods}
+    return [
+        significance_clause(experiment, arrays(parts, measure), f"final {measure_label(measure)}")
+        for measure in measures
+    ]
 
 
 def pairs_clause(pairs: Sequence[tuple[str, str]], measure: str) -> str:

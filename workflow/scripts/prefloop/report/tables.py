@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from prefloop.config.evaluator_measures import split_measure
+from prefloop.config.experiment import Experiment
 from prefloop.core.csv_files import write_frame
 from prefloop.core.errors import printable
 from prefloop.core.files import atomic_write
+from prefloop.evaluation.results import named_measures
 from prefloop.report.captions import write_caption
 
 BOLD = re.compile(r"\\textbf\{([ -~]*)\}")  # a cell of `with_interval`
@@ -27,9 +30,19 @@ TABLE_MEASURES = {
 }
 
 
-def given_measures(rows: pd.DataFrame) -> list[str]:
-    """The keys of TABLE_MEASURES with a value in the judgments; a judge gives no reward."""
-    return [measure for measure in TABLE_MEASURES if rows[measure].notna().any()]
+def given_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """The keys of TABLE_MEASURES and the named evaluators' measures with a value in the judgments.
+
+    A judge gives no reward.
+    """
+    given = [measure for measure in TABLE_MEASURES if rows[measure].notna().any()]
+    return [*given, *named_measures(rows, experiment)]
+
+
+def table_label(measure: str) -> str:
+    """The name of a measure in tables: `reward (evaluator)`, `win rate (polite)` of a named evaluator."""
+    evaluator, kind = split_measure(measure)
+    return f"{TABLE_MEASURES[kind].partition(' (')[0]} ({evaluator})" if evaluator else TABLE_MEASURES[kind]
 
 
 def with_interval(data: pd.DataFrame, measure: str, bold: Container = ()) -> list[str]:

@@ -1,12 +1,16 @@
 """Labels of measures and opponents, win rates with CIs, and their curves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from prefloop.config.evaluator_measures import split_measure
+from prefloop.config.experiment import Experiment
 from prefloop.evaluation.comparisons import arrays
 from prefloop.evaluation.inference import rate_interval
+from prefloop.evaluation.results import named_measures
 
 MAX_BANDS = 6  # curves whose bands can be distinguished
 OPPONENTS = {"initial": "the initial policy", "chosen": "the chosen responses"}
@@ -19,10 +23,31 @@ def measures_of(rows: pd.DataFrame) -> list[str]:
     return [name for name in MEASURES if name == "win" or rows[name].notna().any()]
 
 
+def all_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """As `measures_of`, then those of each named evaluator: its reward if it gives one, and its win rate."""
+    return [*measures_of(rows), *named_measures(rows, experiment)]
+
+
+def leading_measures(measures: Sequence[str]) -> list[str]:
+    """The first measure of each named evaluator: its reward, or its win rate if it gives none."""
+    first: dict[str, str] = {}
+    for measure in measures:
+        first.setdefault(split_measure(measure)[0], measure)
+    return [measure for name, measure in first.items() if name]
+
+
+def measure_label(measure: str) -> str:
+    """The name of a measure in captions: `mean reward (evaluator)`, `win rate (polite)` of a named evaluator."""
+    evaluator, kind = split_measure(measure)
+    return f"{MEASURES[kind].partition(' (')[0]} ({evaluator})" if evaluator else MEASURES[kind]
+
+
 def axis_label(measure: str, opponent: str) -> str:
-    """The label of a measure on an axis, in two lines."""
-    against = f"win rate against\n{opponent_label(opponent)}"
-    return against if measure == "win" else MEASURES[measure].replace(" (", "\n(")
+    """The label of a measure on an axis, in two lines, or three if a named evaluator decides a win rate."""
+    evaluator, kind = split_measure(measure)
+    if kind != "win":
+        return measure_label(measure).replace(" (", "\n(")
+    return f"win rate against\n{opponent_label(opponent)}" + f"\n({evaluator})" * bool(evaluator)
 
 
 def opponent_label(opponent: str) -> str:

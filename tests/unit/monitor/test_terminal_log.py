@@ -1,0 +1,194 @@
+"""The terminal: one line per finished job, errors last, and every message in Snakemake's log."""
+
+import io
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
+from snakemake.settings.enums import Quietness
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from prefloop.monitor.terminal_log import MAX_SHOWN, error_in, set_up_terminal
+
+QUIET = {Quietness.RULES, Quietness.HOST}
+KILLED = "error: the program ended without a message, as when it is killed for lack of memory; "
+JOB = {"rule_msg": None, "local": False, "is_checkpoint": False, "input": [], "output": ["a"], "benchmark": None}
+JOB |= {"reason": "Missing output files: a", "wildcards": {}, "priority": 0, "threads": 1, "resources": {}}
+
+
+class Terminal:
+    """A logger of Snakemake's with a terminal and a log file, both in memory, as `set_up_terminal` leaves them."""
+
+    def __init__(self, folder: Path, quiet=frozenset(QUIET), **settings):
+        defaults = {"debug_dag": False, "verbose": False, "dryrun": False, "printshellcmds": False}
+        self.settings = SimpleNamespace(**defaults | {"quiet": quiet, "show_failed_logs": True} | settings)
+        self.shown, self.logged = io.StringIO(), io.StringIO()
+        self.logger = logging.Logger("snakemake")
+        stream, file = ColorizingTextHandler(stream=self.shown), logging.StreamHandler(self.logged)
+        options = self.settings
+        for handler, name in ((stream, "DefaultStreamHandler"), (file, "DefaultLogFileHandler")):
+            handler.name = name
+            filtered = (options.quiet, options.debug_dag, options.verbose, options.dryrun, options.printshellcmds)
+            handler.addFilter(DefaultFilter(*filtered))
+            handler.setFormatter(DefaultFormatter(options.quiet, True))
+            self.logger.addHandler(handler)
+        self.recorder = set_up_terminal(self.logger, options)
+        self.recorder.folder = folder
+
+    def log(self, event: LogEvent | None, text: str | None = None, **fields) -> None:
+        self.logger.info(text, extra={"event": event, **fields} if event else None)
+
+    def run_job(self, jobid: int, rule: str, log: Path, fails: bool = False) -> None:
+        """Log what Snakemake logs of a job from its start to its end."""
+        self.log(None, "Select jobs to execute...")
+        self.log(LogEvent.JOB_STARTED, "Execute 1 jobs...", jobs=[jobid])
+        self.log(LogEvent.JOB_INFO, "", rule_name=rule, jobid=jobid, log=[str(log)], **JOB)
+        if fails:
+            error = {"message": "", "conda_env": None, "shellcmd": "python train.py", "aux": {}}
+            error |= {"input": [], "output": ["a"], "rule_msg": None, "rule_name": rule, "indent": False}
+            self.log(
+                LogEvent.JOB_ERROR,
+                "Error",
+                jobid=jobid,
+                log=[str(log)],
+                **{k: error[k] for k in error if k != "message"},
+            )
+        else:
+            self.log(LogEvent.JOB_FINISHED, f"Finished jobid: {jobid} (Rule: {rule})", job_id=jobid)
+            self.log(LogEvent.PROGRESS, done=12, total=384)
+
+    def close(self) -> str:
+        """Close the handlers in Snakemake's order; returns what the terminal shows."""
+        for handler in list(self.logger.handlers):
+            self.logger.removeHandler(handler)
+            handler.close()
+        return self.shown.getvalue()
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    path = tmp_path / "dota/seed-0/train.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("train: 1/2 pairs\n\ntrain: 8 pairs in 4.4 s\n")
+    return path
+
+
+def test_a_finished_job_is_one_line(tmp_path, log):
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log)
+    assert terminal.close() == "12 of 384 steps (3%) done; dota/seed-0: train: 8 pairs in 4.4 s\n"
+
+
+def test_snakemakes_log_has_everything(tmp_path, log):
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log)
+    text = terminal.logged.getvalue()
+    for part in (
+        "Execute 1 jobs...",
+        "rule train:",
+        "reason: Missing output files: a",
+        "Finished jobid: 3 (Rule: train)",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("options", [{"printshellcmds": True}, {"verbose": True}, {"quiet": None}])
+def test_jobs_are_listed_on_request(tmp_path, log, options):
+    terminal = Terminal(tmp_path, **options)
+    terminal.run_job(3, "train", log)
+    shown = terminal.close()
+    assert "rule train:" in shown and "reason: Missing output files" in shown
+    assert "\n12 of 384 steps (3%) done\n" in shown
+
+
+def test_the_error_of_a_failed_job_is_last(tmp_path, log):
+    log.write_text("train: 1/2 pairs\nerror: pairs.jsonl: no pair\nsrun: task 0 exited\n")
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log, fails=True)
+    terminal.log(
+        LogEvent.ERROR, "WorkflowError:\nAt least one job did not complete successfully.", exception="WorkflowError"
+    )
+    shown = terminal.close()
+    assert "Error in rule train:" in shown and "At least one job did not complete successfully." in shown
+    assert shown.splitlines()[-2:] == [f"train failed, log: {log}", "error: pairs.jsonl: no pair"]
+    assert "train failed" not in terminal.close().removeprefix(shown), "closed twice, printed once"
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, log):
+    """A stage that was interrupted has not failed; one that failed before is named."""
+    log.write_text("error: interrupted by Ctrl-C; start again, and the run goes on from what is there\n")
+    (failed := log.with_name("reward.log")).write_text("error: no number\n")
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log, fails=True)
+    terminal.run_job(4, "reward", failed, fails=True)
+    terminal.log(None, "Terminating processes on user request, this might take some time.")
+    shown = terminal.close().splitlines()
+    assert not any("train failed" in line for line in shown)
+    assert shown[-4:] == [
+        f"reward failed, log: {failed}",
+        "error: no number",
+        "",
+        "interrupted by Ctrl-C; start again with the same command, and the run goes on from what is there",
+    ]
+
+
+def test_many_errors_are_cut(tmp_path, log):
+    terminal = Terminal(tmp_path)
+    for number in range(MAX_SHOWN + 2):
+        terminal.run_job(number, "train", log.with_name(f"{number}.log"), fails=True)
+    shown = terminal.close()
+    assert f"{MAX_SHOWN + 2} jobs failed, of which these are the last:" in shown
+    assert shown.count("train failed, log: ") == MAX_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("quiet", "expected"), [({Quietness.RULES, Quietness.PROGRESS}, True), ({Quietness.ALL}, False)]
+)
+def test_quiet_shows_the_error_and_quiet_all_nothing(tmp_path, log, quiet, expected):
+    terminal = Terminal(tmp_path, quiet=quiet)
+    terminal.run_job(3, "train", log, fails=True)
+    assert ("train failed, log:" in terminal.close()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("error: memory is full\n", "error: memory is full"),
+        ("error: a\nTraceback\n  File x\nRuntimeError: of torchrun\n", "error: a"),
+        (
+            "Traceback (most recent call last):\n  File x\nmodule.OddError: why\n",
+            "error: module.OddError: why; the log has the traceback",
+        ),
+        ("generate: 3/8 responses, 4 s\n\n", f"{KILLED}the last line of its log: generate: 3/8 responses, 4 s"),
+        ("\x1b[2Jgone\n", f"{KILLED}the last line of its log: \\x1b[2Jgone"),
+        ("", f"{KILLED}its log is empty"),
+        (None, f"{KILLED}its log is empty"),
+    ],
+)
+def test_the_error_in_a_log(tmp_path, text, expected):
+    log = tmp_path / "train.log"
+    if text is not None:
+        log.write_text(text)
+    assert error_in(log) == expected
+
+
+def test_the_message_of_a_config_is_last(tmp_path):
+    terminal = Terminal(tmp_path)
+    text = 'WorkflowError in file "common.smk", line 77:\nconfig: seeds: no\n  File "common.smk", line 77, in <module>'
+    terminal.log(LogEvent.ERROR, text, exception="WorkflowError")
+    assert terminal.close().splitlines()[-1] == "config: seeds: no"
+    assert "in <module>" in terminal.logged.getvalue()
+
+
+def test_a_dry_run_has_one_table_and_the_experiment(tmp_path):
+    terminal = Terminal(tmp_path, dryrun=True)
+    terminal.recorder.summary = "tiny: 2 methods"
+    for _ in range(2):
+        terminal.log(LogEvent.RUN_INFO, "Job stats:\ntotal 3\n", stats={"all": 1, "train": 2})
+    assert terminal.close() == "Job stats:\ntotal 3\n\ntiny: 2 methods\n\n"
+    terminal = Terminal(tmp_path)
+    terminal.recorder.summary = "tiny: 2 methods"
+    terminal.log(LogEvent.RUN_INFO, "Job stats:\ntotal 2\n", stats={"train": 2})
+    assert "tiny" not in terminal.close(), "one policy is not the experiment"

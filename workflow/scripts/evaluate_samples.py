@@ -1,0 +1,52 @@
+"""Compare a policy's samples with an opponent's by one of the further evaluators that a config names."""
+
+from pathlib import Path
+
+from _program import run
+from prefloop.config.feedback_settings import FeedbackConfig
+from prefloop.core.costs import CostMeter
+from prefloop.core.jsonl import write_rows
+from prefloop.core.progress import Summary
+from prefloop.feedback.evaluated_samples import outcome_summary, read_paired_samples
+from prefloop.feedback.opponents import sample_keys
+
+
+def main(
+    *,
+    name: str,
+    prompts: Path,
+    samples: Path,
+    output: Path,
+    cost: Path,
+    evaluator: FeedbackConfig,
+    opponent: Path | None = None,
+    tokenizer: Path | None = None,
+    chat: Path | None = None,
+    threads: int = 1,
+) -> Summary:
+    """Score samples and the opponent's, and decide the outcome of each sample.
+
+    Args:
+        name: Name of the evaluator in the config.
+        prompts: The evaluation prompts.
+        samples: The policy's samples.
+        output: Where the judgments are written, one row per sample.
+        cost: Where the cost is written.
+        evaluator: What decides the outcome.
+        opponent: Another policy's samples of the same prompts, as many per prompt; if not given, every sample is
+            compared with the prompt's own chosen response.
+        tokenizer: Manifest of the model that counts the tokens of chosen responses.
+        chat: The policy's chat.json: the format in which it does, and the date for judges and reward models.
+        threads: CPU threads, for reward models and judges.
+    """
+    meter = CostMeter("evaluate_samples")
+    paired = read_paired_samples(meter.stage, prompts, samples, opponent, tokenizer, chat, threads)
+    evaluated = paired.evaluate(evaluator, f"evaluation.evaluators.{name}", meter)
+    rows = zip(paired.ours, evaluated.rows, strict=True)
+    write_rows(output, (sample_keys(paired.several, sample) | judgment for sample, judgment in rows))
+    evaluated.add_notes(meter)
+    meter.write(cost)
+    return outcome_summary(evaluated, meter)
+
+
+run(main)

@@ -1,0 +1,54 @@
+"""Settings of the perplexity of plain text and of the best round that contradict others.
+
+As in `consistency`, a check fails where its condition is true.
+"""
+
+from prefloop.config.declarations import defaults
+from prefloop.config.evaluation_settings import PerplexitySection, ValidationConfig
+from prefloop.config.method_consistency import failed
+from prefloop.config.resolve import gives_rewards, target_measure
+
+
+def impossible_perplexity(config: dict) -> list[str]:
+    """A figure or settings without a text, and windows without a token to score."""
+    settings = config["evaluation"]["perplexity"]
+    without_text = settings["text"] is None
+    return failed(
+        [
+            (
+                without_text and "perplexity" in config["figures"],
+                "figures: perplexity needs evaluation.perplexity.text; set it to packaged, or to a .txt or .jsonl file",
+            ),
+            (
+                without_text and settings != defaults(PerplexitySection),
+                "evaluation.perplexity.text: missing, and other keys of perplexity are set; set it to packaged, or to "
+                "a .txt or .jsonl file",
+            ),
+            (
+                settings["context"] >= settings["max_tokens"],
+                f"evaluation.perplexity.context: {settings['context']}, and max_tokens {settings['max_tokens']} leaves "
+                "no token of a window to score; lower it",
+            ),
+        ]
+    )
+
+
+def impossible_validation(config: dict) -> list[str]:
+    """A best round by a measure without numbers, or settings of it without prompts that choose."""
+    settings, measure = config["evaluation"]["validation"], target_measure(config, "validation")
+    sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
+    source = sources.get(measure)
+    return failed(
+        [
+            (
+                settings["fraction"] is None and settings != defaults(ValidationConfig),
+                "evaluation.validation.fraction: missing, and other keys of validation are set; set it, to "
+                "0.3 for example",
+            ),
+            (
+                settings["fraction"] is not None and source is not None and not gives_rewards(source),
+                f"evaluation.validation.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
+                "set it to win",
+            ),
+        ]
+    )

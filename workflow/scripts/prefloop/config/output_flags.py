@@ -1,0 +1,66 @@
+"""Flags of figures and tables that follow from the config, for the rules and for drawing from a rows folder.
+
+Snakemake reads this at every start, so nothing heavy is imported here.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prefloop.config import outputs
+from prefloop.config.evaluator_measures import split_measure
+from prefloop.config.resolve import target_measure
+from prefloop.config.sweeps import sweep_places
+
+
+def measures_divergence(config: dict) -> bool:
+    """Whether KL from the initial policy is measured, as figure `frontier` needs it."""
+    return "frontier" in config["figures"]
+
+
+def measures_perplexity(config: dict) -> bool:
+    """Whether the perplexity of plain text is measured."""
+    return config["evaluation"]["perplexity"]["text"] is not None and bool(config["compare"])
+
+
+def shown_evaluators(program: str, config: dict, evaluators: Sequence[str]) -> tuple[str, ...]:
+    """Those of the named evaluators that a program shows.
+
+    Args:
+        program: Its name without the folder, as plot_quality.
+        config: The experiment's config.
+        evaluators: Their names.
+    """
+    if program in ("tabulate_cost_to_reach", "write_pilot"):  # these have one measure
+        measured, _ = split_measure(target_measure(config))
+        return tuple(name for name in evaluators if name == measured)
+    verb, _, name = program.partition("_")
+    known = outputs.FIGURES if verb == "plot" else outputs.TABLES | outputs.OF_JUDGES
+    whole = program in ("describe_run", "write_rows")
+    own = verb == "plot" and name not in known  # a function of the user
+    return tuple(evaluators) if whole or own or (name in known and known[name].evaluators) else ()
+
+
+def output_flags(config: dict, shared_costs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Flags of programs that figures and tables have in addition to those of the experiment, by program.
+
+    Args:
+        config: The experiment's config.
+        shared_costs: Cost files of stages that methods share.
+    """
+    divergence, text = measures_divergence(config), config["evaluation"]["perplexity"]["text"]
+    return {
+        "plot_quality": {"divergence": divergence},
+        "plot_sweep": {"points": sweep_places(config)},
+        "plot_perplexity": {"text": text},
+        "tabulate_results": {"divergence": divergence, "text": text},
+        "tabulate_best_round": config["evaluation"]["validation"] | {"measure": target_measure(config, "validation")},
+        "tabulate_cost_to_reach": {
+            "measure": target_measure(config),
+            "target": config["evaluation"]["target"]["value"],
+        },
+        "tabulate_costs": {
+            "shared": list(shared_costs),
+            "divergence": divergence,
+            "perplexity": measures_perplexity(config) or None,
+        },
+    }

@@ -1,0 +1,33 @@
+"""Settings that do not fit a start from another run's policy; see `consistency`.
+
+Whether the policy itself fits is known once it is read: see `models.start_policies`.
+"""
+
+from prefloop.config.resolve import of_method
+
+
+def impossible_start(config: dict) -> list[str]:
+    """A start that fine-tuning would precede, and methods that cannot all continue one policy."""
+    start, methods = config["policy"]["start"], config["compare"]
+    if start is None:
+        return []
+    problems = []
+    if config["sft"]["enabled"]:
+        problems.append(
+            f"policy.start: {start}, and sft.enabled trains another base model; set sft.enabled: false, and for a "
+            "policy of a run that had sft name the folder sft/model of that run as policy.model"
+        )
+    trained = {method: trained_weights_of(of_method(config, method)["train"]) for method in methods}
+    for method in methods[1:]:
+        if trained[method] != trained[methods[0]]:
+            problems.append(
+                f"policy.start: all methods continue {start}, and {methods[0]} and {method} have other "
+                "train.parameters or train.lora; give them the same"
+            )
+            break
+    return problems
+
+
+def trained_weights_of(train: dict) -> list:
+    """The settings that say which weights a policy.pt has."""
+    return [train["parameters"], train["lora"] if train["parameters"] == "lora" else None]

@@ -1,0 +1,124 @@
+"""Adding the rows of more seeds to a rows folder, after a check that they belong to the same experiment."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from prefloop.config.recorded_settings import (
+    SETTINGS_FILE,
+    RecordedExperiment,
+    differences_of,
+    read_settings,
+    without,
+)
+from prefloop.core.csv_files import csv_rows
+from prefloop.core.errors import InputError
+from prefloop.core.files import read_json, write_json
+from prefloop.evaluation.paired_experiments import differing_initial, differing_prompts
+from prefloop.evaluation.result_files import COSTS, INDEX, REWRITE, SPENT, rows_folder_of, stored_index
+from prefloop.evaluation.rows_folder import write_dicts
+
+# Settings that may differ between runs whose rows are merged: they change no row.
+UNCHECKED = ("name", "seeds", "figures", "tables", "export", "tracking")
+SHOWN = 100  # characters of a setting in a message
+
+
+def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
+    """Add the rows of a run to a rows folder, in place of the rows of the same seeds; make the folder if there is none.
+
+    Args:
+        run: The rows folder of the run.
+        into: The rows folder that grows.
+
+    Returns:
+        The seeds that are new, and those whose rows were replaced.
+
+    Raises:
+        InputError: One of them is no rows folder, or they are not of one experiment.
+    """
+    for folder in (run, *([into] if into.exists() else [])):
+        if rows_folder_of(folder) != folder:
+            raise InputError(
+                f"{folder}: no {INDEX} in it, expected a rows folder; {REWRITE} writes results/<name>/rows"
+            )
+    added = read_settings(run)
+    kept: list[int] = []
+    if into.exists():
+        before = read_settings(into)
+        check_same_experiment(before, added)
+        kept = [seed for seed in before.experiment.seeds if seed not in added.experiment.seeds]
+        order = list(dict.fromkeys([*before.experiment.seeds, *added.experiment.seeds]))
+        replaced = [seed for seed in added.experiment.seeds if seed in before.experiment.seeds]
+    else:
+        order, replaced = list(added.experiment.seeds), []
+    partial = into.with_name(f"{into.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(run, partial)
+    for seed in kept:
+        shutil.copytree(into / f"seed-{seed}", partial / f"seed-{seed}")
+    for name in (COSTS, SPENT):
+        rows = [row for row in csv_rows(into / name) if row["seed"] and int(row["seed"]) in kept] if kept else []
+        rows += csv_rows(run / name)
+        write_dicts(partial / name, sorted(rows, key=place_of_seed(order)))
+    content = read_json(run / SETTINGS_FILE)
+    content["settings"]["seeds"] = order
+    write_json(partial / SETTINGS_FILE, content)
+    if into.exists():
+        shutil.rmtree(into)
+    partial.rename(into)
+    return [seed for seed in added.experiment.seeds if seed not in replaced], replaced
+
+
+def place_of_seed(order: list[int]) -> Callable[[dict[str, str]], int]:
+    """The place of a row's seed among all seeds; rows of no seed come first."""
+    places = {str(seed): place for place, seed in enumerate(order)}
+    return lambda row: places.get(row["seed"], -1)
+
+
+def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
+    """Raise InputError with every reason why the rows of two runs are not of one experiment.
+
+    All settings but the seeds and those that change no row must agree, and so must the eval prompts, the initial
+    policy's samples and rewards, reward models that the runs have trained, and the kinds of rows.
+    """
+    first, second = a.experiment, b.experiment
+    differing = differences_of(without(a.config, UNCHECKED), without(b.config, UNCHECKED))
+    reasons = [f"{key} differs: {left[:SHOWN]} and {right[:SHOWN]}" for key, (left, right) in differing.items()]
+    if not reasons and (first.evaluator, first.evaluated_by) != (second.evaluator, second.evaluated_by):
+        evaluators = [(x.evaluator, *x.evaluated_by) for x in (first, second)]
+        reasons.append(f"the evaluators differ: {' and '.join(', '.join(names) for names in evaluators)}")
+    reasons += differing_prompts(first.root, second.root)
+    if not reasons:
+        reasons += differing_models(first.root, second.root)
+        reasons += differing_initial(first, second)
+        reasons += differing_tables(first.root, second.root)
+    if reasons:
+        raise InputError(*(f"{first.root} and {second.root} cannot be merged: {reason}" for reason in reasons))
+
+
+def differing_models(a: Path, b: Path) -> list[str]:
+    """Why the reward models that two runs have trained are not the same."""
+    left, right = (stored_index(folder)["reward_models"] for folder in (a, b))
+    names = [name for name in left if left[name] != right.get(name)]
+    return [f"each has trained its own reward model {name}, with other weights" for name in names]
+
+
+def differing_tables(a: Path, b: Path) -> list[str]:
+    """Why the seeds of two rows folders do not have the same kinds of rows."""
+    left, right = (tables_of(folder) for folder in (a, b))
+    differing = sorted(left ^ right)
+    if not differing:
+        return []
+    having, lacking = (a, b) if differing[0] in left else (b, a)
+    return [f"{having} has {differing[0]} and {lacking} does not; list the same figures in both configs"]
+
+
+def tables_of(folder: Path) -> set[str]:
+    """The tables of a rows folder, with `seed` in place of each seed's folder."""
+    return set(map(general_name, (path.relative_to(folder) for path in folder.rglob("*.csv.gz"))))
+
+
+def general_name(path: Path) -> str:
+    """The path of a table without the number of its seed."""
+    first, *rest = path.parts
+    return "/".join(["seed" if first.startswith("seed-") else first, *rest])

@@ -1,0 +1,207 @@
+"""What Snakemake prints on the terminal: one line per finished job, and at the end the errors of failed jobs.
+
+A profile with `quiet: [rules, host]` asks for it. Snakemake's own filter would then hide errors, too. With
+--printshellcmds or --verbose every job is listed. Snakemake's log, .snakemake/log/*.log, always has everything.
+This module alone uses the classes of snakemake.logging.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import DefaultFilter, DefaultFormatter, get_event
+from snakemake.settings.enums import Quietness
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from prefloop.core.errors import one_line
+
+TAIL = 100_000  # bytes at the end of a log that are searched for a message
+MAX_SHOWN = 10  # failed jobs
+ERROR_EVENTS = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
+# Messages without an event, and events, that say the same in every run or of every job.
+ROUTINE = ("Select jobs to execute...", "Group jobs: inactive", "Conda environments: ignored")
+ROUTINE_EVENTS = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.RESOURCES_INFO)
+LAST_OF_TRACEBACK = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning)\b")
+BY_CTRL_C = "interrupted by Ctrl-C"  # of the errors of stages, and of Snakemake
+PLACE = re.compile(r'  File ".*", line \d+, in ')
+
+
+def log_lines(log: Path) -> list[str]:
+    """The lines at the end of a log that are not empty, without spaces at their ends; none if there is no log."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def error_in(log: Path) -> str:
+    """The error of a failed stage in one line: its `error: ...`, or the last line of a traceback.
+
+    A process that was killed could write neither; then the line says so, with the last line of the log.
+    """
+    lines = log_lines(log)
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return one_line(line)
+    if not lines:
+        return "error: the program ended without a message, as when it is killed for lack of memory; its log is empty"
+    if LAST_OF_TRACEBACK.match(lines[-1]):
+        return one_line(f"error: {lines[-1]}; the log has the traceback")
+    return one_line(
+        "error: the program ended without a message, as when it is killed for lack of memory; the last line of its "
+        f"log: {lines[-1]}"
+    )
+
+
+class JobRecorder(logging.Handler):
+    """A handler for Snakemake's logger that notes the logs of jobs and prints the errors of failed ones at the end."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        """Note jobs.
+
+        Args:
+            show: Prints the errors, after everything else that Snakemake prints.
+        """
+        super().__init__()
+        self.show = show
+        self.folder: Path | None = None
+        """The folder of the experiment's logs, once the config is known."""
+        self.summary = ""
+        """What the experiment runs, once the config is known."""
+        self.logs: dict[int, Path] = {}
+        self.finished: Path | None = None
+        self.failed: dict[Path, str] = {}
+        self.interrupted = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the log of a job that starts, ends or fails."""
+        event = get_event(record)
+        log = next(iter(getattr(record, "log", None) or []), None)
+        if event == LogEvent.JOB_INFO and log:
+            self.logs[getattr(record, "jobid", -1)] = Path(log)
+        elif event == LogEvent.JOB_FINISHED:
+            self.finished = self.logs.get(getattr(record, "job_id", -1))
+        elif event == LogEvent.JOB_ERROR and log:
+            self.failed[Path(log)] = getattr(record, "rule_name", "")
+        elif event is None and str(record.msg).startswith("Terminating processes on user request"):
+            self.interrupted = True
+
+    def close(self) -> None:
+        """Print the errors; Snakemake closes its handlers last."""
+        super().close()
+        errors = [(rule, log, error_in(log)) for log, rule in self.failed.items()]
+        failed = [error for error in errors if BY_CTRL_C not in error[2]]
+        parts = [f"\n{rule} failed, log: {log}\n{error}" for rule, log, error in failed[-MAX_SHOWN:]]
+        if len(failed) > MAX_SHOWN:
+            parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
+        if self.interrupted:
+            parts.append(f"\n{BY_CTRL_C}; start again with the same command, and the run goes on from what is there")
+        self.failed, self.interrupted = {}, False
+        if parts:
+            self.show("\n".join(parts))
+
+
+class BriefFilter(DefaultFilter):
+    """Snakemake's filter, which lets errors pass and hides what it says of every job; a dry-run has one table."""
+
+    has_table = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is printed."""
+        event = get_event(record)
+        if event in ERROR_EVENTS:
+            return True
+        if event in ROUTINE_EVENTS or (event is None and str(record.msg).startswith(ROUTINE)):
+            return False
+        if event == LogEvent.RUN_INFO:
+            first, self.has_table = not self.has_table, True
+            return first and super().filter(record)
+        return super().filter(record)
+
+
+class TerminalFormatter(DefaultFormatter):
+    """Snakemake's formatter, with the message of an invalid config as the last line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record; of an error in a config without the line of the rules that raises it."""
+        text = super().format(record)
+        if getattr(record, "exception", None) == "WorkflowError":
+            lines = text.splitlines()
+            while len(lines) > 1 and PLACE.match(lines[-1]):
+                lines.pop()
+            return "\n".join(lines)
+        return text
+
+
+class BriefFormatter(TerminalFormatter):
+    """Adds the result of the finished stage to the line of progress, and facts of the experiment to the table."""
+
+    recorder: JobRecorder
+
+    def format_progress(self, msg: dict[str, Any]) -> str:
+        """`12 of 384 steps (3%) done; dota/seed-0/round-1: train: round 1, 8 pairs, 2 steps in 4.4 s, ...`."""
+        text = super().format_progress(msg)
+        log, self.recorder.finished = self.recorder.finished, None
+        lines = log_lines(log) if log else []
+        if not log or not lines:
+            return text
+        parent, root = log.parent, self.recorder.folder
+        place = f"{parent.relative_to(root)}: " if root and root in parent.parents else ""
+        return one_line(f"{text}; {place}{lines[-1]}")
+
+    def format_run_info(self, msg: dict[str, Any]) -> str:
+        """The table of jobs, and below it the experiment if it is planned as a whole."""
+        table, summary = super().format_run_info(msg), self.recorder.summary
+        return f"{table.rstrip()}\n\n{summary}\n" if summary and "all" in msg.get("stats", {}) else table
+
+
+def set_up_terminal(logger: logging.Logger, settings: Any) -> JobRecorder:
+    """Let Snakemake's logger print as this module describes.
+
+    Args:
+        logger: Snakemake's logger, with its handlers of the terminal and of its log.
+        settings: Snakemake's output settings.
+
+    Returns:
+        The handler that prints the errors at the end.
+    """
+    quiet = set(settings.quiet or ())
+    streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
+
+    def show(text: str) -> None:
+        if Quietness.ALL in quiet:
+            return
+        for stream in streams:
+            stream.emit(logging.LogRecord(logger.name, logging.ERROR, __file__, 0, text, None, None))
+        if not streams:
+            print(text, file=sys.stderr)
+
+    recorder = JobRecorder(show)
+    lists_jobs = settings.printshellcmds or settings.verbose
+    is_brief = Quietness.RULES in quiet and not quiet & {Quietness.PROGRESS, Quietness.ALL} and not lists_jobs
+    shown_quiet = quiet - {Quietness.RULES} if lists_jobs and Quietness.PROGRESS not in quiet else quiet
+    for stream in streams:
+        formatter = (BriefFormatter if is_brief else TerminalFormatter)(shown_quiet, settings.show_failed_logs)
+        if isinstance(formatter, BriefFormatter):
+            formatter.recorder = recorder
+        replace_filter(stream, BriefFilter if is_brief else DefaultFilter, shown_quiet, settings)
+        stream.setFormatter(formatter)
+    for handler in logger.handlers:
+        if handler.name == "DefaultLogFileHandler":
+            replace_filter(handler, DefaultFilter, set(), settings)
+            handler.setFormatter(DefaultFormatter(set(), settings.show_failed_logs))
+    logger.addHandler(recorder)
+    return recorder
+
+
+def replace_filter(handler: logging.Handler, kind: type[DefaultFilter], quiet: set, settings: Any) -> None:
+    """Give a handler of Snakemake a filter of this kind in place of its own."""
+    for known in [known for known in handler.filters if isinstance(known, DefaultFilter)]:
+        handler.removeFilter(known)
+    handler.addFilter(kind(quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds))

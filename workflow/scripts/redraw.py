@@ -1,0 +1,97 @@
+"""Draw the figures and tables of an experiment from its rows, without the run."""
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from _program import run
+from prefloop.config import outputs
+from prefloop.config.output_flags import output_flags, shown_evaluators
+from prefloop.config.recorded_settings import RecordedExperiment, read_settings
+from prefloop.config.resolve import asks_judge, flags, target_measure
+from prefloop.core.errors import InputError
+from prefloop.core.progress import Summary
+from prefloop.evaluation.result_files import rows_folder_of, stored_index
+from prefloop.report.captions import count_of
+
+SCRIPTS = Path(__file__).parent
+TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_VALIDATION
+
+
+def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tuple[str, ...] = ()) -> Summary:
+    """Run the programs of the workflow on a rows folder: figures, tables, the run's facts, and a pilot.
+
+    Args:
+        rows: A folder of rows: results/<name>/rows, or one to which `merge_rows` has added seeds.
+        output: Where figures/, tables/, run.rst and pilot.csv go.
+        figures: Figures to draw; by default those of the config that rows are enough for.
+        tables: Likewise.
+    """
+    if rows_folder_of(rows) != rows:
+        raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
+    recorded = read_settings(rows)
+    own = output_flags(recorded.config, [str(rows / path) for path in stored_index(rows)["shared_costs"]])
+    wanted = {
+        "figure": drawable(outputs.FIGURES, figures, listed_figures(recorded)),
+        "table": drawable(TABLES, tables, listed_tables(recorded)),
+    }
+    for kind, names in wanted.items():
+        verb, suffix = {"figure": ("plot", "pdf"), "table": ("tabulate", "csv")}[kind]
+        for name in names:
+            program = f"{verb}_{name}"
+            path = output / f"{kind}s/{name}.{suffix}"
+            run_program(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
+    listed = [*listed_figures(recorded), *listed_tables(recorded)]
+    known = outputs.FIGURES | TABLES
+    evaluated = any(known[name].judgments == "by_round" for name in listed if name in known)
+    run_program("describe_run", recorded, {"output": str(output / "run.rst"), "evaluated": evaluated})
+    pilot = {"measure": target_measure(recorded.config), "output": str(output / "pilot.csv")}
+    run_program("write_pilot", recorded, pilot)
+    seeds = count_of(len(recorded.experiment.seeds), "seed")
+    return Summary(f"{len(wanted['figure'])} figures and {len(wanted['table'])} tables of {seeds} -> {output}")
+
+
+def listed_figures(recorded: RecordedExperiment) -> list[str]:
+    """The figures of the config; one method alone has no differences."""
+    several = len(recorded.experiment.methods) > 1
+    return [name for name in recorded.config["figures"] if several or name != "differences"]
+
+
+def listed_tables(recorded: RecordedExperiment) -> list[str]:
+    """The tables of the config, that of judges if there are any, and that of the best rounds if prompts choose them."""
+    several = len(recorded.experiment.methods) > 1
+    tables = [name for name in recorded.config["tables"] if several or name != "differences"]
+    chosen = recorded.config["evaluation"]["validation"]["fraction"] is not None
+    return [*tables, *["judges"] * asks_judge(recorded.config), *["best_round"] * chosen]
+
+
+def drawable(known: dict[str, outputs.Output], named: tuple[str, ...], listed: list[str]) -> list[str]:
+    """The named outputs, or the listed ones that rows are enough for; the others are printed."""
+    possible = [name for name, reads in known.items() if reads.from_rows]
+    if wrong := [name for name in named if name not in possible]:
+        raise InputError(f"{wrong[0]}: not drawn from rows, expected {', '.join(possible)}")
+    if left_out := [name for name in listed if not named and name not in possible]:
+        print(f"redraw: rows are not enough for {', '.join(left_out)}")
+    return list(named) or [name for name in listed if name in possible]
+
+
+def run_program(name: str, recorded: RecordedExperiment, more: dict) -> None:
+    """Run a program of the workflow with the flags of the experiment and more of its own."""
+    experiment = recorded.experiment
+    identities = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
+    shown = shown_evaluators(name.rpartition("/")[2], recorded.config, experiment.evaluators)
+    experiment = replace(experiment, evaluators=shown, evaluated_by=tuple(identities[name] for name in shown))
+    words = shlex.split(flags(asdict(experiment) | more))
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / f"{name}.py", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(f"{name}: {(done.stderr or done.stdout).strip().splitlines()[-1].removeprefix('error: ')}")
+    print(done.stdout, end="")
+
+
+run(main)

@@ -1,0 +1,39 @@
+"""Write the rows of a finished experiment: the numbers from which most figures and tables can be drawn again."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from _program import run
+from prefloop.config.experiment import Experiment
+from prefloop.core.errors import InputError
+from prefloop.core.progress import Summary
+from prefloop.evaluation.rows_folder import write_rows_folder
+from prefloop.report.captions import count_of
+
+
+def main(
+    *,
+    experiment: Annotated[Experiment, arg(name="")],
+    shared: tuple[Path, ...] = (),
+    divergence: bool = False,
+    perplexity: bool = False,
+    output: Path,
+) -> Summary:
+    """Write judgments, KL values and perplexities by seed, costs, amounts spent, hashes of prompts and the settings.
+
+    Args:
+        shared: Costs of stages that methods share.
+        divergence: Whether KL(policy‖initial policy) was measured.
+        perplexity: Whether the perplexity of plain text was measured.
+        output: experiment_rows.json in the folder of the rows, which is replaced.
+    """
+    if not experiment.methods:
+        raise InputError("compare: no method, but rows are those of methods")
+    count = write_rows_folder(experiment, output.parent, shared, divergence=divergence, perplexity=perplexity)
+    size = sum(path.stat().st_size for path in output.parent.rglob("*") if path.is_file())
+    return Summary(f"{count_of(count, 'row')}, {size / 1e6:.2g} MB -> {output.parent}")
+
+
+run(main)
