@@ -167,7 +167,7 @@ def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
     assert done.returncode != 0
     for line in case.message.strip().splitlines():
         assert matches(f"…{line}…", done.stdout), f"@@@{case.mistake}@@@{done.stdout}@@@"
-    if case not in read("snakemake")["Said by Snakemake"]:
+    if case not in read("snakemake")["By Snakemake"]:
         assert "Traceback" not in done.stdout
         assert matches(f"…{case.message.strip().splitlines()[-1]}", done.stdout.splitlines()[-1]), done.stdout
     if "--dry-run" in flags:
