@@ -44,7 +44,7 @@ NO_SERVER["judge"] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_re
         ),
         ({"feedback": {"function": "rewards:constant"}}, PAIRS, "no pair left to train on: 24 pairs tied, 0 ordered"),
         ({"methods": {"uniform": {"pairs": {"min_gap": 1000.0}}}}, PAIRS, "ordered; pairs.min_gap dropped"),
-        ({"feedback": NO_SERVER}, f"{STEP}/rewards.jsonl", "Connection error"),
+        ({"feedback": NO_SERVER}, f"{STEP}/rewards.jsonl", "requests failed, the first with APIConnectionError"),
         (
             {"methods": {"uniform": {"train": {"loss": "rewards.py:full"}}}},
             POLICY,

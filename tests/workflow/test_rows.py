@@ -19,7 +19,8 @@ def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy
     directory = copy_of(finished)
     directory.configure(figures=["learning_curves", "quality", "differences", "perplexity", "training"])
     directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}}})
-    directory.configure(evaluation={"perplexity": {"text": "packaged", "max_tokens": 128}, "validation": {"fraction": 0.5}})
+    plain = {"text": "packaged", "max_tokens": 128}
+    directory.configure(evaluation={"perplexity": plain, "validation": {"fraction": 0.5}})
     done = directory.run("all", "rows", "pilot")
     assert done.returncode == 0, done.stdout
     assert directory.jobs("rows") == set()

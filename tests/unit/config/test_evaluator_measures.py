@@ -62,7 +62,7 @@ def test_similar_names_are_valid(name):
         ),
         (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, and evaluation has"),
         (TRAINED, "evaluation.evaluators.x.model: trained:mine, but reward_models has no such name; known: none"),
-        ({"funcion_": "a:b"}, "evaluation.evaluators.x.funcion_: unknown key; did you mean function"),
+        ({"functions": "a:b"}, "evaluation.evaluators.x.functions: unknown key; did you mean function"),
         ({"function": "nowhere_at_all:f"}, "feedback.function: no module nowhere_at_all"),
     ],
 )

@@ -30,17 +30,19 @@ def read_documents(path: Path, column: str = "text") -> tuple[list[Document], in
     """
     path = Path(path)
     if path.suffix == ".txt":
-        documents = [Document(1, read_text(path))]
+        documents = [Document(1, read_plain_text(path))]
     else:
         rows = enumerate(iterate_rows(path, [column], of_others=True), start=1)
-        documents = [Document(number, text_of(row[column], column, f"{path}, line {number}")) for number, row in rows]
+        documents = [
+            Document(number, document_text(row[column], column, f"{path}, line {number}")) for number, row in rows
+        ]
     kept = [document for document in documents if document.text.strip()]
     if not kept:
         raise InputError(f"{path}: no text, expected a document; name another file")
     return kept, len(documents) - len(kept)
 
 
-def read_text(path: Path) -> str:
+def read_plain_text(path: Path) -> str:
     """The text of a .txt file of at most MAX_LINE bytes."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected plain text")
@@ -53,7 +55,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
 
 
-def text_of(value: object, column: str, location: str) -> str:
+def document_text(value: object, column: str, location: str) -> str:
     """A row's text, which UTF-8 can hold; an InputError about it starts with `location`."""
     if not isinstance(value, str):
         raise InputError(f"{location}: {column} is {describe(value)}, expected text; see evaluation.perplexity.column")

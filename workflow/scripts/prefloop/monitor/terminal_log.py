@@ -152,7 +152,7 @@ class BriefFormatter(TerminalFormatter):
         if not log or not lines:
             return text
         parent, root = log.parent, self.recorder.folder
-        place = f"{parent.relative_to(root)}: " if root and root in parent.parents else ""
+        place = f"{parent.relative_to(root)}: " if root is not None and root in parent.parents else ""
         return one_line(f"{text}; {place}{lines[-1]}")
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
