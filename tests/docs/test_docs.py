@@ -97,15 +97,16 @@ def test_commands_name_files_that_are_there():
 
 def test_every_command_that_runs_something_says_on_how_many_cores():
     """Snakemake refuses to run without, but plans. `snakemake export` in a sentence only names a target."""
-    enough = {"--cores", "--dry-run", "--report", "--touch", "--lint", "--unlock", "--version"}  # each by itself
+    enough = {"--cores", "--dry-run", "-n", "--report", "--touch", "--lint", "--unlock", "--version"}  # each alone
     commands = [words for command in written() if (words := command.split())[0] == "snakemake" and len(words) > 2]
     for words in commands:
         assert enough.intersection(words) or "profiles/slurm" in words, " ".join(words)
 
 
 def test_make_knows_every_target_that_pages_name():
-    words = {word for command in written() if command.startswith("make ") for word in command.split()[1:]}
-    targets = {word for word in words if "=" not in word}
+    """`-C FOLDER` and `-f FILE` of make, and variables, are no targets."""
+    commands = [re.sub(r" -[Cf] \S+", "", command) for command in written() if command.startswith("make ")]
+    targets = {word for command in commands for word in command.split()[1:] if "=" not in word}
     makefile = (ROOT / "Makefile").read_text()
     assert not [target for target in targets if not re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)]
 
