@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from prefloop.config.experiment import Experiment
 from prefloop.report.plotting import legend_above, line_style
@@ -53,11 +54,14 @@ def add_bits_axis(axes: Axes, tokens_per_byte: float) -> None:
     Its own round numbers would be crowded at low perplexities, as bits are a logarithm.
     """
 
-    def bits_of(perplexity: np.ndarray) -> np.ndarray:
+    def bits_of(perplexity: ArrayLike) -> np.ndarray:
         return np.log2(np.maximum(perplexity, 1e-9)) * tokens_per_byte
+
+    def perplexity_of(bits: ArrayLike) -> np.ndarray:
+        return 2 ** (np.asarray(bits) / tokens_per_byte)
 
     low, high = axes.get_ylim()
     ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high and tick >= 1])
-    bits = axes.secondary_yaxis("right", functions=(bits_of, lambda bits: 2 ** (np.asarray(bits) / tokens_per_byte)))
+    bits = axes.secondary_yaxis("right", functions=(bits_of, perplexity_of))
     bits.set_yticks(bits_of(ticks), [f"{value:.4g}" for value in bits_of(ticks)])
     bits.set_ylabel("bits per byte")
