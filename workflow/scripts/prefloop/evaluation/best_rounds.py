@@ -36,11 +36,12 @@ def draw_validation_prompts(prompts: pd.DataFrame, fraction: float, seed: int) -
     families = prompts.drop_duplicates("prompt_id").set_index("prompt_id")["family"]
     if families.nunique() == 1:
         families = families.index.to_series()
-    # by name, so that the order of rows does not count
-    members = {str(name): list(part.index) for name, part in families.groupby(families)}
+    members: dict[str, list[str]] = {}
+    for prompt, family in families.items():
+        members.setdefault(str(family), []).append(str(prompt))
     if len(members) < 2:
         raise InputError("evaluation.validation: one eval prompt, expected two or more, to choose and to compare")
-    names = sorted(members)
+    names = sorted(members)  # so that the order of rows does not count
     drawn = [names[i] for i in rng_for(seed, "validation").permutation(len(names))]
     sizes = np.cumsum([len(members[name]) for name in drawn])[:-1]  # one family is left to compare
     count = 1 + int(np.abs(sizes - fraction * len(families)).argmin())
@@ -64,13 +65,13 @@ def choose_rounds(rows: pd.DataFrame, measure: str) -> dict[Run, int]:
     chosen: dict[Run, int] = {}
     for _, part in means.groupby(["method", "seed"], sort=False):
         method, seed = str(part["method"].iloc[0]), int(part["seed"].iloc[0])
-        valid = part.dropna(subset="mean")
+        valid = part.dropna(subset="mean").sort_values("mean", ascending=False, kind="stable")
         if valid.empty:
             raise InputError(
                 f"evaluation.validation: {measure} of {method}, seed {seed}, has no valid value on the validation "
                 "prompts; raise evaluation.validation.fraction, or take another measure"
             )
-        chosen[method, seed] = int(valid["round"].iloc[int(valid["mean"].argmax())])
+        chosen[method, seed] = int(valid["round"].iloc[0])
     return chosen
 
 

@@ -58,7 +58,7 @@ def add_bits_axis(axes: Axes, tokens_per_byte: float) -> None:
         return np.log2(np.maximum(perplexity, 1e-9)) * tokens_per_byte
 
     def perplexity_of(bits: ArrayLike) -> np.ndarray:
-        return np.exp2(np.asarray(bits) / tokens_per_byte)
+        return 2 ** (np.asarray(bits) / tokens_per_byte)
 
     low, high = axes.get_ylim()
     ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high and tick >= 1])
