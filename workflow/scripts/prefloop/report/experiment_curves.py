@@ -106,7 +106,7 @@ def compared_clause(a: RecordedExperiment, b: RecordedExperiment, differences: p
         return f"all compared pairs differ significantly in {measure}"
     first, second = experiment_names(a, b)
     pairs = (
-        f"{first}: {a.experiment.label(row.method_a)} – {second}: {b.experiment.label(row.method_b)}"
-        for row in equal.itertuples()
+        f"{first}: {a.experiment.label(left)} – {second}: {b.experiment.label(right)}"
+        for left, right in zip(equal["method_a"], equal["method_b"], strict=True)
     )
     return f"these compared pairs do not differ significantly in {measure}: {', '.join(pairs)}"
