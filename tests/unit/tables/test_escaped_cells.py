@@ -78,3 +78,15 @@ def test_gallery_page_shows_hostile_cells_as_text(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "p.md").read_text()
     assert not re.search(r"(?<!\\)<script|\]\((https|javascript)", page)
+
+
+def test_gallery_keeps_rows_and_deletes_earlier_pictures(tmp_path):
+    """The rows in an experiment's folder of the gallery may have seeds that this run does not have."""
+    (tmp_path / "c.yaml").write_text("# About\nname: c\n")
+    save_table(tmp_path / "t.csv", pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), "Caption.")
+    (tmp_path / "p/rows").mkdir(parents=True)
+    for name in ("p/rows/spent.csv", "p/earlier.png"):
+        (tmp_path / name).write_text("kept or not")
+    command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
+    subprocess.run([*command, "--tables", "t.csv"], cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "p").rglob("*") if path.is_file()} == {"t.csv", "spent.csv"}
