@@ -11,7 +11,7 @@ from prefloop.config.experiment import Experiment, experiment_of
 from prefloop.config.resolve import of_method
 from prefloop.config.settings import MethodConfig
 from prefloop.core.errors import InputError, refused
-from prefloop.core.files import read_json, write_json
+from prefloop.core.files import json_bytes, read_json, write_json
 
 SETTINGS_FILE = "settings.json"
 # Keys of a config that change no result, or that the settings of the methods contain.
@@ -35,7 +35,7 @@ def write_settings(config: dict, experiment: Experiment) -> None:
     methods = {name: config["methods"][name] for name in config["compare"]}
     evaluators = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
     content = {"evaluator": experiment.evaluator, "evaluators": evaluators, "settings": config | {"methods": methods}}
-    if not path.exists() or path.read_bytes() != (json.dumps(content) + "\n").encode():
+    if not path.exists() or path.read_bytes() != json_bytes(content):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
 

@@ -108,7 +108,12 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, value: dict, durable: bool = False) -> None:
     """Write one JSON document atomically; `durable` as for `atomic_write`."""
     with atomic_write(path, durable) as partial:
-        partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+        partial.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: dict) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
 
 
 def parse_json(text: str) -> Any:
