@@ -64,6 +64,7 @@ evaluation:
   max_new_tokens: 12
   dtype: float32
   evaluator: {function: "my_rewards.py:capitals"}
+  evaluators: {brevity: {function: "my_rewards.py:brevity"}}
 figures: [sweep]
 tables: [results]
 """
@@ -226,6 +227,9 @@ def test_own_columns_and_evaluators_score(newcomer):
     assert len(samples) == 6
     for row in read_rows(judged / "against-initial.jsonl"):
         assert row["reward"] == sum(letter.isupper() for letter in samples[row["prompt_id"]])
+    lengths = {row["prompt_id"]: row["n_tokens"] for row in read_rows(judged / "samples.jsonl")}
+    rows = read_rows(judged / "brevity/against-initial.jsonl")
+    assert {row["prompt_id"]: row["reward"] for row in rows} == {key: -count for key, count in lengths.items()}
 
 
 def test_make_status_and_compare(newcomer):
