@@ -34,7 +34,9 @@ if config["share_first_step"]:
 
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/figure_files.smk"
 include: "rules/figures.smk"
+include: "rules/records.smk"
 include: "rules/export.smk"
 include: "rules/browse.smk"
 

@@ -21,7 +21,7 @@ OWN = "Figures of your own"
 
 class Output(NamedTuple):
     """A figure or table. Its program and rule are plot_<name> or tabulate_<name>; files that only it reads are in
-    rules/figures.smk."""
+    rules/figure_files.smk."""
 
     question: str
     """Heading in the report."""
