@@ -82,7 +82,7 @@ def run(tmp_path_factory, model_folders) -> Path:
     directory.configure(**EVERYTHING, methods=methods)
     directory.configure(reward_models={"mine": {"base": str(model_folders["llama"])}})
     directory.configure(evaluation={"evaluator": {"kind": "reward_model", "model": "trained:mine"}})
-    strict = {"kind": "judge", "model": str(model_folders["qwen"]), "judge": judge}
+    strict = {"kind": "judge", "model": str(model_folders["llama"]), "judge": judge}
     directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}, "strict": strict}})
     targets = ["all", "export", "pilot", "rows", "alpaca_eval_outputs", "arena_hard_outputs"]
     done = directory.run(*targets, "--notemp")

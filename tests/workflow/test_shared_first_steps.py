@@ -1,4 +1,4 @@
-"""`share_first_step` samples once for methods that begin alike, and changes no byte of what they have."""
+"""`share_first_step` samples once for methods that begin in the same way, and changes no byte of what they have."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_three_methods_sample_once_and_have_the_same_files(tmp_path, model_folde
 
     assert shared.jobs(*targets(*METHODS)) == set()
     shared.configure(methods={"added": UNIFORM | {"pairs": {"metric": "reward_gap"}}}, compare=["added", *METHODS])
-    plan = shared.run("--dry-run", *targets("added", *METHODS)).stdout
+    plan = shared.run("--dry-run", "--printshellcmds", *targets("added", *METHODS)).stdout
     outputs = re.findall(r"^ *output: (.+)$", plan, re.MULTILINE)
     assert outputs and all("/added/" in output for output in outputs), plan
     assert job_counts(shared, *targets("added"))["copy_generations"] == 1

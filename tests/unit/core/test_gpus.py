@@ -150,5 +150,5 @@ def test_rules_pass_their_number_of_gpus():
         body for path in (ROOT / "rules").glob("*.smk") for body in re.split(r"^\s*rule ", path.read_text(), flags=re.M)
     ]
     reserving = [body for body in bodies if re.search(r"^\s+gpu=", body, re.M)]
-    assert len(reserving) == 13
+    assert len(reserving) == 15
     assert all(f"{WANTED}={{resources.gpu}}" in body for body in reserving)

@@ -11,7 +11,8 @@ from prefloop.core.progress import Summary
 from prefloop.evaluation.perplexity_results import perplexities
 from prefloop.report.captions import caption, count_of
 from prefloop.report.labels import for_figure
-from prefloop.report.perplexity_curves import draw_perplexity, text_clause
+from prefloop.report.perplexity_captions import text_clause
+from prefloop.report.perplexity_curves import draw_perplexity
 from prefloop.report.plotting import save_figure
 
 

@@ -14,7 +14,7 @@ from prefloop.evaluation.summaries import final_results
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import relabeled
-from prefloop.report.perplexity_curves import text_clause
+from prefloop.report.perplexity_captions import text_clause
 from prefloop.report.tables import given_measures, save_table, table_label, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import opponent_label

@@ -1,7 +1,5 @@
 """Perplexity of plain text by round."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,17 +10,6 @@ from numpy.typing import ArrayLike
 
 from prefloop.config.experiment import Experiment
 from prefloop.report.plotting import legend_above, line_style
-
-
-def text_clause(text: str, table: pd.DataFrame) -> str:
-    """`over 2,700 tokens of the packaged text`.
-
-    Args:
-        text: `packaged`, or the path of a file.
-        table: As `perplexity_results.perplexities` returns it.
-    """
-    name = "the packaged text" if text == "packaged" else Path(text).name
-    return f"over {table['n_tokens'].iloc[0]:,} tokens of {name}"
 
 
 def draw_perplexity(experiment: Experiment, data: pd.DataFrame) -> Figure:
