@@ -40,7 +40,6 @@ def serve_programs(import_packages: Callable[[], None], scripts: Path) -> None:
     sys.stderr = CurrentError()  # type: ignore[assignment]
     gc.disable()
     import_packages()
-    gc.freeze()  # a collection in a program would copy the memory of all packages, which is shared until it is touched
     sys.__stderr__ = stderr  # type: ignore
     check_forkable()
     request = WarmServer(listener, path, idle, imported_files(scripts)).serve()
