@@ -1,4 +1,4 @@
-# What is kept of an experiment besides its figures and tables: a page of the gallery, a pilot, and rows.
+# What is kept of an experiment in addition to its figures and tables: a page of the gallery, a pilot, and rows.
 
 
 def pairs_of_rounds():
