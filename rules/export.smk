@@ -57,7 +57,7 @@ def settings_of_run(wildcards):
     sections = hints(MethodConfig)
     own = {name: settings_of(name, wildcards.method) for name in sections}
     settings = {key: config[key] for key in shared} | own
-    # A start of null says nothing.
+    # A card names policy.start only if it is set.
     policy = {
         key: value
         for key, value in config["policy"].items()

@@ -47,7 +47,7 @@ def test_tables_of_rows_are_those_of_the_run(both, read):
 
 
 def test_counts_of_rows_are_those_of_the_run(both):
-    """By hand: two steps of two prompts and three rewards, five pairs and seven optimizer steps a round."""
+    """By hand: two steps of two prompts and three rewards, five pairs and seven optimizer steps per round."""
     for recorded in both:
         counts = {column: set(row_counts(recorded.experiment, column)[column]) for column in COUNTS}
         assert counts == {"prompts": {4}, "annotated_responses": {6}, "pairs": {5}, "optimizer_steps": {7}}
