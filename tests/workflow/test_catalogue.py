@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from conftest import ROOT, Workdir, merge
 from judge_server import JudgeServer, Reply
 from prefloop.config.validation import checked
 from prefloop.core.errors import InputError
+from prefloop.core.interrupts import INTERRUPTED
 from prefloop.core.own_functions import load_own
 from prefloop.models.fetch import fetch
 
@@ -198,7 +200,18 @@ def test_ctrl_c_is_told_in_one_line(tmp_path):
     (tmp_path / "program.py").write_text(text)
     done = ends([str(tmp_path / "program.py")])
     assert done.status == 1
-    assert done.printed.strip() == "error: interrupted by Ctrl-C; start again, and the run goes on from what is there"
+    assert done.printed.strip() == INTERRUPTED
+
+
+def test_ctrl_c_during_imports_is_told_in_one_line(tmp_path):
+    (tmp_path / "slow_module.py").write_text("raise KeyboardInterrupt\n")
+    (tmp_path / "program.py").write_text("from _program import run\nimport slow_module\n")
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout + done.stderr == f"{INTERRUPTED}\n"
 
 
 TOOL = runpy.run_path(str(ROOT / "tools/write_troubleshooting_page.py"))

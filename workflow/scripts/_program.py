@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from prefloop.core.interrupts import INTERRUPTED  # isort: skip  (before imports that take long)
 from prefloop.core.errors import DISK, InputError, first_line, is_out_of_memory
 from prefloop.core.gpus import lease_requested_gpus
 from prefloop.core.joined_steps import run_steps, split_steps
@@ -85,7 +86,7 @@ def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summ
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted by Ctrl-C; start again, and the run goes on from what is there")
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise

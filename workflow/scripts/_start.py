@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import prefloop.core.interrupts  # noqa: F401
 from prefloop.core.warm_start import start
 
 if __name__ == "__main__":
