@@ -121,11 +121,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, log):
     log.write_text("error: interrupted by Ctrl-C; start again, and the run goes on from what is there\n")
     (failed := log.with_name("reward.log")).write_text("error: no number\n")
     terminal = Terminal(tmp_path)
+    (early := log.with_name("sample.log")).write_text("Traceback (most recent call last):\nKeyboardInterrupt\n")
     terminal.run_job(3, "train", log, fails=True)
     terminal.run_job(4, "reward", failed, fails=True)
+    terminal.run_job(5, "sample", early, fails=True)
     terminal.log(None, "Terminating processes on user request, this might take some time.")
     shown = terminal.close().splitlines()
-    assert not any("train failed" in line for line in shown)
+    assert not any(line.startswith(("train failed", "sample failed")) for line in shown)
     assert shown[-4:] == [
         f"reward failed, log: {failed}",
         "error: no number",

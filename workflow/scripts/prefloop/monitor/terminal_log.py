@@ -96,7 +96,7 @@ class JobRecorder(logging.Handler):
         """Print the errors; Snakemake closes its handlers last."""
         super().close()
         errors = [(rule, log, error_in(log)) for log, rule in self.failed.items()]
-        failed = [error for error in errors if BY_CTRL_C not in error[2]]
+        failed = [error for error in errors if BY_CTRL_C not in error[2] and "KeyboardInterrupt" not in error[2]]
         parts = [f"\n{rule} failed, log: {log}\n{error}" for rule, log, error in failed[-MAX_SHOWN:]]
         if len(failed) > MAX_SHOWN:
             parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
