@@ -8,7 +8,7 @@ import torch
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
 from prefloop.models.fetch import fetch, write_model
-from prefloop.models.loading import load_base
+from prefloop.models.loading import load_base, load_trainable
 from prefloop.models.options import Lora
 from prefloop.models.policies import read_policy
 from prefloop.models.quantization import QUANTIZED, quantize
@@ -41,6 +41,12 @@ def test_policy_with_the_same_settings_passes(manifests, trained):
 def test_other_adapters_are_refused(manifests, trained, lora, message):
     with pytest.raises(InputError, match=message):
         check(manifests["llama"], trained("lora"), lora=lora)
+
+
+def test_training_refuses_adapters_of_another_shape(manifests, trained):
+    """Training would keep the shape of the adapters and note that of the config."""
+    with pytest.raises(InputError, match=r"its adapters have alpha 32.0, and train.lora.alpha is 8.0"):
+        load_trainable(manifests["llama"], trained("lora"), "lora", Lora(r=4, alpha=8.0), torch.float32)
 
 
 def test_order_of_target_modules_does_not_matter(manifests, trained):

@@ -17,11 +17,12 @@ from prefloop.models.full_policies import empty_model, load_full
 from prefloop.models.liger import uses_liger, with_liger
 from prefloop.models.manifests import check_weights, is_trusted, loading_problem
 from prefloop.models.options import Lora
-from prefloop.models.policies import adapter_shape, check_base, check_fit, is_trained, lora_config, lora_of, read_policy
+from prefloop.models.policies import check_base, check_fit, is_trained, lora_config, lora_of, read_policy
 from prefloop.models.positions import load_config
 from prefloop.models.precision import cast_weights
 from prefloop.models.quantization import quantization_of, quantized_loading
 from prefloop.models.response_logprobs import Scorer, prepare_scorer
+from prefloop.models.start_policies import check_adapter
 from prefloop.models.startup import import_transformers
 
 if TYPE_CHECKING:
@@ -231,23 +232,25 @@ def load_trainable(
         manifest (Path): Manifest of the base model.
         policy (Path): As for `load_policy`.
         parameters (str): `lora` or `full`.
-        lora (Lora): Shape of the new adapters of a policy that has none.
+        lora (Lora): Shape of the adapters: of new ones, or of those that the policy has.
         dtype (torch.dtype): Of frozen weights.
         reads_weights (bool): If false, the model has no numbers: another process sends them (`wrap_model`).
 
     Raises:
-        InputError: The policy was trained with other `parameters`, or on another base model.
+        InputError: The policy was trained with other `parameters`, with adapters of another shape, or on another base
+            model.
     """
     content = read_policy(policy) if is_trained(policy) else None
     is_full = parameters == "full"
-    if content is not None and (content["adapter"] is None) != is_full:
-        raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method again")
+    if content is not None:
+        if (content["adapter"] is None) != is_full:
+            raise InputError(f"{policy}: not trained with train.parameters {parameters}; start that method again")
+        check_adapter(content, policy, lora)
     dtype = torch.float32 if is_full else dtype
     if not reads_weights:
         base = with_liger(empty_model(manifest, load_config(manifest), dtype), manifest)
-        shape = lora if content is None else lora_of(content["adapter"] or adapter_shape(lora))
         tokenizer = load_tokenizer(Path(manifest).parent, is_trusted(manifest))
-        return base if is_full else add_adapter(base, shape), tokenizer
+        return base if is_full else add_adapter(base, lora), tokenizer
     if content is not None and is_full:
         return load_full(content, manifest, policy, dtype, "cpu")
     base, tokenizer = load_base(manifest, dtype)

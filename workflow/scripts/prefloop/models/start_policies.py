@@ -1,4 +1,4 @@
-"""Whether a run can start from the policy of another run."""
+"""Whether training can continue a policy."""
 
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,18 @@ def check_start(content: dict[str, Any], policy: Path, manifest: Path, parameter
     if (shape is None) != (parameters == "full"):
         trained, other = ("all its parameters were trained", "full") if shape is None else ("it has adapters", "lora")
         raise InputError(f"{policy}: {trained}, and train.parameters is {parameters}; set it to {other}")
-    if shape is None:
+    check_adapter(content, policy, lora)
+
+
+def check_adapter(content: dict[str, Any], policy: Path, lora: Lora) -> None:
+    """Check that a policy's adapters have the shape of `train.lora`. A policy without adapters passes.
+
+    Raises:
+        InputError: They have another one.
+    """
+    if content["adapter"] is None:
         return
-    found, wanted = comparable(shape), comparable(adapter_shape(lora))
+    found, wanted = comparable(content["adapter"]), comparable(adapter_shape(lora))
     names = [name for name in found if found[name] != wanted[name]]
     if names:
         differences = ", ".join(f"{name} {found[name]}, and train.lora.{name} is {wanted[name]}" for name in names)
