@@ -168,7 +168,7 @@ def program(round_files, monkeypatch, manifests, trained):
     def run(policy=None, **flags) -> tuple[list[dict], dict]:
         words = ["--pfp", *(str(round_files / f"step-{step}/pfp.jsonl") for step in (0, 1))]
         given = {"model": manifests["llama"], "policy": policy or trained("lora"), "seed": 0, "dtype": "float32"}
-        given |= {"output": round_files / "gradients.jsonl", "cost": round_files / "cost.json"} | flags
+        given |= {"lora.r": 4, "output": round_files / "gradients.jsonl", "cost": round_files / "cost.json"} | flags
         words += [word for name, value in given.items() for word in (f"--{name}", str(value))]
         monkeypatch.setattr(sys, "argv", ["measure_gradients.py", *words])
         runpy.run_path(str(ROOT / "workflow/scripts/measure_gradients.py"))
@@ -218,7 +218,7 @@ def test_program_measures_every_decided_pair(program, round_files, manifests, tr
 
 def test_program_uses_the_training_seed(program, manifests):
     """An untrained policy's adapters are random, but those of train.py's seed; their shape is the flags'."""
-    few = {"pairs": 7, "policy": manifests["llama"], "lora.r": 4}
+    few = {"pairs": 7, "policy": manifests["llama"]}
     rows, _ = program(**few)
     torch.manual_seed(seed_for(0, "train", 1))
     network, tokenizer = load_trainable(manifests["llama"], manifests["llama"], "lora", Lora(r=4), torch.float32)
