@@ -1,5 +1,6 @@
 """The report shows captions, facts and names as text, whoever wrote them (hostile S2, S3)."""
 
+import base64
 import html
 import re
 from pathlib import Path
@@ -38,10 +39,13 @@ def results(tmp_path, monkeypatch) -> Path:
     return folder.parent
 
 
-def render(template: str, **snakemake) -> str:
-    """A page as Snakemake's report makes it from a template of the clone."""
+def render(template: str, pictures: tuple[Path, ...] = (), **snakemake) -> str:
+    """A page as Snakemake's report makes it from a template of the clone. `pictures` are shown in the report."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string((TEMPLATES / template).read_text()).render(snakemake=SimpleNamespace(**snakemake))
+    categories = {"question": {None: [SimpleNamespace(path=path) for path in pictures]}}
+    text = environment.from_string((TEMPLATES / template).read_text()).render(
+        snakemake=SimpleNamespace(**snakemake), categories=categories
+    )
     return publish_parts(text, writer="html")["html_body"]
 
 
@@ -49,8 +53,9 @@ def caption_page(path: Path) -> str:
     return render("caption.rst", output=SimpleNamespace(caption=path))
 
 
-def first_page(**config) -> str:
-    return render("workflow.rst", config={"name": "tiny", "compare": ["a_"], "policy": {"model": "x"}} | config)
+def first_page(*pictures: Path, **config) -> str:
+    given = {"name": "tiny", "compare": ["a_"], "figures": ["b", "a"], "policy": {"model": "x"}}
+    return render("workflow.rst", pictures, config=given | config)
 
 
 def shown(page: str) -> list[str]:
@@ -84,6 +89,19 @@ def test_names_on_the_first_page_are_text(results, name):
     assert heading.endswith(f"Policy: {' '.join(name.split('#')[0].split())}.")
     assert "experiment tiny: a_." in heading
     assert fact == "A fact."
+
+
+def test_first_page_opens_on_the_first_figure(results):
+    """With its caption, and within the page. A listed figure that was not drawn is skipped."""
+    (results / "run.rst").write_text("* A fact.\n")
+    figure = results / "figures/a.svg"
+    figure.write_text(svg := '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><!-- é --></svg>\n')
+    figure.with_suffix(".rst").write_text("The caption.\n")
+    page = first_page(figure.with_suffix(".png"))
+    (uri,) = re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,([^"]*)"', page)
+    assert base64.b64decode(uri).decode().strip() == svg.strip()
+    assert page.index("<img") < page.index("The caption.") < page.index("experiment")
+    assert "<img" not in first_page()
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "a_b is 95 % [0.1, 0.2] \\ better*", "{{ '{' }}"])
