@@ -21,9 +21,9 @@ PANELS = [
 ]
 # Label of a bound, the value at which it is placed, and the end of the text at that point.
 BOUND_LABELS = {
-    "unif": ("${.}588^T$", 5e-3, "left"),
-    "mix_r": ("${.}5^{2^T-1}$", 1e-11, "right"),
-    "mix_p": ("${.}611^{2^T-1}$", 1e-15, "left"),
+    "unif": ("$0.588^T$", 5e-3, "left"),
+    "mix_r": ("$0.5^{2^T-1}$", 1e-11, "right"),
+    "mix_p": ("$0.611^{2^T-1}$", 1e-15, "left"),
 }
 
 
