@@ -22,7 +22,7 @@ PANELS = [
 # Label of a bound, the value at which it is placed, and the end of the text at that point.
 BOUND_LABELS = {
     "unif": ("$0.588^T$", 5e-3, "left"),
-    "mix_r": ("$0.5^{2^T-1}$", 1e-11, "right"),
+    "mix_r": ("$2^{1-2^T}$", 1e-11, "right"),
     "mix_p": ("$0.611^{2^T-1}$", 1e-15, "left"),
 }
 
