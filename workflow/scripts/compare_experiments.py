@@ -59,7 +59,9 @@ def main(
         curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
         save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
     count = int(data["significant"].sum())
-    return Summary(f"{count_of(len(settings), 'setting')} differ, {count} of {len(data)} differences are significant")
+    return Summary(
+        f"{count_of(len(settings), 'different setting')}, {count} of {len(data)} differences are significant"
+    )
 
 
 def pair_of(text: str) -> tuple[str, str]:

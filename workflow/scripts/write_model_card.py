@@ -8,6 +8,7 @@ import yaml
 from _program import run
 from prefloop.core.files import atomic_write, sha256_of
 from prefloop.core.progress import Summary
+from prefloop.report.captions import count_of
 from prefloop.report.cards import code_block, cost_sums, header, license_of, lineage, public, results_of
 from prefloop.report.tables import in_markdown, in_plain_markdown
 
@@ -68,7 +69,7 @@ def main(
     ]
     with atomic_write(card) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return Summary(f"{len(found)} tables -> {card}")
+    return Summary(f"{count_of(len(found), 'table')} -> {card}")
 
 
 run(main)

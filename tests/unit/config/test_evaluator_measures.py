@@ -63,7 +63,7 @@ def test_similar_names_are_valid(name):
         (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, and evaluation has"),
         (TRAINED, "evaluation.evaluators.x.model: trained:mine, but reward_models has no such name; known: none"),
         ({"functions": "a:b"}, "evaluation.evaluators.x.functions: unknown key; did you mean function"),
-        ({"function": "nowhere_at_all:f"}, "feedback.function: no module nowhere_at_all"),
+        ({"function": "nowhere_at_all:f"}, "evaluation.evaluators.x.function: no module nowhere_at_all"),
     ],
 )
 def test_checks_of_the_evaluator_hold_for_named_ones(evaluator, message):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from prefloop.config.declarations import bare, hints, metadata_of
-from prefloop.config.resolve import asked, asked_sources, model_sources, of_method, trained_here
+from prefloop.config.resolve import asked, feedback_functions, model_sources, of_method, trained_here
 from prefloop.config.reward_functions import uncallable_rewards
 from prefloop.config.settings import MethodConfig
 from prefloop.config.source_names import (
@@ -125,7 +125,7 @@ def absent_start(start: str | None, results: Path) -> list[str]:
 def absent_functions(config: dict) -> list[str]:
     """Why functions of the user cannot be called: feedback, figures, and those in place of a registry's name."""
     functions = [("figures", figure) for figure in config["figures"]]
-    functions += [("feedback.function", source["function"]) for source in asked_sources(config) if is_function(source)]
+    functions += [(key, function) for function, key in feedback_functions(config).items()]
     for method in config["compare"]:
         settings = of_method(config, method)
         functions += [
@@ -144,11 +144,6 @@ def function_settings() -> list[tuple[str, str]]:
         for key, hint in hints(bare(section_hint)).items()
         if any(isinstance(item, Choice) and item.functions for item in metadata_of(hint))
     ]
-
-
-def is_function(feedback: dict) -> bool:
-    """Whether a feedback is a function."""
-    return feedback["kind"] == "function" and bool(feedback["function"])
 
 
 def absent_function(key: str, function: str) -> list[str]:

@@ -99,6 +99,17 @@ def asked_sources(config: dict) -> list[dict]:
     return [source for feedback in asked(config) for source in feedback_sources(feedback)]
 
 
+def feedback_functions(config: dict) -> dict[str, str]:
+    """The functions of all feedback, and the first key of the config that names each."""
+    methods = [("feedback", of_method(config, method)["feedback"]) for method in config["compare"]]
+    keys: dict[str, str] = {}
+    for key, feedback in [*methods, ("feedback", config["feedback"]), *evaluators_of(config).items()]:
+        for source in feedback_sources(feedback):
+            if source["kind"] == "function" and source["function"]:
+                keys.setdefault(source["function"], f"{key}.function")
+    return keys
+
+
 def asks_judge(config: dict) -> bool:
     """Whether a judge compares anything; `feedback` alone is asked for rewards only, and a judge gives none."""
     return any(feedback["kind"] == "judge" for feedback in asked(config)[:-1])

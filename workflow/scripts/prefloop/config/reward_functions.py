@@ -6,7 +6,7 @@ Snakemake reads this at every start, so nothing heavy is imported here and no mo
 import ast
 from inspect import Parameter
 
-from prefloop.config.resolve import asked_sources
+from prefloop.config.resolve import feedback_functions
 from prefloop.config.source_names import configured_sources
 from prefloop.core.own_functions import is_own, own_files, split
 from prefloop.core.reward_parameters import plan_call, unknown_columns
@@ -14,14 +14,13 @@ from prefloop.core.reward_parameters import plan_call, unknown_columns
 
 def uncallable_rewards(config: dict) -> list[str]:
     """Why reward functions cannot be called: parameters of which a set of prompts has no column."""
-    sources = [source for source in asked_sources(config) if source["kind"] == "function"]
     kept = {"prompts.keep": config["prompts"]["keep"]}
     if configured_sources(config["evaluation"]["prompts"]):
         kept["evaluation.prompts.keep"] = config["evaluation"]["prompts"]["keep"]
     return [
-        f"feedback.function: {split(source['function'])[1]} {problem}"
-        for source in sources
-        if is_own(source["function"]) and (problem := problem_of(source["function"], kept))
+        f"{key}: {split(function)[1]} {problem}"
+        for function, key in feedback_functions(config).items()
+        if is_own(function) and (problem := problem_of(function, kept))
     ]
 
 
