@@ -24,7 +24,11 @@ def directory(tmp_path_factory, model_folders) -> Workdir:
         figures=["quality", "differences", "learning_curves", "comparisons"],
         tables=TABLES,
         reward_models={"small": small | {"epochs": 1, "dtype": "float32"}},
-        evaluation={"evaluators": {"letters": LETTERS}, "primary": {"method": "dota", "measure": "letters"}},
+        evaluation={
+            "evaluators": {"letters": LETTERS},
+            "primary": {"method": "dota", "measure": "letters"},
+            "validation": {"fraction": 0.5, "measure": "letters"},
+        },
     )
     done = found.run()
     assert done.returncode == 0, done.stdout
@@ -50,6 +54,10 @@ def test_an_evaluator_scores_the_samples_of_the_run(directory):
     )
     differences = pd.read_csv(results / "tables/differences.csv")
     assert differences.loc[differences["contrast"] == "primary", "measure"].tolist() == ["letters_reward"]
+    assert "letters_reward" in set(pd.read_csv(results / "tables/best_round.csv")["measure"])
+    assert "best mean reward (letters) on the validation" in " ".join(
+        (results / "tables/best_round.rst").read_text().split()
+    )
 
 
 def test_an_evaluator_that_joins_later_runs_alone(directory):
@@ -60,7 +68,7 @@ def test_an_evaluator_that_joins_later_runs_alone(directory):
     directory.configure(evaluation={"evaluators": {"letters": LETTERS, "small": SMALL}})
     shown = {f"plot_{name}" for name in ("quality", "differences", "learning_curves")}
     expected = {"train_reward_model", "evaluate_samples", "describe_run", "tabulate_reward_models", "all"}
-    assert directory.jobs() == expected | shown | {f"tabulate_{name}" for name in TABLES}
+    assert directory.jobs() == expected | shown | {f"tabulate_{name}" for name in [*TABLES, "best_round"]}
     done = directory.run()
     assert done.returncode == 0, done.stdout
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept} == before

@@ -107,8 +107,10 @@ def test_named_evaluators_have_all_defaults():
 def test_measure_may_name_an_evaluator(word, measure):
     """Its reward, or its win rate if it is a judge."""
     settings = {"target": {"measure": word}, "primary": {"method": "dota", "measure": word}}
+    settings["validation"] = {"fraction": 0.3, "measure": word}
     config = checked(named({"words": FUNCTION, "strict": JUDGE}, **settings))
     assert target_measure(config) == target_measure(config, "primary") == measure
+    assert target_measure(config, "validation") == measure
     assert experiment_of(config, "results/x").primary.measure == measure
 
 
@@ -121,6 +123,8 @@ def test_measure_may_name_an_evaluator(word, measure):
             "strict_rewards",
             "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew",
         ),
+        ("validation", "word", "evaluation.validation.measure: 'word' is none of .*; did you mean words?"),
+        ("validation", "strict_reward", "evaluation.validation.measure: strict_reward is no number, as a judge gives"),
         ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is no number, as a judge gives none"),
         (
             "target",
@@ -130,7 +134,8 @@ def test_measure_may_name_an_evaluator(word, measure):
     ],
 )
 def test_unknown_measure_raises(section, word, message):
-    settings = {section: {"measure": word} | ({"method": "dota"} if section == "primary" else {})}
+    more = {"primary": {"method": "dota"}, "validation": {"fraction": 0.3}}
+    settings = {section: {"measure": word} | more.get(section, {})}
     config = named({"words": FUNCTION, "strict": JUDGE}, **settings) | {"tables": ["cost_to_reach"]}
     with pytest.raises(InputError, match=message):
         checked(config)

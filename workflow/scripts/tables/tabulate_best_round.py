@@ -13,7 +13,7 @@ from prefloop.evaluation.best_rounds import best_rounds, draw_validation_prompts
 from prefloop.evaluation.results import judgments
 from prefloop.report.captions import caption, count_of, interval_sentence
 from prefloop.report.labels import relabeled
-from prefloop.report.tables import TABLE_MEASURES, given_measures, in_brackets, save_table, with_interval
+from prefloop.report.tables import given_measures, in_brackets, save_table, table_label, with_interval
 from prefloop.report.win_rates import opponent_label
 
 
@@ -24,7 +24,8 @@ def main(
 
     Args:
         fraction: Fraction of the eval prompts that choose.
-        measure: Measure whose mean is largest in the chosen round: reward, feedback or win.
+        measure: Measure whose mean is largest in the chosen round: reward, feedback or win, or one by a named
+            evaluator, as polite_reward.
         seed: Seed of the draw of the prompts that choose.
         table: Where the CSV goes, next to its .tex and caption .rst.
     """
@@ -34,7 +35,7 @@ def main(
     over_seeds = data[data["seed"].isna()]
     shown = relabeled(experiment, over_seeds[["method"]].copy())
     shown["rounds"] = over_seeds["rounds"]
-    shown["measure"] = over_seeds["measure"].map(TABLE_MEASURES)
+    shown["measure"] = over_seeds["measure"].map(table_label)
     shown["best round"] = with_interval(over_seeds, "best")
     shown["last round"] = with_interval(over_seeds, "last")
     ends = zip(over_seeds["difference"], over_seeds["difference_low"], over_seeds["difference_high"], strict=True)
@@ -43,7 +44,7 @@ def main(
     ]
     test, seeds = rows["prompt_id"].nunique() - len(validation), len(experiment.seeds)
     text = caption(
-        f"The round of each run with the best mean {TABLE_MEASURES[measure]} on the validation prompts "
+        f"The round of each run with the best mean {table_label(measure)} on the validation prompts "
         f"({count_of(len(validation), 'eval prompt')} drawn at random), {'in the order of seeds, ' * (seeds > 1)}"
         f"against the last round, both on the {count_of(test, 'other eval prompt')}, with win rates against "
         f"{opponent_label(experiment.opponents[0])}.",

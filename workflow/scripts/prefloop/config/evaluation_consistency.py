@@ -44,7 +44,7 @@ def impossible_evaluation(config: dict) -> list[str]:
         for name in names:
             message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
             checks.append((name not in methods, message))
-    for section in ("target", "primary"):
+    for section in ("target", "primary", "validation"):
         word, words = evaluation[section]["measure"], measure_words(config)
         checks.append((word not in words, f"evaluation.{section}.measure: {no_choice(word, words)}"))
     problems = impossible_primary(config) + impossible_benchmark(config)

@@ -133,9 +133,10 @@ class ValidationConfig:
     fraction: Annotated[float | None, Gt(0), Lt(1), Unit("fraction of eval prompts")] = None
     """Fraction of the eval prompts that choose; the others compare the chosen round with the last one. Prompts of a
     family stay together. null chooses nothing."""
-    measure: Literal["auto", "reward", "feedback", "win"] = "auto"
-    """Measure whose mean is largest in the chosen round: reward of the evaluator, reward of the feedback, or win rate;
-    auto is reward, or win if a judge evaluates."""
+    measure: str = "auto"
+    """Measure whose mean is largest in the chosen round: one of reward (by the evaluator), feedback (reward by the
+    feedback), win (win rate), or the name of one of evaluation.evaluators, which is its reward; <name>_win is its win
+    rate. auto is reward. For a judge, which gives no reward, auto and a name are the win rate."""
     seed: Annotated[int, Ge(0), Unit("seed")] = 0
     """Seed of the draw of the prompts that choose."""
 

@@ -6,7 +6,7 @@ As in `consistency`, a check fails where its condition is true.
 from prefloop.config.declarations import defaults
 from prefloop.config.evaluation_settings import PerplexitySection, ValidationConfig
 from prefloop.config.method_consistency import failed
-from prefloop.config.resolve import gives_rewards, target_measure
+from prefloop.config.resolve import gives_rewards, reward_sources, target_measure
 
 
 def impossible_perplexity(config: dict) -> list[str]:
@@ -36,8 +36,7 @@ def impossible_perplexity(config: dict) -> list[str]:
 def impossible_validation(config: dict) -> list[str]:
     """A best round by a measure without numbers, or settings of it without prompts that choose."""
     settings, measure = config["evaluation"]["validation"], target_measure(config, "validation")
-    sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
-    source = sources.get(measure)
+    source = reward_sources(config).get(measure)
     return failed(
         [
             (

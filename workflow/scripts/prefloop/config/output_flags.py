@@ -34,7 +34,7 @@ def shown_evaluators(program: str, config: dict, evaluators: Sequence[str]) -> t
         measured, _ = split_measure(target_measure(config))
         return tuple(name for name in evaluators if name == measured)
     verb, _, name = program.partition("_")
-    known = outputs.FIGURES if verb == "plot" else outputs.TABLES | outputs.OF_JUDGES
+    known = outputs.FIGURES if verb == "plot" else outputs.TABLES | outputs.OF_JUDGES | outputs.OF_VALIDATION
     whole = program in ("describe_run", "write_rows")
     own = verb == "plot" and name not in known  # a function of the user
     return tuple(evaluators) if whole or own or (name in known and known[name].evaluators) else ()

@@ -83,7 +83,7 @@ TABLES = {
 OF_JUDGES = {"judges": Output(JUDGES, evaluators=True, from_rows=True), "reward_models": Output(JUDGES)}
 
 # The table that is added automatically if some eval prompts choose the best round of every run.
-OF_VALIDATION = {"best_round": Output(QUALITY, "by_round", from_rows=True)}
+OF_VALIDATION = {"best_round": Output(QUALITY, "by_round", from_rows=True, evaluators=True)}
 
 # The table that is added automatically if a method chooses which responses get a label.
 OF_ACQUISITION = {"acquisition": Output(PAIRS)}
