@@ -148,7 +148,7 @@ def _read_table(path: Path, version: tuple[int, int], prompts: tuple[str, ...]) 
         if "prompt" in cells:  # rows of plain text have none
             index = value_of(cells.pop("prompt"))
             if not isinstance(index, int) or not 0 <= index < len(prompts):
-                raise InputError(f"{path}, line {number}: prompt {index}, expected a number of {PROMPTS}")
+                raise InputError(f"{path}, line {number}: prompt {index}, expected a number from {PROMPTS}")
             row = {"prompt_id": prompts[index]}
         rows.setdefault(keys, []).append(row | {name: value_of(cell) for name, cell in cells.items() if cell})
     return rows
