@@ -72,8 +72,8 @@ def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
 
 def place_of_seed(order: list[int]) -> Callable[[dict[str, str]], int]:
     """A sort key for rows: the position of their seed in `order`. Rows without a seed come first."""
-    places = {str(seed): place for place, seed in enumerate(order)}
-    return lambda row: places.get(row["seed"], -1)
+    positions = {str(seed): position for position, seed in enumerate(order)}
+    return lambda row: positions.get(row["seed"], -1)
 
 
 def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
