@@ -72,9 +72,7 @@ def read_pilot(path: Path) -> pd.DataFrame:
     if "family" in pilot and (
         pilot["family"].isna().any() or (pilot.groupby("prompt_id")["family"].nunique() > 1).any()
     ):
-        raise InputError(
-            f"{path}: a prompt has no family or several; expected the same family in all rows of a prompt"
-        )
+        raise InputError(f"{path}: a prompt has no family or several; expected the same family in all rows of a prompt")
     _check_runs(path, pilot)
     return pilot
 
