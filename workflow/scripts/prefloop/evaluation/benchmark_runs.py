@@ -40,9 +40,9 @@ def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError) as error:
             known = ", ".join(map(str, value)) if isinstance(value, dict) else f"a {type(value).__name__}"
-            where = " > ".join(keys[:depth]) or "the top"
+            location = " > ".join(keys[:depth]) or "the top"
             raise InputError(
-                f"evaluation.benchmark.value: no {key!r} at {where} of {files[0]}; found {known}"
+                f"evaluation.benchmark.value: no {key!r} at {location} of {files[0]}; found {known}"
             ) from error
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"evaluation.benchmark.value: {value!r} in {files[0]}, expected a finite number")

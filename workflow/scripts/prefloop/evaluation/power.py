@@ -32,13 +32,13 @@ class VarianceParts(NamedTuple):
     seed: float
     prompt: float
     interaction: float | None
-    """Of seed x prompt. None if there is one sample per cell; `sample` then includes it."""
+    """Variance of the interaction seed x prompt. None if there is one sample per cell; `sample` then includes it."""
     sample: float
-    """Of samples with the same seed and prompt."""
+    """Variance of samples with the same seed and prompt."""
     family: float = 0.0
-    """Of families of prompts; `prompt` is then the part within a family."""
+    """Variance of families of prompts. With families, `prompt` is the variance within a family."""
     family_interaction: float = 0.0
-    """Of seed x family."""
+    """Variance of the interaction seed x family."""
 
 
 class Design(NamedTuple):

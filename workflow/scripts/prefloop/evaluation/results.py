@@ -49,17 +49,17 @@ def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
         InputError: The file is about other samples.
     """
     rows = result_rows(path, ["prompt_id", "outcome", "reward"])
-    own = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
+    by_sample = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
     keys = [(row["prompt_id"], row["sample"]) for row in judged]
-    if own.keys() != set(keys):
-        prompt_id, number = min(own.keys() ^ set(keys))
+    if by_sample.keys() != set(keys):
+        prompt_id, number = min(by_sample.keys() ^ set(keys))
         raise InputError(f"{path}: prompt {prompt_id}, sample {number} is missing in this file or the evaluator's")
     return [
         row
         | {
-            f"{name}_outcome": own[key]["outcome"],
-            reward_measure(name): own[key]["reward"],
-            win_measure(name): OUTCOMES.get(own[key]["outcome"], float("nan")),
+            f"{name}_outcome": by_sample[key]["outcome"],
+            reward_measure(name): by_sample[key]["reward"],
+            win_measure(name): OUTCOMES.get(by_sample[key]["outcome"], float("nan")),
         }
         for row, key in zip(judged, keys, strict=True)
     ]
@@ -158,11 +158,11 @@ def costs(
 
     The stages of evaluation are sample, compare_samples, one per named evaluator and, if measured, measure_kl
     (`divergence`) and measure_perplexity (`perplexity`). Stages that methods share (`shared` and the evaluation of
-    untrained policies) have the method "shared".
+    untrained policies) have the method "shared". A stage in `shared` whose file is in a method's folder has its name.
     """
     for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
-    own = {experiment.root / method: method for method in experiment.methods}
-    rows = [for_all | {"method": own.get(path.parent, "shared")} | result_object(path) for path in shared]
+    method_of_folder = {experiment.root / method: method for method in experiment.methods}
+    rows = [for_all | {"method": method_of_folder.get(path.parent, "shared")} | result_object(path) for path in shared]
     for path, (comparison, stage) in evaluation_cost_files(experiment, divergence, perplexity).items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
         rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | {"stage": stage})

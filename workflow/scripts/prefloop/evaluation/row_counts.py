@@ -57,7 +57,7 @@ def checked_rows(path: Path, column: str) -> Iterator[dict]:
 
 
 def labeled_prompts(folder: Path, acquires: bool) -> list[dict]:
-    """The rows of a step's prompts.jsonl whose responses got a label. All did, unless the method `acquires` labels."""
+    """The rows of a step's prompts.jsonl with labeled responses. These are all rows, unless the method `acquires`."""
     prompts = list(iterate_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]))
     if not acquires:
         return prompts

@@ -125,8 +125,8 @@ def outcomes_by_evaluator(rows: pd.DataFrame, experiment: Experiment) -> pd.Data
         return outcome_counts(rows)
     tables = [outcome_counts(rows).assign(evaluator=MAIN)]
     for name in experiment.evaluators:
-        own = rows.assign(win=rows[win_measure(name)], outcome=rows[f"{name}_outcome"])
-        tables.append(outcome_counts(own).assign(evaluator=name))
+        renamed = rows.assign(win=rows[win_measure(name)], outcome=rows[f"{name}_outcome"])
+        tables.append(outcome_counts(renamed).assign(evaluator=name))
     table = pd.concat(tables, ignore_index=True)
     return table[["evaluator", *table.columns.drop("evaluator")]]
 

@@ -97,10 +97,10 @@ def verdict(text: str, was_cut: bool = False) -> float | None:
     """
     if (word := word_of(text)) is not None:
         return word
-    found = [*marked(text), *labelled(text), *([] if was_cut else bare_lines(text))]
-    if not found and not was_cut:
-        found += stated(text)
-    return found[0] if len(set(found)) == 1 else None
+    verdicts = [*marked(text), *labelled(text), *([] if was_cut else bare_lines(text))]
+    if not verdicts and not was_cut:
+        verdicts += stated(text)
+    return verdicts[0] if len(set(verdicts)) == 1 else None
 
 
 def word_of(text: str) -> float | None:
@@ -111,10 +111,10 @@ def word_of(text: str) -> float | None:
 
 def marked(text: str) -> list[float | None]:
     """Verdicts in double brackets, boxes, tags and JSON objects."""
-    found: list[float | None] = []
+    verdicts: list[float | None] = []
     for match in MARK.finditer(text):
         inside = match["brackets"] or match["boxed"] or match["tagged"]
-        found.append(MARKS.get(inside.upper().replace(" ", ""), word_of(inside)))
+        verdicts.append(MARKS.get(inside.upper().replace(" ", ""), word_of(inside)))
     for match in OBJECT.finditer(text):
         try:
             value = json.loads(match[0])
@@ -122,20 +122,20 @@ def marked(text: str) -> list[float | None]:
             continue
         for key, item in value.items():
             if re.fullmatch(LABEL, key, FLAGS):
-                found.append(word_of(item) if isinstance(item, str) else None)
-    return found
+                verdicts.append(word_of(item) if isinstance(item, str) else None)
+    return verdicts
 
 
 def labelled(text: str) -> list[float]:
     """Verdicts after a label such as "Final answer:", unless the line denies them or then names another response."""
-    found = []
+    verdicts = []
     for match in LABELLED.finditer(text):
         before = re.split(r"[\n.!?]", text[max(0, match.start() - SENTENCE) : match.start()])[-1]
         after = match["after"]
         is_followed = not AFTER.match(after) or HEDGE.search(after) or NAMED.search(after)
         if not (is_followed or DENIAL.search(before)):
-            found.append(VERDICTS[match["word"].lower()])
-    return found
+            verdicts.append(VERDICTS[match["word"].lower()])
+    return verdicts
 
 
 def bare_lines(text: str) -> list[float]:

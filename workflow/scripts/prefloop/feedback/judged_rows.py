@@ -82,8 +82,8 @@ class PlannedPrompt:
     def continue_with(self, winners: dict[tuple[int, int], int]) -> None:
         """Plan the next round, given the winning row of each comparison that has a winner."""
         if self.pairs:
-            own = [winners.get(pair) for pair in self.pairs]
-            self.advance([None if row is None else self.indices.index(row) for row in own])
+            winning_rows = [winners.get(pair) for pair in self.pairs]
+            self.advance([None if row is None else self.indices.index(row) for row in winning_rows])
 
     def advance(self, winners: list[int | None] | None) -> None:
         try:

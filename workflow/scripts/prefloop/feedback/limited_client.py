@@ -84,10 +84,10 @@ def rebuilt(
     response: httpx2.Response, body: bytes, status: int, reason: str, headers: dict[str, str] | None = None
 ) -> httpx2.Response:
     """A response with a new body, status and reason. Only the headers in KEPT_HEADERS are kept."""
-    kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    kept_headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
     return httpx2.Response(
         status,
-        headers=kept | {"content-type": "application/json"} | (headers or {}),
+        headers=kept_headers | {"content-type": "application/json"} | (headers or {}),
         content=body,
         request=response.request,
         extensions={"reason_phrase": reason.encode("ascii", "replace")},

@@ -178,24 +178,27 @@ def without_cache(configs: Sequence[Any]) -> Iterator[None]:
 
     Encoders and classifiers with custom code may reject the argument `use_cache` in their forward method.
     """
-    own = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
-    for config, _ in own:
+    saved = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
+    for config, _ in saved:
         config.use_cache = False
     try:
         yield
     finally:
-        for config, use_cache in own:
+        for config, use_cache in saved:
             config.use_cache = use_cache
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Sequence[int]]) -> int:
     """The tokenizer's padding token if no row contains it; else a token that no row contains or that ends no row."""
-    own = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
+    preferred = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
     for used in ({token for row in rows for token in row}, {row[-1] for row in rows}):
-        for token in chain(own, range(tokenizer.vocab_size)):
+        for token in chain(preferred, range(tokenizer.vocab_size)):
             if token not in used:
                 return token
-    raise InputError(f"batch_size: {len(rows)} conversations end in all {tokenizer.vocab_size} tokens; lower it")
+    raise InputError(
+        f"batch_size: {len(rows)} conversations end in all {tokenizer.vocab_size} tokens, so none is left for "
+        "padding; lower batch_size"
+    )
 
 
 class LoadedClassifier(NamedTuple):

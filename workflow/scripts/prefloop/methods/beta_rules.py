@@ -67,7 +67,7 @@ def gaussian_keep(margins: np.ndarray, m0: float, sigma: float, size: int, rng: 
     Args:
         margins (np.ndarray): [pairs], nats.
         m0: Center of the weights, nats.
-        sigma: Standard deviation of the weights, nats; with 0, all pairs have equal weights.
+        sigma: σ of the weights, nats; with 0, all pairs have equal weights.
         size: Pairs to draw.
         rng: Random numbers of this step.
 

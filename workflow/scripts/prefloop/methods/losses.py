@@ -80,7 +80,7 @@ def log_ratio_margin(logp_w: Tensor, logp_l: Tensor, ref_logp_w: Tensor, ref_log
 
 
 def dpo(margin: Tensor, beta: float) -> Tensor:
-    """−log σ(βM) (Rafailov et al. 2023, eq. 7); log 2 where the policy is its reference."""
+    """−log σ(βM) (Rafailov et al. 2023, eq. 7); log 2 if the policy equals its reference."""
     return -F.logsigmoid(beta * margin)
 
 
