@@ -286,8 +286,8 @@ def resampled_curves(
 def halfway(curves: Mapping[Name, np.ndarray]) -> np.ndarray:
     """The midpoint between the initial mean and the highest final mean, per resample; NaN if no final mean is higher.
 
-    `curves` are [resamples, points] with the same initial policy. A resample with easier prompts has higher curves and
-    an equally higher target.
+    `curves` are [resamples, points] with the same initial policy. If the prompts of a resample are easier, its curves
+    and its target are both higher.
     """
     initial = next(iter(curves.values()))[:, 0]
     highest = np.fmax.reduce([curve[:, -1] for curve in curves.values()])

@@ -59,7 +59,7 @@ def perplexities(experiment: Experiment) -> pd.DataFrame:
         Columns method, seed, round, perplexity (per token), bits_per_byte, n_tokens, n_bytes.
 
     Raises:
-        InputError: Two files are about different texts.
+        InputError: The files are for different texts.
     """
     initial = read_score(experiment.root / "initial")
     runs = [({"method": m, "seed": s, "round": 0}, initial) for m in experiment.methods for s in experiment.seeds]

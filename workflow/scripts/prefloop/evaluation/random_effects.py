@@ -116,7 +116,7 @@ def estimate_mean(squares: MeanSquares) -> MeanEstimate:
 
 
 def complete_table(values: np.ndarray, families: np.ndarray | None = None) -> np.ndarray:
-    """Fill missing cells so that the mean is that of the valid `values` and its variance is right to first order.
+    """Fill missing cells so that the mean is that of the valid `values` and its variance correct to first order.
 
     The mean of the valid values is a ratio, their sum divided by their count. Its linearization replaces a valid cell
     by m + (y − m)·cells/valid and a missing cell by the mean m. It assumes only that cells are missing independently of

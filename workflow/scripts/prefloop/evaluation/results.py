@@ -46,7 +46,7 @@ def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
     """Add the columns of a named evaluator, from its own file, to judgments.
 
     Raises:
-        InputError: The file is about other samples.
+        InputError: The file has other samples.
     """
     rows = result_rows(path, ["prompt_id", "outcome", "reward"])
     by_sample = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}

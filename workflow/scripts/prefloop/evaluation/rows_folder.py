@@ -118,7 +118,7 @@ def stored_fields(row: dict) -> dict:
 def write_table(path: Path, files: Sequence[tuple[StoredFile, Path]], numbers: dict[str, int]) -> int:
     """Write the rows of one kind of file, for all methods and rounds of a seed, and return their number.
 
-    Rows are interleaved: the first row of every file, then the second of every file. Equal numbers of a prompt, such as
+    Rows are interleaved: the first row of every file, then the second, and so on. Equal numbers of a prompt, such as
     the opponent's reward, are then near each other, which makes the compressed table a third smaller.
 
     Args:

@@ -1,4 +1,4 @@
-"""Length, truncation and KL divergence of a policy's samples, which are the context for its quality."""
+"""Length, truncation and KL divergence of a policy's samples, which help to interpret its quality."""
 
 from typing import Any
 

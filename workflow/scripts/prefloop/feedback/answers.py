@@ -127,7 +127,7 @@ def marked(text: str) -> list[float | None]:
 
 
 def labelled(text: str) -> list[float]:
-    """Verdicts after a label such as "Final answer:", unless the line denies them or then names another response."""
+    """Verdicts after a label such as "Final answer:", unless the line denies them or also names another response."""
     verdicts = []
     for match in LABELLED.finditer(text):
         before = re.split(r"[\n.!?]", text[max(0, match.start() - SENTENCE) : match.start()])[-1]

@@ -57,8 +57,8 @@ class VllmEngine:
 
     On a GPU, the adapters of policy and reference are loaded together, next to the base weights. In other cases, merged
     weights are passed through a temporary folder, and only one model at a time is in memory. These cases are CPUs, on
-    which adapters are several times slower than merged weights, full fine-tuning, and architectures for which vLLM does
-    not support adapters.
+    which adapters are several times slower than merged weights, full fine-tuning, and adapters or architectures that
+    vLLM does not support.
     """
 
     forms_batches = True

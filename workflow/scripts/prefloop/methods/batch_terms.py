@@ -1,4 +1,4 @@
-"""Terms of losses that depend on all pairs of an optimizer step, however these are divided into micro-batches.
+"""Terms of losses that depend on all pairs of an optimizer step, regardless of the division into micro-batches.
 
 The parameters of a batch term are the names of terms (`losses.loss_terms`). It receives their values for the whole
 batch. Gradients do not flow through batch terms: a loss gets gradients only from its own pair.

@@ -117,7 +117,7 @@ def risk_step(beta: float, tau: float, margins: np.ndarray, risk: RiskConfig) ->
 def expected_tanh(pairs: int, delta: float, gain: float) -> float:
     """E[tanh(γu)] if each of n pairs exceeds τ with probability δ: the expectation over k ~ Binomial(n, δ).
 
-    It is 0 only for δ = 0.5, because the binomial distribution is otherwise skewed. Probabilities are computed with
+    It is generally not 0, because the binomial distribution is skewed unless δ = 0.5. Probabilities are computed with
     log Γ to avoid overflow.
     """
     terms = []
