@@ -217,5 +217,5 @@ def test_a_lora_request_speaks_as_the_merged_adapter_does(directory):
 def test_mixtures_are_refused_in_one_line(directory):
     done = directory.generate("mixed", "--sampler", "mixp", "--n", "2", engine="vllm")
     assert done.returncode == 1
-    assert "error: engine vllm: sampler mixp mixes two models' logits, which vLLM cannot" in done.stderr
+    assert "error: engine vllm: sampler mixp mixes two models' logits, which vLLM cannot do" in done.stderr
     assert "Traceback" not in done.stderr

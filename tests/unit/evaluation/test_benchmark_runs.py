@@ -37,8 +37,8 @@ def test_number_is_read_by_keys(tmp_path, keys, number):
     [
         ("*.json", ("results",), r"benchmark.file: '\*.json' below .* matches none, expected one file"),
         ("**/*.json", ("results",), "matches model/other.json, model/results_2026.json, expected one file"),
-        ("*/results_*.json", ("results", "mmlu"), "no 'mmlu' at results of .*; there is hellaswag"),
-        ("*/results_*.json", ("runs", "1"), "no '1' at runs of .*; there is a list"),
+        ("*/results_*.json", ("results", "mmlu"), "no 'mmlu' at results of .*; found hellaswag"),
+        ("*/results_*.json", ("runs", "1"), "no '1' at runs of .*; found a list"),
         ("*/results_*.json", ("results", "hellaswag", "alias"), "'h' in .*, expected a finite number"),
     ],
 )

@@ -93,7 +93,7 @@ def test_reward_models_with_other_weights_are_refused(tmp_path, headline):
     for folder, digest in ((headline, "1"), (later, "2")):
         index = folder / "experiment_rows.json"
         write_json(index, read_json(index) | {"reward_models": {"mine": digest}})
-    with pytest.raises(InputError, match="each has trained its own reward model mine, with other weights"):
+    with pytest.raises(InputError, match="each trained its own reward model mine, and their weights differ"):
         merged_seeds(later, headline)
 
 

@@ -87,7 +87,7 @@ def test_settings_of_pairs_of_methods(tmp_path):
     found = differing_settings(b.config, c.config, [("mine", "mine")])
     assert found == [("train.beta", "0.1", "0.2"), ("mine: train.beta", "equal", "equal")]
     assert method_pairs(a.experiment, b.experiment, [("dota", "mine")]) == [("dota", "mine")]
-    with pytest.raises(InputError, match="pairs: dota is none of mine, uniform of"):
+    with pytest.raises(InputError, match="pairs: dota is not a method of .*: mine, uniform"):
         method_pairs(a.experiment, b.experiment, [("dota", "dota")])
 
 
@@ -96,11 +96,11 @@ def test_settings_of_pairs_of_methods(tmp_path):
     [
         ({"prompts": ("u", "v")}, "3 and 2 eval prompts, of which 0 are in both"),
         ({"prompts": ("x", "y", "v")}, "3 and 3 eval prompts, of which 2 are in both"),
-        ({"text": "another"}, "eval prompt x has two texts"),
+        ({"text": "another"}, "eval prompt x has different texts"),
         ({"evaluation": {"evaluator": {"function": "prefloop.feedback.lexicons:vader"}}}, "the evaluators differ"),
-        ({"evaluation": {"temperature": 1.0}}, "evaluation.temperature differs, so samples do: 0.7 and 1.0"),
+        ({"evaluation": {"temperature": 1.0}}, "evaluation.temperature differs: 0.7 and 1.0"),
         ({"evaluation": {"stop": ["\n"]}}, "evaluation.stop differs"),
-        ({"evaluation": {"samples": 2}}, "evaluation.samples differs, so samples do: 1 and 2"),
+        ({"evaluation": {"samples": 2}}, "evaluation.samples differs: 1 and 2"),
         ({"seeds": [3]}, r"no seed in common: \(0,\) and \(3,\)"),
         ({"sample": "other words"}, "the initial policies, which are the opponents, have different samples"),
         ({"initial": 0.5}, "the evaluators give different rewards to the same samples"),
@@ -177,8 +177,8 @@ def test_named_evaluators_that_differ_are_left_out(tmp_path):
     for name, reason in {
         "words": "it gives different rewards to the same samples",
         "other": "the settings differ",
-        "own": "each has trained its own evaluator trained:mine, with other weights",
-        "alone": f"{tmp_path / 'b'} has none of this name",
+        "own": "each trained its own evaluator trained:mine, and their weights differ",
+        "alone": f"{tmp_path / 'b'} has no evaluator of this name",
     }.items():
         assert left_out[name].startswith(reason)
 

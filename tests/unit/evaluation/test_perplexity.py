@@ -91,7 +91,7 @@ def test_windows_of_a_trained_policy_are_scored_by_transformers_labels(manifests
 def test_start_is_bos_or_eos():
     assert start_token(SimpleNamespace(bos_token_id=0, eos_token_id=1)) == 0
     assert start_token(SimpleNamespace(bos_token_id=None, eos_token_id=1)) == 1
-    with pytest.raises(InputError, match="models/m: its tokenizer has no BOS and no EOS"):
+    with pytest.raises(InputError, match="models/m: its tokenizer has neither BOS nor EOS"):
         start_token(SimpleNamespace(bos_token_id=None, eos_token_id=None, name_or_path="models/m"))
 
 

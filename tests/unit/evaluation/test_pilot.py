@@ -144,9 +144,9 @@ def edited(change: str) -> pd.DataFrame:
         ("one prompt", "one prompt, but power needs at least two prompts"),
         ("seeds", "method new has no seed 2; every method needs the same seeds"),
         ("prompts", "method new, seed 0 lacks 1 of 40 samples, such as prompt p3, sample 0"),
-        ("twice", "line 242: its method, seed, prompt_id and sample occur twice"),
+        ("twice", "line 242: a second row with this method, seed, prompt_id and sample"),
         ("seconds", "seconds differ within a run"),
-        ("families", "a prompt without a family or with several"),
+        ("families", "a prompt has no family or several"),
         ("rows", "no method, but power needs at least two methods"),
     ],
 )

@@ -47,5 +47,5 @@ def test_evaluated_prompt_without_a_row_raises(tmp_path):
     write_rows(tmp_path / "prompts/eval.jsonl", [{"prompt_id": "p0"}])
     for comparison in experiment.by_round():
         write_rows(tmp_path / comparison.judgments, [{"prompt_id": "p7", "outcome": "tie"}])
-    with pytest.raises(InputError, match=r"eval.jsonl: no prompt p7, .*prepare_prompts"):
+    with pytest.raises(InputError, match=r"eval.jsonl: evaluated prompt p7 is missing; .*prepare_prompts"):
         judgments(experiment)

@@ -178,7 +178,7 @@ def test_other_prompts_are_refused(tmp_path):
     a, b = finished_experiment(tmp_path / "a"), finished_experiment(tmp_path / "b")
     path = b.experiment.root / "prompts/eval.jsonl"
     path.write_text(path.read_text().replace("about y", "about you"))
-    with pytest.raises(InputError, match="eval prompt y has two texts"):
+    with pytest.raises(InputError, match="eval prompt y has different texts"):
         check_comparable(read_settings(stored(a)), read_settings(stored(b)))
 
 
@@ -196,7 +196,7 @@ def test_damaged_rows_are_named(tmp_path):
     prompts = folder / "prompts.csv"
     prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(
-        InputError, match=r"against-initial.csv.gz, line 26: prompt 3, expected a number of prompts.csv"
+        InputError, match=r"against-initial.csv.gz, line 26: prompt 3, expected a number from prompts.csv"
     ):
         result_rows(folder / judged)
     index = folder / "experiment_rows.json"

@@ -285,7 +285,7 @@ def test_thoughts_are_not_scored(tmp_path, strip):
     rewards = [row["reward"] for row in read_rows(tmp_path / "out.jsonl")]
     assert rewards == ([5.0, 8.0, 2.0] if strip else [23.0, 8.0, 2.0])
     assert read_json(tmp_path / "cost.json")["unfinished_thoughts"] == 1
-    assert "reward: 1 responses are thoughts without an end and are scored as they are" in done.stdout
+    assert "reward: 1 responses are unfinished thoughts and are scored unchanged" in done.stdout
 
 
 def test_evaluator_does_not_score_thoughts(tmp_path):

@@ -64,7 +64,7 @@ def test_template_without_placeholder_raises(tmp_path):
     with pytest.raises(InputError, match="mine.txt: no such file"):
         read_template(path)
     path.write_text("{conversation} {response_A}")
-    with pytest.raises(InputError, match=r"mine.txt: a judge's template must hold \{response_a\}, \{response_b\}$"):
+    with pytest.raises(InputError, match=r"mine.txt: a judge's template must contain \{response_a\}, \{response_b\}$"):
         read_template(path)
 
 

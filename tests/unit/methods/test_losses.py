@@ -144,7 +144,7 @@ def test_weighted_sum_by_hand():
 
 
 def test_loss_of_a_batch_without_its_terms_raises():
-    with pytest.raises(SettingError, match="aot takes matched_reference_gap"):
+    with pytest.raises(SettingError, match="aot needs matched_reference_gap"):
         compute_losses("aot", loss_terms(**columns()), 0.1, OPTIONS)
 
 

@@ -259,7 +259,7 @@ def test_long_conversations_lose_their_start(bases, base, asked):
 def test_base_without_a_model_raises(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="no model that transformers can make a classifier of"):
+    with pytest.raises(InputError, match="transformers cannot load it as a classifier"):
         load(tmp_path / "manifest.json", OptimizerConfig())
 
 

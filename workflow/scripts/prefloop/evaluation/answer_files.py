@@ -1,4 +1,4 @@
-"""Samples in the forms in which other benchmarks read a model's answers, so that their judges can compare policies."""
+"""Samples in the answer formats of other benchmarks, so that their judges can compare policies."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from prefloop.feedback.judgments import as_text
 
 
 def first_samples(samples: Sequence[dict]) -> list[dict]:
-    """The first sample of each prompt: these benchmarks have one answer per instruction."""
+    """The first sample of each prompt, because these benchmarks have one answer per instruction."""
     firsts: dict[str, dict] = {}
     for row in samples:
         firsts.setdefault(row["prompt_id"], row)
@@ -18,8 +18,8 @@ def first_samples(samples: Sequence[dict]) -> list[dict]:
 def alpaca_eval_answers(prompts: Mapping[str, dict], samples: Sequence[dict], generator: str) -> str:
     """The file that `alpaca_eval --model_outputs` reads: a list of instruction, output and generator.
 
-    AlpacaEval (arXiv 2404.04475) joins outputs of two models by the text of the instruction. `dataset` is the column of
-    that name, if prompts.keep keeps it.
+    AlpacaEval (arXiv 2404.04475) joins the outputs of two models by the text of the instruction. A row has the field
+    `dataset` if prompts.keep keeps the source column of that name.
 
     Args:
         prompts: Rows of prompts/eval.jsonl by prompt_id.
@@ -36,12 +36,12 @@ def alpaca_eval_answers(prompts: Mapping[str, dict], samples: Sequence[dict], ge
 
 
 def arena_hard_answers(prompts: Mapping[str, dict], samples: Sequence[dict], generator: str) -> str:
-    """The file that Arena-Hard-Auto 2.0 (arXiv 2406.11939) reads below `model_answer`: one answer per line.
+    """The file that Arena-Hard-Auto 2.0 (arXiv 2406.11939) reads from `model_answer`: one answer per line.
 
-    `uid` is the column of that name, if prompts.keep keeps it, else the prompt_id. `tstamp` is 0 and `ans_id` a hash,
-    so that two runs give the same file; `token_len` counts tokens of the policy.
+    `uid` is the source column of that name if prompts.keep keeps it, and the prompt_id otherwise. `tstamp` is 0 and
+    `ans_id` is a hash, so two runs write the same file. `token_len` counts tokens of the policy's tokenizer.
 
-    Arguments are those of `alpaca_eval_answers`.
+    The arguments are those of `alpaca_eval_answers`.
     """
     lines = []
     for sample in first_samples(samples):
@@ -60,7 +60,7 @@ def arena_hard_answers(prompts: Mapping[str, dict], samples: Sequence[dict], gen
 
 
 def meta_of(prompt: dict) -> dict:
-    """The columns of the source that a prompt kept; empty if it has none."""
+    """The source columns that the row of a prompt keeps; empty if there are none."""
     meta = prompt.get("meta")
     return meta if isinstance(meta, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Benchmarks that are commands of others: what is run, and where the number is in what it wrote."""
+"""External benchmark commands: filling in the command and reading the number from the file that it wrote."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from prefloop.core.files import read_json
 
 
 def filled(command: str, values: dict[str, str]) -> str:
-    """A shell command with each {name} of `values` in its place, quoted; other braces stay as they are."""
+    """A shell command with each {name} in `values` replaced by its quoted value; other braces stay unchanged."""
     names = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({names})\}}", lambda match: shlex.quote(values[match[1]]), command)
 
@@ -23,12 +23,12 @@ def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
     """The number that a benchmark wrote.
 
     Args:
-        folder: Where the benchmark wrote its files.
-        pattern: Glob pattern, relative to `folder`, of the one JSON file with the number.
-        keys: Keys from the top of the file down to the number; of a list, an index.
+        folder: The folder to which the benchmark wrote its files.
+        pattern: Glob pattern, relative to `folder`, that matches only the JSON file with the number.
+        keys: Keys from the top level of the file down to the number; for a list, an index.
 
     Raises:
-        InputError: No file or several match, a key is missing, or the value is no finite number.
+        InputError: No file or several files match, a key is missing, or the value is not a finite number.
     """
     files = sorted(folder.glob(pattern))
     if len(files) != 1:
@@ -40,9 +40,9 @@ def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError) as error:
             known = ", ".join(map(str, value)) if isinstance(value, dict) else f"a {type(value).__name__}"
-            where = " > ".join(keys[:depth]) or "the top"
+            location = " > ".join(keys[:depth]) or "the top"
             raise InputError(
-                f"evaluation.benchmark.value: no {key!r} at {where} of {files[0]}; there is {known}"
+                f"evaluation.benchmark.value: no {key!r} at {location} of {files[0]}; found {known}"
             ) from error
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"evaluation.benchmark.value: {value!r} in {files[0]}, expected a finite number")
@@ -50,7 +50,7 @@ def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
 
 
 def benchmark_values(experiment: Experiment) -> pd.DataFrame:
-    """Columns method, seed, round, value: of every round of every run, with the initial policy as round 0 of each."""
+    """The value of every round of every run, with the initial policy as round 0: columns method, seed, round, value."""
     initial = read_json(experiment.root / "initial/benchmark.json")["value"]
     rows = [
         {"method": method, "seed": seed, "round": 0, "value": initial}

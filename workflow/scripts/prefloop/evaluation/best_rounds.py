@@ -1,7 +1,7 @@
-"""The best round of every run: some eval prompts choose it, and the others compare it with the last round.
+"""The best round of every run, chosen on some eval prompts and compared with the last round on the others.
 
-A round that is chosen on the prompts on which it is then reported looks better than it is. So the prompts are split
-once, before any value is looked at, and no number of the chosen round that is compared comes from a prompt that chose.
+A round that is chosen and reported on the same prompts looks better than it is. So the prompts are split once, before
+any value is read, and the prompts that choose a round are left out of its comparison.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ Run = tuple[str, int]  # method and seed
 
 
 def draw_validation_prompts(prompts: pd.DataFrame, fraction: float, seed: int) -> set[str]:
-    """The prompts that choose: as near to `fraction` of all as whole families allow, at least one family.
+    """Draw the prompts that choose the round: whole families, at least one, with about `fraction` of all prompts.
 
-    Families are drawn at random by name, whatever the order and the values of the rows. A single family of all prompts
-    has no effect, as in intervals: its prompts are then drawn one by one.
+    The draw does not depend on the order or the values of the rows. If all prompts are in one family, single prompts
+    are drawn instead, because intervals ignore such a family too.
 
     Args:
         prompts (pd.DataFrame): Columns prompt_id and family, one row or more per prompt.
@@ -40,21 +40,22 @@ def draw_validation_prompts(prompts: pd.DataFrame, fraction: float, seed: int) -
     for prompt, family in families.items():
         members.setdefault(str(family), []).append(str(prompt))
     if len(members) < 2:
-        raise InputError("evaluation.validation: one eval prompt, expected two or more, to choose and to compare")
-    names = sorted(members)  # so that the order of rows does not count
+        raise InputError("evaluation.validation: one eval prompt, expected two or more to choose and compare rounds")
+    names = sorted(members)  # the order of rows must not matter
     drawn = [names[i] for i in rng_for(seed, "validation").permutation(len(names))]
-    sizes = np.cumsum([len(members[name]) for name in drawn])[:-1]  # one family is left to compare
+    sizes = np.cumsum([len(members[name]) for name in drawn])[:-1]  # at least one family is left for the comparison
     count = 1 + int(np.abs(sizes - fraction * len(families)).argmin())
     return {prompt for name in drawn[:count] for prompt in members[name]}
 
 
 def choose_rounds(rows: pd.DataFrame, measure: str) -> dict[Run, int]:
-    """The round of every run with the largest mean of a measure; of equal ones the earliest.
+    """The round with the largest mean of a measure, for every run; the earliest one of a tie.
 
-    The samples of a prompt are averaged first, and invalid judgments are left out. The initial policy is no candidate.
+    The samples of a prompt are averaged first, and invalid judgments are left out. The initial policy is not a
+    candidate.
 
     Args:
-        rows (pd.DataFrame): As `results.judgments` returns them, of the prompts that choose and of no others.
+        rows (pd.DataFrame): As `results.judgments` returns them, only for the prompts that choose the round.
         measure (str): Column of `rows`.
 
     Raises:
@@ -69,7 +70,7 @@ def choose_rounds(rows: pd.DataFrame, measure: str) -> dict[Run, int]:
         if valid.empty:
             raise InputError(
                 f"evaluation.validation: {measure} of {method}, seed {seed}, has no valid value on the validation "
-                "prompts; raise evaluation.validation.fraction, or take another measure"
+                "prompts; raise evaluation.validation.fraction, or choose another measure"
             )
         chosen[method, seed] = int(valid["round"].iloc[0])
     return chosen
@@ -78,19 +79,20 @@ def choose_rounds(rows: pd.DataFrame, measure: str) -> dict[Run, int]:
 def best_rounds(
     rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str], measure: str, validation: set[str]
 ) -> pd.DataFrame:
-    """Every run's best round by `measure` on the validation prompts, and the last round, both on the other prompts.
+    """Compare every run's best round by `measure` on the validation prompts with its last round, on the other prompts.
 
     Args:
         rows (pd.DataFrame): As `results.judgments` returns them.
         experiment (Experiment): The runs.
         measures (Sequence[str]): Columns of `rows` to compare.
-        measure (str): The one that chooses.
-        validation (set[str]): Ids of the prompts that choose.
+        measure (str): The measure that chooses the round.
+        validation (set[str]): Ids of the prompts that choose the round.
 
     Returns:
         pd.DataFrame: One row per method and measure over all seeds and, with several seeds, one per seed without
-            intervals. Columns method, seed (none over all seeds), measure, rounds (the chosen one of each seed), best
-            and last (means on test prompts), difference (best minus last, paired), each with _low and _high.
+            intervals. Columns method, seed (empty over all seeds), measure, rounds (the round chosen for each seed),
+            best and last (means on test prompts), and difference (best minus last, paired). The last three also have
+            columns ending in _low and _high.
     """
     chooses = rows["prompt_id"].isin(validation)
     test, chosen = rows[~chooses & (rows["round"] > 0)], choose_rounds(rows[chooses], measure)
@@ -111,7 +113,14 @@ def best_rounds(
 def comparison_rows(
     keys: dict, measure: str, values: Mapping[str, pd.DataFrame], rounds: Mapping[int, int]
 ) -> list[dict]:
-    """The rows of `best_rounds` for one method and measure; `values` [seeds, prompts] are of the best and the last."""
+    """The rows of `best_rounds` for one method and measure.
+
+    Args:
+        keys: Columns that all rows share.
+        measure: Name of the measure.
+        values: Values of the rounds `best` and `last`, each [seeds, prompts].
+        rounds: The chosen round by seed.
+    """
     intervals = {name: interval_of(measure, table) for name, table in values.items()}
     intervals["difference"] = paired_difference(values["best"], values["last"])
     row = keys | {"seed": None, "measure": measure, "rounds": " ".join(map(str, rounds.values()))}

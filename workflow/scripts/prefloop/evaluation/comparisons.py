@@ -13,15 +13,15 @@ from prefloop.evaluation.random_effects import holm
 
 
 def last_round(rows: pd.DataFrame, experiment: Experiment) -> dict[str, pd.DataFrame]:
-    """The judgments of the initial policy (once, not per run) and of every method's last round, by name."""
+    """The judgments of the initial policy (once instead of once per run) and of every method's last round, by name."""
     last = {"initial": rows[rows["round"] == 0].drop_duplicates(["prompt_id", "sample"])}
     return last | {m: rows[(rows["method"] == m) & (rows["round"] == experiment.rounds)] for m in experiment.methods}
 
 
 def mean_over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The mean of `win` over temperatures per seed and prompt, by policy; over samples first.
+    """The mean of `win` over samples and then over temperatures, per seed and prompt, by policy.
 
-    It is NaN if a temperature has no valid judgment, so that all means are over the same temperatures.
+    The mean is NaN if a temperature has no valid judgment, so that all means are over the same temperatures.
     """
     keys = [name for name in ("method", "seed", "prompt_id", "family") if name in rows.columns]
     of_samples = rows.groupby([*keys, "temperature"], sort=False)["win"].mean().reset_index()
@@ -30,16 +30,17 @@ def mean_over_temperatures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def mean_over_samples(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """The column `value` of rows as [seeds, prompts], averaged over the valid samples of a prompt; NaN without one."""
+    """The column `value` as a frame [seeds, prompts]: the mean over a prompt's valid samples, NaN if it has none."""
     values = rows.astype({value: float}).groupby(["seed", "prompt_id"])[value]
     return values.mean().unstack("prompt_id")
 
 
 def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, pd.DataFrame]:
-    """The column `value` of every part as a frame [seeds, prompts], with the same seeds and prompts in all parts.
+    """The column `value` of every part as a frame [seeds, prompts], with the same seeds and prompts in all frames.
 
-    Means over the valid samples of a prompt. NaN where a part lacks a prompt or seed. A part with a single seed keeps
-    one row. Columns are sorted by prompt_id; if the parts have a column `family`, it is a level of the columns.
+    Cells are means over the valid samples of a prompt, and NaN where a part lacks the prompt or seed. A part with a
+    single seed keeps one row. Columns are sorted by prompt_id. If all parts have a column `family`, it becomes a level
+    of the columns.
     """
     tables = {name: mean_over_samples(part, value) for name, part in parts.items()}
     prompts = sorted(set().union(*(table.columns for table in tables.values())))
@@ -58,7 +59,11 @@ def arrays(parts: Mapping[Name, pd.DataFrame], value: str) -> dict[Name, pd.Data
 
 
 def not_significant_pairs(values: Mapping[str, PromptTable]) -> list[tuple[str, str]]:
-    """Pairs of names whose paired difference of values [seeds, prompts] has a 95 % CI that contains 0."""
+    """Pairs of names that do not differ significantly: the 95 % CI of their paired difference contains 0.
+
+    Args:
+        values: [seeds, prompts] by name.
+    """
     pairs = []
     for first, second in combinations(values, 2):
         interval = paired_difference(values[first], values[second])
@@ -71,7 +76,7 @@ def others_of(experiment: Experiment) -> list[str]:
     """The methods that are compared with the baseline.
 
     Raises:
-        InputError: There is no other method, or the baseline is no method.
+        InputError: The baseline is not a method, or it is the only one.
     """
     others = [method for method in experiment.methods if method != experiment.baseline]
     if experiment.baseline not in experiment.methods or not others:
@@ -82,13 +87,14 @@ def others_of(experiment: Experiment) -> list[str]:
 
 
 def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
-    """Every method after the last round minus the baseline, paired by prompt and seed.
+    """The difference between every method and the baseline after the last round, paired by prompt and seed.
 
-    Rows over all seeds have a CI and a test, and no `seed`. With several seeds, each also has a row without them.
+    Rows over all seeds have a CI and a test; their `seed` is empty. With several seeds, every seed also has its own
+    row, without a CI or a test.
 
     Returns:
-        Columns method, baseline, measure, seed, difference, low, high, p (two-sided), p_holm (corrected for the methods
-        of the measure), improved (share of seeds in which the method is above the baseline; ties count ½), contrast
+        Columns method, baseline, measure, seed, difference, low, high, p (two-sided), p_holm (corrected for the number
+        of methods), improved (share of seeds in which the method is above the baseline; ties count ½), contrast
         (primary or exploratory), significant (the 95 % CI excludes 0).
     """
     parts, rows = last_round(table, experiment), []
@@ -123,7 +129,7 @@ def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]
 def probability_of_improvement(differences: np.ndarray) -> float:
     """Share of `differences` [seeds] above 0, where 0 counts ½: the probability of improvement over paired seeds.
 
-    NaN is left out. Source: Agarwal et al. 2021 (arXiv 2108.13264), there over all pairs of runs.
+    NaN is left out. Source: Agarwal et al. 2021 (arXiv 2108.13264), who compare all pairs of runs instead.
     """
     valid = differences[np.isfinite(differences)]
     return float(((valid > 0) + 0.5 * (valid == 0)).mean()) if len(valid) else float("nan")

@@ -1,4 +1,4 @@
-"""How well a head predicted the labels that followed, and which gaps between responses its choice found."""
+"""How well a reward head predicted later labels, and how large the label gaps between the chosen responses were."""
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,11 @@ COLUMNS = ["method", "seed", "round", "step", "prompts", "responses", "correlati
 
 
 def head_quality(experiment: Experiment) -> pd.DataFrame:
-    """One row per step of methods that choose responses.
+    """One row per step of the methods that choose which responses are labeled.
 
-    Columns are method, seed, round, step, prompts and responses (that got a label), `correlation` (of predicted and
-    actual labels within prompts, NaN where there was no head) and `gap` (mean over prompts of the largest label
-    less the smallest, in units of the feedback).
+    Columns are method, seed, round, step, prompts and responses (numbers of those that got a label), `correlation`
+    (between predicted and actual labels within prompts, NaN if there was no head yet) and `gap` (largest minus smallest
+    label of a prompt, mean over prompts, in units of the feedback).
     """
     rows = []
     for keys, folder in experiment.step_folders():
@@ -29,8 +29,8 @@ def quality_of_step(chosen: pd.DataFrame, labels: pd.DataFrame) -> dict:
     """Counts, correlation and gap of a step.
 
     Args:
-        chosen: prompt_id, response_id and predicted of the chosen responses.
-        labels: prompt_id, response_id and reward, null where the feedback gave none.
+        chosen: Columns prompt_id, response_id and predicted of the chosen responses.
+        labels: Columns prompt_id, response_id and reward, which is null where the feedback gave none.
     """
     keys = ["prompt_id", "response_id"]
     table = chosen[[*keys, "predicted"]].merge(labels[[*keys, "reward"]], on=keys)
@@ -48,6 +48,6 @@ def quality_of_step(chosen: pd.DataFrame, labels: pd.DataFrame) -> dict:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two arrays [n] of mean 0; NaN if a number is missing or an array is constant."""
+    """Pearson's correlation of two arrays [n] with mean 0; NaN if a number is missing or an array is constant."""
     norm = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / norm) if norm > 0 else float("nan")

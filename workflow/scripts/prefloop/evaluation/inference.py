@@ -1,15 +1,15 @@
-"""Intervals: means, paired differences, the best row, length-controlled win rates, the cost of reaching a reward.
+"""Confidence intervals of means, paired differences, length-controlled win rates and the cost of reaching a reward.
 
-Values are [seeds, prompts] with the same prompts in every row; NaN marks an invalid judgment and is left out. They are
-an array, or a frame whose columns have a level `family`: prompts of one family are then one cluster.
+Values are [seeds, prompts] with the same prompts in every row. NaN marks an invalid judgment and is left out. Values
+are an array, or a frame. If the columns of a frame have a level `family`, the prompts of a family form a cluster.
 
-Intervals of means and of paired differences are those of the crossed random-effects model (`random_effects`), and
-Wilson's for a win rate of one seed. Intervals of length-controlled win rates and of costs are percentile bootstrap
-intervals. A resample draws prompts (families, if there are any) with replacement, jointly for all seeds, and seeds too
-if there are several. With one seed, all intervals cover new prompts only, not new seeds.
+Means and paired differences have intervals from the crossed random-effects model (`random_effects`). A win rate of one
+seed has Wilson's interval. Length-controlled win rates and costs have percentile bootstrap intervals: a resample draws
+prompts (or families) with replacement, the same ones for all seeds, and also seeds if there are several. With one seed,
+intervals account for new prompts but not for new seeds.
 
-Without `rng`, all resamples over the same numbers of prompts and seeds use the same draws. The same rows then have the
-same interval in every table and figure, and differences between intervals do not come from resampling.
+Without `rng`, all resamples with the same numbers of prompts and seeds use the same draws. So the same rows have the
+same interval in every table and figure, and resampling does not add to the differences between intervals.
 """
 
 from collections.abc import Hashable, Mapping
@@ -24,16 +24,16 @@ from prefloop.core.ranks import Interval
 from prefloop.core.seeds import rng_for
 from prefloop.evaluation.random_effects import MeanEstimate, crossed_mean
 
-RIDGE = 1e-3  # penalty ½·RIDGE·(intercept² + slope²) added to a log-likelihood summed over comparisons
+RIDGE = 1e-3  # the log-likelihood, a sum over comparisons, gets the penalty ½·RIDGE·(intercept² + slope²)
 NEWTON_STEPS = 50
-CHUNKS = 16  # groups of resamples whose regressions are fitted one after the other, to save memory
+CHUNKS = 16  # the regressions of resamples are fitted in this many groups, to save memory
 
 Name = TypeVar("Name", bound=Hashable)
 PromptTable = np.ndarray | pd.DataFrame  # [seeds, prompts]
 
 
 class CostToReach(NamedTuple):
-    """The cost of reaching a target with the ends of its interval; infinite if the target is not reached."""
+    """The cost of reaching a target, with the ends of its interval; infinite if the target is not reached."""
 
     cost: float
     low: float
@@ -51,12 +51,12 @@ def resample_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each resample draws each seed [resamples, seeds] and each prompt [resamples, prompts].
 
-    With `families` [prompts], whole families are drawn, so that a resample may have another number of prompts.
+    With `families` [prompts], whole families are drawn, so the number of prompts may differ between resamples.
     """
     rng = rng_for(0, "interval") if rng is None else rng
     index = np.arange(prompts) if families is None else np.unique(families, return_inverse=True)[1]
     groups = int(index.max()) + 1
-    # Prompts first, so that a policy with the same judgments in every seed has the interval of one seed.
+    # Prompts are drawn first: a policy with equal judgments in all seeds then has the same interval as with one seed.
     of_groups = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
     of_prompts = of_groups[:, index].astype(float)
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(float)
@@ -77,7 +77,7 @@ def weighted_means(values: np.ndarray, of_seeds: np.ndarray, of_prompts: np.ndar
 def families_of(values: PromptTable) -> np.ndarray | None:
     """The family of each prompt [prompts]; None if there is no level `family`, or fewer than two families.
 
-    A single family cannot show how families vary: prompts are then new ones of this family.
+    A single family does not show how families vary, so its prompts are treated as independent.
     """
     if not isinstance(values, pd.DataFrame) or "family" not in values.columns.names:
         return None
@@ -86,7 +86,7 @@ def families_of(values: PromptTable) -> np.ndarray | None:
 
 
 def subtract(a: PromptTable, b: PromptTable) -> PromptTable:
-    """a − b; a side with one seed is compared with all seeds. Prompts are the same, in the same order."""
+    """a − b, for the same prompts in the same order. A side with one seed is compared with all seeds of the other."""
     difference = np.atleast_2d(np.asarray(a, dtype=float)) - np.atleast_2d(np.asarray(b, dtype=float))
     return pd.DataFrame(difference, columns=a.columns) if isinstance(a, pd.DataFrame) else difference
 
@@ -99,16 +99,16 @@ def mean_estimate(values: PromptTable) -> MeanEstimate:
 def mean_interval(values: PromptTable, level: float = 0.95) -> Interval:
     """The mean of `values` [seeds, prompts] with its crossed random-effects interval; NaN if no value is valid.
 
-    The ends are NaN if there is only one value. `benchmarks/coverage.py` measures the coverage.
+    The ends are NaN if there is only one value. `benchmarks/coverage.py` measures the interval's coverage.
     """
     return mean_estimate(values).interval(level)
 
 
 def rate_interval(wins: PromptTable, level: float = 0.95) -> Interval:
-    """The mean of scores `wins` [seeds, prompts] of 1, ½ (tie) and 0, with its interval; NaN if none is valid.
+    """The mean of `wins` [seeds, prompts], scores of 1, ½ (tie) and 0, with its interval; NaN if none is valid.
 
-    One seed: Wilson's interval. Several seeds: that of `mean_interval`, cut at 0 and 1. Seeds with the same scores are
-    one seed, such as the initial policy of every run.
+    One seed has Wilson's interval. Several seeds have the interval of `mean_interval`, clipped to [0, 1]. If all seeds
+    have the same scores, such as those of the initial policy, they count as one seed.
     """
     rows = np.atleast_2d(np.asarray(wins, dtype=float))
     if all(np.array_equal(row, rows[0], equal_nan=True) for row in rows):
@@ -118,11 +118,11 @@ def rate_interval(wins: PromptTable, level: float = 0.95) -> Interval:
 
 
 def wilson(scores: np.ndarray, families: np.ndarray | None = None, level: float = 0.95) -> Interval:
-    """Wilson's score interval of the mean of `scores` [prompts] of 1, ½ (tie) and 0; NaN where invalid.
+    """Wilson's score interval of the mean of `scores` [prompts]: 1, ½ (tie) or 0, and NaN where invalid.
 
-    It has all μ for which (mean − μ)² ≤ z²·(μ(1 − μ) − t/4)/n: a score that is ½ with probability t has this variance.
-    Without ties it is Wilson's interval. t is the share of ties times n/(n + z²), because the share itself would give
-    far too short an interval where almost all scores are ties.
+    The interval contains all μ for which (mean − μ)² ≤ z²·(μ(1 − μ) − t/4)/n, because μ(1 − μ) − t/4 is the variance
+    of a score that is ½ with probability t. Without ties it is Wilson's interval. t is the share of ties times
+    n/(n + z²). The share alone would give a far too short interval if almost all scores are ties.
     With families, n is divided by the design effect, the ratio of the clustered to the unclustered variance, if that
     exceeds 1. Sources: Wilson 1927; Korn and Graubard 1998 for the effective n.
     """
@@ -136,12 +136,12 @@ def wilson(scores: np.ndarray, families: np.ndarray | None = None, level: float 
     ties = float((valid == 0.5).mean()) / (1 + c)
     half = np.sqrt(max(c * (4 * mean * (1 - mean) - ties) + c**2 * (1 - ties), 0.0)) / 2
     low, high = ((mean + c / 2 + sign * half) / (1 + c) for sign in (-1, 1))
-    # Rounding must not put the mean itself outside, which is an end where all scores are equal.
+    # If all scores are equal, the mean is an end of the interval; rounding must not exclude it.
     return Interval(mean, float(min(max(low, 0.0), mean)), float(max(min(high, 1.0), mean)))
 
 
 def interval_of(measure: str, values: PromptTable) -> Interval:
-    """The 95 % interval of a measure's mean: `rate_interval` for win rates, `mean_interval` for others."""
+    """The 95 % interval of a measure's mean: `rate_interval` for win rates, `mean_interval` for other measures."""
     return rate_interval(values) if is_rate(measure) else mean_interval(values)
 
 
@@ -154,7 +154,8 @@ def bootstrap_mean(
 ) -> Interval:
     """The mean of `values` [seeds, prompts] with its percentile bootstrap interval; NaN if no value is valid.
 
-    It covers too rarely with few seeds that differ (`benchmarks/coverage.py`); with one seed it is as good as others.
+    Its coverage is too low with a few seeds that differ (`benchmarks/coverage.py`). With one seed it is as good as that
+    of the other intervals.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if not np.isfinite(values).any():
@@ -164,31 +165,31 @@ def bootstrap_mean(
 
 
 def percentiles(estimate: float, resampled: np.ndarray, level: float) -> Interval:
-    """The estimate with the percentiles of its resamples; a resample without a valid value (NaN) is left out."""
+    """The estimate with the percentiles of its resamples; resamples without a valid value (NaN) are left out."""
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate, float(low), float(high))
 
 
 def paired_estimate(a: PromptTable, b: PromptTable) -> MeanEstimate:
-    """The mean of a − b, both [seeds, prompts], as `mean_estimate`; a side with one seed is compared with all seeds.
+    """`mean_estimate` of a − b, both [seeds, prompts]. A side with one seed is compared with all seeds of the other.
 
-    Differences between prompts that both sides share cancel. Values that are invalid on one side are left out on both.
+    Effects of a prompt that are the same on both sides cancel. A value that is invalid on one side is left out on both.
     """
     return mean_estimate(subtract(a, b))
 
 
 def paired_difference(a: PromptTable, b: PromptTable, level: float = 0.95) -> Interval:
-    """The mean of a − b as `paired_estimate`, with its interval."""
+    """The mean of a − b with its interval, from `paired_estimate`."""
     return paired_estimate(a, b).interval(level)
 
 
 def best(values: Mapping[Name, PromptTable], level: float = 0.95) -> Name | None:
-    """The name whose values [seeds, prompts] are significantly larger than all others, or None.
+    """The name whose values [seeds, prompts] are significantly larger than those of every other name, or None.
 
-    The intervals of its paired differences from all others are above 0, at the level of Bonferroni's correction. Holm's
-    would not do, because the name is chosen by the same values. A name other than the true best is returned with a
-    probability of at most (1 − level)/2, if the intervals have their nominal coverage; the probability is much
-    smaller if several names are equally good.
+    The intervals of all its paired differences, with Bonferroni's correction, are above 0. Holm's correction would not
+    be valid, because the same values choose the name. If the intervals have their nominal coverage, a name other than
+    the true best is returned with a probability of at most (1 − level)/2. The probability is much smaller if several
+    names are equally good.
     """
     tables = {name: table for name, table in values.items() if np.isfinite(np.asarray(table, dtype=float)).any()}
     if len(tables) < 2:
@@ -208,15 +209,16 @@ def length_controlled(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """The win rate at equal lengths by a logistic regression, with its interval.
+    """The win rate at equal lengths, from a logistic regression, with its interval.
 
-    `wins` [seeds, prompts] is 1, ½ (tie) or 0; `differences` [seeds, prompts] is the length minus the opponent's, in
-    tokens. Outcomes are regressed on an intercept and tanh(difference/sd), and the rate is read off at difference 0.
-    Source: length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475, section 3), without its term for how
-    hard an instruction is, which needs many models' answers to the same instructions. `RIDGE` keeps the
-    coefficients finite where length or policy decides every comparison. The sd is that of all valid comparisons,
-    in every resample. Where all differences have one sign the rate is an extrapolation; if they are all the same
-    number other than 0, the effects of length and policy cannot be separated, and it is NaN.
+    `wins` [seeds, prompts] is 1, ½ (tie) or 0. `differences` [seeds, prompts] is the length minus the opponent's, in
+    tokens. Outcomes are regressed on an intercept and tanh(difference/sd), and the rate is the prediction at
+    difference 0. The sd is that of all valid comparisons, in every resample too. `RIDGE` keeps the coefficients finite
+    if length or policy decides every comparison. If all differences have the same sign, the rate is an extrapolation.
+    If all are the same number other than 0, the effects of length and policy cannot be separated, and the rate is NaN.
+
+    Source: length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475, section 3), without its term for the
+    difficulty of an instruction, which needs many models' answers to the same instructions.
     """
     families = families_of(wins)
     wins, differences = (np.atleast_2d(np.asarray(array, dtype=float)) for array in (wins, differences))
@@ -267,9 +269,9 @@ def resampled_curves(
 ) -> tuple[dict[Name, np.ndarray], np.ndarray]:
     """Mean rewards [1 + resamples, points] of every method, and how often each seed is drawn [1 + resamples, seeds].
 
-    `rewards` are [seeds, points, prompts] of the same seeds and prompts; points are the initial policy and every round.
-    The first row is the sample itself. A resample draws the same prompts (families [prompts], if given) and seeds for
-    all methods.
+    `rewards` are [seeds, points, prompts] with the same seeds and prompts for all methods. The points are the initial
+    policy and every round. The first row of the results is the sample itself, and each other row is a resample, which
+    draws the same prompts (or `families` [prompts], if given) and seeds for all methods.
     """
     seeds, _, prompts = next(iter(rewards.values())).shape
     counts = resample_counts(seeds, prompts, rng, resamples, families)
@@ -282,10 +284,10 @@ def resampled_curves(
 
 
 def halfway(curves: Mapping[Name, np.ndarray]) -> np.ndarray:
-    """Halfway between the initial mean and the highest final one, per resample; NaN if no final mean is higher.
+    """The midpoint between the initial mean and the highest final mean, per resample; NaN if no final mean is higher.
 
-    `curves` are [resamples, points] with the same initial policy. Prompts that are easy for all policies move the
-    target of a resample as much as its curves.
+    `curves` are [resamples, points] with the same initial policy. If the prompts of a resample are easier, its curves
+    and its target are both higher.
     """
     initial = next(iter(curves.values()))[:, 0]
     highest = np.fmax.reduce([curve[:, -1] for curve in curves.values()])
@@ -297,19 +299,19 @@ def cost_to_reach(
 ) -> CostToReach:
     """The cost at which the mean reward first reaches `target`, with its interval.
 
-    The mean reward is linear in the mean cost between points; the first crossing counts, even if the reward falls
-    below the target later. A resample that does not reach the target, or has none (NaN), has an infinite cost, so the
-    ends of the interval may be infinite.
+    Between points, the mean reward is interpolated linearly in the mean cost. The first crossing counts, even if the
+    reward falls below the target later. A resample that does not reach the target, or has no target (NaN), has an
+    infinite cost, so the ends of the interval may be infinite.
 
     Args:
         cost: [seeds, points], cumulative, from 0.
-        curve: [1 + resamples, points], as `resampled_curves` returns it.
-        of_seeds: [1 + resamples, seeds], likewise.
-        target: One number, or [1 + resamples] as `halfway` returns it.
-        level: Of the interval.
+        curve: [1 + resamples, points], from `resampled_curves`.
+        of_seeds: [1 + resamples, seeds], from `resampled_curves`.
+        target: One number, or [1 + resamples] from `halfway`.
+        level: Confidence level of the interval.
     """
     costs = first_crossing(of_seeds @ cost / len(cost), curve, target)
-    # Order statistics, because nothing can be interpolated between a finite and an infinite cost.
+    # Order statistics, because a finite and an infinite cost cannot be interpolated.
     low = np.quantile(costs[1:], (1 - level) / 2, method="lower")
     high = np.quantile(costs[1:], (1 + level) / 2, method="higher")
     return CostToReach(float(costs[0]), float(low), float(high), float(np.isfinite(costs[1:]).mean()))
@@ -318,8 +320,8 @@ def cost_to_reach(
 def first_crossing(x: np.ndarray, y: np.ndarray, target: float | np.ndarray) -> np.ndarray:
     """The x [curves] at which piecewise linear curves through (x, y), both [curves, points], first reach `target`.
 
-    The target is one number or [curves]. Infinite for a curve that stays below; a segment that starts at a NaN in y
-    does not count.
+    The target is one number or [curves]. The result is infinite for a curve that stays below its target. A segment that
+    starts at a NaN in y does not count.
     """
     target = np.broadcast_to(target, len(y))
     reached = y >= target[:, None]

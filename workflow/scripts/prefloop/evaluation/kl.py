@@ -1,4 +1,4 @@
-"""KL divergence of a policy from its reference, along responses that the policy sampled."""
+"""KL divergence of a policy from its reference, measured on responses that the policy sampled."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,21 +17,21 @@ from prefloop.models.batching import batches_by_length
 from prefloop.models.loading import PolicyAndReference
 from prefloop.models.response_logprobs import response_logits, tokens_read
 
-MAX_TOKENS = 2048  # response tokens whose logits exist at a time: 0.6 GB per model in bfloat16 if it has 152k tokens
+MAX_TOKENS = 2048  # response tokens whose logits are in memory: 0.6 GB per model for a vocabulary of 152k in bfloat16
 
 
 def kl_divergences(logits: Tensor, logits_ref: Tensor, responses: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """KL(π_θ‖π_ref) along each response of π_θ, and the response's log-ratio.
+    """KL(π_θ‖π_ref) along each response sampled from π_θ, and the response's log-ratio.
 
-    KL = Σ_t Σ_v π_θ(v | x, y_<t)·log(π_θ(v | x, y_<t) / π_ref(v | x, y_<t)) over every position of the response,
-    including the one that draws EOS. Its mean over responses sampled from π_θ at temperature 1 is the divergence of
-    the two distributions of responses. So is the mean of the log-ratio log π_θ(y) − log π_ref(y), which uses only the
-    sampled tokens and is noisier (Rao-Blackwellization; Amini et al. 2025, arXiv 2504.10637). Logits are
-    copied to float32 one response at a time.
+    KL = Σ_t Σ_v π_θ(v | x, y_<t)·log(π_θ(v | x, y_<t) / π_ref(v | x, y_<t)), summed over every position t of the
+    response, including that of EOS. If responses are sampled from π_θ at temperature 1, the mean of this sum estimates
+    the KL divergence between the two distributions of responses. The mean of the log-ratio log π_θ(y) − log π_ref(y)
+    estimates the same divergence, but with more noise, because it uses only the sampled tokens (Rao-Blackwellization;
+    Amini et al. 2025, arXiv 2504.10637). Logits are copied to float32 one response at a time.
 
     Args:
-        logits (Tensor): [tokens, vocabulary], the policy's, from `response_logits`.
-        logits_ref (Tensor): [tokens, vocabulary], the reference's.
+        logits (Tensor): [tokens, vocabulary], logits of the policy, from `response_logits`.
+        logits_ref (Tensor): [tokens, vocabulary], logits of the reference.
         responses (Sequence[Sequence[int]]): [responses], token ids.
 
     Returns:
@@ -59,7 +59,7 @@ class MeasuredResponse(NamedTuple):
 
 
 def draw_uniforms(seed: int, stream: str, prompts: list[str], samples: int, tokens: int) -> torch.Tensor:
-    """Uniform numbers of all responses, [prompts, samples, tokens], float64."""
+    """Uniform random numbers for all responses, [prompts, samples, tokens], float64."""
     rngs = [rng_for(seed, "divergence", stream, prompt, number) for prompt in prompts for number in range(samples)]
     return torch.from_numpy(np.stack([rng.random(tokens) for rng in rngs])).reshape(-1, samples, tokens)
 
@@ -78,14 +78,14 @@ def sample_divergences(
     Args:
         models (PolicyAndReference): The policy and its reference.
         prompts (Sequence[list[int]]): [prompts], token ids.
-        uniforms (Tensor): [prompts, samples, max_new_tokens], in [0, 1), the random numbers of each response.
-        batch_size (int): Responses sampled and scored at once.
+        uniforms (Tensor): [prompts, samples, max_new_tokens], random numbers in [0, 1) for each response.
+        batch_size (int): Responses sampled per batch.
         eos (Sequence[int]): Tokens that end a response.
         pad (int): Padding token of the prompts.
         meter (CostMeter): Counts the tokens.
 
     Returns:
-        dict: By index of prompt and sample.
+        dict: The measured response by (index of the prompt, number of the sample).
     """
     samples, model = uniforms.shape[1], WeightedModel(models.policy.model)
     measured: dict[tuple[int, int], MeasuredResponse] = {}
@@ -106,7 +106,7 @@ def sample_divergences(
 
 
 def response_groups(lengths: Sequence[int]) -> Iterator[slice]:
-    """Consecutive responses of at most MAX_TOKENS tokens together, or one longer response.
+    """Slices of consecutive responses with at most MAX_TOKENS tokens in total, or of one longer response.
 
     Args:
         lengths (Sequence[int]): [responses], tokens.
@@ -123,11 +123,11 @@ def response_groups(lengths: Sequence[int]) -> Iterator[slice]:
 def measure_responses(
     models: PolicyAndReference, prompts: Sequence[list[int]], responses: Sequence[list[int]], meter: CostMeter
 ) -> list[MeasuredResponse]:
-    """Read responses with both models, all their logits at once, and measure their divergences.
+    """Measure the divergences of responses, with all their logits in memory at once.
 
     Args:
         models (PolicyAndReference): The policy and its reference.
-        prompts (Sequence[list[int]]): [responses], token ids.
+        prompts (Sequence[list[int]]): [responses], token ids of each response's prompt.
         responses (Sequence[list[int]]): [responses], token ids.
         meter (CostMeter): Counts the tokens.
     """

@@ -1,4 +1,4 @@
-"""Adding the rows of more seeds to a rows folder, after a check that they belong to the same experiment."""
+"""Adding rows of more seeds to a rows folder, after a check that they are from the same experiment."""
 
 import shutil
 from collections.abc import Callable
@@ -15,31 +15,32 @@ from prefloop.core.csv_files import csv_rows
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json, write_json
 from prefloop.evaluation.paired_experiments import differing_initial, differing_prompts
-from prefloop.evaluation.result_files import COSTS, INDEX, REWRITE, SPENT, rows_folder_of, stored_index
+from prefloop.evaluation.result_files import COSTS, INDEX, SPENT, rows_folder_of, stored_index
 from prefloop.evaluation.rows_folder import write_dicts
 
-# Settings that may differ between runs whose rows are merged: they change no row.
+# Settings that may differ between runs whose rows are merged, because they do not change rows.
 UNCHECKED = ("name", "seeds", "figures", "tables", "export", "tracking")
 SHOWN = 100  # characters of a setting in a message
 
 
 def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
-    """Add the rows of a run to a rows folder, in place of the rows of the same seeds; make the folder if there is none.
+    """Add the rows of a run to a rows folder, which is created if it does not exist. Rows of equal seeds are replaced.
 
     Args:
         run: The rows folder of the run.
-        into: The rows folder that grows.
+        into: The rows folder that gets the rows.
 
     Returns:
-        The seeds that are new, and those whose rows were replaced.
+        The added seeds, and the seeds whose rows were replaced.
 
     Raises:
-        InputError: One of them is no rows folder, or they are not of one experiment.
+        InputError: One of the two is not a rows folder, or they are not from the same experiment.
     """
     for folder in (run, *([into] if into.exists() else [])):
         if rows_folder_of(folder) != folder:
             raise InputError(
-                f"{folder}: no {INDEX} in it, expected a rows folder; {REWRITE} writes results/<name>/rows"
+                f"{folder}: no {INDEX} in it, expected a rows folder; `snakemake --cores 1 rows` writes one to "
+                "results/<name>/rows"
             )
     added = read_settings(run)
     kept: list[int] = []
@@ -70,16 +71,16 @@ def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
 
 
 def place_of_seed(order: list[int]) -> Callable[[dict[str, str]], int]:
-    """The place of a row's seed among all seeds; rows of no seed come first."""
-    places = {str(seed): place for place, seed in enumerate(order)}
-    return lambda row: places.get(row["seed"], -1)
+    """A sort key for rows: the position of their seed in `order`. Rows without a seed come first."""
+    positions = {str(seed): position for position, seed in enumerate(order)}
+    return lambda row: positions.get(row["seed"], -1)
 
 
 def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
-    """Raise InputError with every reason why the rows of two runs are not of one experiment.
+    """Raise InputError with every reason why the rows of two runs are not from the same experiment.
 
-    All settings but the seeds and those that change no row must agree, and so must the eval prompts, the initial
-    policy's samples and rewards, reward models that the runs have trained, and the kinds of rows.
+    All settings except the seeds and those that do not change rows must agree. The eval prompts, the initial policy's
+    samples and rewards, the reward models that the runs trained, and the kinds of rows must agree too.
     """
     first, second = a.experiment, b.experiment
     differing = differences_of(without(a.config, UNCHECKED), without(b.config, UNCHECKED))
@@ -97,14 +98,14 @@ def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
 
 
 def differing_models(a: Path, b: Path) -> list[str]:
-    """Why the reward models that two runs have trained are not the same."""
+    """Reasons why the reward models that two runs trained are not the same."""
     left, right = (stored_index(folder)["reward_models"] for folder in (a, b))
     names = [name for name in left if left[name] != right.get(name)]
-    return [f"each has trained its own reward model {name}, with other weights" for name in names]
+    return [f"each trained its own reward model {name}, and their weights differ" for name in names]
 
 
 def differing_tables(a: Path, b: Path) -> list[str]:
-    """Why the seeds of two rows folders do not have the same kinds of rows."""
+    """Reasons why the seeds of two rows folders do not have the same kinds of rows."""
     left, right = (tables_of(folder) for folder in (a, b))
     differing = sorted(left ^ right)
     if not differing:

@@ -1,4 +1,4 @@
-"""Comparing methods of two experiments on the same prompts and seeds, after a check that this is possible."""
+"""Comparing methods of two experiments on the same prompts and seeds, after a check that they are comparable."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,30 +19,30 @@ from prefloop.evaluation.result_files import eval_digests, has_result, reward_mo
 from prefloop.evaluation.results import comparisons
 
 SAMPLING = ("samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "stop")
-TOLERANCE = 1e-4  # relative difference of two rewards of one text that is rounding
+TOLERANCE = 1e-4  # relative difference up to which two rewards of a text count as equal, because of rounding
 
 
 def method_pairs(a: Experiment, b: Experiment, named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs of methods (a's, b's) to compare: the named ones, or else those of the same name.
+    """The pairs of methods (one of `a`, one of `b`) to compare: the named pairs, or else methods with equal names.
 
     Raises:
-        InputError: There is none, or an experiment has no such method.
+        InputError: There is no pair, or an experiment does not have a named method.
     """
     for first, second in named:
         for experiment, name in ((a, first), (b, second)):
             if name not in experiment.methods:
-                raise InputError(f"pairs: {name} is none of {', '.join(experiment.methods)} of {experiment.root}")
+                raise InputError(f"pairs: {name} is not a method of {experiment.root}: {', '.join(experiment.methods)}")
     pairs = list(named) or [(name, name) for name in a.methods if name in b.methods]
     if not pairs:
         raise InputError(
-            f"no method of {a.root} ({', '.join(a.methods)}) has the name of one of {b.root} ({', '.join(b.methods)}); "
-            "name pairs, as dota:bold"
+            f"{a.root} ({', '.join(a.methods)}) and {b.root} ({', '.join(b.methods)}) have no method in common; "
+            "name pairs of methods, such as dota:bold"
         )
     return pairs
 
 
 def check_comparable(a: RecordedExperiment, b: RecordedExperiment) -> None:
-    """Raise InputError with every reason why evaluations cannot be paired.
+    """Raise InputError with every reason why the evaluations of two experiments cannot be paired.
 
     Prompts, evaluator, sampling settings, the first opponent and at least one seed must agree. If that opponent is the
     initial policy, its samples must be the same texts with the same rewards.
@@ -55,7 +55,7 @@ def check_comparable(a: RecordedExperiment, b: RecordedExperiment) -> None:
     for key in SAMPLING:
         values = [recorded.config["evaluation"][key] for recorded in (a, b)]
         if values[0] != values[1]:
-            reasons.append(f"evaluation.{key} differs, so samples do: {values[0]} and {values[1]}")
+            reasons.append(f"evaluation.{key} differs: {values[0]} and {values[1]}")
     if not common_seeds(first, second):
         reasons.append(f"no seed in common: {first.seeds} and {second.seeds}")
     if first.opponents[0] != second.opponents[0]:
@@ -72,17 +72,17 @@ def common_seeds(a: Experiment, b: Experiment) -> list[int]:
 
 
 def differing_prompts(a: Path, b: Path) -> list[str]:
-    """Why two experiments' eval prompts are not the same."""
+    """Reasons why the eval prompts of two experiments are not the same."""
     texts = [eval_digests(root) for root in (a, b)]
     common = texts[0].keys() & texts[1].keys()
     if texts[0].keys() != texts[1].keys():
         return [f"{len(texts[0])} and {len(texts[1])} eval prompts, of which {len(common)} are in both"]
     changed = sorted(name for name in common if texts[0][name] != texts[1][name])
-    return [f"eval prompt {changed[0]} has two texts"] if changed else []
+    return [f"eval prompt {changed[0]} has different texts"] if changed else []
 
 
 def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment, of_a: dict, of_b: dict) -> list[str]:
-    """Why evaluators with the settings `of_a` and `of_b`, trained by the experiments themselves, are not the same."""
+    """Reasons why evaluators that the experiments trained, with settings `of_a` and `of_b`, are not the same."""
     names = [
         name.removeprefix(TRAINED)
         for source in feedback_sources(of_a)
@@ -92,18 +92,18 @@ def differing_reward_models(a: RecordedExperiment, b: RecordedExperiment, of_a: 
     for name in names:
         sums = [reward_model_digest(recorded.experiment.root, name) for recorded in (a, b)]
         if sums[0] != sums[1]:
-            reasons.append(f"each has trained its own evaluator {TRAINED}{name}, with other weights")
+            reasons.append(f"each trained its own evaluator {TRAINED}{name}, and their weights differ")
     return reasons
 
 
 def common_evaluators(a: RecordedExperiment, b: RecordedExperiment) -> tuple[list[str], dict[str, str]]:
-    """The named evaluators that both have with equal settings and weights, and why others are left out, by name."""
+    """The named evaluators that both have, with equal settings and weights; and why each other one is left out."""
     identities = [dict(zip(x.experiment.evaluators, x.experiment.evaluated_by, strict=True)) for x in (a, b)]
     common, left_out = [], {}
     for name in dict.fromkeys([*identities[0], *identities[1]]):
         missing = [x.experiment.root for x, known in zip((a, b), identities, strict=True) if name not in known]
         if missing:
-            left_out[name] = f"{missing[0]} has none of this name"
+            left_out[name] = f"{missing[0]} has no evaluator of this name"
         elif identities[0][name] != identities[1][name]:
             left_out[name] = f"the settings differ: {identities[0][name]} and {identities[1][name]}"
         elif reasons := differing_reward_models(a, b, *(x.config["evaluation"]["evaluators"][name] for x in (a, b))):
@@ -116,7 +116,7 @@ def common_evaluators(a: RecordedExperiment, b: RecordedExperiment) -> tuple[lis
 
 
 def differing_initial(a: Experiment, b: Experiment) -> list[str]:
-    """Why the initial policies, the opponents of all others, do not have the same samples and rewards."""
+    """Reasons why the initial policies, which are the opponents, do not have the same samples and rewards."""
     folder = a.comparison("initial").folder
     if samples_digest(a.root, folder) != samples_digest(b.root, folder):
         return ["the initial policies, which are the opponents, have different samples"]
@@ -126,7 +126,7 @@ def differing_initial(a: Experiment, b: Experiment) -> list[str]:
 
 
 def initial_rewards_differ(a: Experiment, b: Experiment, evaluator: str = "") -> bool:
-    """Whether the evaluator, or a named one, gives different rewards to the samples of the initial policies."""
+    """Whether the evaluator, or a named one, gives different rewards to the same samples of the initial policies."""
     measure, evaluators = (reward_measure(evaluator), [evaluator]) if evaluator else ("reward", [])
     judged = [
         finished_comparisons(x, [x.comparison("initial")], evaluators).set_index(["prompt_id", "sample"])
@@ -139,9 +139,9 @@ def initial_rewards_differ(a: Experiment, b: Experiment, evaluator: str = "") ->
 
 
 def compared_measures(a: RecordedExperiment, b: RecordedExperiment, evaluators: Sequence[str]) -> list[str]:
-    """Measures that mean the same in both, with those of common evaluators.
+    """Measures that have the same meaning in both, including those of the common `evaluators`.
 
-    The rewards by the config's feedback are one only if that is the same.
+    The rewards by the feedback are included only if both experiments have the same feedback.
     """
     identities = {feedback_identity(recorded.config["feedback"]) for recorded in (a, b)}
     named = [measure(name) for name in evaluators for measure in (reward_measure, win_measure)]
@@ -151,7 +151,7 @@ def compared_measures(a: RecordedExperiment, b: RecordedExperiment, evaluators: 
 def experiment_differences(
     a: RecordedExperiment, b: RecordedExperiment, pairs: Sequence[tuple[str, str]], evaluators: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Methods of `a` minus methods of `b`, each after its last round, paired by prompt and common seed.
+    """Differences between methods of `a` and of `b` after their last rounds, paired by prompt and common seed.
 
     `evaluators` are the named evaluators that both have (`common_evaluators`).
 
@@ -180,7 +180,7 @@ def experiment_differences(
 def last_judgments(
     experiment: Experiment, method: str, seeds: Sequence[int], evaluators: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The judgments of a method's last round with these seeds, by the evaluator and these named ones.
+    """The judgments of a method's last round, for these seeds, by the evaluator and the named `evaluators`.
 
     Raises:
         InputError: A run is not finished.
@@ -192,7 +192,7 @@ def last_judgments(
 def finished_comparisons(
     experiment: Experiment, wanted: Sequence[Comparison], evaluators: Sequence[str]
 ) -> pd.DataFrame:
-    """As `results.comparisons`, with the columns of these named evaluators only.
+    """`results.comparisons` with the columns of only these named evaluators.
 
     Raises:
         InputError: A file is missing.

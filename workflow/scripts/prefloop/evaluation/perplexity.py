@@ -1,4 +1,4 @@
-"""Log-probabilities of plain text under a policy: documents are cut into windows, and every token is scored once."""
+"""Log-probabilities of plain text under a policy. Documents are cut into windows, and every token is scored once."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,31 +25,31 @@ class Window(NamedTuple):
 
 
 def start_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token before the first one of a document: BOS, or EOS where the tokenizer has no BOS.
+    """The token that precedes a document's first token: BOS, or EOS if the tokenizer has no BOS.
 
     Raises:
-        InputError: It has neither.
+        InputError: The tokenizer has neither.
     """
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
     raise InputError(
-        f"{tokenizer.name_or_path}: its tokenizer has no BOS and no EOS, so a document's first token has no context; "
+        f"{tokenizer.name_or_path}: its tokenizer has neither BOS nor EOS, so a document's first token has no context; "
         "set evaluation.perplexity.text: null"
     )
 
 
 def cut_windows(tokens: Sequence[int], start: int, max_tokens: int, context: int = 1) -> list[Window]:
-    """Cut a document into windows, in which every token is scored exactly once.
+    """Cut a document into windows so that every token is scored exactly once.
 
-    The first window begins with `start`, which is not scored. Every further one begins with the last `context` tokens
+    The first window begins with `start`, which is not scored. Every later window begins with the last `context` tokens
     of the window before it.
 
     Args:
-        tokens (Sequence[int]): [tokens], ids of the document, without special tokens.
-        start (int): The id before the first token.
-        max_tokens (int): Most tokens of a window, its context included; larger than `context`.
-        context (int): Tokens that windows share, at least 1.
+        tokens (Sequence[int]): [tokens], token ids of the document, without special tokens.
+        start (int): Token id that precedes the document.
+        max_tokens (int): Maximum number of tokens per window, including its context; larger than `context`.
+        context (int): Tokens that consecutive windows share, at least 1.
     """
     sequence, windows, position = [start, *tokens], [], 1
     while position < len(sequence):
@@ -60,7 +60,7 @@ def cut_windows(tokens: Sequence[int], start: int, max_tokens: int, context: int
 
 
 def score_windows(scorer: Scorer, windows: Sequence[Window], batch_size: int, meter: CostMeter) -> list[float]:
-    """log π of each window's scored tokens given its context, [windows], in nats.
+    """log π of each window's scored tokens, given its context: [windows], nats.
 
     Args:
         scorer (Scorer): From `prepare_scorer`.

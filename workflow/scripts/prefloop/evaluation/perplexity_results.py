@@ -27,18 +27,18 @@ class TextScore(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability per token. Infinite where a float cannot hold it."""
+        """exp of the mean negative log-probability per token; infinite if it overflows a float."""
         loss = -self.logp / self.n_tokens
         return math.exp(loss) if loss < 700 else math.inf
 
     @property
     def bits_per_byte(self) -> float:
-        """Negative log₂-probability per byte, which does not depend on how a tokenizer cuts the text."""
+        """Negative log₂-probability per byte, which does not depend on how a tokenizer splits the text."""
         return -self.logp / math.log(2) / self.n_bytes
 
 
 def total(rows: Iterable[dict]) -> TextScore:
-    """The score of all documents together, from rows of perplexity.jsonl."""
+    """The total over all documents, from rows of perplexity.jsonl."""
     rows = list(rows)
     return TextScore(
         sum(row["n_tokens"] for row in rows),
@@ -48,7 +48,7 @@ def total(rows: Iterable[dict]) -> TextScore:
 
 
 def read_score(folder: Path) -> TextScore:
-    """The score of a policy from the file in its folder."""
+    """The total over all documents, from the file in a policy's folder."""
     return total(result_rows(folder / PERPLEXITY, FIELDS))
 
 
@@ -59,7 +59,7 @@ def perplexities(experiment: Experiment) -> pd.DataFrame:
         Columns method, seed, round, perplexity (per token), bits_per_byte, n_tokens, n_bytes.
 
     Raises:
-        InputError: The files are of different texts.
+        InputError: The files are for different texts.
     """
     initial = read_score(experiment.root / "initial")
     runs = [({"method": m, "seed": s, "round": 0}, initial) for m in experiment.methods for s in experiment.seeds]
@@ -81,12 +81,10 @@ def perplexities(experiment: Experiment) -> pd.DataFrame:
 
 
 def final_perplexities(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """Columns method, perplexity and bits_per_byte of the initial policy and of every method's last round.
-
-    Means over seeds.
+    """Means over seeds for the initial policy and every method's last round: columns method, perplexity, bits_per_byte.
 
     Args:
-        table: As `perplexities` returns it.
+        table: The result of `perplexities`.
         experiment: The runs.
     """
     ends = table[table["round"] == experiment.rounds]

@@ -1,4 +1,4 @@
-"""Values of single samples from which power is computed: of an experiment's last round, or of a pilot's CSV."""
+"""Values of single samples for power analysis, from an experiment's last round or from the CSV file of a pilot."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ EXPECTED = f"a pilot has the columns {', '.join(PILOT_COLUMNS)}, and optionally 
 
 
 def pilot_values(rows: pd.DataFrame, experiment: Experiment, measure: str) -> pd.DataFrame:
-    """A measure of every method's samples after the last round, with a pilot's columns and `family`; NaN where invalid.
+    """A measure of every sample after the last round, as a pilot with a column `family`; NaN where invalid.
 
     Args:
-        rows: As `results.judgments` returns them. Without a column `sample` there is one sample per prompt.
+        rows: The result of `results.judgments`. Without a column `sample`, there is one sample per prompt.
         experiment: The runs.
         measure: A column of `rows`.
     """
@@ -43,7 +43,7 @@ def paired_values(pilot: pd.DataFrame, method: str, baseline: str) -> np.ndarray
 def prompt_families(pilot: pd.DataFrame) -> np.ndarray | None:
     """The family of each prompt [prompts], in the order of `paired_values`; None if no family has several prompts.
 
-    A single family cannot show how families vary: its prompts are then their own clusters, as in the test.
+    A single family does not show how families vary, so each prompt is then its own cluster, as in the test.
     """
     if "family" not in pilot:
         return None
@@ -52,12 +52,13 @@ def prompt_families(pilot: pd.DataFrame) -> np.ndarray | None:
 
 
 def read_pilot(path: Path) -> pd.DataFrame:
-    """Read a pilot's CSV: one row per sample, with PILOT_COLUMNS, and optionally the prompt's `family` and `seconds`.
+    """Read the CSV file of a pilot: one row per sample, with PILOT_COLUMNS and optionally `family` and `seconds`.
 
     An empty value is an invalid judgment.
 
     Raises:
-        InputError: It is no table, lacks a column, has a cell of another type, or its runs cannot be compared.
+        InputError: The file is not a table, a column is missing, a cell has the wrong type, or the runs cannot be
+            compared.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a pilot; `snakemake --cores all pilot` writes one")
@@ -71,15 +72,13 @@ def read_pilot(path: Path) -> pd.DataFrame:
     if "family" in pilot and (
         pilot["family"].isna().any() or (pilot.groupby("prompt_id")["family"].nunique() > 1).any()
     ):
-        raise InputError(
-            f"{path}: a prompt without a family or with several; expected the same one in each of its rows"
-        )
+        raise InputError(f"{path}: a prompt has no family or several; expected the same family in all rows of a prompt")
     _check_runs(path, pilot)
     return pilot
 
 
 def seconds_per_seed(pilot: pd.DataFrame, methods: list[str]) -> float:
-    """Mean seconds of a run, summed over methods; 0 without a column `seconds`."""
+    """Seconds per seed: the mean over a method's runs, summed over methods; 0 without a column `seconds`."""
     if "seconds" not in pilot:
         return 0.0
     of_runs = pilot.groupby(RUN)["seconds"].first()
@@ -87,7 +86,7 @@ def seconds_per_seed(pilot: pd.DataFrame, methods: list[str]) -> float:
 
 
 def _check_numbers(path: Path, column: pd.Series, *, whole: bool) -> None:
-    """Raise InputError, which names the line, if a cell is no number; only a value may be missing."""
+    """Raise InputError with the line number if a cell is not a number. Only cells of `value` may be empty."""
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = ~np.isfinite(numbers) & (column.notna() | (column.name != "value"))
     if whole:
@@ -101,11 +100,11 @@ def _check_numbers(path: Path, column: pd.Series, *, whole: bool) -> None:
 
 
 def _check_runs(path: Path, pilot: pd.DataFrame) -> None:
-    """Raise InputError unless all methods have the same seeds, at least two, and all runs the same samples."""
+    """Raise InputError unless all methods have the same two or more seeds, and all runs have the same samples."""
     repeated = pilot.duplicated([*RUN, *SAMPLE])
     if repeated.any():
         line = int(np.argmax(repeated.to_numpy())) + 2
-        raise InputError(f"{path}: line {line}: its method, seed, prompt_id and sample occur twice; delete one row")
+        raise InputError(f"{path}: line {line}: a second row with this method, seed, prompt_id and sample; delete one")
     for name, noun in [("method", "method"), ("seed", "seed"), ("prompt_id", "prompt")]:
         if pilot[name].nunique() < 2:
             found = f"one {noun}" if len(pilot) else f"no {noun}"
@@ -124,4 +123,4 @@ def _check_runs(path: Path, pilot: pd.DataFrame) -> None:
                     "value if a judgment is invalid"
                 )
     if "seconds" in pilot and (pilot.groupby(RUN)["seconds"].nunique() > 1).any():
-        raise InputError(f"{path}: seconds differ within a run; expected what the whole run took, in each of its rows")
+        raise InputError(f"{path}: seconds differ within a run; expected those of the whole run in each row")

@@ -2,14 +2,14 @@
 
 A paired difference of seed s, prompt p and sample k is  d = μ + seed_s + prompt_p + interaction_sp + sample_spk  with
 independent normal parts. The mean over S seeds, P prompts and K samples then has the variance
-seed/S + prompt/P + (interaction + sample/K)/(SP), and the test compares it with its estimate from mean squares
-(`random_effects`). With families of prompts, each with a part of its own, the test's columns are families.
+seed/S + prompt/P + (interaction + sample/K)/(SP). The test divides the mean by an estimate of its standard error from
+mean squares (`random_effects`). Families of prompts add a part of their own, and the test's columns are then families.
 
-In a complete table of normal values the mean and the three mean squares are independent, and each mean square is its
+In a complete table of normal values, the mean and the three mean squares are independent, and each mean square is its
 expectation times χ²/df. So the power is an integral over three χ² distributions, computed here on a grid of their
-quantiles. The usual formula, a noncentral t at the expected mean squares, is wrong where a part is small: with 3 seeds,
-64 prompts and no seed part it says 0.79 where the test has 0.54 in simulation, because the test cannot know that the
-part is 0.
+quantiles. The usual formula, a noncentral t at the expected mean squares, is wrong if a part is small. With 3 seeds,
+64 prompts and no seed part, it gives 0.79, but the test has a power of 0.54 in simulation, because the test does not
+know that the part is 0.
 """
 
 import math
@@ -32,13 +32,13 @@ class VarianceParts(NamedTuple):
     seed: float
     prompt: float
     interaction: float | None
-    """Of seed x prompt; None if there is one sample per cell, and `sample` is then the sum of both."""
+    """Variance of the interaction seed x prompt. None if there is one sample per cell; `sample` then includes it."""
     sample: float
-    """Of samples with the same seed and prompt."""
+    """Variance of samples with the same seed and prompt."""
     family: float = 0.0
-    """Of families of prompts; `prompt` is then the part within a family."""
+    """Variance of families of prompts. With families, `prompt` is the variance within a family."""
     family_interaction: float = 0.0
-    """Of seed x family."""
+    """Variance of the interaction seed x family."""
 
 
 class Design(NamedTuple):
@@ -49,7 +49,7 @@ class Design(NamedTuple):
     samples: int
     """Per seed and prompt."""
     families: int | None = None
-    """Families of prompts, of equal size, which are the test's clusters; None if every prompt is its own."""
+    """Families of prompts, of equal size, which are the test's clusters; None if every prompt is its own cluster."""
 
     @property
     def clusters(self) -> int:
@@ -58,11 +58,11 @@ class Design(NamedTuple):
 
 
 def paired_mean_squares(differences: np.ndarray, families: np.ndarray | None = None) -> MeanSquares:
-    """Mean squares of the cells' means of `differences` [seeds, prompts, samples]; NaN marks an invalid value.
+    """Mean squares of the means over samples.
 
     Args:
-        differences: [seeds, prompts, samples].
-        families: The family of each prompt, [prompts]; None if every prompt is its own.
+        differences: [seeds, prompts, samples]; NaN marks an invalid value.
+        families: The family of each prompt, [prompts]; None if every prompt is its own cluster.
 
     Raises:
         ValueError: No value is valid.
@@ -74,16 +74,17 @@ def paired_mean_squares(differences: np.ndarray, families: np.ndarray | None = N
 
 
 def variance_parts(differences: np.ndarray, families: np.ndarray | None = None) -> VarianceParts:
-    """The variance parts of `differences` [seeds, prompts, samples] by the method of moments; negative ones are 0.
+    """Estimate the variance parts by the method of moments; negative estimates become 0.
 
-    Families of unequal sizes count by their weight in the mean.
+    Families of unequal sizes count in proportion to their number of prompts.
 
     Args:
         differences: [seeds, prompts, samples]; NaN marks an invalid value.
-        families: The family of each prompt, [prompts]; None if every prompt is its own.
+        families: The family of each prompt, [prompts]; None if every prompt is its own cluster.
 
     Raises:
-        ValueError: Fewer than two seeds, or two prompts or families, have a valid value, or all families one prompt.
+        ValueError: Fewer than two seeds, or two prompts or families, have a valid value, or every family has only one
+            prompt.
     """
     squares = paired_mean_squares(differences, families)
     if squares.seeds < 2 or squares.prompts < 2:
@@ -104,20 +105,20 @@ def variance_parts(differences: np.ndarray, families: np.ndarray | None = None) 
         return VarianceParts(squares.seed_variance, prompt, None, cells, family, family_interaction)
     deviations = np.where(valid, differences - _cell_means(differences)[:, :, None], 0.0)
     sample = float((deviations**2).sum() / (counts - 1)[counts > 0].sum())
-    of_means = sample * float((1 / counts[counts > 0]).mean())  # what samples add to the variance of a cell's mean
+    of_means = sample * float((1 / counts[counts > 0]).mean())  # samples' part of the variance of cell means
     interaction = max(cells - of_means, 0.0)
     return VarianceParts(squares.seed_variance, prompt, interaction, sample, family, family_interaction)
 
 
 def _within_families(cells: np.ndarray, families: np.ndarray) -> tuple[float, float]:
-    """Variance of a cell and of prompts within families, pooled over families.
+    """Variances of cells and of prompts within families, pooled over families.
 
     Args:
-        cells: Means [seeds, prompts], NaN where invalid.
+        cells: Means over samples, [seeds, prompts]; NaN where invalid.
         families: The family of each prompt, [prompts].
 
     Raises:
-        ValueError: No family has two prompts with valid values of two seeds.
+        ValueError: No family has two prompts with valid values for two seeds.
     """
     of_cells, of_prompts = [], []  # (sum of squares, df)
     for family in set(families):
@@ -135,7 +136,7 @@ def _within_families(cells: np.ndarray, families: np.ndarray) -> tuple[float, fl
 
 
 def _cell_means(differences: np.ndarray) -> np.ndarray:
-    """Means [seeds, prompts] of the valid samples; NaN where there is none."""
+    """Means over the valid samples, [seeds, prompts]; NaN where there is none."""
     valid = np.isfinite(differences)
     sums, counts = np.where(valid, differences, 0.0).sum(axis=2), valid.sum(axis=2)
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
@@ -144,13 +145,13 @@ def _cell_means(differences: np.ndarray) -> np.ndarray:
 def cell_variance(parts: VarianceParts, samples: int) -> float:
     """Variance of the mean of one cell's samples, without the parts of its seed and prompt.
 
-    With an unknown interaction, all of the residual counts as sampling noise, so more samples have their best case.
+    If the interaction is unknown, the whole residual counts as sampling noise. This is the best case for more samples.
     """
     return (parts.interaction or 0.0) + parts.sample / samples
 
 
 def column_variances(parts: VarianceParts, design: Design) -> tuple[float, float]:
-    """Variances of a column's effect and of a residual in the test's table, whose columns are prompts or families."""
+    """Variances of column effects and of residuals in the test's table; its columns are prompts or families."""
     share = design.clusters / design.prompts
     residual = parts.family_interaction + cell_variance(parts, design.samples) * share
     return parts.family + parts.prompt * share, residual
@@ -166,13 +167,13 @@ def power_of_test(parts: VarianceParts, design: Design, difference: float) -> fl
     """Probability that the test is significant if the true difference is `difference`, in units of the measure.
 
     Raises:
-        ValueError: The design has fewer than two seeds, or two prompts or families.
+        ValueError: The design has fewer than two seeds, or fewer than two prompts or families.
     """
     return _power_above(critical_differences(parts, design), mean_variance(parts, design), difference)
 
 
 def detectable_difference(parts: VarianceParts, design: Design, power: float = POWER) -> float:
-    """The smallest true difference that the test detects with probability `power`; 0 if nothing varies.
+    """The smallest true difference that the test detects with probability `power`; 0 if all variances are 0.
 
     Raises:
         ValueError: As for `power_of_test`.
@@ -189,8 +190,8 @@ def detectable_difference(parts: VarianceParts, design: Design, power: float = P
 def seeds_needed(parts: VarianceParts, difference: float, design: Design, power: float = POWER) -> int | None:
     """The fewest seeds, at least 2, with which the test detects `difference` with probability `power`.
 
-    The seeds of `design` do not count. None if no number of seeds is enough with its prompts, since the part of the
-    prompts stays, or if `difference` is 0.
+    The number of seeds in `design` is ignored. The result is None if `difference` is 0, or if no number of seeds is
+    enough, because the variance over prompts does not shrink with more seeds.
     """
     if difference == 0 or power_with_all_seeds(parts, difference, design) <= power:
         return None
@@ -207,7 +208,7 @@ def seeds_needed(parts: VarianceParts, difference: float, design: Design, power:
 
 
 def power_with_all_seeds(parts: VarianceParts, difference: float, design: Design) -> float:
-    """Limit of `power_of_test` for a difference other than 0 as seeds increase: a t test over prompts or families."""
+    """Limit of `power_of_test` for many seeds and a nonzero difference: a t test over prompts or families."""
     column, _ = column_variances(parts, design)
     if column == 0:
         return 1.0
@@ -217,7 +218,10 @@ def power_with_all_seeds(parts: VarianceParts, difference: float, design: Design
 
 
 def critical_differences(parts: VarianceParts, design: Design) -> np.ndarray:
-    """The mean differences above which the test is significant, at equally likely mean squares [seeds, prompts, cells].
+    """The mean differences above which the test is significant, on a grid of equally likely mean squares.
+
+    Returns:
+        np.ndarray: [seeds, prompts, cells], the axes of QUANTILES.
 
     Raises:
         ValueError: As for `power_of_test`.
@@ -246,7 +250,7 @@ def critical_differences(parts: VarianceParts, design: Design) -> np.ndarray:
 def _variance_and_df(
     of_seeds: np.ndarray, of_prompts: np.ndarray, residual: np.ndarray, design: Design
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimated variance of the mean and Satterthwaite's df, as `random_effects.estimate_mean` has them, for arrays."""
+    """Estimated variance of the mean and Satterthwaite's df: `random_effects.estimate_mean` for arrays."""
     seeds, prompts = design.seeds, design.clusters
     kept = [(of_seeds, of_seeds > residual, seeds - 1), (of_prompts, of_prompts > residual, prompts - 1)]
     weight = 1 - sum(larger.astype(int) for _, larger, _ in kept)  # of the residual
@@ -257,7 +261,7 @@ def _variance_and_df(
 
 
 def _power_above(critical: np.ndarray, variance: float, difference: float) -> float:
-    """Probability that a normal mean of this variance around `difference` is beyond ±critical, averaged."""
+    """Probability that a normal mean with this variance around `difference` is beyond ±critical, averaged over it."""
     if variance == 0:
         return float(difference != 0)
     sd = math.sqrt(variance)

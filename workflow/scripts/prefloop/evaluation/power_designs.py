@@ -1,4 +1,4 @@
-"""Which differences would be significant with how many seeds, prompts and samples, by contrast and measure."""
+"""Power for different numbers of seeds, prompts and samples, by contrast and measure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,19 +29,20 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class PairedSample:
-    """What the paired differences of a method and the baseline say."""
+    """Statistics of the paired differences between a method and the baseline."""
 
     as_run: Design
+    """The design of the data."""
     difference: float
-    """Mean, NaN if no value is valid."""
+    """Mean; NaN if no value is valid."""
     seed_sd: float
-    """Standard deviation over seeds of the mean difference per seed; NaN with one seed."""
+    """Standard deviation over seeds of each seed's mean difference; NaN with one seed."""
     parts: VarianceParts | None
-    """None with fewer than two seeds or prompts, where they are unknown."""
+    """None if there are fewer than two seeds or prompts."""
 
 
 def paired_sample(pilot: pd.DataFrame, method: str, baseline: str) -> PairedSample:
-    """Describe the differences of a method and the baseline in a pilot (`pilot.pilot_values`)."""
+    """Statistics of the differences between a method and the baseline in a pilot (`pilot.pilot_values`)."""
     differences, families = paired_values(pilot, method, baseline), prompt_families(pilot)
     seeds, prompts, samples = differences.shape
     as_run = Design(seeds, prompts, samples, None if families is None else len(set(families)))
@@ -54,12 +55,12 @@ def paired_sample(pilot: pd.DataFrame, method: str, baseline: str) -> PairedSamp
 
 
 def limit_families(design: Design) -> Design:
-    """A design without more families than prompts."""
+    """The design with at most as many families as prompts."""
     return design._replace(families=design.families and min(design.families, design.prompts))
 
 
 def designs_around(as_run: Design) -> list[Design]:
-    """The design as run, then the grid of seeds, prompts (as run and 200) and samples, with as many families."""
+    """The design as run, then a grid of seeds, prompts (as run and 200) and samples, with the same families."""
     prompts = dict.fromkeys((as_run.prompts, GRID_PROMPTS))
     grid = (
         limit_families(Design(seeds, count, samples, as_run.families))
@@ -69,9 +70,9 @@ def designs_around(as_run: Design) -> list[Design]:
 
 
 def power_rows(parts: VarianceParts, designs: Iterable[Design], difference: float) -> list[dict]:
-    """One row per design: its fields, detectable, power and seeds_needed, both for `difference`.
+    """One row per design: its fields, `detectable`, and `power` and `seeds_needed` for `difference`.
 
-    `seeds_needed` belongs to the design's prompts and samples; NaN if no number of seeds is enough.
+    `seeds_needed` is for the design's prompts and samples; NaN if no number of seeds is enough.
     """
     needed: dict[Design, int | None] = {}
     rows = []
@@ -88,16 +89,18 @@ def power_rows(parts: VarianceParts, designs: Iterable[Design], difference: floa
 def power_table(rows: pd.DataFrame, experiment: Experiment, measures: list[str]) -> pd.DataFrame:
     """Power of every method against the baseline after the last round, by measure and design.
 
-    With one seed there is one row per contrast and measure, whose variance parts and power are NaN.
+    With one seed, each method and measure has one row, in which the variance parts, `detectable` and `seeds_needed` are
+    missing.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: The result of `results.judgments`.
         experiment: The runs.
         measures: Columns of `rows`.
 
     Returns:
         Columns method, baseline, measure, difference, seed_sd, <part>_variance, seeds, prompts, samples, families,
-        as_run, detectable, seeds_needed, and what `seeds` seeds of both methods cost: gpu_seconds, cpu_seconds, tokens.
+        as_run, detectable, seeds_needed, and the cost of both methods with this number of seeds: gpu_seconds,
+        cpu_seconds, tokens.
     """
     costs, baseline = seed_costs(experiment), experiment.baseline
     table: list[dict] = []
@@ -115,20 +118,20 @@ def power_table(rows: pd.DataFrame, experiment: Experiment, measures: list[str])
 
 
 def _rows_of(sample: PairedSample) -> list[dict]:
-    """The rows of `power_rows` for the observed difference; only the design as run if parts are unknown."""
+    """`power_rows` for the observed difference; only the design as run if the variance parts are unknown."""
     if sample.parts is None:
         return [sample.as_run._asdict() | {"detectable": NAN, "power": NAN, "seeds_needed": NAN}]
     return power_rows(sample.parts, designs_around(sample.as_run), sample.difference)
 
 
 def _part_columns(parts: VarianceParts | None) -> dict[str, float | None]:
-    """The variance parts as columns; None where unknown."""
+    """The variance parts as columns; None if they are unknown."""
     values = dict.fromkeys(VarianceParts._fields) if parts is None else parts._asdict()
     return {f"{name}_variance": value for name, value in values.items()}
 
 
 def _cost_of(design: Design, as_run: Design, of_seed: pd.Series) -> dict[str, float]:
-    """Cost of all seeds of a design; evaluation grows with prompts times samples, training does not."""
+    """Cost of all seeds of a design. Evaluation costs grow with prompts times samples; training costs do not."""
     size = design.prompts * design.samples / (as_run.prompts * as_run.samples)
     return {
         name: design.seeds * (of_seed[f"training_{name}"] + size * of_seed[f"evaluation_{name}"])

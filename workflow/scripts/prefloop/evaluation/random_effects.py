@@ -1,7 +1,7 @@
 """The crossed random-effects model of a table seeds × prompts: mean squares, standard error, t interval and test.
 
-The model is y_sp = μ + seed_s + prompt_p + residual_sp with independent effects of mean 0. Both new seeds and new
-prompts are thus covered. Source: two-way crossed random-effects analysis of variance with Satterthwaite's degrees of
+The model is y_sp = μ + seed_s + prompt_p + residual_sp with independent effects of mean 0. Its intervals hold for new
+seeds and new prompts. Source: two-way crossed random-effects analysis of variance with Satterthwaite's degrees of
 freedom (Searle, Casella, McCulloch 1992, "Variance Components", chapters 4 and 5).
 """
 
@@ -18,10 +18,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Mean squares of a table without missing cells; NaN where the table has too few rows or columns for one.
+    """Mean squares of a table without missing cells; NaN if the table has too few rows or columns for one.
 
     The expected values are r + prompts·s (seeds), r + seeds·p (prompts) and r (residual), where s, p and r are the
-    variances of seed effects, prompt effects and residuals. If there is one sample per cell, r includes sampling.
+    variances of seed effects, prompt effects and residuals. r includes the variance of sampling.
     """
 
     seeds: int
@@ -29,9 +29,13 @@ class MeanSquares:
     prompts: int
     """Number of columns: prompts, or families of prompts."""
     mean: float
+    """Mean of all cells."""
     of_seeds: float
+    """Mean square of seeds."""
     of_prompts: float
+    """Mean square of prompts."""
     residual: float
+    """Mean square of the residuals."""
 
     @property
     def seed_variance(self) -> float:
@@ -48,14 +52,14 @@ class MeanSquares:
 
 @dataclass(frozen=True)
 class MeanEstimate:
-    """A mean with its standard error and degrees of freedom; both are NaN where a table has a single value."""
+    """A mean with its standard error and degrees of freedom; both are NaN if the table has a single value."""
 
     mean: float
     standard_error: float
     degrees_of_freedom: float
 
     def interval(self, level: float = 0.95) -> Interval:
-        """The two-sided t interval; it has no length if the standard error is 0."""
+        """The two-sided t interval; its length is 0 if the standard error is 0."""
         if self.standard_error == 0:
             return Interval(self.mean, self.mean, self.mean)
         half = self.standard_error * float(stdtrit(self.degrees_of_freedom, (1 + level) / 2))
@@ -63,14 +67,14 @@ class MeanEstimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p of the hypothesis that the mean is 0; 1 if all values are 0."""
+        """Two-sided p-value of the hypothesis that the mean is 0; 1 if all values are 0."""
         if self.standard_error == 0:
             return float(self.mean == 0)
         return float(2 * stdtr(self.degrees_of_freedom, -abs(self.mean) / self.standard_error))
 
 
 def mean_squares(table: np.ndarray) -> MeanSquares:
-    """Mean squares of `table` [seeds, prompts], whose cells are all finite; one row or one column is allowed."""
+    """Mean squares of `table` [seeds, prompts]. All cells must be finite. One row or one column is allowed."""
     seeds, prompts = table.shape
     mean = table.mean()
     by_seed, by_prompt = table.mean(axis=1) - mean, table.mean(axis=0) - mean
@@ -91,11 +95,12 @@ def ratio(sum_of_squares: float, degrees_of_freedom: int) -> float:
 
 
 def estimate_mean(squares: MeanSquares) -> MeanEstimate:
-    """The mean over new seeds and new prompts.
+    """The estimate of the mean over new seeds and new prompts.
 
     Var(mean) = (max(MS_s, MS_r) + max(MS_p, MS_r) − MS_r) / (seeds · prompts), with Satterthwaite's degrees of freedom.
-    A mean square below the residual's is replaced by it, so that chance cannot make the variance smaller than that of
-    the residuals alone. With one seed the interval covers new prompts only, and with one prompt new seeds only.
+    A mean square below that of the residuals is replaced by the latter, so that the variance is never smaller than that
+    from the residuals alone. With one seed, the interval accounts for new prompts only; with one prompt, for new seeds
+    only.
     """
     seeds, prompts, residual = squares.seeds, squares.prompts, squares.residual
     if seeds == 1 or prompts == 1:
@@ -111,20 +116,19 @@ def estimate_mean(squares: MeanSquares) -> MeanEstimate:
 
 
 def complete_table(values: np.ndarray, families: np.ndarray | None = None) -> np.ndarray:
-    """A table without missing cells that has the mean of the valid `values` and, to first order, its variance.
+    """Fill missing cells so that the mean is that of the valid `values` and its variance correct to first order.
 
-    The mean of valid values is a ratio, sum over count. Its linearization replaces a valid cell by
-    m + (y − m)·cells/valid and a missing one by the mean m. It needs no assumption but that cells are missing
-    independently of their values. Families of prompts are clusters: a column is then the sum of its prompts' deviations
-    from m, scaled so that the mean stays the mean over prompts. This is the cluster-robust (sandwich) estimate
-    of the variance of a mean.
+    The mean of the valid values is a ratio, their sum divided by their count. Its linearization replaces a valid cell
+    by m + (y − m)·cells/valid and a missing cell by the mean m. It assumes only that cells are missing independently of
+    their values. With families, a column is the sum of the deviations of its prompts from m, scaled so that the mean
+    remains the mean over prompts. This is the cluster-robust (sandwich) estimate of the variance of a mean.
 
     Args:
         values: [seeds, prompts], NaN where invalid. Seeds and prompts without a valid value are left out.
-        families: The family of each prompt, [prompts]; None if every prompt is its own.
+        families: The family of each prompt, [prompts]; None if every prompt is its own cluster.
 
     Returns:
-        [seeds, prompts] or [seeds, families] without those left out; [0, 0] if no value is valid.
+        [seeds, prompts] or [seeds, families], without those left out; empty if no value is valid.
     """
     valid = np.isfinite(values)
     rows, columns = valid.any(axis=1), valid.any(axis=0)
@@ -140,13 +144,13 @@ def complete_table(values: np.ndarray, families: np.ndarray | None = None) -> np
 
 
 def crossed_mean(values: np.ndarray, families: np.ndarray | None = None) -> MeanEstimate:
-    """The mean of the valid `values` [seeds, prompts]; NaN if there is none. Arguments as for `complete_table`."""
+    """The mean of the valid `values` [seeds, prompts]; NaN if there is none. `families` as in `complete_table`."""
     table = complete_table(np.atleast_2d(np.asarray(values, dtype=float)), families)
     return estimate_mean(mean_squares(table)) if table.size else MeanEstimate(NAN, NAN, NAN)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's corrected p-values [contrasts], in the order given (Holm 1979); NaN stays NaN and is not counted."""
+    """P-values [contrasts] with Holm's correction (Holm 1979), in the given order. NaN stays NaN and is not counted."""
     values = np.asarray(p_values, dtype=float)
     corrected = np.full(len(values), NAN)
     order = np.argsort(values)[: np.isfinite(values).sum()]

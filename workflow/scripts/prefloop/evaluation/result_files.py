@@ -1,7 +1,7 @@
-"""The files of an experiment's folder, or of a rows folder in its place.
+"""Reading results from an experiment's folder or from a rows folder, which can replace it.
 
-A rows folder (`rows_folder.py` writes it) has what figures read of thousands of files in a few tables. The functions
-here take the path that a file has in an experiment's folder, and find what was stored of it if that is a rows folder.
+A rows folder (written by `rows_folder.py`) stores in a few tables what figures need from thousands of result files. The
+functions here take a file's path in an experiment's folder. If the folder is a rows folder, they read the stored rows.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.files import parse_json, read_json
 from prefloop.core.jsonl import check_fields, iterate_rows, read_rows
 
-INDEX = "experiment_rows.json"  # the file that a rows folder has, and no other folder
+INDEX = "experiment_rows.json"  # only rows folders have this file
 FORMAT = 1
 PROMPTS, COSTS, SPENT = "prompts.csv", "costs.csv", "spent.csv"
 EVAL_PROMPTS = "prompts/eval.jsonl"  # relative to the experiment's folder
@@ -27,33 +27,35 @@ REWRITE = "write the rows again: snakemake --cores 1 rows"
 
 
 class StoredFile(NamedTuple):
-    """A file of an experiment's folder, as tables of a rows folder name it."""
+    """A file of an experiment's folder, as it is identified in tables of a rows folder.
+
+    The method, seed and round are empty for a file that does not belong to a run.
+    """
 
     method: str
-    """Empty for a file that belongs to no run, as the seed and round."""
     seed: str
     round: str
     file: str
-    """Its path, relative to its round's folder, or to the experiment's."""
+    """Path relative to the folder of the round, or to the folder of the experiment."""
 
     @property
     def table(self) -> str:
-        """The table that has the rows of a JSON-lines file: one per seed and kind of file, for all methods and rounds.
+        """Path of the table with the rows of this JSON-lines file, relative to the rows folder.
 
-        Relative to the rows folder.
+        There is one table per seed and kind of file, for all methods and rounds.
         """
         name = f"{self.file.removesuffix('.jsonl')}.csv.gz"
         return f"seed-{self.seed}/{name}" if self.method else name
 
 
 def stored_file(path: str) -> StoredFile:
-    """A path relative to an experiment's folder, as a rows folder names it."""
+    """Split a path relative to an experiment's folder into method, seed, round and file."""
     match = RUN_FILE.fullmatch(path)
     return StoredFile(**match.groupdict()) if match else StoredFile("", "", "", path)
 
 
 def cell_of(value: Any) -> str:
-    """A value of JSON as a cell: text as it is, unless it could be read as another value."""
+    """A JSON value as a table cell. Text is unchanged, unless it is empty or could be read as another JSON value."""
     if isinstance(value, str):
         try:
             parse_json(value)
@@ -72,10 +74,10 @@ def value_of(cell: str) -> Any:
 
 
 def rows_folder_of(path: Path) -> Path | None:
-    """The rows folder that a path is in, or is; None in an experiment's own folder.
+    """The rows folder that a path is in, or the path itself if it is one; None for an experiment's folder.
 
     Raises:
-        InputError: Another version of the project has written it.
+        InputError: Another version of the project wrote the rows folder.
     """
     folder = next((folder for folder in (path, *path.parents) if (folder / INDEX).is_file()), None)
     if folder is not None and (found := stored_index(folder).get("format")) != FORMAT:
@@ -84,13 +86,13 @@ def rows_folder_of(path: Path) -> Path | None:
 
 
 def version_of(path: Path) -> tuple[int, int]:
-    """What changes whenever a file is written again."""
+    """Modification time in ns and size in bytes: they change when a file is rewritten, and are part of cache keys."""
     stat = path.stat()
     return stat.st_mtime_ns, stat.st_size
 
 
 def stored_index(folder: Path) -> dict:
-    """What a rows folder says of itself."""
+    """The index of a rows folder (`rows_folder.rows_index`)."""
     return _read_index(folder / INDEX, version_of(folder / INDEX))
 
 
@@ -100,7 +102,7 @@ def _read_index(path: Path, version: tuple[int, int]) -> dict:
 
 
 def has_result(path: Path) -> bool:
-    """Whether an experiment has a file of JSON lines, or a rows folder its rows."""
+    """Whether a JSON-lines file exists, or its rows are in the rows folder."""
     folder = rows_folder_of(path)
     if folder is None:
         return path.is_file()
@@ -109,12 +111,12 @@ def has_result(path: Path) -> bool:
 
 
 def result_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
-    """The rows of a file of JSON lines, as `jsonl.read_rows` reads them.
+    """The rows of a JSON-lines file, as `jsonl.read_rows` returns them.
 
-    Of a rows folder, only the fields with numbers and outcomes.
+    Rows from a rows folder have only prompt_id, numbers and outcomes.
 
     Raises:
-        InputError: They are missing or invalid.
+        InputError: The rows are missing or invalid.
     """
     folder = rows_folder_of(path)
     if folder is None:
@@ -132,7 +134,7 @@ def result_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
 
 
 def _stored_rows(folder: Path, table: str) -> dict[tuple[str, str], list[dict]]:
-    """The rows of a table by method and round, both empty for a policy that belongs to no run."""
+    """The rows of a table by method and round, which are empty for a policy that does not belong to a run."""
     if not (folder / table).is_file():
         raise InputError(f"{folder / table}: no such file in this rows folder; {REWRITE}")
     names = tuple(row["prompt_id"] for row in stored_prompts(folder))
@@ -145,17 +147,17 @@ def _read_table(path: Path, version: tuple[int, int], prompts: tuple[str, ...]) 
     for number, cells in enumerate(csv_rows(path), start=2):
         keys = cells.pop("method", ""), cells.pop("round", "")
         row = {}
-        if "prompt" in cells:  # rows of plain text have none
+        if "prompt" in cells:  # rows of plain text do not have it
             index = value_of(cells.pop("prompt"))
             if not isinstance(index, int) or not 0 <= index < len(prompts):
-                raise InputError(f"{path}, line {number}: prompt {index}, expected a number of {PROMPTS}")
+                raise InputError(f"{path}, line {number}: prompt {index}, expected a number from {PROMPTS}")
             row = {"prompt_id": prompts[index]}
         rows.setdefault(keys, []).append(row | {name: value_of(cell) for name, cell in cells.items() if cell})
     return rows
 
 
 def result_object(path: Path) -> dict:
-    """A cost file, as `files.read_json` reads it."""
+    """The content of a cost file, from the file or from a rows folder."""
     folder = rows_folder_of(path)
     if folder is None:
         return read_json(path)
@@ -163,7 +165,7 @@ def result_object(path: Path) -> dict:
     table = folder / COSTS
     costs = _read_costs(table, version_of(table)) if table.is_file() else {}
     if stored not in costs:
-        raise InputError(f"{table}: no row of {path.relative_to(folder)}; {REWRITE}")
+        raise InputError(f"{table}: no row for {path.relative_to(folder)}; {REWRITE}")
     return dict(costs[stored])
 
 
@@ -177,17 +179,17 @@ def _read_costs(path: Path, version: tuple[int, int]) -> dict[StoredFile, dict]:
 
 
 def stored_counts(folder: Path, column: str) -> dict[tuple[str, int, int], int]:
-    """A column of counts of a rows folder by method, seed and round.
+    """A column of counts of a rows folder, by method, seed and round.
 
     Raises:
-        InputError: The table lacks the column, or has no number in it.
+        InputError: The column is missing, or a cell is not a number.
     """
     counts = {}
     for number, row in enumerate(csv_rows(folder / SPENT), start=2):
         try:
             counts[row["method"], int(row["seed"]), int(row["round"])] = int(row[column])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / SPENT}, line {number}: no {column} of a round; {REWRITE}") from error
+            raise InputError(f"{folder / SPENT}, line {number}: no valid {column}; {REWRITE}") from error
     return counts
 
 
@@ -200,14 +202,14 @@ def _read_prompts(path: Path, version: tuple[int, int]) -> tuple[dict[str, str],
 
 
 def stored_prompts(folder: Path) -> tuple[dict[str, str], ...]:
-    """The rows of prompts.csv of a rows folder, in the order of their numbers."""
+    """The rows of prompts.csv in a rows folder, in the order of their numbers."""
     if not (folder / PROMPTS).is_file():
         raise InputError(f"{folder / PROMPTS}: no such file; {REWRITE}")
     return _read_prompts(folder / PROMPTS, version_of(folder / PROMPTS))
 
 
 def eval_families(root: Path) -> dict[str, Any]:
-    """The `meta.family` of every eval prompt of an experiment, by prompt_id; None without one."""
+    """The `meta.family` of every eval prompt of an experiment, by prompt_id; None if a prompt has no family."""
     if (folder := rows_folder_of(root)) is not None:
         return {row["prompt_id"]: row["family"] or None for row in stored_prompts(folder)}
     rows = iterate_rows(root / EVAL_PROMPTS, ["prompt_id"])
@@ -223,7 +225,7 @@ def eval_digests(root: Path) -> dict[str, str]:
 
 
 def samples_digest(root: Path, folder: str) -> str:
-    """A hash of the texts of a policy's samples; `folder` is relative to the experiment's."""
+    """A hash of the texts of a policy's samples; `folder` is relative to `root`."""
     if (stored := rows_folder_of(root)) is not None:
         return named_digest(stored, "samples", folder)
     rows = read_rows(root / folder / "samples.jsonl", SAMPLE_FIELDS)
@@ -231,20 +233,20 @@ def samples_digest(root: Path, folder: str) -> str:
 
 
 def reward_model_digest(root: Path, name: str) -> str:
-    """The checksum of the weights of a reward model that an experiment has trained."""
+    """The checksum of the weights of a reward model that an experiment trained."""
     if (folder := rows_folder_of(root)) is not None:
         return named_digest(folder, "reward_models", name)
     return str(read_json(root / f"reward_models/{name}/manifest.json")["sha256"])
 
 
 def named_digest(folder: Path, kind: str, name: str) -> str:
-    """A hash that the index of a rows folder has."""
+    """A hash from the index of a rows folder."""
     try:
         return str(stored_index(folder)[kind][name])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / INDEX}: no {kind} of {name}; {REWRITE}") from error
+        raise InputError(f"{folder / INDEX}: no entry {name} in {kind}; {REWRITE}") from error
 
 
 def digest_of(value: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a value of JSON."""
+    """The first 16 hexadecimal digits of the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

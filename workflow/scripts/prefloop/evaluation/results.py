@@ -1,4 +1,4 @@
-"""An experiment's files as tidy tables, from which figures and tables are made."""
+"""An experiment's files as tidy tables, the input of figures and tables."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,17 +18,17 @@ from prefloop.feedback.judgments import rates
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
 JUDGED = ("method", "seed", "round", "step", "stage")
-AMOUNTS = ["flops", "generated_tokens", "labels"]  # of what a run spends
+AMOUNTS = ["flops", "generated_tokens", "labels"]  # costs of a run
 NO_LABELS = {"labels": 0}
 ANSWER_COLUMNS = [*JUDGED, "prompt_id", "first", "second", "problem", "answer"]
 
 
 def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.DataFrame:
-    """One row per judgment: its comparison's fields (checkpoint −1 at a round's end), its own, and some more.
+    """One row per judgment, with the fields of its comparison, its own fields, and these columns.
 
-    `sample` is the number of the sample among those of its prompt; `win` is 1, ½ for a tie, 0, and NaN where the
-    judgment is invalid; `family` is that of the prompt. Each of the experiment's named evaluators has the columns
-    <name>_outcome, <name>_reward and <name>_win.
+    `checkpoint` is −1 at the end of a round. `sample` is the number of the sample among those of its prompt. `win` is
+    1, ½ (tie) or 0, and NaN if the judgment is invalid. `family` is that of the prompt. Each named evaluator of the
+    experiment adds <name>_outcome, <name>_reward and <name>_win.
     """
     rows = []
     for comparison in wanted:
@@ -43,23 +43,23 @@ def comparisons(experiment: Experiment, wanted: Iterable[Comparison]) -> pd.Data
 
 
 def with_evaluator(judged: list[dict], path: Path, name: str) -> list[dict]:
-    """Judgments with the columns of a named evaluator, from its own file.
+    """Add the columns of a named evaluator, from its own file, to judgments.
 
     Raises:
         InputError: The file has other samples.
     """
     rows = result_rows(path, ["prompt_id", "outcome", "reward"])
-    own = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
+    by_sample = {(row["prompt_id"], row.get("sample", 0)): row for row in rows}
     keys = [(row["prompt_id"], row["sample"]) for row in judged]
-    if own.keys() != set(keys):
-        prompt_id, number = min(own.keys() ^ set(keys))
-        raise InputError(f"{path}: prompt {prompt_id}, sample {number} is not in both this file and the evaluator's")
+    if by_sample.keys() != set(keys):
+        prompt_id, number = min(by_sample.keys() ^ set(keys))
+        raise InputError(f"{path}: prompt {prompt_id}, sample {number} is missing in this file or the evaluator's")
     return [
         row
         | {
-            f"{name}_outcome": own[key]["outcome"],
-            reward_measure(name): own[key]["reward"],
-            win_measure(name): OUTCOMES.get(own[key]["outcome"], float("nan")),
+            f"{name}_outcome": by_sample[key]["outcome"],
+            reward_measure(name): by_sample[key]["reward"],
+            win_measure(name): OUTCOMES.get(by_sample[key]["outcome"], float("nan")),
         }
         for row, key in zip(judged, keys, strict=True)
     ]
@@ -77,7 +77,7 @@ def with_families(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     }
     if missing := set(table["prompt_id"]) - families.keys():
         path = experiment.root / EVAL_PROMPTS
-        raise InputError(f"{path}: no prompt {min(missing)}, which was evaluated; run prepare_prompts again")
+        raise InputError(f"{path}: evaluated prompt {min(missing)} is missing; run prepare_prompts again")
     return table.assign(family=table["prompt_id"].map(families))
 
 
@@ -90,13 +90,13 @@ def judgments(experiment: Experiment) -> pd.DataFrame:
 
 
 def named_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
-    """The measures of the named evaluators with a value in judgments, by evaluator; a judge has no reward."""
+    """The measures of the named evaluators that have values in `rows`. A judge gives no rewards."""
     measures = [measure(name) for name in experiment.evaluators for measure in (reward_measure, win_measure)]
     return [measure for measure in measures if is_rate(measure) or rows[measure].notna().any()]
 
 
 def kl_rows(experiment: Experiment) -> pd.DataFrame:
-    """One row per sample at temperature 1: method, seed, round (from 1), family, and the fields of kl.jsonl, nats."""
+    """One row per sample at temperature 1: method, seed, round (from 1), family and the fields of kl.jsonl (nats)."""
     rows = []
     for keys, folder in experiment.folders():
         rows += [keys | row for row in result_rows(folder / "evaluation/kl.jsonl", ["prompt_id", "kl"])]
@@ -106,13 +106,13 @@ def kl_rows(experiment: Experiment) -> pd.DataFrame:
 def alignment_costs(experiment: Experiment) -> pd.DataFrame:
     """One row per stage of alignment that ran: method, seed, round, step, and the fields of its *.cost.json.
 
-    `labels` is 0 in stages that ask for none.
+    `labels` is 0 in stages that do not request labels.
     """
     return pd.DataFrame([keys | NO_LABELS | result_object(path) for keys, path in cost_files(experiment)])
 
 
 def cost_files(experiment: Experiment) -> Iterator[tuple[dict, Path]]:
-    """({method, seed, round, step}, *.cost.json) of every stage of alignment; step 0 is a stage of the whole round."""
+    """({method, seed, round, step}, path of *.cost.json) for every stage of alignment; step 0 is the whole round."""
     for keys, folder in experiment.step_folders():
         for stage in ("generate", "reward", "logprobs"):
             yield keys, folder / f"{stage}.cost.json"
@@ -124,9 +124,9 @@ def cost_files(experiment: Experiment) -> Iterator[tuple[dict, Path]]:
 def evaluation_cost_files(
     experiment: Experiment, divergence: bool, perplexity: bool
 ) -> dict[str, tuple[Comparison, str]]:
-    """The comparison and stage of every *.cost.json of evaluation, by its path relative to the experiment's folder.
+    """The comparison and stage of every *.cost.json of evaluation, by path relative to the experiment's folder.
 
-    Each named evaluator is a stage (`stage_of`).
+    Each named evaluator is a stage of its own (`stage_of`).
     """
     sources = [(comparison, "sample", f"{comparison.folder}/sample.cost.json") for comparison in experiment.comparisons]
     sources += [
@@ -154,14 +154,15 @@ def evaluation_cost_files(
 def costs(
     experiment: Experiment, shared: Iterable[Path] = (), divergence: bool = False, perplexity: bool = False
 ) -> pd.DataFrame:
-    """`alignment_costs` and those of evaluation: sample, compare_samples and, if asked for, measure_kl (`divergence`)
-    and measure_perplexity.
+    """`alignment_costs` and the costs of evaluation, one row per stage.
 
-    Stages that methods share (`shared` and the evaluation of untrained policies) have the method "shared".
+    The stages of evaluation are sample, compare_samples, one per named evaluator and, if measured, measure_kl
+    (`divergence`) and measure_perplexity (`perplexity`). Stages that methods share (`shared` and the evaluation of
+    untrained policies) have the method "shared". A stage in `shared` whose file is in a method's folder has its name.
     """
     for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
-    own = {experiment.root / method: method for method in experiment.methods}
-    rows = [for_all | {"method": own.get(path.parent, "shared")} | result_object(path) for path in shared]
+    method_of_folder = {experiment.root / method: method for method in experiment.methods}
+    rows = [for_all | {"method": method_of_folder.get(path.parent, "shared")} | result_object(path) for path in shared]
     for path, (comparison, stage) in evaluation_cost_files(experiment, divergence, perplexity).items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
         rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | {"stage": stage})
@@ -169,24 +170,27 @@ def costs(
 
 
 def stage_of(evaluator: str) -> str:
-    """The name of a named evaluator's stage in tables of costs and judges."""
+    """The stage of a named evaluator in tables of costs and judges."""
     return f"evaluate_samples: {evaluator}"
 
 
 def truncated_samples(experiment: Experiment) -> dict[tuple[str, int], tuple[int, int]]:
-    """Truncated and all samples by method and round, over all seeds; the initial policy is ("initial", 0)."""
+    """Numbers of truncated and of all samples by method and round, over all seeds.
+
+    The initial policy is ("initial", 0).
+    """
     files = [(c.method, c.round, experiment.root / c.folder / "sample.cost.json") for c in experiment.by_round()]
     return sum_truncated(((method, round_index), path) for method, round_index, path in files)
 
 
 def truncated_generations(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Truncated and all responses that every method was trained on, over all seeds, rounds and steps."""
+    """Numbers of truncated and of all responses generated for training, by method, over all seeds, rounds and steps."""
     folders = experiment.step_folders()
     return sum_truncated((keys["method"], folder / "generate.cost.json") for keys, folder in folders)
 
 
 def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, int]]:
-    """Sums of `truncated` in cost files, by name."""
+    """Sums of the field `truncated` of cost files, by name."""
     sums: dict[Name, tuple[int, int]] = {}
     for name, path in costs:
         (truncated, responses), before = result_object(path)["truncated"], sums.get(name, (0, 0))
@@ -195,7 +199,7 @@ def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, i
 
 
 def judges(experiment: Experiment) -> pd.DataFrame:
-    """One row per stage in which a judge compared: method, seed, round, step, stage, and its outcomes."""
+    """One row per stage with a judge: method, seed, round, step, stage, and the judge's outcomes."""
     table = costs(experiment)
     rows = []
     for keys, notes in zip(table[list(JUDGED)].to_dict("records"), table["judge"], strict=True):
@@ -205,10 +209,10 @@ def judges(experiment: Experiment) -> pd.DataFrame:
 
 
 def judge_answers(experiment: Experiment) -> pd.DataFrame:
-    """One row per answer of a judge: method, seed, round, step, stage, prompt_id, and what it was asked and said.
+    """One row per answer of a judge, with the columns ANSWER_COLUMNS.
 
-    `first` and `second` are the responses in the order in which they were shown: response ids, or ours and opponent.
-    With several evaluation samples per prompt, `sample` is the number of the sample that was compared.
+    `first` and `second` are the responses in the order shown to the judge: response ids, or `ours` and `opponent`. With
+    several evaluation samples per prompt, `sample` is the number of the compared sample.
     """
     rows = []
     for keys, folder in experiment.step_folders():
@@ -228,7 +232,7 @@ def judge_answers(experiment: Experiment) -> pd.DataFrame:
 
 
 def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Iterable) -> list[dict]:
-    """The rows of `judge_answers` for the answers on responses `a` and `b`, asked in the orders (a, b) and (b, a)."""
+    """The rows of `judge_answers` for responses `a` and `b`, which the judge saw in the orders (a, b) and (b, a)."""
     return [
         keys | {"prompt_id": prompt_id, "first": first, "second": second, "problem": problem, "answer": text}
         for (first, second), (text, problem) in zip([(a, b), (b, a)], answers, strict=False)
@@ -236,7 +240,7 @@ def answer_rows(keys: dict, prompt_id: str, a: object, b: object, answers: Itera
 
 
 def spent(experiment: Experiment) -> pd.DataFrame:
-    """As `spent_by_seed`: method, round, flops, generated_tokens, labels; means over seeds."""
+    """Means of `spent_by_seed` over seeds: method, round, flops, generated_tokens, labels."""
     table = spent_by_seed(experiment)
     return table.groupby(["method", "round"], sort=False)[AMOUNTS].mean().reset_index()
 
@@ -244,7 +248,7 @@ def spent(experiment: Experiment) -> pd.DataFrame:
 def spent_by_seed(experiment: Experiment) -> pd.DataFrame:
     """Cumulative cost of alignment, without evaluation: method, seed, round, flops, generated_tokens, labels.
 
-    A label is a scored response, or a question to a judge.
+    A label is a scored response or a question to a judge.
     """
     table = alignment_costs(experiment).rename(columns={"tokens_out": "generated_tokens"})
     return cumulative(experiment, table, AMOUNTS)
@@ -256,7 +260,7 @@ def annotated_by_seed(experiment: Experiment) -> pd.DataFrame:
 
 
 def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) -> pd.DataFrame:
-    """Sums of `amounts` up to every round of every run, from round 0, at which they are 0."""
+    """Sums of `amounts` up to each round of every run. In round 0 they are 0."""
     levels = {"method": experiment.methods, "seed": experiment.seeds, "round": range(experiment.rounds + 1)}
     every = pd.MultiIndex.from_product(list(levels.values()), names=list(levels))
     by_round = table.groupby(list(levels))[amounts].sum().reindex(every, fill_value=0)
@@ -264,7 +268,7 @@ def cumulative(experiment: Experiment, table: pd.DataFrame, amounts: list[str]) 
 
 
 def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Columns method, round, and mean, low and high of `value` with its 95 % CI (`inference.interval_of`)."""
+    """The mean of `value` and its 95 % CI (`inference.interval_of`): columns method, round, mean, low, high."""
     rows = []
     for (method, number), part in table.groupby(["method", "round"], sort=False):
         interval = interval_of(value, arrays({"": part}, value)[""])
@@ -273,9 +277,10 @@ def interval_by_round(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def means_of_seeds(table: pd.DataFrame, keys: list[str], measures: list[str]) -> pd.DataFrame:
-    """The mean of valid values in every group of `keys`: one row per group and measure, columns keys, measure, mean.
+    """The mean of valid values in each group of `keys`; the samples of a prompt are averaged first.
 
-    The samples of a prompt are averaged first.
+    Returns:
+        One row per group and measure: the `keys`, measure, mean.
     """
     values = table.astype(dict.fromkeys(measures, float))
     of_prompts = values.groupby([*keys, "prompt_id"], sort=False)[measures].mean()
@@ -294,7 +299,7 @@ def arms(experiment: Experiment) -> pd.DataFrame:
 
 
 def training(experiment: Experiment) -> pd.DataFrame:
-    """One row per optimizer step: method, seed and the fields of training.jsonl; `step` continues over rounds."""
+    """One row per optimizer step: method, seed and the fields of training.jsonl; `step` counts through all rounds."""
     rows = []
     for keys, folder in experiment.folders():
         rows += [keys | row for row in read_rows(folder / "training.jsonl", ["step", "loss"])]

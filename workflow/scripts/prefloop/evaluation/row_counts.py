@@ -1,4 +1,4 @@
-"""How much every round of an experiment annotated and trained on, counted in its rows."""
+"""Numbers of prompts, annotated responses, pairs and optimizer steps of every round, from its files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +18,11 @@ def row_counts(experiment: Experiment, column: str) -> pd.DataFrame:
 
     Args:
         experiment: The runs.
-        column: One of COUNTS. `prompts` have a label, `annotated_responses` are rows of rewards.jsonl, and `pairs` are
-            those that the round trains on, mixed ones included.
+        column: One of COUNTS. `prompts` are those with a label, `annotated_responses` are the rows of rewards.jsonl,
+            and `pairs` are the training pairs of the round, including mixed ones.
 
     Raises:
-        InputError: A file or, in a rows folder, a row of a round is missing.
+        InputError: A file is missing, or a rows folder has no row for a round.
     """
     rows = []
     folder = rows_folder_of(experiment.root)
@@ -33,7 +33,7 @@ def row_counts(experiment: Experiment, column: str) -> pd.DataFrame:
         elif (run := (keys["method"], keys["seed"], keys["round"])) in stored:
             count = stored[run]
         else:
-            raise InputError(f"{folder / SPENT}: no row of {run[0]}, seed {run[1]}, round {run[2]}")
+            raise InputError(f"{folder / SPENT}: no row for {run[0]}, seed {run[1]}, round {run[2]}")
         rows.append(keys | {column: count})
     return pd.DataFrame(rows)
 
@@ -52,12 +52,12 @@ def count_in_files(experiment: Experiment, method: str, folder: Path, column: st
 
 
 def checked_rows(path: Path, column: str) -> Iterator[dict]:
-    """The rows of a file that is counted."""
+    """The rows of a file, checked for the fields that all rows of its kind have."""
     return iterate_rows(path, ["step", "loss"] if column == "optimizer_steps" else ["prompt_id"])
 
 
 def labeled_prompts(folder: Path, acquires: bool) -> list[dict]:
-    """The rows of prompts.jsonl of a step whose responses got a label; if a method `acquires`, not all of them did."""
+    """The rows of a step's prompts.jsonl with labeled responses. These are all rows, unless the method `acquires`."""
     prompts = list(iterate_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]))
     if not acquires:
         return prompts

@@ -1,6 +1,6 @@
-"""Writing a rows folder: the numbers of an experiment in a few tables that are small enough for git.
+"""Writing a rows folder: an experiment's numbers in a few tables that are small enough for git.
 
-`result_files.py` reads it in the place of the experiment's folder. It has no texts of prompts or responses.
+`result_files.py` reads it instead of the experiment's folder. It does not contain texts of prompts or responses.
 """
 
 import shutil
@@ -48,7 +48,7 @@ def write_rows_folder(
 
     Args:
         experiment: The runs.
-        folder: The rows folder, which is replaced.
+        folder: The rows folder. An existing one is replaced.
         shared: Costs of stages that methods share.
         divergence: Whether KL(policy‖initial policy) was measured.
         perplexity: Whether the perplexity of plain text was measured.
@@ -82,7 +82,7 @@ def write_rows_folder(
 
 
 def row_files(experiment: Experiment, divergence: bool, perplexity: bool) -> list[Path]:
-    """The files of JSON lines that are stored: all judgments, and the KL and perplexities of every round."""
+    """The JSON-lines files that are stored: all judgments, and the KL values and perplexities of every round."""
     files = [experiment.root / comparison.judgments for comparison in experiment.comparisons]
     files += [experiment.root / c.judged_by(name) for name in experiment.evaluators for c in experiment.comparisons]
     if perplexity:
@@ -94,7 +94,7 @@ def row_files(experiment: Experiment, divergence: bool, perplexity: bool) -> lis
 
 
 def rows_index(experiment: Experiment, shared: Iterable[Path]) -> dict:
-    """What a rows folder says of itself: hashes of what it does not have, and which costs methods share."""
+    """The index of a rows folder: hashes of data that it does not contain, and the cost files that methods share."""
     root = experiment.root
     folders = dict.fromkeys(comparison.folder for comparison in experiment.comparisons if not comparison.round)
     models = sorted(path.parent.name for path in root.glob("reward_models/*/manifest.json"))
@@ -116,35 +116,35 @@ def stored_fields(row: dict) -> dict:
 
 
 def write_table(path: Path, files: Sequence[tuple[StoredFile, Path]], numbers: dict[str, int]) -> int:
-    """Write the rows of one kind of file, of all methods and rounds of a seed, and return their number.
+    """Write the rows of one kind of file, for all methods and rounds of a seed, and return their number.
 
-    The first rows of all files come first, then the second ones: equal numbers of a prompt, such as the opponent's
-    reward, are near each other, and the table is a third smaller.
+    Rows are interleaved: the first row of every file, then the second, and so on. Equal numbers of a prompt, such as
+    the opponent's reward, are then near each other, which makes the compressed table a third smaller.
 
     Args:
-        path: Where the table goes.
-        files: The files, and how the rows folder names them.
-        numbers: Of the eval prompts, by prompt_id.
+        path: Path of the table.
+        files: The files, each with its identification in the rows folder.
+        numbers: Numbers of the eval prompts, by prompt_id.
     """
     tables = [list(table_cells(stored, file, numbers)) for stored, file in files]
-    rows = [row for together in zip_longest(*tables) for row in together if row is not None]
+    rows = [row for nth_rows in zip_longest(*tables) for row in nth_rows if row is not None]
     write_dicts(path, rows)
     return len(rows)
 
 
 def table_cells(stored: StoredFile, file: Path, numbers: dict[str, int]) -> Iterator[dict]:
-    """The rows of a file as cells of its table; a row of plain text has no prompt.
+    """The rows of a file as cells of its table. Rows of plain text have no prompt.
 
     Raises:
-        InputError: A prompt is none of the eval prompts.
+        InputError: A prompt is not an eval prompt.
     """
     keys = {"method": stored.method, "round": stored.round} if stored.method else {}
     of_prompts = not file.match(PERPLEXITY)
     for row in iterate_rows(file, ["prompt_id"] if of_prompts else FIELDS):
         if of_prompts and row["prompt_id"] not in numbers:
-            raise InputError(f"{file}: prompt {row['prompt_id']} is no eval prompt; evaluate again")
-        place = {"prompt": numbers[row["prompt_id"]]} if of_prompts else {}
-        yield keys | place | {name: cell_of(value) for name, value in stored_fields(row).items()}
+            raise InputError(f"{file}: prompt {row['prompt_id']} is not an eval prompt; evaluate again")
+        prompt = {"prompt": numbers[row["prompt_id"]]} if of_prompts else {}
+        yield keys | prompt | {name: cell_of(value) for name, value in stored_fields(row).items()}
 
 
 def write_dicts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -156,11 +156,11 @@ def write_dicts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def cost_rows(
     experiment: Experiment, shared: Iterable[Path], divergence: bool, perplexity: bool
 ) -> Iterator[tuple[StoredFile, dict]]:
-    """Every cost file of an experiment, each once: those of no run, then seed by seed."""
+    """Every cost file of an experiment, once: first those that belong to no run, then seed by seed."""
     paths = [*shared, *(path for _, path in cost_files(experiment))]
     paths += [experiment.root / path for path in evaluation_cost_files(experiment, divergence, perplexity)]
     files = [(stored_file(str(path.relative_to(experiment.root))), path) for path in dict.fromkeys(paths)]
-    order = {str(seed): place for place, seed in enumerate(experiment.seeds)}
+    order = {str(seed): position for position, seed in enumerate(experiment.seeds)}
     for stored, path in sorted(files, key=lambda item: order.get(item[0].seed, -1)):
         yield stored, read_json(path)
 
@@ -173,7 +173,7 @@ def write_costs(path: Path, costs: Iterable[tuple[StoredFile, dict]]) -> None:
 
 
 def spent_by_round(experiment: Experiment) -> pd.DataFrame:
-    """What every round of every run spent on alignment, seed by seed.
+    """The cost of alignment of every round of every run, seed by seed.
 
     Returns:
         Columns method, seed, round, the COUNTS of row_counts, labels, generated_tokens, flops, and seconds (summed over
@@ -186,5 +186,5 @@ def spent_by_round(experiment: Experiment) -> pd.DataFrame:
     costs = alignment_costs(experiment).rename(columns={"tokens_out": "generated_tokens"})
     sums = costs.groupby(keys)[[*reversed(AMOUNTS), "seconds"]].sum().reset_index()
     table = table.merge(sums, on=keys)
-    places = {seed: place for place, seed in enumerate(experiment.seeds)}
-    return table.sort_values("seed", key=lambda column: column.map(places), kind="stable", ignore_index=True)
+    positions = {seed: position for position, seed in enumerate(experiment.seeds)}
+    return table.sort_values("seed", key=lambda column: column.map(positions), kind="stable", ignore_index=True)

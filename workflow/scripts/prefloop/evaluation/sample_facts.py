@@ -1,4 +1,4 @@
-"""Length, truncation and divergence of a policy's samples, which its quality should be read with."""
+"""Length, truncation and KL divergence of a policy's samples, which help to interpret its quality."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from prefloop.evaluation.results import kl_rows, truncated_samples
 
 
 def sample_facts(rows: pd.DataFrame, experiment: Experiment, divergence: bool = False) -> pd.DataFrame:
-    """What the samples of every method and round are like, the initial policy as round 0 of every method.
+    """Facts about the samples of every method and round, with the initial policy as round 0 of every method.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: The result of `results.judgments`.
         experiment: The runs.
         divergence: Whether KL(policy‖initial policy) was measured.
 

@@ -1,4 +1,4 @@
-"""What a seed of each method cost, from the cost files of its stages."""
+"""The cost of a seed of each method, from the cost files of its stages."""
 
 import pandas as pd
 
@@ -10,16 +10,16 @@ COST_AMOUNTS = ["gpu_seconds", "cpu_seconds", "tokens"]
 
 
 def seed_costs(experiment: Experiment) -> pd.DataFrame:
-    """The cost of a seed by method, as means over seeds: columns training_<amount> and evaluation_<amount>.
+    """The mean cost of a seed, by method: columns training_<amount> and evaluation_<amount>.
 
-    Amounts are wall seconds of stages on a GPU, those of all other stages, and tokens (read and generated). Evaluation
-    is the sampling and comparing of every round, by every evaluator.
+    The amounts are wall seconds of stages on a GPU, wall seconds of all other stages, and tokens (read and generated).
+    Evaluation includes sampling in every round and the comparisons by every evaluator.
     """
     return run_costs(experiment).groupby(level="method").mean()
 
 
 def run_costs(experiment: Experiment) -> pd.DataFrame:
-    """As `seed_costs`, by method and seed."""
+    """The columns of `seed_costs`, by method and seed."""
     evaluated = [comparison for comparison in experiment.by_round() if comparison.round]
     evaluation = pd.DataFrame(
         {"method": comparison.method, "seed": comparison.seed} | result_object(experiment.root / path)
@@ -31,13 +31,13 @@ def run_costs(experiment: Experiment) -> pd.DataFrame:
 
 
 def evaluation_costs(experiment: Experiment, comparison: Comparison) -> list[str]:
-    """The cost files of sampling and comparing, relative to the experiment's folder."""
+    """The cost files of sampling and comparisons, relative to the experiment's folder."""
     judged = [comparison.judgments, *map(comparison.judged_by, experiment.evaluators)]
     return [f"{comparison.folder}/sample.cost.json", *(path.replace(".jsonl", ".cost.json") for path in judged)]
 
 
 def _sums_by_run(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sums of cost files, with columns method, seed, device, seconds, tokens_in and tokens_out, by run."""
+    """Sums by method and seed of cost files with method, seed, device, seconds, tokens_in and tokens_out."""
     on_gpu = rows["device"].str.startswith("cuda")
     amounts = pd.DataFrame(
         {

@@ -19,16 +19,16 @@ OUTCOME_NAMES = ["win", "tie", "loss", "invalid"]
 def final_results(
     rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str], divergence: bool = False
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Results after the last round, one row for the initial policy and for every method.
+    """Results after the last round, one row for the initial policy and one per method.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: The result of `results.judgments`.
         experiment: The runs.
         measures: Columns of `rows`.
         divergence: Whether KL(policy‖initial policy) was measured.
 
     Returns:
-        The table, and by measure the index of the row that is significantly better than all others, if any.
+        The table, and the index of the row that is significantly better than all others, if any, by measure.
     """
     last = last_round(rows, experiment)
     values = {measure: arrays(last, measure) for measure in measures}
@@ -58,15 +58,15 @@ def final_results(
 
 
 def final_seeds(rows: pd.DataFrame, experiment: Experiment, measures: Sequence[str]) -> pd.DataFrame:
-    """The mean of every run after the last round: one row per method, measure and seed, and the valid prompts.
+    """The mean of every run after the last round, one row per method, measure and seed.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: The result of `results.judgments`.
         experiment: The runs.
         measures: Columns of `rows`.
 
     Returns:
-        Columns method, seed, measure, mean, prompts (with a valid value).
+        Columns method, seed, measure, mean, prompts (valid values).
     """
     keys, last = ["method", "seed"], rows[rows["round"] == experiment.rounds]
     counts = last.groupby(keys, sort=False)[list(measures)].count().reset_index()
@@ -75,10 +75,11 @@ def final_seeds(rows: pd.DataFrame, experiment: Experiment, measures: Sequence[s
 
 
 def length_effects(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, pd.Index]:
-    """Tokens, truncated share, raw and length-controlled win rate and wins of the longer answer after the last round.
+    """Length and its effect on win rates after the last round, one row per policy.
 
-    Values are means over the samples of a prompt. The length-controlled win rate is that of a prompt's mean outcome at
-    an equal mean length.
+    Columns are the numbers of tokens, the truncated share, the raw and the length-controlled win rate, and how often
+    the longer response won. Values are averaged over the samples of a prompt first, also for the length-controlled win
+    rate.
 
     Returns:
         The table, and the index of the row with the significantly best win rate, if any.
@@ -112,34 +113,34 @@ def longer_won(wins: pd.Series, longer_by: pd.Series) -> pd.Series:
 
 
 def outcomes_by_evaluator(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """`outcome_counts`, with named evaluators for each in turn.
+    """`outcome_counts` of every evaluator.
 
-    A first column `evaluator` then has its name, or `main` for the one that decides.
+    If there are named evaluators, a first column `evaluator` has their names, and `main` for the main evaluator.
 
     Args:
-        rows: As `results.comparisons` returns them.
+        rows: The result of `results.comparisons`.
         experiment: The runs.
     """
     if not experiment.evaluators:
         return outcome_counts(rows)
     tables = [outcome_counts(rows).assign(evaluator=MAIN)]
     for name in experiment.evaluators:
-        own = rows.assign(win=rows[win_measure(name)], outcome=rows[f"{name}_outcome"])
-        tables.append(outcome_counts(own).assign(evaluator=name))
+        renamed = rows.assign(win=rows[win_measure(name)], outcome=rows[f"{name}_outcome"])
+        tables.append(outcome_counts(renamed).assign(evaluator=name))
     table = pd.concat(tables, ignore_index=True)
     return table[["evaluator", *table.columns.drop("evaluator")]]
 
 
 def outcome_counts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Outcomes over prompts, samples and seeds, and win rates with CIs, of every policy against every opponent.
+    """Counts of outcomes over prompts, samples and seeds, and win rates with CIs, of every policy and opponent.
 
     Args:
-        rows: As `results.comparisons` returns them.
+        rows: The result of `results.comparisons`.
 
     Returns:
-        One row per opponent, temperature, method, round and checkpoint; `best` marks a win rate whose paired
-        differences from all other methods of the same round and checkpoint, and from the policies before training,
-        are significant (`inference.best`).
+        One row per opponent, temperature, method, round and checkpoint. `best` marks a win rate that is significantly
+        higher (`inference.best`) than those of all other methods at the same round and checkpoint and of the policies
+        before training.
     """
     table = []
     for (opponent, temperature), against in rows.groupby(["opponent", "temperature"], sort=False):

@@ -16,20 +16,21 @@ COST_COLUMNS = ("flops", "generated_tokens", "annotated_responses", "labels")
 def target_costs(
     rows: pd.DataFrame, experiment: Experiment, measure: str, target: float | None
 ) -> tuple[pd.DataFrame, float]:
-    """Cost at which each method's mean first reaches the target.
+    """The cost at which each method's mean first reaches the target.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: The result of `results.judgments`.
         experiment: The runs.
         measure: A column of `rows`.
-        target: The mean to reach; if None, halfway from the initial policy's to the best final one of each resample.
+        target: The mean to reach. If None, it is halfway between the means of the initial policy and of the best
+            method after the last round, for each resample.
 
     Returns:
-        One row per method and cost, and the target, NaN if no method ends above the initial policy.
+        One row per method and kind of cost, and the target, which is NaN if no method ends above the initial policy.
     """
     by_round = arrays(dict(list(rows.groupby(["method", "round"]))), measure)
     families = families_of(next(iter(by_round.values())))
-    # The same draws for all methods and costs, so that rows can be compared.
+    # All methods and costs use the same draws, so that rows can be compared.
     curves, of_seeds = resampled_curves(means_by_round(by_round, experiment), families=families)
     targets = halfway(curves) if target is None else np.array([target])
     spent = spent_by_seed(experiment).merge(annotated_by_seed(experiment), on=["method", "seed", "round"])
@@ -46,6 +47,11 @@ def target_costs(
 def means_by_round(
     by_round: Mapping[tuple[Hashable, ...], pd.DataFrame], experiment: Experiment
 ) -> dict[str, np.ndarray]:
-    """The values of every method, [seeds, rounds + 1, prompts], the initial policy first; `by_round` are `arrays`."""
+    """The values of every method, [seeds, rounds + 1, prompts], starting with the initial policy.
+
+    Args:
+        by_round: The result of `arrays`, by method and round.
+        experiment: The runs.
+    """
     rounds = range(experiment.rounds + 1)
     return {m: np.stack([by_round[m, round_index] for round_index in rounds], axis=1) for m in experiment.methods}

@@ -1,4 +1,4 @@
-"""Feedback on responses: rewards.jsonl's fields for training, and outcomes against an opponent for evaluation.
+"""Feedback on responses: rows of rewards.jsonl for training, and outcomes against an opponent for evaluation.
 
 A source of feedback is a `RewardSource`, which gives every response a number, or a `Judge`, which compares two
 responses to a prompt.
@@ -34,14 +34,14 @@ Feedback = RewardSource | Judge
 
 
 def load_function(settings: FeedbackConfig, threads: int) -> RewardSource:
-    """The user's function; SettingError if there is none."""
+    """The function of the user; SettingError if `function` does not name one."""
     if not is_own(settings.function):
         raise SettingError(f"function: {settings.function!r}, expected {EXPECTED}")
     return FunctionRewards(load_own(settings.function, "function"), settings.concurrency)
 
 
 def load_reward_model(settings: FeedbackConfig, threads: int) -> RewardSource:
-    """The classifier `model`; SettingError if none is given, or if it has several outputs and none is named."""
+    """The classifier `model`; SettingError if it is missing, or has several outputs and `output` names none."""
     from prefloop.feedback.reward_model import RewardModel
 
     if settings.model is None:
@@ -51,7 +51,7 @@ def load_reward_model(settings: FeedbackConfig, threads: int) -> RewardSource:
 
 
 def load_judge(settings: FeedbackConfig, threads: int) -> Judge:
-    """The server that `judge.base_url` names, else the language model `model`; SettingError if neither is given."""
+    """The server at `judge.base_url`, or else the language model `model`; SettingError if both are missing."""
     if settings.judge.base_url is not None:
         return ServerJudge(settings.judge, chat_config(settings))
     if settings.model is None:
@@ -60,12 +60,12 @@ def load_judge(settings: FeedbackConfig, threads: int) -> Judge:
 
 
 def chat_config(settings: FeedbackConfig) -> ChatConfig:
-    """How a feedback's model reads conversations."""
+    """The chat settings of a judge or reward model."""
     return ChatConfig(settings.chat_template_kwargs, settings.system_prompt, settings.template_date)
 
 
 def load_dataset(settings: FeedbackConfig, threads: int) -> RewardSource:
-    """The data set's own preference."""
+    """The preferences of the data set."""
     return DatasetRewards()
 
 
@@ -79,7 +79,7 @@ def load_ensemble(settings: FeedbackConfig, threads: int) -> RewardSource:
     return Ensemble(members_of(settings, partial(load_feedback, threads=threads)))
 
 
-# By feedback.kind: (settings, CPU threads) -> RewardSource or Judge. A setting of one kind only has the kind's name.
+# By feedback.kind: (settings, CPU threads) -> RewardSource or Judge. Settings of one kind only have the kind's name.
 FEEDBACK: dict[str, Callable[[FeedbackConfig, int], Feedback]] = {
     "function": load_function,
     "reward_model": load_reward_model,
@@ -91,16 +91,16 @@ FEEDBACK: dict[str, Callable[[FeedbackConfig, int], Feedback]] = {
 
 
 def load_feedback(settings: FeedbackConfig, threads: int, key: str, chat: Path | None = None) -> Feedback:
-    """Load the source of feedback that settings name.
+    """Load a source of feedback.
 
     Args:
-        settings: Which source.
+        settings: Settings of the source.
         threads: CPU threads, for a model.
-        key: Name of these settings, for error messages.
-        chat: A chat.json, whose day the template of a judge or reward model prints.
+        key: Config key of the settings, for error messages.
+        chat: A chat.json. The templates of judges and reward models print its date.
 
     Raises:
-        InputError: There is no such kind, or it cannot be loaded.
+        InputError: The kind does not exist, or the source cannot be loaded.
     """
     with section(key):
         source = lookup(FEEDBACK, settings.kind, "kind")(settings, threads)
@@ -115,20 +115,20 @@ class FeedbackRows(NamedTuple):
 
     rows: list[dict]
     judge_report: dict | None
-    """With a judge, its outcomes and biases (`judge_report`) and the number of requests."""
+    """Outcomes and biases of a judge (`judge_report`) and its numbers of requests; None without a judge."""
     warning: str = ""
-    """What is wrong with most judgments, in one line."""
+    """One line about the problem if most judgments are invalid, else empty."""
     unfinished: int = 0
-    """Responses that begin with thoughts that never end, and are scored as they are."""
+    """Number of responses that start with an unclosed block of thoughts. They are scored unchanged."""
 
     def add_notes(self, meter: CostMeter) -> None:
-        """Add what a judge reports and the unfinished responses to a stage's cost, and print them."""
+        """Add the judge's report and the number of unfinished responses to a stage's cost, and print them."""
         if self.judge_report is not None:
             meter.notes["judge"] = self.judge_report
             print(f"{meter.stage}: judge {self.judge_report}")
         if self.unfinished:
             meter.notes["unfinished_thoughts"] = self.unfinished
-            print(f"{meter.stage}: {self.unfinished} responses are thoughts without an end and are scored as they are")
+            print(f"{meter.stage}: {self.unfinished} responses are unfinished thoughts and are scored unchanged")
 
 
 def annotate(
@@ -142,20 +142,24 @@ def annotate(
 ) -> FeedbackRows:
     """The rows of rewards.jsonl for the responses of a shard.
 
-    A row has the `reward`, and with several sources their columns (`WeightedSum`). With a judge the reward is the mean
-    probability of being better than the responses that it was compared with, null without a valid judgment, and the row
-    also has `beats` (responses that it wins against), `judged`: [other response_id, probability that this response is
-    better when shown first, and when shown second] for each compared pair, and `answers`: for each of these pairs the
-    two answers as [text, problem]. A tournament adds `tournament`: best, worst or null.
+    A row has the `reward` and, with several sources, their columns (`WeightedSum`). With a judge, the reward is the
+    mean probability that the response is better than those it was compared with, or null without a valid judgment. A
+    judge adds these fields:
+
+    * `beats`: ids of the responses that it wins against.
+    * `judged`: one entry per pair that starts with this response, [other response_id, probability that this response is
+      better if shown first, the same if shown second].
+    * `answers`: for each of these pairs, the two answers as [text, problem].
+    * `tournament`, with the plan `best_worst_tournament` only: best, worst or null.
 
     Args:
         feedback: Source of feedback.
-        prompts: Messages by prompt_id, of all rows.
-        rows: Rows of generations.jsonl, for a function with the columns of `with_prompt_columns`.
-        shard: Which of the batches; all if not given.
-        truncation_penalty: As in `penalized` and `compare_rows`.
-        length_penalty: As in `penalized`; a judge has none.
-        pairs_to_ask: Which pairs of a prompt's responses a judge compares.
+        prompts: Messages of all rows, by prompt_id.
+        rows: Rows of generations.jsonl. A function also needs the columns from `with_prompt_columns`.
+        shard: The shard of the batches; all batches if None.
+        truncation_penalty: See `penalized` and `compare_rows`.
+        length_penalty: See `penalized`. A judge ignores it.
+        pairs_to_ask: The pairs of a prompt's responses that a judge compares.
     """
     fields: dict[tuple[str, int], dict] = {}
     reports: list[dict] = []
@@ -163,7 +167,7 @@ def annotate(
     batches = form_batches(rows, prompts, feedback.batch_size, shard or Shard())
     calls = (requests_of([prompts[row["prompt_id"]] for row in batch], batch) for batch in batches)
     columns_of_batches = iter(()) if isinstance(feedback, Judge) else reward_columns(feedback, calls)
-    is_combined = isinstance(feedback, WeightedSum)  # which shows the progress of each source
+    is_combined = isinstance(feedback, WeightedSum)  # it shows the progress of each source itself
     with Progress("reward", sum(map(len, batches)), "response", silent=is_combined) as progress:
         for batch in batches:
             if isinstance(feedback, Judge):
@@ -189,7 +193,7 @@ def annotate(
 
 
 def count_labels(rows: Sequence[dict]) -> int:
-    """What rows of rewards.jsonl cost in labels: one per response, or one per question to a judge, two per pair."""
+    """Labels in rows of rewards.jsonl: one per response, or one per question to a judge, which are two per pair."""
     return sum(2 * len(row["judged"]) if "judged" in row else 1 for row in rows)
 
 
@@ -198,7 +202,7 @@ def key_of(row: dict) -> tuple[str, int]:
 
 
 def with_prompt_columns(rows: Sequence[dict], prompts: dict[str, dict]) -> list[dict]:
-    """Rows of responses with the columns of their prompts that a function may ask for."""
+    """Rows of responses with the columns of their prompts that a reward function may use."""
     return [row | {name: prompts[row["prompt_id"]].get(name) for name in PROMPT_COLUMNS} for row in rows]
 
 
@@ -212,10 +216,10 @@ def requests_of(messages: Sequence[Messages], rows: Sequence[dict]) -> list[Requ
 def form_batches(
     rows: Sequence[dict], prompts: dict[str, Messages], batch_size: int | None, shard: Shard
 ) -> list[list[dict]]:
-    """The rows of a shard in batches; all responses to a prompt are in one batch.
+    """The rows of a shard in batches. All responses to a prompt are in the same batch.
 
-    With a batch size, a batch holds prompts of similar length, and the batches do not depend on the number of shards.
-    Without one, all rows of the shard are one batch.
+    With a batch size, the prompts of a batch have similar lengths, and batches do not depend on the number of shards.
+    Without a batch size, all rows of the shard are one batch.
     """
     groups = list(by_prompt(rows).values())
     if batch_size is None:
@@ -233,7 +237,7 @@ def form_batches(
 
 
 def combined_report(feedback: Feedback, reports: Sequence[dict]) -> dict | None:
-    """The sum of a judge's reports and the number of its requests; None if nothing was asked."""
+    """The sum of a judge's reports, with the numbers of its requests; None without a report."""
     return add_counts(reports) | feedback.usage.requests if reports else None
 
 
@@ -245,10 +249,10 @@ def compare_responses(
     truncation_penalty: float | None = None,
     length_penalty: float | None = None,
 ) -> FeedbackRows:
-    """Outcomes of `ours` against `theirs`, response by response; identical responses tie.
+    """Outcomes of `ours` against `theirs`, response by response. Identical responses tie.
 
-    A row has `outcome` (win, tie, loss or invalid), `reward` and `reward_opponent`. A judge gives no rewards: both are
-    null, and the row also has `preference`, the probability that ours is better, null if its answer was invalid, and
+    A row has `outcome` (win, tie, loss or invalid), `reward` and `reward_opponent`. With a judge, both rewards are
+    null, and the row also has `preference` (the probability that ours is better, null if an answer is invalid) and
     `answers`, as in `annotate`.
     """
     unfinished = count_open_blocks([*ours, *theirs])

@@ -1,4 +1,4 @@
-"""What a judge's written answer says: A, B or a tie if that is unambiguous, else why it is invalid."""
+"""Parsing a judge's written answer: A, B or a tie if it is unambiguous, else the reason why it is invalid."""
 
 import json
 import re
@@ -13,21 +13,21 @@ class Answer(NamedTuple):
     probability: float | None
     """Probability that the response shown first is better; None if the answer is invalid."""
     text: str = ""
-    """What the judge wrote; of a local model its most probable token."""
+    """Text of the answer; for a local model, its most probable token."""
     problem: str = ""
-    """Why the answer is invalid, a key of PROBLEMS; empty if it is valid."""
+    """Key of PROBLEMS if the answer is invalid, else empty."""
 
 
-# Why an answer is invalid, and the remedy.
+# Reasons why an answer is invalid, with the cause and the remedy.
 PROBLEMS = {
-    "cut": "the answer ends at judge.max_tokens: raise it, or limit the thoughts of a reasoning model by judge.request",
-    "thoughts": "the server returns thoughts without an answer: raise judge.max_tokens, or turn thinking off by "
+    "cut": "the answer ends at judge.max_tokens: raise it, or limit a reasoning model's thoughts with judge.request",
+    "thoughts": "the server returns thoughts without an answer: raise judge.max_tokens, or turn thinking off with "
     "chat_template_kwargs or judge.request",
-    "empty": "the server returns no text: ask the model the question yourself, or use another model",
-    "unclear": "the answer names no response or more than one: let judge.template ask for the letter A or B alone",
-    "refused": "the server refuses the question: see its message, and drop long prompts by prompts.max_prompt_tokens",
-    "improbable": "the model would begin with another word than A or B: let judge.template ask for the letter alone, "
-    "turn thinking off by chat_template_kwargs, or lower judge.min_label_mass",
+    "empty": "the server returns no text: send the question to the model yourself, or use another model",
+    "unclear": "the answer names no response or more than one: let judge.template ask for only the letter A or B",
+    "refused": "the server rejects the question: see its message, and drop long prompts with prompts.max_prompt_tokens",
+    "improbable": "the model would not begin with A or B: let judge.template ask for only the letter, turn thinking "
+    "off with chat_template_kwargs, or lower judge.min_label_mass",
 }
 
 VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "tied": 0.5, "draw": 0.5, "equal": 0.5}
@@ -39,12 +39,12 @@ LABEL = (
 )
 DECORATION = r"[\s*_`\"'()\[\]{}<>.,:;!#-]"
 WORD = rf"(?:(?:the\s+)?{NOUN}{DECORATION}+)?(?:a\s+(?=tie|draw))?(?P<word>{'|'.join(VERDICTS)})(?![a-z0-9])"
-SENTENCE = 300  # characters before a label in which a denial counts
+SENTENCE = 300  # characters before a label that are searched for a denial
 FLAGS = re.IGNORECASE | re.ASCII
 WHOLE = re.compile(
     rf"{DECORATION}*(?:(?:my\s+|the\s+)?{LABEL}{DECORATION}+(?:is{DECORATION}+)?)?{WORD}{DECORATION}*", FLAGS
 )
-# A line of its own: without the colon or hash of a heading.
+# A verdict on its own line. A colon or hash would make it a heading.
 BARE_LINE = re.compile(rf"[\s*_`\"'()\[\].!-]*{WORD}[\s*_`\"'()\[\].!-]*", FLAGS)
 LABELLED = re.compile(rf"\b{LABEL}[\s*_`\"']*(?::|=|\bis\b|\bgoes to\b){DECORATION}*{WORD}(?P<after>[^\n]*)", FLAGS)
 AFTER = re.compile(r"[\s*_`\"')\]}>]*(?:$|[.,;:!(—–-]|because\b|since\b|as\b)", FLAGS)
@@ -69,12 +69,12 @@ HEDGE = re.compile(
 
 
 def parse_answer(text: str, finish_reason: str = "stop", has_reasoning: bool = False) -> Answer:
-    """A server's answer.
+    """Parse the answer of a server.
 
     Args:
-        text: What the model wrote, with or without a closed block of thoughts before it.
+        text: Text of the answer, with or without a closed block of thoughts at its start.
         finish_reason: `length` if the answer was cut at its maximum length.
-        has_reasoning: Whether the server returned thoughts in a field of their own.
+        has_reasoning: Whether the server returned thoughts in a separate field.
     """
     was_cut = finish_reason == "length"
     is_thinking = has_open_block(text)
@@ -89,32 +89,32 @@ def parse_answer(text: str, finish_reason: str = "stop", has_reasoning: bool = F
 
 
 def verdict(text: str, was_cut: bool = False) -> float | None:
-    """The probability that an answer without thoughts names; None if it names none or several.
+    """The verdict of an answer without thoughts, as probability that A is better; None if it has none or several.
 
-    The answer may be the verdict alone, or hold it in double brackets, a box, a tag or a JSON object, after a label
-    such as "Final answer:", or on a line of its own. A sentence ("Response A is better") counts only if the whole
-    answer names no other response. A line of its own and a sentence do not count in an answer that was cut.
+    The verdict may be the whole answer, or be in double brackets, a box, a tag or a JSON object, after a label such as
+    "Final answer:", or on its own line. A sentence ("Response A is better") counts only if the answer does not mention
+    the other response. If the answer was cut, verdicts on their own line and in sentences do not count.
     """
-    if (whole := word_of(text)) is not None:
-        return whole
-    found = [*marked(text), *labelled(text), *([] if was_cut else bare_lines(text))]
-    if not found and not was_cut:
-        found += stated(text)
-    return found[0] if len(set(found)) == 1 else None
+    if (word := word_of(text)) is not None:
+        return word
+    verdicts = [*marked(text), *labelled(text), *([] if was_cut else bare_lines(text))]
+    if not verdicts and not was_cut:
+        verdicts += stated(text)
+    return verdicts[0] if len(set(verdicts)) == 1 else None
 
 
 def word_of(text: str) -> float | None:
-    """The verdict that a text is, and nothing else."""
+    """The verdict if the text is only a verdict, else None."""
     match = WHOLE.fullmatch(text)
     return VERDICTS[match["word"].lower()] if match else None
 
 
 def marked(text: str) -> list[float | None]:
     """Verdicts in double brackets, boxes, tags and JSON objects."""
-    found: list[float | None] = []
+    verdicts: list[float | None] = []
     for match in MARK.finditer(text):
         inside = match["brackets"] or match["boxed"] or match["tagged"]
-        found.append(MARKS.get(inside.upper().replace(" ", ""), word_of(inside)))
+        verdicts.append(MARKS.get(inside.upper().replace(" ", ""), word_of(inside)))
     for match in OBJECT.finditer(text):
         try:
             value = json.loads(match[0])
@@ -122,30 +122,30 @@ def marked(text: str) -> list[float | None]:
             continue
         for key, item in value.items():
             if re.fullmatch(LABEL, key, FLAGS):
-                found.append(word_of(item) if isinstance(item, str) else None)
-    return found
+                verdicts.append(word_of(item) if isinstance(item, str) else None)
+    return verdicts
 
 
 def labelled(text: str) -> list[float]:
-    """Verdicts after a label such as "Final answer:", unless the line denies it or goes on with another response."""
-    found = []
+    """Verdicts after a label such as "Final answer:", unless the line denies them or also names another response."""
+    verdicts = []
     for match in LABELLED.finditer(text):
         before = re.split(r"[\n.!?]", text[max(0, match.start() - SENTENCE) : match.start()])[-1]
         after = match["after"]
         is_followed = not AFTER.match(after) or HEDGE.search(after) or NAMED.search(after)
         if not (is_followed or DENIAL.search(before)):
-            found.append(VERDICTS[match["word"].lower()])
-    return found
+            verdicts.append(VERDICTS[match["word"].lower()])
+    return verdicts
 
 
 def bare_lines(text: str) -> list[float]:
-    """Verdicts that have a line of their own."""
+    """Verdicts on their own lines."""
     matches = map(BARE_LINE.fullmatch, text.splitlines())
     return [VERDICTS[match["word"].lower()] for match in matches if match]
 
 
 def stated(text: str) -> list[float]:
-    """The verdict of a sentence, if nothing in the whole text qualifies it or names the other response."""
+    """The verdict of a sentence, unless the text qualifies it or names the other response."""
     if HEDGE.search(text):
         return []
     named = {(match[1] or match[2]).lower() for match in NAMED.finditer(text)}

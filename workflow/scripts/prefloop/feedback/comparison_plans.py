@@ -1,7 +1,7 @@
-"""Which pairs of a prompt's responses a judge compares: one plan per entry of COMPARISON_PLANS.
+"""Plans that choose the pairs of a prompt's responses that a judge compares: one per entry of COMPARISON_PLANS.
 
-A plan is a generator. It yields the comparisons of a round, and receives the winner of each, None for a tie or an
-invalid answer. It returns the best and the worst response if it looks for them. Responses are indices from 0.
+A plan is a generator. It yields the comparisons of a round and receives the winner of each, or None for a tie or an
+invalid answer. A tournament returns the best and the worst response. Responses are indices from 0.
 """
 
 from collections.abc import Generator, Sequence
@@ -16,32 +16,32 @@ Plan = Generator[list[Comparison], Winners, tuple[int, int] | None]
 
 
 class PlanFactory(Protocol):
-    """Makes the plan of a prompt."""
+    """Creates the plan of a prompt."""
 
     def __call__(self, responses: int, count: int, rng: np.random.Generator, /) -> Plan:
-        """The plan for a number of responses; `count` is the number of pairs of `random_k`."""
+        """The plan for a number of responses. `count` is the number of pairs for `random_k`."""
 
 
 class PairsToAsk(NamedTuple):
-    """How many pairs of each prompt a judge compares, and where random numbers come from."""
+    """Settings of comparison plans, and the seed of their random numbers."""
 
     plan: str = "all"
-    """Word of COMPARISON_PLANS."""
+    """Key of COMPARISON_PLANS."""
     random_pairs: int = 1
-    """Pairs of `random_k`."""
+    """Number of pairs for `random_k`."""
     seed: int = 0
     stream: str = ""
-    """Name of the round and step, which have random numbers of their own."""
+    """Name of the round and step. Each has its own random numbers."""
 
 
 def ask_all(responses: int, count: int, rng: np.random.Generator) -> Plan:
-    """Every two responses."""
+    """All pairs of responses."""
     yield list(combinations(range(responses), 2))
     return None
 
 
 def ask_random(responses: int, count: int, rng: np.random.Generator) -> Plan:
-    """`count` different pairs at random, or all if there are fewer."""
+    """`count` different random pairs, or all pairs if there are fewer."""
     pairs = list(combinations(range(responses), 2))
     chosen = rng.permutation(len(pairs))[:count].tolist()
     yield [pairs[i] for i in sorted(chosen)]
@@ -49,14 +49,15 @@ def ask_random(responses: int, count: int, rng: np.random.Generator) -> Plan:
 
 
 def ask_tournament(responses: int, count: int, rng: np.random.Generator) -> Plan:
-    """Two knockouts that find the best and the worst with ⌈3n/2⌉ − 2 comparisons, and a last one between these two.
+    """Two knockout tournaments that find the best and the worst response, and a comparison of these two.
 
-    The first round pairs the responses in a random order. Its winners play for the best, its losers for the worst, and
-    a response without an opponent plays in both. A tie or an invalid answer counts as a win of the response that is
-    earlier in this order. With a judge without contradictions, best and worst are those of all comparisons.
+    The tournaments need ⌈3n/2⌉ − 2 comparisons. The first round pairs the responses in a random order. Its winners
+    compete for the best, its losers for the worst, and a response without an opponent competes in both. A tie or an
+    invalid answer counts as a win of the response that is earlier in the random order. If the judge is consistent, the
+    result is the same as that of all comparisons.
 
     Returns:
-        The best and the worst; None if one response is both, or if there are fewer than two.
+        The best and the worst response; None if they are the same, or if there are fewer than two responses.
     """
     if responses < 2:
         return None
@@ -85,12 +86,12 @@ def ask_tournament(responses: int, count: int, rng: np.random.Generator) -> Plan
 
 
 def adjacent(responses: Sequence[int]) -> list[Comparison]:
-    """The first response with the second, the third with the fourth, and so on; the last of an odd number is left."""
+    """Pairs of neighbors: the first and second response, the third and fourth, and so on, without an odd last one."""
     return list(zip(responses[::2], responses[1::2], strict=False))
 
 
 def ordered(pair: Comparison, winner: int | None, position: dict[int, int]) -> Comparison:
-    """(winner, loser) of a comparison; without a winner, the response with the smaller position wins."""
+    """(winner, loser) of a comparison. Without a winner, the response with the smaller position wins."""
     first = min(pair, key=lambda response: position[response]) if winner is None else winner
     return first, pair[0] if first == pair[1] else pair[1]
 

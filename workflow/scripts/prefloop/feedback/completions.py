@@ -1,19 +1,19 @@
-"""Chat completions, the body of a judge server's response: a short answer, or ValueError for anything else."""
+"""Reading chat completions, the response bodies of a judge's server."""
 
 from typing import Any
 
 from prefloop.core.files import parse_json
 
-MAX_TOKENS = 2**53  # the largest count that every reader of JSON holds exactly
+MAX_TOKENS = 2**53  # largest integer that every JSON reader represents exactly
 
 
 def read_completion(body: str) -> dict:
-    """Answer, token usage, and why the answer ended, of a chat completion. One without text is an empty answer.
+    """The `answer`, token counts and `finish_reason` of a chat completion. Without text, the answer is empty.
 
-    `has_reasoning` is there if the server returned thoughts in a field of their own.
+    `has_reasoning` is set if the server returned thoughts in a separate field.
 
     Raises:
-        ValueError: The body is no chat completion.
+        ValueError: The body is not a chat completion.
     """
     try:
         completion = parse_json(body)
@@ -29,20 +29,20 @@ def read_completion(body: str) -> dict:
 
 
 def content_text(content: str | list[dict] | None) -> str:
-    """The text of a message, which some servers return in parts; thoughts among them are left out."""
+    """The text of a message. Some servers return it in parts, of which thoughts are left out."""
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part["type"] == "text")
     if not isinstance(content, str | None):
-        raise ValueError("content is no text")
+        raise ValueError("content is not text")
     return without_surrogates(content or "")
 
 
 def without_surrogates(text: str) -> str:
-    """A text whose lone surrogates, which no file could hold, are question marks."""
+    """The text with question marks instead of lone surrogates, which UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()
 
 
 def token_count(value: Any) -> int:
-    """A number of tokens that a server reports, from 0 to MAX_TOKENS; 0 if it is none."""
+    """A token count from a server, clamped to 0 … MAX_TOKENS; 0 if it is not a number."""
     is_number = isinstance(value, int | float) and value == value
     return int(min(max(value, 0), MAX_TOKENS)) if is_number else 0

@@ -1,4 +1,4 @@
-"""Samples of a policy with what each is compared with, and their outcomes by a feedback."""
+"""Samples of a policy, the responses they are compared with, and the outcomes by a source of feedback."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +18,27 @@ OUTCOME_WORDS = ("win", "tie", "loss", "invalid")
 
 @dataclass
 class PairedSamples:
-    """Samples and the opponent's, row by row."""
+    """Samples of a policy and of its opponent, row by row."""
 
     ours: list[dict]
-    """Rows of the policy's samples, with the columns of their prompts that a function may ask for."""
+    """Rows of the policy's samples, with the columns of their prompts that a reward function may use."""
     theirs: list[dict]
-    """What each is compared with, likewise."""
+    """Rows of the responses they are compared with, with the same columns."""
     messages: list[Messages]
-    """The conversation of each."""
+    """Conversation of each row."""
     several: bool
-    """Whether a prompt has several samples."""
+    """Whether any prompt has several samples."""
     chat: Path | None
     """The policy's chat.json."""
     threads: int
     """CPU threads, for reward models and judges."""
 
     def evaluate(self, settings: FeedbackConfig, key: str, meter: CostMeter) -> FeedbackRows:
-        """Outcomes of our samples against the others, and their rewards; the cost is added to `meter`.
+        """Outcomes and rewards of our samples against the opponent's. The cost is added to `meter`.
 
         Args:
-            settings: What evaluates.
-            key: Name of these settings, for error messages.
+            settings: The feedback that evaluates.
+            key: Config key of the settings, for error messages.
             meter: Cost of the stage.
 
         Raises:
@@ -62,19 +62,19 @@ def read_paired_samples(
     chat: Path | None,
     threads: int,
 ) -> PairedSamples:
-    """Samples of a policy, each with the opponent's sample of the same prompt and number.
+    """Read the samples of a policy, each with the opponent's sample of the same prompt and number.
 
     Args:
-        stage: Name of the stage, for what it prints.
+        stage: Name of the stage, for log lines.
         prompts: The evaluation prompts.
         samples: The policy's samples.
-        opponent: Another policy's samples; if None, the prompt's own chosen response is the opponent.
+        opponent: Another policy's samples. If None, the opponent is the chosen response of each prompt.
         tokenizer: Manifest of the model that counts the tokens of chosen responses.
         chat: The policy's chat.json.
         threads: CPU threads.
 
     Raises:
-        InputError: A sample has no prompt, the opponent lacks a sample, or no prompt has a chosen response.
+        InputError: A sample's prompt or an opponent's sample is missing, or no prompt has a chosen response.
     """
     known = {row["prompt_id"]: row for row in read_rows(prompts, ["prompt_id", "messages"])}
     ours = read_rows(samples, RESPONSE)
@@ -92,7 +92,7 @@ def read_paired_samples(
 
 
 def outcome_summary(evaluated: FeedbackRows, meter: CostMeter) -> Summary:
-    """What a stage prints at its end: samples, their outcomes, and what is wrong with most judgments."""
+    """The summary that a stage prints at its end: samples, outcomes, and a warning if most judgments are invalid."""
     judgments = evaluated.rows
     counts = (f"{sum(row['outcome'] == word for row in judgments)} {word}" for word in OUTCOME_WORDS)
     number = len(judgments)

@@ -1,4 +1,4 @@
-"""A judge's comparisons of a prompt's responses as fields of rewards.jsonl."""
+"""Fields of rewards.jsonl from a judge's comparisons of a prompt's responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from prefloop.core.truncation import is_truncated
 from prefloop.feedback.comparison_plans import COMPARISON_PLANS, PairsToAsk, Plan, PlanFactory
 from prefloop.feedback.judgments import Judge, Judgment, Messages, judge_pairs, judge_report, shortened
 
-KEPT = 1000  # characters of a judge's answer in a row
+KEPT = 1000  # maximum characters of a judge's answer in a row
 ALL_PAIRS = PairsToAsk()
 
 
@@ -22,9 +22,9 @@ def judge_responses(
     truncation_penalty: float | None = None,
     pairs_to_ask: PairsToAsk = ALL_PAIRS,
 ) -> tuple[list[dict[str, Any]], list[Judgment], dict]:
-    """Compare responses to the same prompt, every two unless `pairs_to_ask` says otherwise.
+    """Compare responses to the same prompt: all pairs, or those of the plan in `pairs_to_ask`.
 
-    The comparisons of a round of all prompts are asked at once.
+    The judge gets the comparisons of a round for all prompts in one call.
 
     Returns:
         The fields of each row, the judgments, and the judge's report.
@@ -72,7 +72,7 @@ class PlannedPrompt:
     def __init__(self, group: Sequence[dict], pairs_to_ask: PairsToAsk) -> None:
         self.indices = [row["index"] for row in group]
         self.pairs: list[tuple[int, int]] = []
-        """Rows of the comparisons that are due; none after the last round."""
+        """Row indices of the comparisons of this round; empty after the last round."""
         self.best_worst: tuple[int, int] | None = None
         factory: PlanFactory = lookup(COMPARISON_PLANS, pairs_to_ask.plan, "judge.pairs")
         rng = rng_for(pairs_to_ask.seed, "judge_pairs", pairs_to_ask.stream, group[0]["prompt_id"])
@@ -80,10 +80,10 @@ class PlannedPrompt:
         self.advance(None)
 
     def continue_with(self, winners: dict[tuple[int, int], int]) -> None:
-        """Plan the next round from the winning row of each decided comparison."""
+        """Plan the next round, given the winning row of each comparison that has a winner."""
         if self.pairs:
-            own = [winners.get(pair) for pair in self.pairs]
-            self.advance([None if row is None else self.indices.index(row) for row in own])
+            winning_rows = [winners.get(pair) for pair in self.pairs]
+            self.advance([None if row is None else self.indices.index(row) for row in winning_rows])
 
     def advance(self, winners: list[int | None] | None) -> None:
         try:
@@ -96,12 +96,12 @@ class PlannedPrompt:
                 self.best_worst = self.indices[best], self.indices[worst]
 
     def place_of(self, index: int) -> str | None:
-        """What the tournament says of a row: best, worst or None."""
+        """Result of the tournament for a row: best, worst or None."""
         return dict(zip(self.best_worst or (), ("best", "worst"), strict=False)).get(index)
 
 
 def raw_answers(judgment: Judgment) -> list[list[str]]:
-    """Text and problem of a judge's answers in both orders; a long text without its middle."""
+    """Text and problem of a judge's answers in both orders. Long texts are shortened."""
     return [[shortened(answer.text, KEPT), answer.problem] for answer in judgment.answers]
 
 
@@ -114,8 +114,8 @@ def compare_rows(
 ) -> tuple[list[Judgment], dict]:
     """Judgments on rows `a` against rows `b`, and the judge's report.
 
-    `truncation_penalty` is subtracted from the probability that a truncated response is better than a finished one of
-    another text. The report is of the judge's own answers.
+    `truncation_penalty` is subtracted from the probability that a truncated response is better than a finished one with
+    a different text. The report is about the judge's answers, without this penalty.
     """
     judgments = judge_pairs(judge, messages, [row["response"] for row in a], [row["response"] for row in b])
     report = judge_report(judgments, [row["n_tokens"] for row in a], [row["n_tokens"] for row in b])

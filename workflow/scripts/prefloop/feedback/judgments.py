@@ -1,7 +1,7 @@
-"""Judgments on pairs of responses: the questions, the answers, and their average over both orders.
+"""Judgments on pairs of responses: questions, answers and their average over both orders.
 
-Language models have a position bias, so every pair is asked in both orders and the two answers are averaged. An
-undecided pair is a tie, an unusable answer is invalid, and neither becomes a preference.
+Language models have a position bias, so every pair is shown in both orders and the two answers are averaged. An
+undecided pair is a tie, and an unusable answer is invalid. Neither becomes a preference.
 """
 
 import re
@@ -20,7 +20,7 @@ Messages = list[dict]
 
 
 class Question(NamedTuple):
-    """Two responses to a conversation, in the order in which a judge sees them."""
+    """Two responses to a conversation, in the order shown to the judge."""
 
     conversation: str
     response_a: str
@@ -29,35 +29,35 @@ class Question(NamedTuple):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Says which of two responses to a conversation is better."""
+    """Decides which of two responses to a conversation is better."""
 
     batch_size: int | None
-    """Questions that it reads at once; None if it accepts any number."""
+    """Questions per batch; None if it accepts any number."""
     tie_margin: float
-    """A probability this close to 0.5 is a tie."""
+    """Probabilities at most this far from 0.5 are ties."""
     usage: Usage
-    """What it has computed so far."""
+    """Total usage so far."""
 
     def compare(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question."""
 
 
 PLACEHOLDERS = ("conversation", "response_a", "response_b")
-SHOWN = 200  # characters of an answer in a warning
+SHOWN = 200  # maximum characters of an answer in a warning
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """A judge's answers on responses a and b; None if an answer is unusable."""
+    """A judge's answers about responses a and b."""
 
     first: float | None
-    """Probability that a is better, asked in the order (a, b)."""
+    """Probability that a is better if shown in the order (a, b); None if the answer is invalid."""
     second: float | None
-    """Probability that a is better, asked in the order (b, a)."""
+    """Probability that a is better if shown in the order (b, a); None if the answer is invalid."""
     tie_margin: float = 0.0
-    """A probability this close to 0.5 is a tie."""
+    """Probabilities at most this far from 0.5 are ties."""
     answers: tuple[Answer, ...] = field(default=(), compare=False)
-    """What the judge answered, in both orders."""
+    """The judge's answers in both orders."""
 
     @property
     def preference(self) -> float | None:
@@ -66,17 +66,17 @@ class Judgment:
 
     @property
     def outcome(self) -> str:
-        """A, B, tie or invalid. Two certain answers that contradict each other are a tie."""
+        """A, B, tie or invalid. Two confident answers that contradict each other are a tie."""
         return "invalid" if self.preference is None else outcome_of(self.preference, self.tie_margin)
 
     def shifted(self, amount: float) -> "Judgment":
-        """The judgment with `amount` added to both probabilities that a is better, which stay within 0 and 1."""
+        """The judgment with `amount` added to both probabilities, clipped to [0, 1]."""
         first, second = (p if p is None else min(max(p + amount, 0.0), 1.0) for p in (self.first, self.second))
         return replace(self, first=first, second=second)
 
     @property
     def flipped(self) -> bool:
-        """Whether the two orders name different winners; a tie names none."""
+        """Whether the answers in the two orders name different winners. A tie names no winner."""
         if self.first is None or self.second is None:
             return False
         return {outcome_of(self.first, self.tie_margin), outcome_of(self.second, self.tie_margin)} == {"A", "B"}
@@ -103,27 +103,27 @@ def read_template(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 ({error})") from error
     missing = [f"{{{name}}}" for name in PLACEHOLDERS if f"{{{name}}}" not in template]
     if missing:
-        raise InputError(f"{path}: a judge's template must hold {', '.join(missing)}")
+        raise InputError(f"{path}: a judge's template must contain {', '.join(missing)}")
     return template
 
 
 def render(template: str, question: Question) -> str:
-    """Fill in a template's placeholders in one pass, so that braces in the texts stay as they are."""
+    """Fill in a template's placeholders in one pass, so that braces in the texts stay unchanged."""
     values = question._asdict()
     return re.sub(rf"\{{({'|'.join(PLACEHOLDERS)})\}}", lambda match: values[match[1]], template)
 
 
 def as_text(conversation: Messages) -> str:
-    """A single user message unchanged; a longer conversation with the role before each turn."""
+    """A conversation as text: a single user message unchanged, or all turns with their roles in front."""
     if [message["role"] for message in conversation] == ["user"]:
         return conversation[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in conversation)
 
 
 def judge_pairs(judge: Judge, prompts: Sequence[Messages], a: Sequence[str], b: Sequence[str]) -> list[Judgment]:
-    """Ask about every pair of responses in both orders; equal questions are asked once.
+    """Ask about every pair of responses in both orders. Equal questions are asked once.
 
-    Two identical responses make one question, so their judgment is exactly a tie.
+    For two identical responses both orders are the same question, so their judgment is exactly a tie.
     """
     conversations = [as_text(prompt) for prompt in prompts]
     orders = [
@@ -141,9 +141,9 @@ def judge_pairs(judge: Judge, prompts: Sequence[Messages], a: Sequence[str], b: 
 
 
 def judge_report(judgments: Sequence[Judgment], lengths_a: Sequence[int], lengths_b: Sequence[int]) -> dict:
-    """Outcomes of a judge, and the influence of position and length, as [count, total].
+    """Outcomes of a judge, and the influence of position and length as [count, total].
 
-    Counts rather than rates, so that reports of several shards can be added; `rates` divides them.
+    Counts instead of rates allow reports of several shards to be added. `rates` divides them.
 
     Args:
         judgments: One judgment per pair.
@@ -151,10 +151,10 @@ def judge_report(judgments: Sequence[Judgment], lengths_a: Sequence[int], length
         lengths_b: Tokens of each response b.
 
     Returns:
-        `pairs`, `outcomes`, `invalid_answers` by problem, and three counts. `position_flip_rate`: pairs whose orders
-        name different winners, of those with two valid answers. `first_position_share`: answers for the response shown
-        first, of those that are no tie. `longer_won`: pairs won by the longer response, of those with a winner and
-        unequal lengths.
+        `pairs`, `outcomes`, `invalid_answers` by problem, and three counts. `position_flip_rate`: pairs with different
+        winners in the two orders, among pairs with two valid answers. `first_position_share`: answers for the response
+        shown first, among answers that are not ties. `longer_won`: pairs won by the longer response, among pairs with a
+        winner and different lengths.
     """
     outcomes = {name: sum(judgment.outcome == name for judgment in judgments) for name in ("A", "B", "tie", "invalid")}
     flips = [judgment.flipped for judgment in judgments if judgment.outcome != "invalid"]
@@ -180,7 +180,7 @@ def judge_report(judgments: Sequence[Judgment], lengths_a: Sequence[int], length
 
 
 def invalid_warning(judgments: Sequence[Judgment]) -> str:
-    """One line if most judgments are invalid: how many, why, the first raw answer, and the remedy; else empty."""
+    """One line if most judgments are invalid: number, reasons, first raw answer and remedy; else empty."""
     invalid = [answer for judgment in judgments for answer in judgment.answers if answer.problem]
     count = sum(judgment.outcome == "invalid" for judgment in judgments)
     if not invalid or 2 * count <= len(judgments):
@@ -196,13 +196,13 @@ def invalid_warning(judgments: Sequence[Judgment]) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most `length` characters: a longer one without its middle, as a verdict is at the start or end."""
+    """The text with at most `length` characters. The middle is removed, because verdicts are at the start or end."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
 def rates(report: dict) -> dict:
-    """A judge's report with each [count, total] as a rate, None for a total of 0, and all counts at the top level."""
+    """A judge's report with rates for [count, total] (None if the total is 0) and all counts at the top level."""
     shares = {name: pair[0] / pair[1] if pair[1] else None for name, pair in report.items() if isinstance(pair, list)}
     plain = {name: value for name, value in report.items() if name not in ("outcomes", "invalid_answers")}
     invalid = {f"invalid_{problem}": count for problem, count in report.get("invalid_answers", {}).items()}

@@ -1,4 +1,4 @@
-"""Noise on labels: random numbers on rewards, so that the better of two responses is preferred with a probability."""
+"""Label noise: random numbers added to rewards, so that the better response is preferred only with a probability."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -12,14 +12,14 @@ from prefloop.core.seeds import rng_for
 def gumbel_noise(rng: np.random.Generator, temperature: float) -> float:
     """A draw from the Gumbel distribution with scale τ, the temperature.
 
-    The difference of two such draws is logistic with scale τ, so P(r_i + g_i > r_j + g_j) = σ((r_i − r_j)/τ): the
-    Bradley-Terry model for every pair. For n responses the order is that of the Plackett-Luce model, so labels of a
+    The difference of two draws is logistic with scale τ, so P(r_i + g_i > r_j + g_j) = σ((r_i − r_j)/τ), which is the
+    Bradley-Terry model for every pair. The order of n responses follows the Plackett-Luce model, so labels of a
     prompt's pairs never contradict each other.
     """
     return float(rng.gumbel(scale=temperature))
 
 
-# By feedback.noise.kind: (generator, temperature) -> what is added to a response's reward.
+# By feedback.noise.kind: (generator, temperature) -> number to add to a response's reward.
 NOISE: dict[str, Callable[[np.random.Generator, float], float]] = {
     "bradley_terry": gumbel_noise,
 }
@@ -28,22 +28,23 @@ NOISE: dict[str, Callable[[np.random.Generator, float], float]] = {
 def add_noise(
     rows: Sequence[dict], responses: Sequence[dict], kind: str, temperature: float, seed: int, stream: str
 ) -> tuple[list[dict], list[int]]:
-    """Rewards with noise, and how many labels it changes.
+    """Add noise to rewards, and count the labels that it changes.
 
-    The noise of a response depends on nothing but the names below, so that batches and shards do not change it and
-    methods with the same seed meet the same noise. Responses to a prompt with the same text share it.
+    The noise of a response depends only on the seed, kind, stream, prompt_id and response_id. So it does not depend on
+    batches and shards, and methods with the same seed get the same noise. Responses to a prompt with the same text
+    share it.
 
     Args:
-        rows: Rows of rewards.jsonl, with a reward each.
+        rows: Rows of rewards.jsonl. Each must have a reward.
         responses: Rows of generations.jsonl, at least those of `rows`.
-        kind: Which of `NOISE`.
+        kind: Key of NOISE.
         temperature: Scale τ of the noise, in units of reward.
-        seed: Of the run.
+        seed: Seed of the run.
         stream: Name of the round and step.
 
     Returns:
-        tuple: The rows with `reward` changed and the reward without noise as `reward_true`; and [count, total] of the
-        labels that noise changes, among pairs of responses with different texts and rewards.
+        tuple: The rows with noise in `reward` and the original reward in `reward_true`; and [count, total] of changed
+        labels, among pairs of responses with different texts and rewards.
     """
     texts = {(row["prompt_id"], row["response_id"]): row["response"] for row in responses}
     noise: dict[tuple[str, int], float] = {}

@@ -1,14 +1,14 @@
-"""Sentiment rewards from published lexicons: fast, without a model, and equal on every machine.
+"""Sentiment rewards from published lexicons. They are fast, need no model, and are the same on every machine.
 
-The controlled-sentiment task of the DPO paper needs a ground-truth reward. These two lexicons were built
-independently, so one can train and the other evaluate.
+The controlled-sentiment task of the DPO paper needs a ground-truth reward. The two lexicons were built independently,
+so one can be used for training and the other for evaluation.
 """
 
 from collections.abc import Sequence
 
 
 def vader(prompts: Sequence, responses: Sequence[str]) -> list[float]:
-    """VADER's compound score in [−1, 1] of each response (Hutto and Gilbert 2014); the prompt is ignored."""
+    """VADER's compound score in [−1, 1] of each response (Hutto and Gilbert 2014). Prompts are ignored."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     analyzer = SentimentIntensityAnalyzer()
@@ -16,7 +16,7 @@ def vader(prompts: Sequence, responses: Sequence[str]) -> list[float]:
 
 
 def afinn(prompts: Sequence, responses: Sequence[str]) -> list[float]:
-    """AFINN's sum of word valences, −5 to 5 per word, of each response (Nielsen 2011); it grows with length."""
+    """AFINN's sum of word valences, −5 to 5 per word, of each response (Nielsen 2011). It grows with length."""
     from afinn import Afinn
 
     lexicon = Afinn()

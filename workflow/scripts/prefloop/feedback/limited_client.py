@@ -1,4 +1,4 @@
-"""The HTTP client of a judge's server: whole responses within limits of time and size, from that server alone."""
+"""An HTTP client for a judge's server, which limits time and size and does not follow redirects."""
 
 import asyncio
 import zlib
@@ -11,19 +11,20 @@ from prefloop.feedback.completions import read_completion
 
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
 NO_RETRY = {"x-should-retry": "false"}
-GZIP = 32 + zlib.MAX_WBITS  # zlib's number for a gzip or zlib header
+GZIP = 32 + zlib.MAX_WBITS  # value with which zlib accepts a gzip or zlib header
 
 
 class UnreadableBodyError(Exception):
-    """A body that is not read to its end; the message says why."""
+    """A body could not be read completely. The message is the reason."""
 
 
 class LimitedClient(DefaultAsyncHttpxClient):
-    """Returns each response as JSON in UTF-8, whatever its headers say, within `seconds` and `max_bytes`.
+    """An HTTP client that reads responses as JSON in UTF-8, regardless of their headers.
 
-    The time is that of the whole exchange, so a server that sends one byte per second does not prolong it. A redirect
-    is an error, as the question would go to another server. A success that is no chat completion becomes a bad
-    gateway, which openai's client retries; a body that is too large is not requested again.
+    `seconds` limits the time of the whole exchange, so a server that sends one byte per second cannot prolong it.
+    `max_bytes` limits the size of the unpacked body. A redirect is an error, because the question would go to another
+    server. A successful response that is not a chat completion becomes a 502 error, which openai's client retries. A
+    body that is too large is not requested again.
     """
 
     def __init__(self, seconds: float, max_bytes: int, **options: Any) -> None:
@@ -34,7 +35,7 @@ class LimitedClient(DefaultAsyncHttpxClient):
         """Send a request and read the whole response.
 
         Raises:
-            httpx2.ReadTimeout: There is no whole response after `seconds`.
+            httpx2.ReadTimeout: The response is not complete after `seconds`.
         """
         try:
             async with asyncio.timeout(self.seconds):
@@ -46,7 +47,7 @@ class LimitedClient(DefaultAsyncHttpxClient):
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("no whole response in time", request=request) from error
+            raise httpx2.ReadTimeout("no complete response in time", request=request) from error
         if response.next_request is not None:
             target = response.next_request.url
             return rebuilt(response, b"", response.status_code, f"redirect to {target.netloc.decode()}", NO_RETRY)
@@ -58,7 +59,7 @@ class LimitedClient(DefaultAsyncHttpxClient):
         return rebuilt(response, body, response.status_code, response.reason_phrase)
 
     async def read_body(self, response: httpx2.Response) -> bytes:
-        """The unpacked body; UnreadableBodyError if it is larger than allowed or packed in an unknown way."""
+        """The unpacked body; UnreadableBodyError if it is too large or its encoding is unknown or invalid."""
         too_large = f"an answer of more than {self.max_bytes} bytes, see judge.max_answer_bytes"
         body = bytearray()
         async for chunk in response.aiter_raw():
@@ -82,11 +83,11 @@ class LimitedClient(DefaultAsyncHttpxClient):
 def rebuilt(
     response: httpx2.Response, body: bytes, status: int, reason: str, headers: dict[str, str] | None = None
 ) -> httpx2.Response:
-    """A response with another body, status and reason; of its headers, those about retries are kept."""
-    kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    """A response with a new body, status and reason. Only the headers in KEPT_HEADERS are kept."""
+    kept_headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
     return httpx2.Response(
         status,
-        headers=kept | {"content-type": "application/json"} | (headers or {}),
+        headers=kept_headers | {"content-type": "application/json"} | (headers or {}),
         content=body,
         request=response.request,
         extensions={"reason_phrase": reason.encode("ascii", "replace")},

@@ -1,4 +1,4 @@
-"""A causal language model on this machine as a judge."""
+"""A judge that is a causal language model on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # torch is imported only when a model is loaded
 
 
 class LocalJudge:
-    """A `Judge` that reads the next token's probabilities of a causal language model and generates nothing.
+    """A `Judge` that uses the next-token probabilities of a causal language model, without generating text.
 
-    p(A) = mass of A / (mass of A and B), where a label's mass is that of all its single-token spellings.
+    p(A) = mass of A / (mass of A and B), where a label's mass is the probability of all its single-token spellings.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LocalJudge:
         self.model.to(self.device).eval()
 
     def compare(self, questions: Sequence[Question]) -> list[Answer]:
-        """p(A) for each question; invalid where A and B together have too little probability."""
+        """p(A) for each question. An answer is invalid if A and B together have less than `min_label_mass`."""
         from prefloop.models.batching import batches_by_length
 
         texts = [render(self.template, question) for question in questions]
@@ -76,17 +76,17 @@ class LocalJudge:
             too_long = sum(length > limit for length in lengths)
             raise InputError(
                 f"{self.folder}: reads {limit} tokens, and {too_long} of {len(lengths)} questions to the judge are "
-                f"longer (up to {max(lengths)}): drop long prompts or take another judge"
+                f"longer (up to {max(lengths)}): drop long prompts or use another judge"
             )
 
     def label_logps(self, prompts: Sequence[Sequence[int]]) -> tuple["Tensor", list[int]]:
-        """Log-probabilities of the labels A and B as the next token after each prompt, and the most probable token.
+        """Log-probabilities of the labels A and B as the next token after each prompt, and the most probable tokens.
 
         Args:
             prompts: Token ids of each prompt.
 
         Returns:
-            tuple: [prompts, 2], nats, float64; and token ids.
+            tuple: Log-probabilities [prompts, 2], nats, float64; and one token id per prompt.
         """
         import torch
 
@@ -109,10 +109,10 @@ class LocalJudge:
 def label_tokens(tokenizer: "PreTrainedTokenizerBase", label: str, folder: Path) -> list[int]:
     """The tokens that spell a label, alone and after a space.
 
-    Some tokenizers add a space token in front of every text, so a spelling's last token is the label's.
+    Some tokenizers add a space token in front of every text, so only the last token of a spelling is used.
 
     Raises:
-        InputError: The tokenizer has no such token.
+        InputError: The tokenizer has no token for the label.
     """
     spellings = [tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in (label, f" {label}")]
     tokens = sorted({token for token in spellings if str(tokenizer.decode([token])).strip() == label})

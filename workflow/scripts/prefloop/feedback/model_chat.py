@@ -1,4 +1,4 @@
-"""How judges and reward models read conversations: the variables, the date and the system message of their template."""
+"""Chat templates of judges and reward models: variables, date and system message."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ class ReadsChat(Protocol):
 
 
 def settle_chat(tokenizer: "PreTrainedTokenizerBase", config: ChatConfig) -> ChatFormat:
-    """The chat format of a model's settings; SettingError if its template does not know them."""
+    """The chat format for the settings of a model; SettingError if its template does not support them."""
     chat = settle_format(tokenizer, config.chat_template_kwargs, config.template_date)
     if config.system_prompt is not None and tokenizer.chat_template is not None:
         check_system_prompt(tokenizer, chat)
@@ -29,13 +29,13 @@ def settle_chat(tokenizer: "PreTrainedTokenizerBase", config: ChatConfig) -> Cha
 
 
 def share_date(source: object, stored: Path | None) -> None:
-    """Let a model's template print the day of a chat.json, unless its settings name another."""
+    """Let the template of a judge or reward model print the date in a chat.json, unless its settings name a date."""
     if stored is not None and isinstance(source, ReadsChat) and source.chat_config.template_date is None:
         source.chat = replace(source.chat, date=read_format(stored).date)
 
 
 def with_system(messages: Sequence[dict], config: ChatConfig) -> list[dict]:
-    """A conversation that begins with the system message of the settings, unless it has one."""
+    """The conversation with the system message of the settings in front, unless it already has one."""
     if config.system_prompt is None or (messages and messages[0]["role"] == "system"):
         return list(messages)
     return [{"role": "system", "content": config.system_prompt}, *messages]

@@ -1,4 +1,4 @@
-"""What each evaluation sample of a policy is compared with, and the row of their judgment."""
+"""The responses with which evaluation samples are compared, and the rows of their judgments."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from prefloop.core.jsonl import read_rows
 from prefloop.feedback.annotate import key_of
 from prefloop.models.chat import read_format
 
-RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]  # what a comparison needs of a sample
+RESPONSE = ["prompt_id", "response_id", "response", "n_tokens"]  # fields of a sample that a comparison needs
 
 
 def with_chosen_responses(
     stage: str, ours: list[dict], known: dict[str, dict], prompts: Path, tokenizer: Path, chat: Path | None
 ) -> tuple[list[dict], list[dict]]:
-    """The samples whose prompt has a chosen response, and that response for each of them; `stage` says how many.
+    """The samples whose prompts have a chosen response, and this response for each sample. Prints how many have one.
 
     Raises:
-        InputError: No prompt has one.
+        InputError: No prompt has a chosen response.
     """
     from prefloop.generation.responses import chosen_responses
 
@@ -24,16 +24,16 @@ def with_chosen_responses(
     chosen = chosen_responses([known[prompt_id] for prompt_id in ids], tokenizer, read_format(chat))
     print(f"{stage}: {len(chosen)} of {len(ids)} prompts have a chosen response")
     if not chosen:
-        raise InputError(f"{prompts}: no prompt has a chosen response, which opponent chosen needs")
+        raise InputError(f"{prompts}: no prompt has a chosen response, which the opponent chosen needs")
     ours = [row for row in ours if row["prompt_id"] in chosen]
     return ours, [chosen[row["prompt_id"]] for row in ours]
 
 
 def same_samples(ours: list[dict], samples: Path, opponent: Path) -> list[dict]:
-    """The opponent's sample of the same prompt and number for each of our samples.
+    """The opponent's sample of the same prompt and number, for each of our samples.
 
     Raises:
-        InputError: The opponent lacks one.
+        InputError: The opponent lacks a sample.
     """
     theirs = {key_of(row): row for row in read_rows(opponent, RESPONSE)}
     if missing := [key for key in map(key_of, ours) if key not in theirs]:
@@ -43,12 +43,12 @@ def same_samples(ours: list[dict], samples: Path, opponent: Path) -> list[dict]:
 
 
 def sample_keys(several: bool, ours: dict) -> dict:
-    """The prompt of a sample, and its number if a prompt has several."""
+    """The prompt_id of a sample, and its number if prompts have several samples."""
     return {"prompt_id": ours["prompt_id"]} | ({"sample": ours["response_id"]} if several else {})
 
 
 def judgment_row(several: bool, ours: dict, theirs: dict, judgment: dict, training_reward: dict) -> dict:
-    """One sample's judgment, with both responses' training rewards and lengths; its number if there are several."""
+    """A row of judgments: the keys of the sample, its judgment, and both responses' training rewards and lengths."""
     return (
         sample_keys(several, ours)
         | judgment

@@ -1,4 +1,4 @@
-"""What is subtracted from rewards whatever their source."""
+"""Penalties that are subtracted from rewards of any source."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from prefloop.core.truncation import is_truncated
 def penalized(
     rewards: list[float], rows: Sequence[dict], truncation: float | None, length: float | None
 ) -> list[float]:
-    """The rewards of rows of generations.jsonl, less the penalties that are not None.
+    """The rewards of responses minus the penalties that are not None.
 
     Args:
         rewards: One per row.
-        rows: Rows with `n_tokens`, and `finish_reason` if they were sampled.
-        truncation: Subtracted from the rewards of truncated responses.
-        length: Subtracted for each token of a response.
+        rows: Rows with `n_tokens`, and `finish_reason` if the response was sampled.
+        truncation: Penalty of a truncated response.
+        length: Penalty per token of a response.
     """
     if truncation is not None:
         rewards = [reward - truncation * is_truncated(row) for reward, row in zip(rewards, rows, strict=True)]

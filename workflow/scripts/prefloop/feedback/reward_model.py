@@ -1,4 +1,4 @@
-"""Reward models: sequence classifiers that score responses or are trained."""
+"""Reward models: loading, scoring with, and preparing the training of sequence classifiers."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ EXAMPLE: Messages = [{"role": "user", "content": "a"}]
 
 
 class RewardModel:
-    """A `RewardSource` whose rewards are one output of a trained classifier, such as its only logit."""
+    """A `RewardSource` whose rewards are one output of a trained classifier, usually its only logit."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class RewardModel:
         """Load the classifier.
 
         Args:
-            manifest (Path): Of its folder.
+            manifest (Path): Manifest in the classifier's folder.
             batch_size (int): Responses per batch.
             threads (int): CPU threads.
-            output (int | str | None): Which output is the reward (`select_output`).
-            dtype (str): Of weights and arithmetic, a `Dtype`; rewards are float32 in any case.
-            chat (ChatConfig | None): How conversations become text; None for the template's own defaults.
+            output (int | str | None): The output that is the reward (`select_output`).
+            dtype (str): Dtype of weights and computation, a `Dtype`. Rewards are always float32.
+            chat (ChatConfig | None): Settings of the chat template; None for its defaults.
 
         Raises:
-            InputError: The manifest's folder has no trained classifier, or `output` does not select one number.
+            InputError: The folder has no trained classifier, or `output` does not select one number.
         """
         self.device, folder = default_device(), Path(manifest).parent
         allow_tf32(self.device)
@@ -79,7 +79,7 @@ class RewardModel:
         self.output = select_output(example, self.model.config.id2label or {}, output, folder)
 
     def rewards(self, requests: Sequence[Request]) -> list[float]:
-        """One number per response, batched by length; InputError if one is not finite."""
+        """One number per response, computed in batches by length; InputError if a number is not finite."""
         conversations = [with_system(request.messages, self.chat_config) for request in requests]
         encoded = [
             encode(self.tokenizer, conversation, request.response, self.chat)
@@ -99,36 +99,37 @@ class RewardModel:
 
 
 class RewardOutput(NamedTuple):
-    """One number per conversation among what a classifier returns."""
+    """The output of a classifier that is the reward: one number per conversation."""
 
     field: str
     """Name of a tensor that the classifier returns."""
     column: int
+    """Column of the tensor."""
 
     def read(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """The numbers: [conversations], float32."""
+        """The rewards [conversations], float32."""
         return as_columns(outputs[self.field])[:, self.column].float()
 
 
 def as_columns(values: Tensor) -> Tensor:
-    """One row per conversation, of a tensor with one or several numbers per conversation."""
+    """A tensor with one or several numbers per conversation as [conversations, numbers]."""
     return values.reshape(len(values), -1)
 
 
 def select_output(
     outputs: Mapping[str, Any], labels: Mapping[Any, str], wanted: int | str | None, folder: Path
 ) -> RewardOutput:
-    """The output of a classifier that is the reward.
+    """Select the output of a classifier that is the reward.
 
     Args:
-        outputs (Mapping): What the classifier returns for one conversation.
-        labels (Mapping): Its config's id2label: names of the logits.
+        outputs (Mapping): The classifier's outputs for one conversation.
+        labels (Mapping): id2label of its config: names of the logits.
         wanted (int | str | None): Index or label of a logit, or the name of a returned tensor with one number per
-            conversation, as models with a second head have; None if there is only one logit.
+            conversation, such as that of a second head. None if there is only one logit.
         folder (Path): The classifier's folder, for error messages.
 
     Raises:
-        SettingError: There are several logits and `wanted` is None, or there is no such output.
+        SettingError: `wanted` is None although there are several logits, or the output does not exist.
     """
     logits = as_columns(outputs["logits"]).shape[1] if "logits" in outputs else 0
     names = [labels.get(i, str(i)) for i in range(logits)] if len(labels) == logits else list(map(str, range(logits)))
@@ -144,27 +145,28 @@ def select_output(
     if wanted in others:
         return RewardOutput(str(wanted), 0)
     known = ", ".join([f"{i} ({name})" if name != str(i) else name for i, name in enumerate(names)] + others)
-    problem = "missing" if wanted is None else f"{wanted!r} is no output"
+    problem = "missing" if wanted is None else f"{wanted!r} is not an output"
     raise SettingError(f"output: {problem}; {folder} has {logits + len(others)} outputs, name one: {known}")
 
 
 def classify(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", encoded: Sequence["BatchEncoding"]) -> Any:
-    """What a classifier returns for conversations, each read as if it were alone.
+    """The outputs of a classifier for conversations, independent of the other conversations in the batch.
 
-    Most decoders take the logits at the last token that is not the padding token. Many tokenizers pad with the token
-    that ends a turn, so padding is by a token that no conversation has. It is on the right, where it changes neither
-    positions nor what causal attention sees, except for models that take the logits at the last position.
+    Most decoders use the logits at the last token that is not the padding token. Many tokenizers pad with the token
+    that ends a turn, so this function pads with a token that no conversation contains. Padding is on the right, where
+    it affects neither positions nor causal attention. For models that use the logits at the last position, it is on the
+    left.
     """
     rows = [encoding["input_ids"] for encoding in encoded]
     pad, config = padding_token(tokenizer, rows), unwrapped(model).config
     sections = (config, config.get_text_config())
     for section in sections:
         section.pad_token_id = pad
-    place = left_pad if getattr(config, "summary_type", None) == "last" else right_pad
-    ids, mask = place(rows, pad)
+    pad_rows = left_pad if getattr(config, "summary_type", None) == "last" else right_pad
+    ids, mask = pad_rows(rows, pad)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in encoded[0]:
-        inputs["token_type_ids"] = place([row["token_type_ids"] for row in encoded], tokenizer.pad_token_type_id)[0]
+        inputs["token_type_ids"] = pad_rows([row["token_type_ids"] for row in encoded], tokenizer.pad_token_type_id)[0]
     device = next(model.parameters()).device
     with without_cache(sections):
         return model(**{name: tensor.to(device) for name, tensor in inputs.items()})
@@ -172,47 +174,50 @@ def classify(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", encoded: Se
 
 @contextlib.contextmanager
 def without_cache(configs: Sequence[Any]) -> Iterator[None]:
-    """Within the context, models with these configs keep no keys and values for tokens to come.
+    """Disable the KV cache of models with these configs within the context.
 
-    A flag of the call would be refused by encoders and by classifiers with code of their own.
+    Encoders and classifiers with custom code may reject the argument `use_cache` in their forward method.
     """
-    own = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
-    for config, _ in own:
+    saved = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
+    for config, _ in saved:
         config.use_cache = False
     try:
         yield
     finally:
-        for config, use_cache in own:
+        for config, use_cache in saved:
             config.use_cache = use_cache
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Sequence[int]]) -> int:
-    """The tokenizer's padding token, or if a row has it another one: a token that no row has, else that ends no row."""
-    own = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
+    """The tokenizer's padding token if no row contains it; else a token that no row contains or that ends no row."""
+    preferred = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
     for used in ({token for row in rows for token in row}, {row[-1] for row in rows}):
-        for token in chain(own, range(tokenizer.vocab_size)):
+        for token in chain(preferred, range(tokenizer.vocab_size)):
             if token not in used:
                 return token
-    raise InputError(f"batch_size: {len(rows)} conversations end in all {tokenizer.vocab_size} tokens; lower it")
+    raise InputError(
+        f"batch_size: {len(rows)} conversations end in all {tokenizer.vocab_size} tokens, so none is left for "
+        "padding; lower batch_size"
+    )
 
 
 class LoadedClassifier(NamedTuple):
-    """A sequence classifier as its folder has it."""
+    """A sequence classifier loaded from a folder."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     missing: list[str]
-    """Names of weights that the folder lacks; they are new and random."""
+    """Names of weights that are missing in the folder; they are initialized at random."""
     resized: list[str]
-    """Names of weights that the folder has in another shape, with both shapes; they are new and random."""
+    """Names of weights with another shape in the folder, with both shapes; they are initialized at random."""
 
 
 def load_classifier(manifest: Path, problem: str, **options: Any) -> LoadedClassifier:
-    """The classifier in the manifest's folder; `options` are those of transformers' from_pretrained.
+    """Load the classifier in the manifest's folder. `options` are those of transformers' from_pretrained.
 
     Raises:
-        InputError: transformers finds no classifier there; the message says `problem`. Or weights other than the
-            head's have another shape than the config says.
+        InputError: transformers cannot load a classifier (the message contains `problem`), or the shape of weights
+            other than the head's does not match the config.
     """
     transformers = import_transformers()
     use_plain_attention_kernels()
@@ -235,7 +240,7 @@ def load_classifier(manifest: Path, problem: str, **options: Any) -> LoadedClass
         check_chat_template(tokenizer, folder)
     tokenizer.truncation_side = "left"
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
-    if positions > 0:  # XLNet's are unlimited, and −1
+    if positions > 0:  # −1 for XLNet, whose positions are unlimited
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return LoadedClassifier(model, tokenizer, sorted(loading["missing_keys"]), [sizes[name] for name in sorted(sizes)])
 
@@ -243,29 +248,29 @@ def load_classifier(manifest: Path, problem: str, **options: Any) -> LoadedClass
 def load_trainable_classifier(
     manifest: Path, parameters: str, lora: Lora, max_tokens: int, dtype: torch.dtype
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", str]:
-    """The base model with a head of one logit; trained parameters are in float32.
+    """Load a base model with a head of one logit. Trained parameters are in float32.
 
     Args:
         manifest: Manifest of the base model.
         parameters: lora or full.
         lora: Shape of the adapters.
-        max_tokens: Tokens after which a conversation is truncated on the left.
-        dtype: Of the frozen parameters.
+        max_tokens: Maximum number of tokens of a conversation; longer ones are truncated on the left.
+        dtype: Dtype of the frozen parameters.
 
     Returns:
-        tuple: The model, its tokenizer, and which weights of the base model were replaced; empty for none.
+        tuple: The model, its tokenizer, and a note about replaced weights of the base model, empty if there are none.
     """
     full = parameters == "full"
     options = {"num_labels": 1, "dtype": torch.float32 if full else dtype}
-    problem = "no model that transformers can make a classifier of"
+    problem = "transformers cannot load it as a classifier"
     model, tokenizer, _, resized = load_classifier(manifest, problem, **options)
     tokenizer.model_max_length = min(max_tokens, tokenizer.model_max_length)
-    # Other programs find a conversation's last token by the padding token, which must not be the one that ends it.
+    # Other programs use the padding token to find a conversation's last token, so it must differ from the EOS token.
     ends = tokenizer.pad_token_id == tokenizer.eos_token_id
     model.config.pad_token_id = None if ends else tokenizer.pad_token_id
     model = model if full else add_adapter(model, lora, task="SEQ_CLS")
     for parameter in model.parameters():
-        if parameter.requires_grad:  # the new head too, which has the base's dtype
+        if parameter.requires_grad:  # includes the new head, which has the base's dtype
             parameter.data = parameter.data.float()
     return model, tokenizer, f"new head instead of {', '.join(resized)}" if resized else ""
 
@@ -273,13 +278,14 @@ def load_trainable_classifier(
 def encode(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, response: str, chat: ChatFormat = DEFAULT_FORMAT
 ) -> "BatchEncoding":
-    """A conversation with a response as a reward model reads it.
+    """Encode a conversation and a response for a reward model.
 
-    It is written in the model's chat template. Without one, an encoder reads a text pair and a decoder the plain
-    template. A conversation that is too long loses its start; the response is truncated only if it alone is too long.
+    The text is formatted with the model's chat template. Without a template, encoders get a text pair and decoders the
+    plain template. A conversation that is too long is truncated at its start. The response is truncated only if it is
+    too long without the conversation.
 
     Raises:
-        InputError: The chat template does not allow the roles of the conversation.
+        InputError: The chat template does not support the roles of the conversation.
     """
     if tokenizer.chat_template is None and tokenizer.cls_token is not None:
         question = "\n".join(message["content"] for message in messages)

@@ -1,4 +1,4 @@
-"""Rewards of responses, one number per response, by a Python function or the data set itself."""
+"""Rewards, one number per response, from a Python function or from the data set."""
 
 import asyncio
 import inspect
@@ -25,19 +25,19 @@ class Request(NamedTuple):
     """The conversation that the response answers."""
     response: str
     component: str = ""
-    """The sampler's component; `chosen` or `rejected` for a data set's own response."""
+    """Component of the sampler; `chosen` or `rejected` for responses of the data set."""
     columns: Mapping[str, Any] = MappingProxyType({})
-    """What else is known of the response and its prompt, by the names of COLUMNS."""
+    """Other fields of the response and its prompt, by the names in COLUMNS."""
 
     def __str__(self) -> str:
         return f"prompt {self.prompt_id}, response {self.response_id}"
 
     def has(self, name: str) -> bool:
-        """Whether a function can have the column `name` of this response."""
+        """Whether the column `name` exists for this response."""
         return name in COLUMNS or (isinstance(meta := self.columns.get("meta"), dict) and name in meta)
 
     def column(self, name: str) -> Any:
-        """A column of the response, of its prompt, or of its prompt's meta; InputError if there is none."""
+        """A column of the response, its prompt or its prompt's `meta`; InputError if it does not exist."""
         if name in ("prompt_id", "response_id", "component"):
             return getattr(self, name)
         if name in COLUMNS:
@@ -53,20 +53,20 @@ class RewardSource(Protocol):
     """Gives one number per response; larger is better."""
 
     batch_size: int | None
-    """Responses that it reads at once; None if it accepts any number."""
+    """Responses per batch; None if it accepts any number."""
     usage: Usage
-    """What it has computed so far."""
+    """Total usage so far."""
 
     def rewards(self, requests: Sequence[Request]) -> list[float]:
-        """One finite number per response; InputError if a response has none."""
+        """One finite number per response; InputError if this fails."""
 
 
 RewardFunction = Callable[..., Any]
-"""A function of the user that returns, or awaits, one number per response, or one number for one response."""
+"""A function of the user, possibly async. It returns one number per response, or one number for a single response."""
 
 
 class FunctionRewards:
-    """The rewards of a function, which names what it needs by its parameters (`plan_call`)."""
+    """A `RewardSource` that calls a function. The function's parameters are the names of its inputs (`plan_call`)."""
 
     batch_size: int | None = None
 
@@ -75,16 +75,16 @@ class FunctionRewards:
 
         Args:
             function: The function; it may be async.
-            concurrency: Concurrent calls of an async function that rewards one response.
+            concurrency: Maximum number of concurrent calls of an async function of a single response.
 
         Raises:
-            SettingError: Its parameters do not fit.
+            SettingError: The parameters of the function are not supported.
         """
         self.function, self.concurrency, self.usage = function, concurrency, Usage()
         self.name = getattr(function, "__name__", type(function).__name__)
         try:
             parameters = list(inspect.signature(function).parameters.values())
-        except (TypeError, ValueError):  # of a builtin, which does not name its parameters
+        except (TypeError, ValueError):  # a builtin whose parameters are unknown
             parameters = [inspect.Parameter("texts", inspect.Parameter.VAR_POSITIONAL)]
         try:
             self.plan: RewardCall = plan_call(parameters)
@@ -95,14 +95,14 @@ class FunctionRewards:
         """Call the function, once for all responses or once per response.
 
         Raises:
-            InputError: It raises, or its result is not one finite number per response. Lack of memory is no fault of
-                the function and passes, for example torch.OutOfMemoryError of a model that the function runs.
+            InputError: The function raises an error, or its result is not one finite number per response. Out-of-memory
+                errors, such as torch.OutOfMemoryError from a model in the function, are raised unchanged.
         """
         rewards = asyncio.run(self.reward_each(requests)) if self.plan.is_single else self.reward_all(requests)
         return check_rewards(rewards, requests, self.name)
 
     def reward_all(self, requests: Sequence[Request]) -> Any:
-        """The result of one call for all responses; its loop over the responses shows its progress."""
+        """The result of one call for all responses. The function's loop over the responses updates the progress bar."""
         try:
             with Progress(self.name, len(requests), "response") as progress:
                 return self.call(requests, progress)
@@ -125,11 +125,11 @@ class FunctionRewards:
                 columns[name] = [request.column(name) for request in requests]
         result = self.apply(texts, columns)
         result = asyncio.run(result_of(result)) if inspect.isawaitable(result) else result
-        # A generator runs here, where its errors are caught, and one without an end is cut.
+        # A generator runs here, so that its errors are caught. An infinite one is cut.
         return list(islice(result, len(requests) + 1)) if isinstance(result, Iterator) else result
 
     async def reward_each(self, requests: Sequence[Request]) -> list[Any]:
-        """The results of one call per response, at most `concurrency` at once if it is async."""
+        """The results of one call per response. An async function has at most `concurrency` calls at a time."""
         slots = asyncio.Semaphore(self.concurrency)
         with Progress(self.name, len(requests), "response") as progress:
 
@@ -152,7 +152,7 @@ class FunctionRewards:
             return list(await asyncio.gather(*map(reward_in_slot, requests)))
 
     def apply(self, texts: Mapping[str, Any], columns: Mapping[str, Any]) -> Any:
-        """Call the function with the texts that it takes and the columns."""
+        """Call the function with the texts that it needs and the columns."""
         if not self.plan.texts:
             return self.function(*texts.values(), **columns)
         return self.function(**{name: texts[name] for name in self.plan.texts}, **columns)
@@ -161,7 +161,7 @@ class FunctionRewards:
         return InputError(f"feedback {self.name} raised {describe_exception(error)}; first for {culprit}")
 
     def find_culprit(self, requests: Sequence[Request]) -> str:
-        """The first response for which the function raises when called with this response alone."""
+        """The first response for which the function raises an error if called with only this response."""
         with Progress(f"{self.name} raised; one by one", len(requests), "response") as progress:
             for request in requests:
                 try:
@@ -171,21 +171,24 @@ class FunctionRewards:
                         raise
                     return str(request)
                 progress.update()
-        return "no single response: it raises only on all together"
+        return "no single response, only if called with all responses"
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether an error of a function is that memory is full; the text of other errors may say so of another machine."""
+    """Whether an error of a function is an out-of-memory error on this machine.
+
+    Other exception types are not checked, because their texts may describe a lack of memory on another machine.
+    """
     return isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error)
 
 
 async def result_of(awaitable: Awaitable[Any]) -> Any:
-    """The result of anything that can be awaited."""
+    """The result of an awaitable."""
     return await awaitable
 
 
 class DatasetRewards:
-    """The data set's own preference: 1 for chosen responses and 0 for all others."""
+    """A `RewardSource` with the preferences of the data set: 1 for chosen responses and 0 for all others."""
 
     batch_size: int | None = None
 
@@ -200,7 +203,7 @@ def check_rewards(rewards: Any, requests: Sequence[Request], name: str) -> list[
     """The rewards as floats.
 
     Raises:
-        InputError: There is not one finite number per response; the message names the source and the response.
+        InputError: There is not one finite number per response. The message names the source and the response.
     """
     try:
         rewards = list(rewards)

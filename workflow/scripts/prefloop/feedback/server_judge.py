@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible server as a judge; its answers are cached on disk."""
+"""A judge that is a language model on an OpenAI-compatible server. Its answers are cached on disk."""
 
 import asyncio
 import hashlib
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI, OpenAIError
 
-# After this many failures in a row, the server is down or refuses the key, and no more requests are sent.
+# After this many failures in a row, no more requests are sent, because the server is down or rejects the key.
 MAX_FAILURES_IN_A_ROW = 16
-KEPT = 100_000  # characters of an answer in the cache; of a longer one, its middle is left out
-# Statuses that reject a request: the question may be too long, or a setting is wrong. A retry would not help.
+KEPT = 100_000  # maximum characters of a cached answer; the middle of a longer one is removed
+# Statuses for which a retry would not help: the question may be too long, or a setting may be wrong.
 REJECTED = (400, 413, 422)
-# What to change if all requests fail, by status or kind of error.
+# Remedies if requests fail, by status or kind of error.
 REMEDIES = {
     **dict.fromkeys(("401", "403"), "the key comes from the environment variable {api_key_env}"),
     "404": "judge.base_url goes up to and including /v1, and judge.model is a name that the server lists there under "
@@ -51,24 +51,24 @@ REMEDIES = {
 
 @dataclass
 class ServerReplies:
-    """What a server replied to a batch of question texts."""
+    """A server's replies to a batch of question texts."""
 
     answers: dict[str, dict] = field(default_factory=dict)
-    """Text to answer, as `AnswerCache` stores it."""
+    """Answers by question text, as `AnswerCache` stores them."""
     rejections: dict[str, str] = field(default_factory=dict)
-    """Text to reason."""
+    """Reasons of rejections by question text."""
     failures: list[str] = field(default_factory=list)
     """Reasons of failed requests."""
     failures_in_a_row: int = 0
     unsent: int = 0
-    """Requests that were not sent, as too many had failed in a row."""
+    """Requests that were not sent, because too many had failed in a row."""
 
 
 def check_address(address: str) -> None:
-    """Check an address that did not come by a config, which has been validated.
+    """Check the address of a server. Addresses in a config have been checked before; others have not.
 
     Raises:
-        SettingError: It is none, or may have a key in it.
+        SettingError: The address is invalid or may contain a key.
     """
     try:
         ADDRESS.check(address)
@@ -79,15 +79,15 @@ def check_address(address: str) -> None:
 
 
 class ServerJudge:
-    """A `Judge` that asks a server, and asks no question twice.
+    """A `Judge` that asks a server and never asks the same question twice.
 
-    Each answer is a file, so a failed or killed run continues where it stopped. A request that fails after all
-    retries has no file and no answer: `compare` raises InputError once the other requests have ended. A question that
-    the server rejects while it answers others with the same settings gets an invalid answer, which is not cached. If it
-    answers none, a setting is wrong, and `compare` raises InputError. The key goes to the server and nowhere else.
+    Each answer is stored in a file, so a failed or killed run continues where it stopped. If a request fails after all
+    retries, `compare` raises InputError after the other requests have ended. If the server rejects a question but
+    answers others with the same settings, the question gets an invalid answer, which is not cached. If the server
+    rejects all questions, a setting is wrong, and `compare` raises InputError. The key is sent only to the server.
 
-    `usage.requests` counts requests that were sent (`asked`), sent again (`retried`) and not needed (`cached`). Its
-    tokens are those of all answers used, cached ones included, so an interruption does not change them.
+    `usage.requests` counts requests that were sent (`asked`), sent again (`retried`) and not necessary (`cached`).
+    `usage` counts the tokens of all answers, including cached ones, so an interruption does not change them.
     """
 
     batch_size: int | None = None
@@ -105,10 +105,10 @@ class ServerJudge:
         self.usage = Usage("server", requests={"asked": 0, "cached": 0, "retried": 0})
 
     def compare(self, questions: Sequence[Question]) -> list[Answer]:
-        """1, 0 or 0.5 for the server's A, B or tie; an invalid answer says why.
+        """One answer per question: 1, 0 or 0.5 if the server answers A, B or tie, or an invalid answer.
 
         Raises:
-            InputError: A request failed, or the server refuses all of them. All answers are kept.
+            InputError: A request failed, or the server rejected all of them. All answers remain in the cache.
         """
         texts_of_questions = [render(self.template, question) for question in questions]
         texts = list(dict.fromkeys(texts_of_questions))
@@ -128,13 +128,15 @@ class ServerJudge:
         return [parsed[text] for text in texts_of_questions]
 
     def still_answers(self, cached: Mapping[str, dict]) -> bool:
-        """Whether the server answers a question again that it has answered before: it tells a question that the server
-        rejects from settings with which it rejects all."""
+        """Whether the server still answers a question whose answer is cached.
+
+        If it does, rejections are about the questions. If it does not, they are about the settings.
+        """
         return bool(cached) and bool(asyncio.run(self.ask([next(iter(cached))], keep=False)).answers)
 
     def failure_message(self, failures: Sequence[str], requests: int, unsent: int) -> str:
-        """What went wrong with a batch of requests and how to continue."""
-        hints = [f"; {unsent} were not sent, as no request succeeded any more"] if unsent else []
+        """The error message for a batch of requests: what failed and how to continue."""
+        hints = [f"; {unsent} were not sent, because no request succeeded any more"] if unsent else []
         if remedy := REMEDIES.get(failures[0].split()[0]):
             hints.append("; " + remedy.format(api_key_env=self.settings.api_key_env, timeout=self.settings.timeout))
         return (
@@ -144,7 +146,7 @@ class ServerJudge:
         )
 
     async def ask(self, texts: Sequence[str], keep: bool = True) -> ServerReplies:
-        """Send one request per text, at most `concurrency` at once, and cache the answers as they arrive if `keep`."""
+        """Send one request per text, at most `concurrency` at a time. With `keep`, cache the answers as they arrive."""
         from openai import AsyncOpenAI
 
         from prefloop.feedback.limited_client import LimitedClient
@@ -197,11 +199,11 @@ class ServerJudge:
             answer["answer"] = shortened(redact(answer["answer"], self.key), KEPT)
             replies.answers[text] = answer
             if keep:
-                await asyncio.to_thread(self.cache.write, self.request(text), answer)  # it waits for the disk
+                await asyncio.to_thread(self.cache.write, self.request(text), answer)  # waits for the disk
             replies.failures_in_a_row = 0
 
     def request(self, text: str) -> dict[str, Any]:
-        """The fields of a chat completion, which together with the server determine the answer."""
+        """The fields of a request. Together with the server's address they identify a cached answer."""
         options = self.settings.request
         names: dict[str, str] = {"max_tokens": "max_tokens", "temperature": "temperature"} | dict(options.rename)
         fields = {"max_tokens": self.settings.max_tokens, "temperature": 0.0}
@@ -217,7 +219,7 @@ class ServerJudge:
 
 @dataclass
 class AnswerCache:
-    """A server's answers on disk, one file per request, named by the hash of the request and the server's address."""
+    """Answers of a server on disk: one file per request, named by a hash of the request and the server's address."""
 
     folder: Path
     base_url: str
@@ -228,10 +230,10 @@ class AnswerCache:
         return Path(self.folder) / name[:2] / f"{name}.json"
 
     def read(self, request: dict) -> dict | None:
-        """The cached answer, or None. A refusal, which earlier versions stored, is none.
+        """The cached answer, or None. Refusals, which earlier versions stored, are ignored.
 
         Raises:
-            InputError: The file is something else.
+            InputError: The file is not an answer.
         """
         path = self.path(request)
         if not path.is_file():
@@ -248,7 +250,7 @@ class AnswerCache:
 
 
 def describe_error(error: "OpenAIError", key: str) -> str:
-    """The status and the server's message of a failed request, or the kind of error where no response came."""
+    """The status and message of the response to a failed request, or the kind of error if there was no response."""
     from openai import APIStatusError
 
     if not isinstance(error, APIStatusError):
@@ -264,19 +266,21 @@ def redact(text: str, key: str) -> str:
 
 
 def read_key(variable: str) -> str:
-    """The key in an environment variable; empty if it is not set."""
+    """The API key in an environment variable; empty if it is not set."""
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise InputError(f"environment variable {variable}: not a key, it has spaces or characters no header may have")
+        raise InputError(
+            f"environment variable {variable}: not a key, it has spaces or characters that headers cannot have"
+        )
     return key
 
 
 def parse_completion(answer: dict) -> Answer:
-    """An answer as `AnswerCache` stores it. Those of earlier versions do not say why they ended."""
+    """Parse an answer that `AnswerCache` stores. Those of earlier versions have no `finish_reason`."""
     return parse_answer(answer["answer"], answer.get("finish_reason", "stop"), answer.get("has_reasoning", False))
 
 
 def silence_http_logs() -> None:
-    """Keep requests, headers and bodies out of the logs, whatever the log level."""
+    """Keep requests, headers and bodies out of the logs at every log level."""
     for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Sampling token by token from one model or a mixture; every response has its own random numbers."""
+"""Sampling token by token from a model or a mixture of models. Every response has its own random numbers."""
 
 import contextlib
 import math
@@ -15,12 +15,12 @@ from prefloop.models.batching import left_pad, positions_of
 if TYPE_CHECKING:
     from transformers import Cache
 
-CDF_BLOCK = 256  # weights that are summed before one of them is searched for
-NUCLEUS_GUESS = 512  # tokens sorted at first for top-p; the whole vocabulary is sorted only if they do not suffice
+CDF_BLOCK = 256  # weights per block in the search of `invert_cdf`
+NUCLEUS_GUESS = 512  # tokens sorted first for top-p; the whole vocabulary is sorted only if they are not enough
 
 
 class WeightedModel(NamedTuple):
-    """A model with the weight of its logits; it computes within `context`, which may select an adapter."""
+    """A model with the weight of its logits. It runs within `context`, which may select an adapter."""
 
     model: torch.nn.Module
     weight: float = 1.0
@@ -40,40 +40,44 @@ def sample_responses(
 ) -> list[list[int]]:
     """Sample responses to prompts from the weighted sum of several models' logits.
 
-    Row i's token t is drawn with uniforms[i, t] by inverting its distribution function, so a response does not depend
-    on its batch. Prompts are computed once and their cache is repeated; finished rows leave the batch.
+    Token t of row i is drawn by inverting the distribution function at uniforms[i, t], so a response does not depend on
+    its batch. Each prompt is computed once and its cache is repeated for its responses. Finished rows are removed from
+    the batch.
 
     Args:
-        models: Their logits are summed before temperature; each has a cache of its own.
+        models: Models whose logits are summed before the temperature is applied. Each has its own cache.
         prompts: Token ids of each prompt.
         counts: Responses per prompt.
         uniforms (Tensor): [responses, maximum length], float64 in [0, 1).
-        params: How one token is drawn. Their lengths and stop strings are not used here.
+        params: Sampling settings. The maximum length and stop strings are ignored here.
         eos: Token ids that end a response.
         pad: Token id for padding.
         is_complete: Whether a response ends for another reason, such as a stop string.
 
     Returns:
-        Token ids of each response, in prompt-major order, with the token that ended it.
+        Token ids of each response, including the token that ended it, in prompt-major order.
     """
     device = next(models[0].model.parameters()).device
     responses: list[list[int]] = [[] for _ in range(len(uniforms))]
     repeats = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     logits, mask, caches = read_prompts(models, prompts, repeats, pad)
     uniforms, ends = uniforms.to(device), set(eos)
-    rows, alive = list(range(len(uniforms))), [True] * len(uniforms)  # each row's response, and whether it continues
+    rows, alive = (
+        list(range(len(uniforms))),
+        [True] * len(uniforms),
+    )  # each row's response, and whether it continues
     seen = tokens_in(prompts, logits.shape[1]).to(device)[repeats] if params.repetition_penalty != 1 else None
     for position in range(uniforms.shape[1]):
         logits = logits if seen is None else penalize(logits, seen, params.repetition_penalty)
         tokens = next_tokens(logits, uniforms[:, position], params)
-        # What depends on the tokens is decided here, after one wait for the device per position.
+        # Everything that depends on token values is decided here, so there is one device synchronization per position.
         for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if alive[i]:
                 responses[row].append(token)
                 alive[i] = token not in ends and not (is_complete is not None and is_complete(responses[row]))
         if not any(alive) or position == uniforms.shape[1] - 1:
             break
-        if sum(alive) <= 0.75 * len(rows):  # shrinking copies the caches, which pays off for a quarter of the batch
+        if sum(alive) <= 0.75 * len(rows):  # shrinking copies the caches, which pays off from a quarter of the batch
             kept = [i for i, is_alive in enumerate(alive) if is_alive]
             index = torch.tensor(kept).to(device)
             for cache in caches:
@@ -93,22 +97,22 @@ def sample_responses(
 def read_prompts(
     models: Sequence[WeightedModel], prompts: Sequence[Sequence[int]], repeats: Tensor, pad: int
 ) -> tuple[Tensor, Tensor, list["Cache"]]:
-    """Compute each prompt once, and repeat the results for its responses.
+    """Compute each prompt once and repeat the results for its responses.
 
     Args:
-        models: As for `sample_responses`.
+        models: See `sample_responses`.
         prompts: Token ids of each prompt.
         repeats (Tensor): [responses], the prompt of each response.
         pad: Token id for padding.
 
     Returns:
-        Logits [responses, vocabulary] of the first token, attention mask [responses, width], and each model's cache.
+        Logits of the first token [responses, vocabulary], attention mask [responses, width], and each model's cache.
     """
-    # Imported here because it imports transformers, which callers that sample without a cache do not need.
+    # Imported here because it imports transformers, which not all users of this module need.
     from prefloop.models.kv_cache import preallocate
 
     ids, mask = (tensor.to(repeats.device) for tensor in left_pad(prompts, pad))
-    # An index tensor, not the number 1: a slice is not contiguous, and PyTorch would copy the head once per prompt.
+    # An index tensor, not the number 1: slices are not contiguous, and PyTorch would copy the head once per prompt.
     last = torch.tensor([ids.shape[1] - 1], device=ids.device)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask), "logits_to_keep": last}
     logits, caches = mix_logits(models, [None] * len(models), **inputs)
@@ -136,7 +140,7 @@ def mix_logits(
 
 
 def tokens_in(prompts: Sequence[Sequence[int]], vocabulary: int) -> Tensor:
-    """Which tokens each prompt has, bool [prompts, vocabulary]."""
+    """Whether each prompt contains each token, bool [prompts, vocabulary]."""
     seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool)
     for row, ids in enumerate(prompts):
         seen[row, torch.tensor(ids)] = True
@@ -144,14 +148,14 @@ def tokens_in(prompts: Sequence[Sequence[int]], vocabulary: int) -> Tensor:
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Logits with those of `seen` tokens, bool [rows, vocabulary], made smaller: the repetition penalty of CTRL
+    """Reduce the logits of `seen` tokens, bool [rows, vocabulary]: the repetition penalty of CTRL
     (Keskar et al. 2019, arXiv 1909.05858)."""
     logits = logits.float()
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def next_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
-    """Draw one token per row: temperature first, then min-p, top-k and top-p, in vLLM's order.
+    """Draw one token per row. The order is vLLM's: temperature, min-p, top-k, top-p.
 
     Args:
         logits (Tensor): [rows, vocabulary].
@@ -175,7 +179,7 @@ def next_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Ten
     total = torch.logsumexp(top if params.top_k else logits, dim=1, keepdim=True)
     probabilities = (top - total).exp()
     drawn = tokens.gather(1, invert_cdf(keep_nucleus(probabilities, params.top_p), uniforms)[:, None]).squeeze(1)
-    flat = probabilities.sum(dim=1) < params.top_p  # only these rows need more tokens than the first guess
+    flat = probabilities.sum(dim=1) < params.top_p  # only these rows need more tokens than NUCLEUS_GUESS
     if params.top_k is None and bool(flat.any()):
         top, tokens = logits[flat].sort(dim=1, descending=True, stable=True)
         kept = keep_nucleus((top - total[flat]).exp(), params.top_p)
@@ -184,16 +188,16 @@ def next_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Ten
 
 
 def keep_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Probabilities [rows, size], in descending order, with all but the first that sum to `top_p` set to 0."""
+    """Set probabilities [rows, size], in descending order, to 0 after their sum reaches `top_p`."""
     sum_before = probabilities.cumsum(dim=1) - probabilities
     return torch.where(sum_before < top_p, probabilities, 0)
 
 
 def invert_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The first index whose cumulative weight exceeds `uniform` times the total.
+    """The first index whose cumulative weight exceeds `uniform` times the total weight.
 
-    It is searched for in two steps, among sums of blocks and then within one block, so that no cumulative sum over a
-    whole vocabulary is computed.
+    The search has two steps, first over sums of blocks and then within a block. This avoids a cumulative sum over the
+    whole vocabulary.
 
     Args:
         weights (Tensor): [rows, size], not normalized.
@@ -211,16 +215,16 @@ def invert_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def search_cumulative(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The first index whose cumulative weight exceeds a target, and the target less the weights before it.
+    """The first index whose cumulative weight exceeds the target, and the target minus the weights before it.
 
-    Targets are clamped to [0, total), so rounding never leads to an index with weight 0.
+    Targets are clamped to [0, total), so that rounding never selects an index with weight 0.
 
     Args:
         weights (Tensor): [rows, size].
         targets (Tensor): [rows, 1].
 
     Returns:
-        Index and rest of the target, both [rows, 1].
+        Index and remainder of the target, both [rows, 1].
     """
     ends = weights.cumsum(dim=1)
     total = ends[:, -1:]

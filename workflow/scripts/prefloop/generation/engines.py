@@ -1,4 +1,4 @@
-"""Engines that sample responses: transformers here, vLLM in prefloop.generation.vllm_engine."""
+"""Engines that sample responses: the protocol and the transformers engine. vLLM's is in `generation.vllm_engine`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ from prefloop.models.loading import load_merged, load_policy, reference_for
 
 
 class Engine(Protocol):
-    """Samples responses. The random numbers of a response depend on its seed only."""
+    """Samples responses. The random numbers of a response depend only on its seed."""
 
     forms_batches: bool
-    """Whether it batches responses itself, as memory allows, and should get all of them in one call."""
+    """Whether the engine forms batches itself, so that it should get all responses in one call."""
 
     def generate(
         self,
@@ -34,22 +34,22 @@ class Engine(Protocol):
         """Sample responses from a component.
 
         Args:
-            component: Mixture of policy and reference.
+            component: The policy, the reference, or a mixture of both.
             prompts: Token ids of each prompt.
             counts: Responses per prompt.
             seeds: Seed of each response, in prompt-major order.
-            params: How tokens are drawn, and the maximum length.
+            params: Sampling settings and the maximum length.
 
         Returns:
-            Token ids of each response, in prompt-major order, with the token that ended it.
+            Token ids of each response, including the token that ended it, in prompt-major order.
         """
 
     def models_per_token(self, component: Component) -> int:
-        """Number of models that compute each token of a component."""
+        """Number of models that are run for each token of a component."""
 
 
 def weighted_policies(component: Component, policies: dict[str, Path | None]) -> list[tuple[Path, float]]:
-    """The policy files that a component uses, with their weights; InputError if one is not given."""
+    """The policy files that a component needs, with their weights; InputError if one is missing."""
     weighted = []
     for name, policy in policies.items():
         if (weight := getattr(component, name)) != 0:
@@ -60,10 +60,10 @@ def weighted_policies(component: Component, policies: dict[str, Path | None]) ->
 
 
 class TransformersEngine:
-    """An `Engine` that decodes with transformers, in as few copies of the weights as possible.
+    """An `Engine` that decodes with transformers and holds few copies of the weights in memory.
 
-    A component of one model runs on that model alone, its adapter merged, and one such model is in memory at a time. A
-    mixture runs on both models, which share the base weights if the policy is an adapter.
+    A component of one model loads only that model, with its adapter merged, and only one such model is in memory at a
+    time. A mixture loads both models, which share the base weights if the policy is an adapter.
     """
 
     forms_batches = False
@@ -78,15 +78,15 @@ class TransformersEngine:
         device: str,
         stop: StopStrings | None = None,
     ) -> None:
-        """Models are loaded when a component needs them.
+        """Store the settings. Models are loaded when a component needs them.
 
         Args:
             model: Manifest of the base model.
-            policies: Files of `policy` and `reference`; None for one that no component needs.
+            policies: Files of `policy` and `reference`; None for a model that no component needs.
             eos: Token ids that end a response.
             pad: Token id for padding.
-            dtype: Of the weights.
-            device: Where models run.
+            dtype: Dtype of the weights.
+            device: Device on which models run.
             stop: Strings that end a response.
         """
         self.model, self.policies, self.dtype, self.device = model, policies, dtype, device
@@ -101,7 +101,7 @@ class TransformersEngine:
         seeds: Sequence[int],
         params: SamplingParams,
     ) -> list[list[int]]:
-        """As `Engine.generate`."""
+        """See `Engine.generate`."""
         generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
         uniforms = np.stack([generator.random(params.max_new_tokens) for generator in generators])
         models, is_complete = self.load(component), self.stop.completed if self.stop is not None else None
@@ -112,7 +112,7 @@ class TransformersEngine:
         return len(self.load(component))
 
     def load(self, component: Component) -> list[WeightedModel]:
-        """Load the models of a component. If policy and reference are one file, as in round 1, one model suffices."""
+        """Load the models of a component: only one if policy and reference are the same file, as in round 1."""
         weights: dict[Path, float] = {}
         for policy, weight in weighted_policies(component, self.policies):
             weights[policy] = weights.get(policy, 0.0) + weight
@@ -122,7 +122,7 @@ class TransformersEngine:
         return [self.loaded[policy]._replace(weight=weight) for policy, weight in weights.items()]
 
     def load_policies(self, policies: Sequence[Path]) -> dict[Path, WeightedModel]:
-        """A single policy merged, or policy and reference in memory together."""
+        """Load a single policy with its adapter merged, or both the policy and the reference."""
         policy, *references = policies
         if not references:
             merged, _ = load_merged(self.model, policy, self.dtype, self.device)

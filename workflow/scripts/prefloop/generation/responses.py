@@ -1,4 +1,4 @@
-"""Plans and samples the responses to a step's prompts, and forms the rows of generations.jsonl."""
+"""Planning and sampling the responses to prompts, and the rows of generations.jsonl."""
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ PlanKey = tuple[int, int]
 
 
 class PlannedResponse(NamedTuple):
-    """A response before it is sampled."""
+    """A response that has not been sampled yet."""
 
     prompt_index: int
     response_id: int
@@ -42,33 +42,36 @@ class PlannedResponse(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A response as token ids, with the token that ended it, and as text."""
+    """A response as token ids and as text."""
 
     token_ids: list[int]
+    """Token ids, including the token that ended the response."""
     text: str
     finish_reason: str
-    """stop if the response ended in such a token or a stop string, else length."""
+    """`stop` if an end token or a stop string ended the response, else `length`."""
 
 
 def resolve_engine(name: str, sampling: Sampling, quantization: str | None = None) -> str:
-    """The engine to use, transformers or vllm; auto is vllm with a GPU, a vLLM built for it, and no mixture of models.
+    """The engine to use, transformers or vllm.
+
+    `auto` is vllm if there is a GPU with a vLLM built for it, no mixture of models, and no quantization.
 
     Args:
         name (str): The configured engine.
-        sampling (Sampling): What is sampled.
-        quantization (str | None): That of the base weights, which vLLM would read in full.
+        sampling (Sampling): Settings of the sampler.
+        quantization (str | None): Quantization of the base weights, which vLLM would read unquantized.
 
     Raises:
-        InputError: vLLM is asked for and is not installed, or cannot run the sampler or the weights.
+        InputError: `name` is vllm, but vLLM is not installed or does not support the sampler or the quantization.
     """
     if name == "vllm" and quantization is not None:
         raise InputError(f"engine vllm: it reads base weights in full, not in {quantization}; use engine transformers")
     if name == "vllm" and mixes_logits(sampling):
-        raise InputError(f"engine vllm: sampler {sampling.sampler} mixes two models' logits, which vLLM cannot")
+        raise InputError(f"engine vllm: sampler {sampling.sampler} mixes two models' logits, which vLLM cannot do")
     if name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise InputError(
-            "engine vllm: there is no package vllm in this environment; run Snakemake with --use-conda, install what "
-            "workflow/envs/vllm.yml lists, or use engine transformers"
+            "engine vllm: the package vllm is not installed in this environment; run Snakemake with --use-conda, "
+            "install what workflow/envs/vllm.yml lists, or use engine transformers"
         )
     if name == "auto":
         fits = quantization is None and not mixes_logits(sampling)
@@ -77,7 +80,17 @@ def resolve_engine(name: str, sampling: Sampling, quantization: str | None = Non
 
 
 def plan_responses(prompt_ids: Sequence[str], sampling: Sampling, seed: int, stream: str) -> list[PlannedResponse]:
-    """Component and seed of each response, by prompt and response_id; `stream` names this use of the run's seed."""
+    """Choose the component and seed of each response.
+
+    Args:
+        prompt_ids: [prompts].
+        sampling: Settings of the sampler.
+        seed: Seed of the run.
+        stream: Name of the round and step, so that each has its own random numbers.
+
+    Returns:
+        Responses in the order of prompts and response ids.
+    """
     sampler = lookup(SAMPLERS, sampling.sampler, "sampler")
     planned = []
     for i, prompt_id in enumerate(prompt_ids):
@@ -103,9 +116,9 @@ def sample_planned(
         engine: Samples the responses.
         planned: Responses of all shards.
         prompts: Token ids of each prompt.
-        params: How tokens are drawn, and the maximum length.
-        batch_size: Responses per batch, for an engine that does not form batches itself.
-        shard: Which of the batches.
+        params: Sampling settings and the maximum length.
+        batch_size: Responses per batch. It is ignored if the engine forms batches itself.
+        shard: The shard of the batches.
         meter: Counts the tokens.
 
     Returns:
@@ -138,7 +151,7 @@ def sample_planned(
 def form_prompt_batches(
     groups: Mapping[int, Sequence[PlannedResponse]], prompts: Sequence[list[int]], batch_size: int, shard: Shard
 ) -> list[list[int]]:
-    """Batches of prompt indices for a shard, of at most `batch_size` responses; of one prompt if it alone has more."""
+    """Batches of prompt indices for a shard, with at most `batch_size` responses, or one prompt if it has more."""
     indices = list(groups)
     prompts_per_batch = max(1, batch_size // max(map(len, groups.values())))
     batches = batches_by_length([len(prompts[i]) for i in indices], prompts_per_batch)
@@ -152,7 +165,7 @@ def decode_responses(
     chat: ChatFormat = DEFAULT_FORMAT,
     stop: Sequence[str] = (),
 ) -> dict[PlanKey, Response]:
-    """Sampled token ids with their texts, which lack the token of `eos` or the string of `stop` that ended them."""
+    """Sampled responses with their texts, from which the ending token of `eos` or string of `stop` is removed."""
     strings = StopStrings(tokenizer, stop)
 
     def response(ids: list[int]) -> Response:
@@ -169,7 +182,7 @@ def dataset_responses(
     shard: Shard,
     chat: ChatFormat = DEFAULT_FORMAT,
 ) -> dict[PlanKey, Response]:
-    """The `chosen` and `rejected` responses of a shard's prompts, with their end token and never cut."""
+    """The `chosen` and `rejected` responses of a shard's prompts in full, with end token."""
     indices = set(shard.select(range(len(rows))))
     responses = {}
     for response in planned:
@@ -181,7 +194,7 @@ def dataset_responses(
 
 
 def chosen_responses(prompts: Sequence[dict], manifest: Path, chat: ChatFormat = DEFAULT_FORMAT) -> dict[str, dict]:
-    """The chosen responses of prompts as rows of samples, by prompt_id. The tokenizer of `manifest` counts tokens."""
+    """The chosen responses of prompts as rows of samples, by prompt_id; the model's tokenizer counts tokens."""
     tokenizer = load_tokenizer(manifest.parent, is_trusted(manifest))
     return {
         row["prompt_id"]: {
@@ -198,7 +211,7 @@ def chosen_responses(prompts: Sequence[dict], manifest: Path, chat: ChatFormat =
 def generation_rows(
     rows: Sequence[dict], planned: Sequence[PlannedResponse], responses: Mapping[PlanKey, Response], sampler: str
 ) -> Iterator[dict]:
-    """The rows of generations.jsonl, in the order of the prompts; responses of other shards are left out."""
+    """The rows of generations.jsonl in the order of the prompts, without those of other shards."""
     for planned_response in planned:
         if (response := responses.get(planned_response.key)) is not None:
             prompt = rows[planned_response.prompt_index]
@@ -223,9 +236,17 @@ def count_truncated(responses: Mapping[PlanKey, Response]) -> int:
 def describe_responses(
     prompts: int, responses: Mapping[PlanKey, Response], settings: GenerationConfig, policy: str, section: str
 ) -> tuple[str, int, str, str]:
-    """What a stage has sampled for so many prompts, its tokens, its result, and a warning if many are truncated.
+    """Texts for the summary of a stage that samples.
 
-    `policy` and `section` are those of `truncation_warning`.
+    Args:
+        prompts: Number of prompts.
+        responses: The sampled responses.
+        settings: Settings of the stage.
+        policy: See `truncation_warning`.
+        section: See `truncation_warning`.
+
+    Returns:
+        The work, the number of tokens, the result, and a warning if many responses are truncated.
     """
     truncated, tokens = count_truncated(responses), sum(len(response.token_ids) for response in responses.values())
     work = f"{prompts} prompts, {len(responses)} responses by {settings.sampler}, {tokens:,} tokens"

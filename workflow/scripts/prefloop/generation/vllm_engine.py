@@ -1,4 +1,4 @@
-"""vLLM as an engine of generation (prefloop.generation.engines)."""
+"""The vLLM engine for generation (`prefloop.generation.engines.Engine`)."""
 
 import functools
 import gc
@@ -26,24 +26,24 @@ from prefloop.models.manifests import check_weights, is_trusted
 from prefloop.models.policies import adapts_experts, check_base, is_trained, read_policy, write_adapter
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # ranks for which vLLM has kernels
-# vLLM reads these when it is imported. Values set by the user win.
+# vLLM reads these variables when it is imported. Values set by the user take precedence.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: threads are as requested, and memory is measured
-    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # no CPU reserved for the scheduler
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # several GPUs: CUDA does not survive a fork
-    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings concern its server
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # do not reserve a CPU for the scheduler
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # for several GPUs: CUDA does not work after a fork
+    "VLLM_LOGGING_LEVEL": "ERROR",  # warnings are about the vLLM server
     "VLLM_NO_USAGE_STATS": "1",
 }
 
 
 def set_environment() -> None:
-    """Set vLLM's environment variables, before it is imported."""
+    """Set vLLM's environment variables; call it before vLLM is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def vllm_has_gpu() -> bool:
-    """Whether there is a GPU and a vLLM built for it."""
+    """Whether there is a GPU and vLLM is built for it."""
     if not torch.cuda.is_available() or importlib.util.find_spec("vllm") is None:
         return False
     set_environment()
@@ -53,11 +53,12 @@ def vllm_has_gpu() -> bool:
 
 
 class VllmEngine:
-    """An `Engine` that runs vLLM offline. It schedules all responses itself and computes each prompt once.
+    """An `Engine` that runs vLLM offline. vLLM schedules all responses itself and computes each prompt once.
 
-    On a GPU, adapters are loaded next to the base weights, the policy's and the reference's at once. On a CPU that is
-    several times slower than a merged model. There, where all parameters were trained, and for architectures that vLLM
-    cannot adapt, merged weights are passed through a temporary folder, and one model at a time is in memory.
+    On a GPU, the adapters of policy and reference are loaded together, next to the base weights. In other cases, merged
+    weights are passed through a temporary folder, and only one model at a time is in memory. These cases are CPUs, on
+    which adapters are several times slower than merged weights, full fine-tuning, and adapters or architectures that
+    vLLM does not support.
     """
 
     forms_batches = True
@@ -72,15 +73,15 @@ class VllmEngine:
         max_tokens: int,
         stop: StopStrings | None = None,
     ) -> None:
-        """Models are loaded when a component needs them.
+        """Write adapters to a temporary folder. Models are loaded when a component needs them.
 
         Args:
             model: Manifest of the base model.
-            policies: Files of `policy` and `reference`; None for one that no component needs.
+            policies: Files of `policy` and `reference`; None for a model that no component needs.
             eos: Token ids that end a response.
-            dtype: Of the weights.
-            settings: How vLLM uses the machine.
-            max_tokens: Tokens of the longest prompt with its longest response.
+            dtype: Dtype of the weights.
+            settings: Hardware settings of vLLM.
+            max_tokens: Maximum number of tokens of a prompt and its response together.
             stop: Strings that end a response.
         """
         set_environment()
@@ -89,19 +90,19 @@ class VllmEngine:
         self.model, self.policies, self.eos, self.dtype, self.stop = model, policies, eos, dtype, stop
         self.settings, self.max_tokens, self.on_cpu = settings, max_tokens, current_platform.is_cpu()
         self.llm: Any = None
-        self.merged_policy: Path | None = None  # whose weights `llm` has; None for the base model's
+        self.merged_policy: Path | None = None  # the policy whose weights `llm` has; None for the base weights
         self.scratch = tempfile.TemporaryDirectory(prefix="prefloop-")
         self.adapters = {} if self.on_cpu else self.write_adapters()
 
     def allow(self, max_tokens: int) -> None:
-        """Make room for prompts with their responses that are longer than before, by a new start of vLLM."""
+        """Allow longer prompts and responses. If `max_tokens` is larger than before, vLLM is started again later."""
         if max_tokens > self.max_tokens:
             self.free()
             self.max_tokens = max_tokens
 
     @functools.cached_property
     def supports_adapters(self) -> bool:
-        """Whether vLLM's class for the base model takes adapters; those of GPT-2, Bloom or Falcon, say, do not."""
+        """Whether vLLM's class for the base model supports adapters. Those of GPT-2, Bloom and Falcon do not."""
         from vllm.engine.arg_utils import EngineArgs
         from vllm.model_executor.model_loader.utils import get_model_cls
         from vllm.model_executor.models.interfaces import supports_lora
@@ -116,7 +117,7 @@ class VllmEngine:
         return supports_lora(get_model_cls(arguments.create_model_config()))
 
     def write_adapters(self) -> dict[Path, tuple[int, Path]]:
-        """Rank and PEFT folder of each policy file that is an adapter which vLLM can load next to the base weights."""
+        """Write the adapters that vLLM can load next to the base weights; rank and PEFT folder by policy file."""
         adapters: dict[Path, tuple[int, Path]] = {}
         for policy in dict.fromkeys(policy for policy in self.policies.values() if policy and is_trained(policy)):
             content = read_policy(policy)
@@ -137,7 +138,7 @@ class VllmEngine:
         seeds: Sequence[int],
         params: SamplingParams,
     ) -> list[list[int]]:
-        """As `Engine.generate`."""
+        """See `Engine.generate`."""
         import vllm
         from vllm.lora.request import LoRARequest
 
@@ -175,7 +176,7 @@ class VllmEngine:
         return 1
 
     def load(self, policy: Path | None) -> None:
-        """Start vLLM with the base weights (None) or with a policy's weights merged into them, unless it has them."""
+        """Start vLLM with the base weights (None) or with a policy merged into them, unless it already has them."""
         if self.llm is not None and self.merged_policy == policy:
             return
         self.free()
@@ -209,8 +210,8 @@ class VllmEngine:
         self.llm = LLM(
             str(folder),
             tokenizer=str(self.model.parent),
-            skip_tokenizer_init=self.stop is None,  # prompts and responses are token ids; stop strings need texts
-            generation_config="vllm",  # ignore the model's own (a repetition penalty, say), as transformers does here
+            skip_tokenizer_init=self.stop is None,  # prompts and responses are token ids; only stop strings need text
+            generation_config="vllm",  # ignore the model's own defaults, such as a repetition penalty, as elsewhere
             trust_remote_code=is_trusted(self.model),
             dtype=self.dtype,
             tensor_parallel_size=self.settings.tensor_parallel_size,
@@ -219,15 +220,15 @@ class VllmEngine:
             max_num_seqs=self.settings.max_num_seqs,
             max_model_len=self.max_tokens,
             enable_prefix_caching=True,
-            enforce_eager=self.on_cpu,  # compiling takes longer there than it saves
+            enforce_eager=self.on_cpu,  # on a CPU, compiling takes longer than it saves
             enable_lora=bool(rank),
             **options,
         )
 
     def end(self, *_: object) -> None:
-        """On SIGTERM: remove the temporary folder and end as SIGTERM ends a program.
+        """Handler of SIGTERM: remove the temporary folder and end the process with SIGTERM.
 
-        SystemExit is not used, because it is lost if the signal arrives while Python deletes an object.
+        It does not raise SystemExit, which is lost if the signal arrives while Python deletes an object.
         """
         self.scratch.cleanup()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -254,7 +255,7 @@ def load_vllm(
     max_tokens: int,
     stop: StopStrings | None,
 ) -> VllmEngine:
-    """The engine of a program, which SIGTERM ends cleanly. Several steps of one call share it. Arguments as there."""
+    """The engine of a program, with a handler of SIGTERM. Joined steps share it. Arguments as in `VllmEngine`."""
     engine = keep(VllmEngine, model, policies, eos, dtype, settings, max_tokens=max_tokens, stop=stop)
     engine.allow(max_tokens)
     signal.signal(signal.SIGTERM, engine.end)
@@ -262,8 +263,9 @@ def load_vllm(
 
 
 def whole_prompts(max_tokens: int) -> dict[str, Any]:
-    """Options of vLLM on a CPU, where it cannot compute a prompt in parts if the response has a seed of its own.
+    """Options that make vLLM compute each prompt as a whole on a CPU.
 
-    It would have to take back the number drawn after a part, and torch's generator on a CPU cannot.
+    With chunked prefill, vLLM would have to undo the random number drawn after each chunk of a prompt if the response
+    has its own seed. torch's generators on a CPU do not support this.
     """
     return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_tokens, 4096)}

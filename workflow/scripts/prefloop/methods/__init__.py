@@ -1,1 +1,1 @@
-"""Methods as pure functions: samplers, bandit, pair metrics, losses, β rules and the tabular setting."""
+"""Methods as pure functions: samplers, the bandit, pair metrics, losses, β rules and the tabular setting."""

@@ -1,7 +1,7 @@
-"""Which responses of a prompt are labeled, before any of them is: one rule per entry of ACQUISITIONS.
+"""Rules that choose which responses of a prompt get a label: one rule per entry of ACQUISITIONS.
 
-A rule sees features of a prompt's responses and a head that was fitted to earlier labels (`reward_head`). It returns
-two responses; `acquire` asks it again for more labels. Names and formulas follow ActiveUltraFeedback (arXiv
+A rule reads the features of a prompt's responses and a head fitted to earlier labels (`reward_head`), and returns two
+responses. `acquire` calls it again if more responses get labels. Names and formulas follow ActiveUltraFeedback (arXiv
 2603.09692).
 """
 
@@ -17,7 +17,7 @@ from prefloop.core.registry import lookup
 from prefloop.methods.reward_head import Floats, LinearHead
 
 Pair = tuple[int, int]
-# Rule(head, features [responses, features], confidence, rng): two different responses.
+# Rule(head, features [responses, features], confidence, rng) returns two different responses.
 Rule = Callable[[LinearHead, Floats, float, np.random.Generator], Pair]
 ALL = "all"  # the rule that labels every response, without features or a head
 ACQUISITION_RULES = ("all", "random_pair", "delta_ucb", "drts", "max_uncertainty", "infomax")
@@ -26,38 +26,38 @@ CHOSEN_ONLY = OnlyIf("rule", other_than=(ALL,))
 
 @dataclass
 class AcquisitionConfig:
-    """Which responses of a prompt get a label, before any of them has one."""
+    """Which responses of a prompt get a label."""
 
     rule: Annotated[str, Choice("methods.acquisition.ACQUISITION_RULES")] = ALL
-    """Rule that chooses the responses; all labels every response. The first step of a run is random under every other
-    rule."""
+    """Rule that chooses the responses. The rule all labels every response. Under every other rule, the choice is random
+    in the first step of a run."""
     labels: Annotated[int, Ge(2), Unit("responses per prompt"), CHOSEN_ONLY] = 2
     """Responses of a prompt that get a label. A judge compares every two of them."""
     confidence: Annotated[float, Ge(0), Unit("standard deviations"), OnlyIf("rule", ("delta_ucb",))] = 1.0
     """Width of the confidence bounds."""
     pool: Annotated[int, Ge(1), Unit("times bandit.budget"), CHOSEN_ONLY] = 1
-    """How many times bandit.budget prompts are drawn and answered. Those with the largest predicted gap between the
-    chosen responses get labels, bandit.budget of them; in the first step they are random."""
+    """Prompts that are drawn and answered, as a multiple of bandit.budget. The bandit.budget prompts with the
+    largest predicted gaps between their chosen responses get labels; in the first step these prompts are random."""
     layer: Annotated[int | None, Ge(1), Unit("layer, from 1"), CHOSEN_ONLY] = None
-    """Layer whose mean state over a response is its features, in the initial policy or, with policy.start, in the model
-    itself; null is the middle layer."""
+    """Layer whose hidden states, averaged over a response, are its features; null is the middle layer. The states are
+    those of the initial policy or, with policy.start, of the model itself."""
 
 
 def random_pair(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:
-    """Two responses at random: what every other rule is compared with."""
+    """Two random responses: the baseline for all other rules."""
     first, second = rng.permutation(len(features))[:2].tolist()
     return first, second
 
 
 def delta_ucb(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:
-    """The largest gap that is still plausible: argmax over i ≠ j of (r_i + c·sd_i) − (r_j − c·sd_j)."""
+    """The pair with the largest plausible gap: argmax over i ≠ j of (r_i + c·sd_i) − (r_j − c·sd_j)."""
     rewards, deviations = head.rewards(features), confidence * head.deviations(features)
     gaps = (rewards + deviations)[:, None] - (rewards - deviations)[None, :]
     return largest_pair(gaps)
 
 
 def drts(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:
-    """Double reverse Thompson sampling: the best response under one draw of the weights, the worst under another."""
+    """Double reverse Thompson sampling: the best response under one draw of the weights and the worst under another."""
     best = int(np.argmax(features @ head.draw(rng)))
     rewards = features @ head.draw(rng)
     rewards[best] = np.inf  # the worst of the others
@@ -71,14 +71,14 @@ def max_uncertainty(head: LinearHead, features: Floats, confidence: float, rng: 
 
 
 def infomax(head: LinearHead, features: Floats, confidence: float, rng: np.random.Generator) -> Pair:
-    """The pair whose gap is least certain: the largest standard deviation of the difference."""
+    """The pair with the least certain gap: the largest standard deviation of the difference."""
     count = len(features)
     differences = (features[:, None, :] - features[None, :, :]).reshape(count * count, -1)
     return largest_pair(head.deviations(differences).reshape(count, count))
 
 
 def largest_pair(values: Floats) -> Pair:
-    """Row and column of the largest entry off the diagonal of [responses, responses]; the first one of equal ones."""
+    """Row and column of the largest off-diagonal entry of [responses, responses]; the first one of a tie."""
     masked = np.where(np.eye(len(values), dtype=bool), -np.inf, values)
     row, column = np.unravel_index(int(np.argmax(masked)), values.shape)
     return int(row), int(column)
@@ -99,16 +99,16 @@ def acquire(
     """The responses of a prompt to label.
 
     Args:
-        rule (str): Word of ACQUISITIONS.
-        head (LinearHead | None): None before the first labels: then every rule is `random_pair`, so that methods with
+        rule (str): Key of ACQUISITIONS.
+        head (LinearHead | None): None before the first labels. Every rule is then `random_pair`, so that methods with
             the same seed begin with the same labels.
         features (ndarray): [responses, features].
-        labels (int): How many to label. Above two the rule is asked again about the responses that are left.
+        labels (int): Number of responses to label. For more than two, the rule is called again on the remaining ones.
         confidence (float): c of `delta_ucb`, in standard deviations.
         rng (Generator): Random numbers of this prompt.
 
     Returns:
-        list[int]: Different responses, `labels` of them, or all if there are fewer.
+        list[int]: Indices of `labels` different responses, or of all if there are fewer.
 
     Raises:
         SettingError: There is no such rule.

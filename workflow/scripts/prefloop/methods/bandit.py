@@ -1,11 +1,13 @@
-"""The bandit over prompt clusters: which prompts are worth annotating next.
+"""The bandit over prompt clusters, which chooses the prompts to annotate.
 
-In each step `score_arms` gives every arm a score, and `draw_prompts` draws the budget: an allocation decides how many
-prompts each arm should get, `settle_allocation` makes that feasible, and prompts within an arm are drawn at random.
-`update_arms` then adds the rewards h of these prompts, which are normalized metrics of pairs, not rewards of responses.
+In each step, `score_arms` gives every arm a score, and `draw_prompts` draws the prompts. An allocation decides how many
+prompts each arm should get, `settle_allocation` makes these numbers feasible, and prompts within an arm are drawn at
+random. `update_arms` then adds the rewards h of these prompts. They are normalized pair metrics, not rewards of
+responses.
 
-An arm is a cluster. Its state is five arrays of shape [arms], kept in arms.json over steps and rounds: `pulls` (prompts
-drawn so far), `count` and `reward_sum` (discounted), `log_weight` (of exp3), `score` (the last upper confidence bound).
+An arm is a cluster. The state of all arms is five arrays of shape [arms], which arms.json stores after every step:
+`pulls` (prompts drawn so far), `count` and `reward_sum` (both discounted), `log_weight` (of exp3) and `score` (the last
+upper confidence bound).
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from prefloop.core.errors import SettingError
 from prefloop.core.metadata import Choice, OnlyIf, Unit
 from prefloop.core.registry import lookup
 
-UNKNOWN_MEAN = 0.5  # mean of a rank-normalized reward, before any was seen
+UNKNOWN_MEAN = 0.5  # mean of a rank-normalized reward, used before any reward is known
 ARM_FIELDS = ("pulls", "count", "reward_sum", "log_weight", "score")
 
 
@@ -30,32 +32,32 @@ class BanditConfig:
     allocation: Annotated[str, Choice("methods.bandit.ALLOCATIONS", functions=True)] = "proportional"
     """How the prompts of a step are allocated to clusters."""
     budget: Annotated[int, Ge(1), Unit("prompts per step")] = 512
-    """Prompts to annotate. Allocation all ignores it and annotates every prompt once per round."""
+    """Prompts to annotate. The allocation all ignores it and annotates every prompt once per round."""
     metric: Annotated[str, Choice("methods.pair_metrics.METRICS", functions=True)] = "pfp"
-    """The value of a prompt for its arm: this metric of the prompt's best-against-worst pair."""
+    """Metric that gives the reward of a prompt for its arm, computed on the pair of its best and worst responses."""
     normalize: Literal["rank", "identity"] = "rank"
     """Use the rank of the metric within the step, in [0, 1], or the metric itself."""
     alpha: Annotated[float, Ge(0), Unit("units of an arm's mean reward")] = 1.0
     """Width of the upper confidence bound."""
     gamma: Annotated[float, Gt(0), Le(1), Unit("fraction")] = 1.0
-    """Discount of earlier steps, applied once per step; 1 forgets nothing."""
+    """Discount of earlier steps, applied once per step; 1 is no discount."""
     top_k: Annotated[int, Ge(1), Unit("arms"), OnlyIf("allocation", ("top_k",))] = 10
     """Arms that share the budget."""
     temperature: Annotated[float, Gt(0), Unit("units of score"), OnlyIf("allocation", ("softmax",))] = 0.1
     """τ of the shares exp(score / τ); a small τ is greedy."""
     exploration: Annotated[float, Gt(0), Le(1), Unit("fraction"), OnlyIf("allocation", ("exp3",))] = 0.1
-    """γ', the fraction of draws that is uniform, and the step size of the weights."""
+    """γ': the fraction of draws that are uniform, and the step size of the weights."""
     neighbors: Annotated[int, Ge(0), Unit("arms")] = 0
-    """Nearest arms whose rewards also count for an arm; 0 keeps arms independent."""
+    """Number of nearest arms whose rewards also count for an arm; 0 keeps arms independent."""
     neighbor_weight: Annotated[float, Ge(0), Le(1), Unit("prompts")] = 0.5
-    """Weight of a neighbor's prompt, where an arm's own prompts have weight 1."""
+    """Weight of a neighbor's prompts. An arm's own prompts have weight 1."""
     reuse: bool = False
-    """Annotate prompts again once all have been annotated; if false, the run stops with an error instead."""
+    """Annotate prompts again after all have been annotated; if false, the run stops with an error instead."""
 
 
 @dataclass
 class Arms:
-    """The state of all arms; every array has shape [arms]."""
+    """The state of all arms (see the module); every array has shape [arms]."""
 
     pulls: np.ndarray
     count: np.ndarray
@@ -70,7 +72,7 @@ class Arms:
 
     @property
     def mean(self) -> np.ndarray:
-        """Discounted mean reward of each arm, and the mean over all arms for arms never pulled."""
+        """Discounted mean reward of each arm; the mean over all arms for an arm that was never pulled."""
         total = self.count.sum()
         unknown = self.reward_sum.sum() / total if total > 0 else UNKNOWN_MEAN
         return np.where(self.count > 0, self.reward_sum / np.maximum(self.count, 1e-12), unknown)
@@ -84,20 +86,20 @@ class Allocation(Protocol):
     """Decides how many prompts of the budget each arm should get; `settle_allocation` makes that feasible."""
 
     def __call__(self, arms: Arms, budget: int, rng: np.random.Generator, settings: BanditConfig, /) -> np.ndarray:
-        """Prompts wanted per arm, int [arms], at least one in total."""
+        """Number of prompts wanted from each arm, int [arms]; at least one in total."""
 
 
 def update_arms(arms: Arms, clusters: np.ndarray, rewards: np.ndarray, gamma: float, exploration: float = 0.1) -> Arms:
     """Add one step's prompts: S ← γS + Σh and n ← γn + m for every arm, and the weights of exp3.
 
-    Every prompt multiplies its arm's weight by exp(γ'·h/(K·p)) (LEAD, Auer et al. 2002). This is unbiased while the arm
-    was drawn with probability p, that is until arms run out of fresh prompts.
+    Every prompt multiplies its arm's weight by exp(γ'·h/(K·p)) (LEAD, Auer et al. 2002). This is unbiased as long as
+    arms are drawn with probabilities p, that is, until an arm has no fresh prompts left.
 
     Args:
         arms: The state before the step.
         clusters (np.ndarray): [prompts], each prompt's arm.
         rewards (np.ndarray): [prompts], each prompt's h.
-        gamma: Discount γ; 1 forgets nothing.
+        gamma: Discount γ; 1 is no discount.
         exploration: γ' of exp3.
     """
     size = len(arms.count)
@@ -114,7 +116,7 @@ def update_arms(arms: Arms, clusters: np.ndarray, rewards: np.ndarray, gamma: fl
 
 
 def nearest_arms(centroids: np.ndarray, count: int) -> np.ndarray:
-    """The `count` nearest other arms of each arm, by distance of centroids [arms, width]: indices [arms, count]."""
+    """Indices [arms, count] of the `count` nearest other arms of each arm, by distance of centroids [arms, width]."""
     squares = (centroids**2).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * centroids @ centroids.T
     np.fill_diagonal(distances, np.inf)
@@ -133,15 +135,15 @@ def pool_neighbors(arms: Arms, neighbors: np.ndarray, weight: float) -> Arms:
 def ucb_scores(arms: Arms, alpha: float) -> np.ndarray:
     """Upper confidence bounds μ + α·sqrt(2 ln(Σn + 1) / n), shape [arms], in units of the normalized reward.
 
-    DOTA's score: UCB1 (Auer et al. 2002) with α and the 1 added. An arm never pulled counts as pulled once with the
-    mean of all arms, so that its bound is finite and proportional shares exist.
+    DOTA's score: UCB1 (Auer et al. 2002) with the factor α and the summand 1. An arm that was never pulled counts as
+    pulled once with the mean reward of all arms, so that its bound is finite and proportional shares exist.
     """
     bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.where(arms.count > 0, arms.count, 1))
     return arms.mean + alpha * bonus
 
 
 def proportional(arms: Arms, budget: int, rng: np.random.Generator, settings: BanditConfig) -> np.ndarray:
-    """DOTA: max(1, round(s_c / Σs · budget)) prompts of arm c; `settle_allocation` makes the sum the budget."""
+    """DOTA: max(1, round(s_c / Σs · budget)) prompts of arm c. `settle_allocation` adjusts the sum to the budget."""
     positive = np.maximum(arms.score, 0)
     share = positive / positive.sum() if positive.sum() > 0 else np.full(len(positive), 1 / len(positive))
     return np.maximum(1, np.round(share * budget)).astype(int)
@@ -189,7 +191,7 @@ def thompson(arms: Arms, budget: int, rng: np.random.Generator, settings: Bandit
     return won
 
 
-# Entries that are None ignore the arms: `uniform` draws from all fresh prompts, `all` annotates every prompt.
+# Allocations that are None ignore the arms: `uniform` draws from all fresh prompts, `all` annotates every prompt.
 ALLOCATIONS: dict[str, Allocation | None] = {
     "proportional": proportional,
     "top_k": top_k,
@@ -205,13 +207,14 @@ AT_RANDOM = ("uniform", "all")  # allocations that ignore the arms
 def settle_allocation(
     allocate: Callable[[Arms, int], np.ndarray], arms: Arms, available: np.ndarray, budget: int
 ) -> np.ndarray:
-    """Turn what an allocation wants into prompts per arm that exist and sum to the budget.
+    """Turn the wanted numbers of prompts into feasible ones that sum to the budget.
 
-    Prompts that an exhausted arm lacks are allocated again among the other arms. An excess from rounding is taken back
-    one prompt at a time from the worst arms, and their last prompt only if necessary.
+    If an arm has too few fresh prompts, the missing ones are allocated again among the other arms. An excess from
+    rounding is removed one prompt at a time from the arms with the lowest scores. An arm loses its last prompt only if
+    necessary.
 
     Args:
-        allocate: An allocation, from arms and budget to prompts wanted per arm.
+        allocate: An allocation: a function from arms and budget to wanted prompts per arm.
         arms: All arms, with scores.
         available (np.ndarray): [arms], fresh prompts of each arm.
         budget: At most Σ available.
@@ -245,7 +248,7 @@ def draw_prompts(
         times (np.ndarray): [prompts], how often this run has annotated each prompt.
         budget: Prompts to draw.
         rng: Random numbers of this step.
-        settings: Which allocation, and whether prompts may be annotated again.
+        settings: The allocation, its settings, and whether prompts may be annotated again.
 
     Returns:
         np.ndarray: Increasing indices of prompts, [budget].
@@ -256,10 +259,10 @@ def draw_prompts(
     fresh = np.flatnonzero(times == (times.min() if settings.reuse else 0))
     if budget > (len(times) if settings.reuse else len(fresh)):
         raise SettingError(
-            f"budget: {budget} prompts, but {len(fresh)} of {len(times)} are left that this run has not annotated; "
+            f"budget: {budget} prompts, but only {len(fresh)} of {len(times)} are left to annotate in this run; "
             "lower the budget, rounds or steps, add prompts, or set reuse: true"
         )
-    if budget > len(fresh):  # the last fresh ones, and the rest from those annotated least often
+    if budget > len(fresh):  # all fresh prompts, and the others from those annotated least often
         rest = np.flatnonzero(times > times.min())
         again = draw_prompts(arms, clusters[rest], times[rest], budget - len(fresh), rng, settings)
         return np.sort(np.concatenate([fresh, rest[again]]))
@@ -277,16 +280,16 @@ def draw_prompts(
 
 
 def score_arms(arms: Arms, centroids: np.ndarray, settings: BanditConfig) -> Arms:
-    """The arms with their upper confidence bounds as scores, including neighbors' rewards if there are neighbors."""
+    """The arms with upper confidence bounds as scores, which include the rewards of neighbors with `neighbors` > 0."""
     if settings.neighbors:
         arms = pool_neighbors(arms, nearest_arms(centroids, settings.neighbors), settings.neighbor_weight)
     return replace(arms, score=ucb_scores(arms, settings.alpha))
 
 
 def draw_share(prompts: int, step: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Allocation `all`: indices of the prompts of a step (from 1), so that a round annotates each prompt once.
+    """Allocation `all`: indices of the prompts of one step (from 1). The steps of a round annotate each prompt once.
 
-    The generator must be the round's, the same for every step.
+    `rng` must be in the same state for every step of a round.
     """
     order = rng.permutation(prompts)
     return np.sort(np.array_split(order, steps)[step - 1])

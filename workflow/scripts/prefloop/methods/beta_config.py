@@ -10,12 +10,12 @@ from prefloop.core.metadata import Choice, OnlyIf, Unit
 
 @dataclass
 class BetaScheduleConfig:
-    """β from a list, for the rule schedule."""
+    """A list of β, for the rule schedule."""
 
     values: Annotated[tuple[Annotated[float, Gt(0)], ...], Unit("per nat")] = ()
-    """β of each epoch or round, from the first; the last value stays once the list ends."""
+    """β of each epoch or round, starting with the first. After the end of the list, the last value is used."""
     by: Literal["epoch", "round"] = "round"
-    """Whether the list counts the epochs within each round or the rounds."""
+    """Whether the values are for the rounds or for the epochs within each round."""
 
 
 @dataclass
@@ -23,15 +23,15 @@ class BetaDPOConfig:
     """β-DPO (arXiv 2407.08639), for the rule batch."""
 
     a: Annotated[float, Ge(0), Unit("per nat")] = 0.6
-    """How strongly β follows the mean margin of the batch."""
+    """How strongly β depends on the mean margin of the batch."""
     momentum: Annotated[float, Ge(0), Lt(1), Unit("fraction")] = 0.9
-    """Fraction of the old value kept in the running mean M0 and the running spread σ of margins."""
+    """Weight of the previous value in the running mean M0 and the running standard deviation σ of margins."""
     keep: Annotated[float, Gt(0), Le(1), Unit("fraction of the batch")] = 0.8
-    """Fraction ρ of the pairs that count in the loss: a random draw that prefers margins near M0."""
+    """Fraction ρ of pairs that count in the loss. They are drawn at random, with a preference for margins near M0."""
     beta_min: Annotated[float, Gt(0), Unit("per nat")] = 1e-3
     """Smallest β."""
     start: Literal["first_batch", "official"] = "first_batch"
-    """Initialize M0 and σ from the first batch, or with 0 as the official code does."""
+    """Initialize M0 and σ from the first batch, or to 0 as in the official code."""
 
 
 @dataclass
@@ -41,28 +41,28 @@ class RiskConfig:
     delta: Annotated[float, Gt(0), Lt(1), Unit("fraction of margins")] = 0.1
     """Fraction of margins that should exceed the threshold τ."""
     rate: Annotated[float, Gt(0), Le(1), Unit("fraction")] = 0.1
-    """λ, the weight of the batch's own quantile in τ (rule risk only)."""
+    """λ, the weight of the current batch's quantile in τ (rule risk only)."""
     step: Annotated[float, Gt(0), Unit("log β per step")] = 0.005
-    """α, the largest change of log β (risk_calibrated: up to the small constant that it subtracts)."""
+    """α, the largest change of log β; with risk_calibrated, a small constant may add to it."""
     gain: Annotated[float, Gt(0), Unit("per standard error")] = 2.0
-    """γ, how fast the change saturates with the fraction of margins above τ."""
+    """γ, how quickly the change saturates as the fraction of margins above τ departs from δ."""
     warmup: Annotated[int, Ge(1), Unit("optimizer steps")] = 120
-    """Steps at the first β; their margins give the first τ."""
+    """Steps with the initial β. Their margins determine the initial τ."""
     beta_min: Annotated[float, Ge(0), Unit("per nat")] = 0.0
     """Smallest β."""
     beta_max: Annotated[float, Gt(0), Unit("per nat")] = 2.0
     """Largest β."""
     eta: Annotated[float, Gt(0), Unit("standard deviations of margins")] = 0.05
-    """Step of τ (rule risk_calibrated only): ηδ standard deviations of the warm-up's margins for a signal of 1. The
-    smaller it is, the more β responds: log β/β0 is α/(ηδ) for each standard deviation by which the quantile rose."""
+    """Step size η of τ (rule risk_calibrated only): a signal of 1 changes τ by ηδ standard deviations of the warm-up's
+    margins. Smaller values make β respond more: log β/β0 rises by α/(ηδ) per standard deviation that τ rises."""
 
 
 @dataclass
 class BetaConfig:
-    """β and how it changes."""
+    """β and how it changes during training."""
 
     beta: Annotated[float, Gt(0), Unit("per nat"), OnlyIf("beta_rule", other_than=("schedule",))] = 0.1
-    """Strength of the pull to the reference; the first value where a rule changes it."""
+    """Strength of the pull toward the reference; the initial value if a rule changes it."""
     beta_rule: Annotated[str, Choice("methods.beta_rules.BETAS", functions=True)] = "constant"
     """How β changes during training."""
     beta_schedule: Annotated[BetaScheduleConfig, OnlyIf("beta_rule", ("schedule",))] = field(

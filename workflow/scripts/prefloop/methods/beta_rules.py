@@ -1,7 +1,8 @@
-"""Rules for β during training: one update per optimizer step from the global batch's margins, none in evaluation.
+"""Rules for β during training: one update per optimizer step from the margins of the global batch.
 
-Margins are log-ratio margins M (`losses.log_ratio_margin`), [pairs], in nats and without β. A rule holds state for pure
-functions. Its state is a dict of plain values, so a restored rule continues exactly like an uninterrupted one.
+Margins are log-ratio margins M (`losses.log_ratio_margin`), [pairs], in nats and without β. A rule stores the state,
+and pure functions compute its updates. The state is a dict of plain values. A restored rule continues exactly like an
+uninterrupted one.
 """
 
 import math
@@ -15,14 +16,14 @@ from prefloop.core.errors import InputError, SettingError
 from prefloop.methods.beta_config import BetaConfig, BetaDPOConfig, RiskConfig
 
 Weighing = tuple[float, np.ndarray | None]
-"""β of an optimizer step, and increasing indices [kept] of the pairs that count in its loss; None for all pairs."""
+"""β of an optimizer step, and the increasing indices [kept] of the pairs that count in its loss; None for all pairs."""
 
 
 class BetaRule(Protocol):
     """β and how it changes during training. `round_index` counts from 1."""
 
     rule: ClassVar[str]
-    """Its word in BETAS."""
+    """Its key in BETAS."""
     reads_batch: ClassVar[bool]
     """Whether `weigh` needs the batch's margins before the loss is computed."""
     beta: float
@@ -43,13 +44,13 @@ class BetaRule(Protocol):
         """Update the state with the margins [pairs] of the global batch, after its step."""
 
     def log(self) -> dict[str, float]:
-        """Finite numbers that training.jsonl stores for a step, in addition to β."""
+        """Finite numbers that training.jsonl stores for each step, in addition to β."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What policy.pt stores as `beta_state`: plain numbers, strings and lists."""
+        """The state, which policy.pt stores as `beta_state`: plain numbers, strings and lists."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; InputError if it is another rule's or incomplete."""
+        """Continue from a saved state; InputError if it is from another rule or incomplete."""
 
 
 def sample_std(values: np.ndarray) -> float:
@@ -60,13 +61,13 @@ def sample_std(values: np.ndarray) -> float:
 def gaussian_keep(margins: np.ndarray, m0: float, sigma: float, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw pairs without replacement with weights exp(−½((M − M0)/σ)²): β-guided data filtering of β-DPO.
 
-    Taking the largest sums of log-weight and Gumbel noise is a sequential draw without replacement (Kool et al. 2019,
-    arXiv 1903.06059). Log-weights do not underflow, however small σ is. Source: arXiv 2407.08639.
+    Selecting the largest sums of log-weights and Gumbel noise is equivalent to a sequential draw without replacement
+    (Kool et al. 2019, arXiv 1903.06059). Log-weights do not underflow, even if σ is small. Source: arXiv 2407.08639.
 
     Args:
         margins (np.ndarray): [pairs], nats.
         m0: Center of the weights, nats.
-        sigma: Spread of the weights, nats; 0 weighs all pairs equally.
+        sigma: σ of the weights, nats; with 0, all pairs have equal weights.
         size: Pairs to draw.
         rng: Random numbers of this step.
 
@@ -79,17 +80,17 @@ def gaussian_keep(margins: np.ndarray, m0: float, sigma: float, size: int, rng: 
 
 
 def batch_beta(beta: float, kept: np.ndarray, m0: float, batch: BetaDPOConfig) -> float:
-    """max(β_min, β0·(1 + a·(mean M − M0))) over the margins kept, [kept] in nats (β-DPO, arXiv 2407.08639)."""
+    """max(β_min, β0·(1 + a·(mean M − M0))) over the margins [kept], in nats (β-DPO, arXiv 2407.08639)."""
     return max(batch.beta_min, beta * (1 + batch.a * (float(kept.mean()) - m0)))
 
 
 def share_above(margins: np.ndarray, tau: float) -> float:
-    """p̂, the fraction of `margins` [pairs] that reach τ; both in nats."""
+    """p̂, the fraction of `margins` [pairs] that are at least τ; both in nats."""
     return float(np.count_nonzero(margins >= tau) / len(margins))
 
 
 def standard_errors(p_hat: float, pairs: int, delta: float) -> float:
-    """u = (p̂ − δ)/sqrt(δ(1 − δ)/n): the distance of p̂ over n pairs from δ, in standard errors."""
+    """u = (p̂ − δ)/sqrt(δ(1 − δ)/n): the distance between p̂ over n pairs and δ, in standard errors."""
     return (p_hat - delta) / math.sqrt(delta * (1 - delta) / pairs)
 
 
@@ -101,9 +102,10 @@ def scale_beta(beta: float, signal: float, risk: RiskConfig) -> float:
 def risk_step(beta: float, tau: float, margins: np.ndarray, risk: RiskConfig) -> tuple[float, float, float]:
     """One step of quantile control: the new (β, τ, p̂) from a batch's `margins` [pairs]; τ in nats.
 
-    τ ← (1−λ)τ + λ·quantile(M, 1−δ), then p̂ with the new τ, then β ← clip(β·exp(α·tanh(γu))). This is as published: τ
-    has already moved towards the batch that p̂ is measured on, and a binomial is skewed. So on stationary margins the
-    mean of p̂ is not δ and the mean of tanh(γu) is not 0, and β drifts, faster with smaller batches.
+    First τ ← (1−λ)τ + λ·quantile(M, 1−δ), then p̂ is measured with the new τ, then β ← clip(β·exp(α·tanh(γu))). This
+    is the published algorithm, in which β drifts on stationary margins, faster with smaller batches. τ has already
+    moved toward the batch on which p̂ is measured, so the mean of p̂ is not δ. The binomial distribution is skewed, so
+    the mean of tanh(γu) is not 0.
     """
     tau = (1 - risk.rate) * tau + risk.rate * float(np.quantile(margins, 1 - risk.delta))
     p_hat = share_above(margins, tau)
@@ -113,9 +115,10 @@ def risk_step(beta: float, tau: float, margins: np.ndarray, risk: RiskConfig) ->
 
 @cache
 def expected_tanh(pairs: int, delta: float, gain: float) -> float:
-    """E[tanh(γu)] when each of n pairs exceeds τ with probability δ: a sum over k ~ Binomial(n, δ).
+    """E[tanh(γu)] if each of n pairs exceeds τ with probability δ: the expectation over k ~ Binomial(n, δ).
 
-    It is not 0, because the binomial is skewed unless δ = 0.5. Probabilities are computed by log Γ to avoid overflow.
+    It is generally not 0, because the binomial distribution is skewed unless δ = 0.5. Probabilities are computed with
+    log Γ to avoid overflow.
     """
     terms = []
     for k in range(pairs + 1):
@@ -130,27 +133,27 @@ def calibrated_step(
 ) -> tuple[float, float, float]:
     """One step of quantile control without drift: the new (β, τ, p̂) from a batch's `margins` [pairs]; τ, sd in nats.
 
-    It corrects `risk_step` in two places, so that β is stationary on stationary margins of any distribution. p̂ is
-    measured with a τ that has not seen this batch, and the signal is s = tanh(γu) − E[tanh(γu) | p = δ], whose mean is
-    0 exactly if τ is the quantile. Then β ← clip(β·exp(α·s)) and τ ← τ + η·sd·δ·s (Robbins–Monro). `sd` is the standard
-    deviation of the warm-up's margins.
+    It makes two corrections to `risk_step`, so that β is stationary on stationary margins of any distribution. First,
+    p̂ is measured with a τ that does not depend on this batch. Second, the signal is s = tanh(γu) − E[tanh(γu) | p = δ],
+    which has mean 0 exactly if τ is the quantile. Then β ← clip(β·exp(α·s)) and τ ← τ + η·sd·δ·s (Robbins–Monro). `sd`
+    is the standard deviation of the warm-up's margins.
     """
     p_hat = share_above(margins, tau)
     pairs = len(margins)
     signal = math.tanh(risk.gain * standard_errors(p_hat, pairs, risk.delta))
     signal -= expected_tanh(pairs, risk.delta, risk.gain)
-    # τ follows the signal s and not p̂ − δ: s is not linear in p̂ − δ, and the difference would accumulate in log β as a
-    # random walk (sd 0.1 to 0.15 after 6,000 steps). So log β/β0 = α/(ηδ)·(τ − τ0)/sd, unless clipped: β rises with
-    # the quantile of the margins, about equally for all batch sizes.
+    # τ follows the signal s instead of p̂ − δ. s is not linear in p̂ − δ, so the difference would accumulate in log β as
+    # a random walk (sd 0.1 to 0.15 after 6,000 steps). With s, log β/β0 = α/(ηδ)·(τ − τ0)/sd unless β is clipped: β
+    # rises with the quantile of the margins, about equally for all batch sizes.
     return scale_beta(beta, signal, risk), tau + risk.eta * sd * risk.delta * signal, p_hat
 
 
 class Constant:
-    """A `BetaRule` that keeps β. The other rules inherit it and override what they change."""
+    """A `BetaRule` with a constant β, and the base class of the other rules."""
 
     rule: ClassVar[str] = "constant"
     reads_batch: ClassVar[bool] = False
-    fields: ClassVar[tuple[str, ...]] = ()  # attributes that are state
+    fields: ClassVar[tuple[str, ...]] = ()  # names of the attributes that make up the state
 
     def __init__(self, settings: BetaConfig, round_index: int) -> None:
         self.beta = settings.beta
@@ -181,7 +184,7 @@ class Constant:
 
 
 class Scheduled(Constant):
-    """β from a list, by round or by epoch within the round."""
+    """β from a list, one value per round or per epoch within each round."""
 
     rule = "schedule"
 
@@ -198,10 +201,10 @@ class Scheduled(Constant):
 
 
 class BatchGuided(Constant):
-    """β-DPO (arXiv 2407.08639): β follows the batch's mean margin, and outliers are often left out of the loss.
+    """β-DPO (arXiv 2407.08639): β depends on the batch's mean margin, and outliers are often left out of the loss.
 
-    First M0 ← m·M0 + (1−m)·mean M and σ ← m·σ + (1−m)·std M, then the draw, then β. With `first_batch` both start from
-    the first batch with unequal margins, because all margins are 0 before training.
+    A step updates M0 ← m·M0 + (1−m)·mean M and σ ← m·σ + (1−m)·std M, then draws the pairs, then computes β. With
+    `first_batch`, M0 and σ start from the first batch with unequal margins, because all margins are 0 before training.
     """
 
     rule = "batch"
@@ -236,8 +239,8 @@ class BatchGuided(Constant):
 class RiskControlled(Constant):
     """β rises while more than a fraction δ of margins exceeds a tracked threshold τ, and falls while fewer do.
 
-    During the warm-up β is constant and margins are collected; their 1−δ quantile is the first τ. The margins of each
-    later step change τ and the next step's β (`risk_step`). A run shorter than the warm-up never changes β.
+    During the warm-up, β is constant and margins are collected. Their 1−δ quantile is the first τ. The margins of each
+    later step change τ and the β of the next step (`risk_step`). A run that ends within the warm-up never changes β.
     """
 
     rule = "risk"
@@ -253,7 +256,7 @@ class RiskControlled(Constant):
         if not risk.beta_min <= self.beta <= risk.beta_max:
             raise SettingError(f"beta: {self.beta} is outside beta_risk's range, {risk.beta_min} to {risk.beta_max}")
         self.tau, self.p_hat, self.steps = 0.0, 0.0, 0
-        self.collected: list[float] = []  # the warm-up's margins, in nats; empty after it
+        self.collected: list[float] = []  # margins of the warm-up, in nats; empty after the warm-up
 
     def observe(self, margins: np.ndarray) -> None:
         margins = np.asarray(margins, dtype=float)
@@ -267,7 +270,7 @@ class RiskControlled(Constant):
             self.collected = []
 
     def start(self, collected: np.ndarray) -> None:
-        """Set the first τ from the margins of all warm-up steps, [pairs of all steps]."""
+        """Set the first τ from the margins of all warm-up steps, [pairs of all warm-up steps]."""
         self.tau = float(np.quantile(collected, 1 - self.risk.delta))
 
     def steer(self, margins: np.ndarray) -> None:
@@ -280,7 +283,7 @@ class RiskControlled(Constant):
 
 
 class RiskCalibrated(RiskControlled):
-    """The rule `risk` without drift on stationary margins (`calibrated_step`)."""
+    """The rule `risk`, corrected so that β does not drift on stationary margins (`calibrated_step`)."""
 
     rule = "risk_calibrated"
     fields = (*RiskControlled.fields, "sd")

@@ -1,4 +1,4 @@
-"""Constants of single losses, declared apart from the losses so that reading a config does not import torch."""
+"""Constants of single losses. They have a module of their own so that reading a config does not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,4 +23,4 @@ class LossOptions:
     simpo_gamma: Annotated[float, Ge(0), Unit("units of β times nats per token"), OnlyIf("loss", ("simpo",))] = 0.5
     """Target margin of the loss."""
     discopop_tau: Annotated[float, Gt(0), Unit("pure number"), OnlyIf("loss", ("discopop",))] = 0.05
-    """Temperature at which the loss changes from DPO's to an exponential."""
+    """Temperature of the transition from the DPO loss to an exponential loss."""

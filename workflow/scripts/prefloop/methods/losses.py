@@ -1,8 +1,9 @@
 """Preference losses, one value per pair.
 
-The parameters of a loss name what it needs: any of `loss_terms` and of `batch_terms.BATCH_TERMS` (tensors of shape
-[pairs]), β, and fields of `LossOptions`. `compute_losses` passes them. ρ_w and ρ_l are the log-ratios of policy and
-reference of the chosen and the rejected response, in nats, and M = ρ_w − ρ_l. β is per nat, so losses have no unit.
+The parameters of a loss are the names of its inputs: terms of `loss_terms` and `batch_terms.BATCH_TERMS` (tensors of
+shape [pairs]), β, and fields of `LossOptions`. `compute_losses` passes them. log-ratio_w and log-ratio_l are
+log π_θ(y) − log π_ref(y) of the chosen and the rejected response, in nats, and M is their difference. β is per nat, so
+losses have no unit.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from prefloop.methods.loss_options import LossOptions
 
 
 class Loss(Protocol):
-    """A loss per pair, from the terms, options and β that its parameters name."""
+    """A function from terms, options and β, as named by its parameters, to one loss per pair."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss of each pair, [pairs]."""
@@ -39,8 +40,8 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """The terms that losses may use; inputs and results have shape [pairs].
 
-    Log-probabilities are those of `log_ratio_margin`, n_* are numbers of response tokens, and `logp_explored` is the
-    policy's log-probability of a response that the reference sampled.
+    Log-probabilities are sums over tokens in nats, as in `log_ratio_margin`. n_* are numbers of response tokens.
+    `logp_explored` is the log-probability under the policy of a response sampled from the reference.
     """
     ratio_chosen, ratio_rejected = logp_chosen - logp_ref_chosen, logp_rejected - logp_ref_rejected
     terms = {
@@ -62,15 +63,15 @@ def loss_terms(
 
 
 def log_ratio_margin(logp_w: Tensor, logp_l: Tensor, ref_logp_w: Tensor, ref_logp_l: Tensor) -> Tensor:
-    """The log-ratio margin M: how much more than the reference the policy prefers the chosen response.
+    """The log-ratio margin M: how much more the policy prefers the chosen response than the reference does.
 
     The argument of σ in eq. 7 of Rafailov et al. 2023 (arXiv 2305.18290), without β.
 
     Args:
-        logp_w (Tensor): [pairs], log-probability of the chosen response under the policy: a sum over its tokens, nats.
-        logp_l (Tensor): [pairs], that of the rejected response.
-        ref_logp_w (Tensor): [pairs], that of the chosen response under the reference.
-        ref_logp_l (Tensor): [pairs], that of the rejected response under the reference.
+        logp_w (Tensor): [pairs], log-probability of the chosen response under the policy, summed over its tokens, nats.
+        logp_l (Tensor): [pairs], the same for the rejected response.
+        ref_logp_w (Tensor): [pairs], log-probability of the chosen response under the reference.
+        ref_logp_l (Tensor): [pairs], the same for the rejected response.
 
     Returns:
         Tensor: [pairs], nats.
@@ -79,12 +80,12 @@ def log_ratio_margin(logp_w: Tensor, logp_l: Tensor, ref_logp_w: Tensor, ref_log
 
 
 def dpo(margin: Tensor, beta: float) -> Tensor:
-    """−log σ(βM) (Rafailov et al. 2023, eq. 7); log 2 where the policy is its reference."""
+    """−log σ(βM) (Rafailov et al. 2023, eq. 7); log 2 if the policy equals its reference."""
     return -F.logsigmoid(beta * margin)
 
 
 def dpo_mean(mean_margin: Tensor, beta: float) -> Tensor:
-    """DPO on length-averaged log-ratios: what TRL calls sigmoid_norm (Lambert et al. 2024, arXiv 2411.15124, eq. 6)."""
+    """DPO on length-averaged log-ratios, `sigmoid_norm` in TRL (Lambert et al. 2024, arXiv 2411.15124, eq. 6)."""
     return dpo(mean_margin, beta)
 
 
@@ -105,7 +106,7 @@ def ipo(margin: Tensor, beta: float) -> Tensor:
 
 
 def ipo_mean(mean_margin: Tensor, beta: float) -> Tensor:
-    """IPO on length-averaged log-probabilities: what TRL calls ipo."""
+    """IPO on length-averaged log-probabilities, `ipo` in TRL."""
     return ipo(mean_margin, beta)
 
 
@@ -121,12 +122,12 @@ def rev_kl(margin: Tensor, beta: float, reward_gap: Tensor, rmax: float) -> Tens
 
 
 def xpo(margin: Tensor, beta: float, logp_explored: Tensor, xpo_alpha: float) -> Tensor:
-    """DPO + α·log π(y_ref), y_ref sampled from the reference: a bonus for leaving the reference (arXiv 2405.21046)."""
+    """DPO + α·log π(y_ref), y_ref sampled from the reference: a bonus for exploration (arXiv 2405.21046)."""
     return dpo(margin, beta) + xpo_alpha * logp_explored
 
 
 def simpo(mean_logp_margin: Tensor, beta: float, simpo_gamma: float) -> Tensor:
-    """−log σ(β·(log π(y_w)/N_w − log π(y_l)/N_l) − γ): no reference (Meng et al. 2024, arXiv 2405.14734, eq. 6)."""
+    """−log σ(β·(log π(y_w)/N_w − log π(y_l)/N_l) − γ), without a reference (SimPO, arXiv 2405.14734, eq. 6)."""
     return -F.logsigmoid(beta * mean_logp_margin - simpo_gamma)
 
 
@@ -136,12 +137,12 @@ def sppo(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tensor:
 
 
 def apo_zero(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tensor:
-    """1 − σ(β·log-ratio_w) + σ(β·log-ratio_l): up with the chosen, down with the rejected (arXiv 2408.06266)."""
+    """1 − σ(β·log-ratio_w) + σ(β·log-ratio_l): raises the chosen, lowers the rejected response (arXiv 2408.06266)."""
     return torch.sigmoid(-beta * ratio_chosen) + torch.sigmoid(beta * ratio_rejected)
 
 
 def apo_down(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tensor:
-    """σ(β·log-ratio_w) + 1 − σ(βM): both down, the rejected further (arXiv 2408.06266, eq. 8)."""
+    """σ(β·log-ratio_w) + 1 − σ(βM): lowers both responses, the rejected one more (arXiv 2408.06266, eq. 8)."""
     return torch.sigmoid(beta * ratio_chosen) + torch.sigmoid(-beta * (ratio_chosen - ratio_rejected))
 
 
@@ -149,18 +150,18 @@ def exo(margin: Tensor, beta: float, label_smoothing: float) -> Tensor:
     """KL from (σ(βM), σ(−βM)) to (1−ε, ε), the reverse of DPO's divergence (arXiv 2402.00856, eq. 16).
 
     Raises:
-        SettingError: ε is 0, where the divergence is infinite.
+        SettingError: ε is 0, for which the divergence is infinite.
     """
     if label_smoothing == 0:
-        raise SettingError("label_smoothing: exo needs a value above 0; the paper takes 0.001")
+        raise SettingError("label_smoothing: exo needs a value above 0; the paper uses 0.001")
     chosen, rejected = F.logsigmoid(beta * margin), F.logsigmoid(-beta * margin)
     labels = math.log1p(-label_smoothing), math.log(label_smoothing)
     return chosen.exp() * (chosen - labels[0]) + rejected.exp() * (rejected - labels[1])
 
 
 def nca(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tensor:
-    """−log σ(β·log-ratio_w) − ½ log σ(−β·log-ratio_w) − ½ log σ(−β·log-ratio_l): the chosen response alone is
-    pulled up (arXiv 2402.05369, with hard labels of a pair)."""
+    """−log σ(β·log-ratio_w) − ½ log σ(−β·log-ratio_w) − ½ log σ(−β·log-ratio_l): raises only the chosen response
+    (arXiv 2402.05369, for pairs with hard labels)."""
     return dpo(ratio_chosen, beta) + 0.5 * dpo(-ratio_chosen, beta) + 0.5 * dpo(-ratio_rejected, beta)
 
 
@@ -173,13 +174,13 @@ def bco(ratio_chosen: Tensor, ratio_rejected: Tensor, beta: float) -> Tensor:
 
 
 def discopop(margin: Tensor, beta: float, discopop_tau: float) -> Tensor:
-    """(1−s)·(−log σ(βM)) + s·exp(−βM) with s = σ(βM/τ): found by a search over losses (arXiv 2406.08414, eq. 5)."""
+    """(1−s)·(−log σ(βM)) + s·exp(−βM) with s = σ(βM/τ), found by a search over losses (arXiv 2406.08414, eq. 5)."""
     weight = torch.sigmoid(beta * margin / discopop_tau)
     return (1 - weight) * dpo(margin, beta) + weight * torch.exp(-beta * margin)
 
 
 def aot(policy_gap: Tensor, matched_reference_gap: Tensor, beta: float) -> Tensor:
-    """DPO on sorted gaps log π(y_w) − log π(y_l): the k-th of the policy against the k-th of the reference in the batch
+    """DPO on sorted gaps log π(y_w) − log π(y_l): the policy's k-th gap minus the reference's k-th gap in the batch
     (Melnyk et al. 2024, arXiv 2406.05882, paired, with the logistic loss)."""
     return dpo(policy_gap - matched_reference_gap, beta)
 
@@ -191,19 +192,19 @@ def aot_unpaired(
     matched_ratio_chosen: Tensor,
     beta: float,
 ) -> Tensor:
-    """DPO on sorted log-ratios: the k-th of the chosen against the k-th of the rejected responses in the batch
+    """DPO on sorted log-ratios: the k-th of the chosen minus the k-th of the rejected responses in the batch
     (arXiv 2406.05882, unpaired, with the logistic loss).
 
-    The value is that of the pair's chosen response with its match. That of its rejected response with its own match is
-    counted with another pair; it contributes its gradient only.
+    The value is the loss of the pair's chosen response and its match. The loss of the rejected response and its match
+    is part of another pair's value, so here it contributes only its gradient.
     """
     of_rejected = dpo(matched_ratio_chosen - ratio_rejected, beta)
     return dpo(ratio_chosen - matched_ratio_rejected, beta) + of_rejected - of_rejected.detach()
 
 
 def sft(logp_chosen: Tensor, batch_n_chosen: Tensor) -> Tensor:
-    """−log π(y_w)/N with the batch's mean N_w: the mean is the negative log-likelihood per chosen token of the batch,
-    where that of `nll` weights all responses equally."""
+    """−log π(y_w)/N, where N is the batch's mean N_w. The mean over the batch is the negative log-likelihood per chosen
+    token; the mean of `nll` weights all responses equally instead."""
     return -logp_chosen / batch_n_chosen
 
 
@@ -222,10 +223,10 @@ def wpo_weights(
 
     Args:
         mean_logp_chosen (Tensor): [pairs], log-probability per token of the chosen response, nats.
-        mean_logp_rejected (Tensor): [pairs], that of the rejected response.
-        mean_collision_chosen (Tensor): [pairs], mean over the tokens of log Σ_v π_v², by which the paper's sampled
-            alignment divides each token's probability.
-        mean_collision_rejected (Tensor): [pairs], that of the rejected response.
+        mean_logp_rejected (Tensor): [pairs], the same for the rejected response.
+        mean_collision_chosen (Tensor): [pairs], mean of log Σ_v π_v² over the chosen response's tokens. In the paper's
+            sampled alignment, each token's probability is divided by Σ_v π_v². 0 for no alignment.
+        mean_collision_rejected (Tensor): [pairs], the same for the rejected response.
 
     Returns:
         Tensor: [pairs].
@@ -259,14 +260,14 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-OF_BATCH = ("aot", "aot_unpaired", "sft")  # losses that name terms of BATCH_TERMS
+OF_BATCH = ("aot", "aot_unpaired", "sft")  # losses with parameters in BATCH_TERMS
 
 LossChoice = dict[str, float] | str
-"""A word of LOSSES or a function of the user, or the weights of several of them in a sum."""
+"""A key of LOSSES or a function of the user, or the weights of several of them in a sum."""
 
 
 def loss_parameters(loss: LossChoice) -> set[str]:
-    """Names of the terms, options and β that a loss needs; SettingError if there is no such loss."""
+    """Names of the terms and options that a loss needs, and `beta`; SettingError if the loss does not exist."""
     return {name for word in chosen_words(loss) for name in inspect.signature(lookup(LOSSES, word, "loss")).parameters}
 
 
@@ -275,13 +276,14 @@ def compute_losses(loss: LossChoice, terms: dict[str, Tensor], beta: float, opti
 
     Args:
         loss (LossChoice): One loss, or the weights of a sum of losses.
-        terms (dict[str, Tensor]): What `loss_terms` returns and, for losses that compare the pairs of a batch, what
-            `batch_terms.compute_batch_terms` returns, each [pairs]; gradients flow.
+        terms (dict[str, Tensor]): The result of `loss_terms` and, for losses in OF_BATCH, of
+            `batch_terms.compute_batch_terms`, each [pairs].
         beta: β, per nat.
         options: Constants of losses.
 
     Raises:
-        SettingError: A term is missing, such as `logp_explored` without an explored response.
+        SettingError: The loss does not exist, or a term is missing, such as `logp_explored` without an explored
+            response.
     """
     if isinstance(loss, dict):
         return torch.stack([w * compute_losses(word, terms, beta, options) for word, w in loss.items()]).sum(dim=0)
@@ -289,5 +291,5 @@ def compute_losses(loss: LossChoice, terms: dict[str, Tensor], beta: float, opti
     values["beta"] = beta
     parameters = loss_parameters(loss)
     if missing := sorted(parameters - values.keys()):
-        raise SettingError(f"loss: {loss} takes {', '.join(missing)}, expected only {', '.join(sorted(values))}")
+        raise SettingError(f"loss: {loss} needs {', '.join(missing)}, available are {', '.join(sorted(values))}")
     return lookup(LOSSES, loss, "loss")(**{name: values[name] for name in parameters})

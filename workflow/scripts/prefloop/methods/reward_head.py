@@ -1,7 +1,7 @@
 """A Bayesian linear head that predicts rewards of responses from frozen features, to choose which ones to label.
 
-Predictions are compared within a prompt only, so the features of a prompt's responses are centered around their mean,
-and so are its rewards. The posterior is exact for rewards, and Laplace's approximation for judgments of pairs.
+Predictions are compared only within a prompt, so features and rewards are centered per prompt. The posterior is exact
+for rewards and a Laplace approximation for judgments of pairs.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PRECISIONS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 11))  # candidates for the prior's precision
+PRECISIONS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 11))  # candidates for the precision of the prior
 NEWTON_STEPS = 50
 
 
@@ -20,24 +20,24 @@ NEWTON_STEPS = 50
 class LinearHead:
     """The posterior N(m, S) of the head's weights, with S = v·(I − Vᵀ diag(k) V).
 
-    This form needs no matrix of features × features, of which a language model would have thousands each way.
+    This form avoids a matrix of features × features; a language model has thousands of features.
     """
 
     mean: Floats
-    """[features], m."""
+    """[features], m: the posterior mean."""
     directions: Floats
-    """[rank, features], V: orthonormal rows, the directions that the labels have measured."""
+    """[rank, features], V: orthonormal rows, the directions about which the labels have information."""
     known: Floats
-    """[rank], k: the fraction of the prior variance in each direction that the labels have removed."""
+    """[rank], k: for each direction, the fraction of the prior variance that the labels removed."""
     prior_variance: float
-    """v: variance of each weight before any label, and afterwards in directions that no label has measured."""
+    """v: prior variance of each weight, and posterior variance in directions without information."""
 
     def rewards(self, features: Floats) -> Floats:
-        """Expected rewards [responses] of features [responses, features]; differences within a prompt matter."""
+        """Expected rewards [responses] for features [responses, features]. Only differences within a prompt matter."""
         return features @ self.mean
 
     def deviations(self, features: Floats) -> Floats:
-        """Posterior standard deviations [rows] of what rows of features [rows, features] predict."""
+        """Posterior standard deviations [rows] of the predictions for features [rows, features]."""
         measured = features @ self.directions.T
         rest = (features**2).sum(axis=1) - (measured**2 * self.known).sum(axis=1)
         return np.sqrt(self.prior_variance * np.maximum(rest, 0))
@@ -50,7 +50,7 @@ class LinearHead:
 
 
 def center_by_prompt(values: Floats, prompts: Sequence[object]) -> Floats:
-    """Values of responses, [responses] or [responses, features], less the mean over their prompt's responses."""
+    """Values of responses, [responses] or [responses, features], minus the mean over their prompt's responses."""
     _, groups = np.unique(np.asarray(prompts, dtype=str), return_inverse=True)
     sums = np.zeros((groups.max() + 1, *values.shape[1:]))
     np.add.at(sums, groups, values)
@@ -61,8 +61,8 @@ def center_by_prompt(values: Floats, prompts: Sequence[object]) -> Floats:
 def fit_rewards(features: Floats, rewards: Floats, prompts: Sequence[object]) -> LinearHead:
     """The posterior given the rewards of labeled responses: Bayesian linear regression.
 
-    The prior's precision is that with the smallest error on prompts that are left out; that error is also the variance
-    of a reward around its prediction.
+    The prior's precision is the candidate with the smallest leave-one-prompt-out error. This error also estimates the
+    variance of a reward around its prediction.
 
     Args:
         features (ndarray): [responses, features].
@@ -70,11 +70,11 @@ def fit_rewards(features: Floats, rewards: Floats, prompts: Sequence[object]) ->
         prompts (Sequence): [responses], the prompt of each response.
 
     Raises:
-        ValueError: There are no two responses of one prompt with different rewards, so nothing can be learned.
+        ValueError: No prompt has two responses with different rewards.
     """
     design, targets = center_by_prompt(features, prompts), center_by_prompt(rewards, prompts)
     if not targets.any():
-        raise ValueError("the rewards of each prompt's responses are equal, so that there is nothing to learn")
+        raise ValueError("all rewards are equal within each prompt, so there is nothing to learn")
     left, scale, _ = np.linalg.svd(design, full_matrices=False)
     groups = group_rows(prompts)
     errors = {}
@@ -102,15 +102,15 @@ def reward_posterior(design: Floats, targets: Floats, precision: float, noise: f
 
 
 def left_out_error(hat: Floats, targets: Floats, groups: list[NDArray[np.intp]]) -> float:
-    """Sum of squared errors of a linear fit, each prompt predicted without its own labels.
+    """Sum of squared errors of a linear fit, where each prompt is predicted without its own labels.
 
-    For a fit that is linear in its targets, ŷ = H y, the error of a left-out group g is (I − H_gg)⁻¹ (y_g − ŷ_g); no
-    second fit is needed.
+    For a fit that is linear in its targets, ŷ = H y, the error of a left-out group g is (I − H_gg)⁻¹ (y_g − ŷ_g), so
+    the fit is not repeated.
 
     Args:
         hat (ndarray): [responses, responses], H.
         targets (ndarray): [responses], y.
-        groups (list): Rows of each prompt.
+        groups (list): Row indices of each prompt.
     """
     residuals, total = targets - hat @ targets, 0.0
     for rows in groups:
@@ -120,7 +120,7 @@ def left_out_error(hat: Floats, targets: Floats, groups: list[NDArray[np.intp]])
 
 
 def group_rows(prompts: Sequence[object]) -> list[NDArray[np.intp]]:
-    """Rows of each prompt, in the order in which prompts first occur."""
+    """Row indices of each prompt, in the order in which prompts first occur."""
     rows: dict[object, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
@@ -130,19 +130,20 @@ def group_rows(prompts: Sequence[object]) -> list[NDArray[np.intp]]:
 def fit_judgments(differences: Floats, wins: Floats) -> LinearHead:
     """The posterior given judgments of pairs: a Bradley–Terry model, log-odds of winning = difference · w.
 
-    The mean is the mode, found by Newton's method, and the covariance the inverse curvature there (Laplace). The
-    prior's precision is that with the smallest log-loss on pairs that are left out, by one Newton step each.
+    The mean is the mode, found by Newton's method, and the covariance is the inverse curvature at the mode (Laplace).
+    The prior's precision is the candidate with the smallest leave-one-out log-loss, approximated by one Newton step per
+    pair.
 
     Args:
-        differences (ndarray): [pairs, features], features of the first response less those of the second.
+        differences (ndarray): [pairs, features], features of the first response minus those of the second.
         wins (ndarray): [pairs], the first response's share of the judgments: 1, 0, or ½ for a tie.
 
     Raises:
         ValueError: There are no pairs, or all pairs have equal features.
     """
     if not differences.any():
-        raise ValueError("no pair of responses with different features was judged, so that there is nothing to learn")
-    # Everything happens in the span of the differences, which has at most as many dimensions as there are pairs.
+        raise ValueError("no judged pair has responses with different features, so there is nothing to learn")
+    # The fit is in the span of the differences, which has at most as many dimensions as there are pairs.
     left, scale, rotation = np.linalg.svd(differences, full_matrices=False)
     kept = scale > scale[0] * 1e-10
     inputs, rotation = left[:, kept] * scale[kept], rotation[kept]
@@ -177,12 +178,12 @@ def judgment_mode(inputs: Floats, wins: Floats, precision: float) -> Floats:
 
 
 def left_out_log_loss(inputs: Floats, wins: Floats, precision: float, mode: Floats) -> float:
-    """Sum of the log-losses of judgments, each predicted without itself, by one Newton step from the mode.
+    """Leave-one-out log-loss, summed over judgments; each is left out by one Newton step from the mode.
 
     Args:
         inputs (ndarray): [pairs, features].
         wins (ndarray): [pairs].
-        precision (float): Of the prior.
+        precision (float): Precision of the prior.
         mode (ndarray): [features], from `judgment_mode` with this precision.
     """
     odds = inputs @ mode

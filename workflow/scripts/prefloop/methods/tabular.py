@@ -1,12 +1,13 @@
 """Online DPO on a table: one prompt, A actions, a softmax over them, and the samplers of arXiv 2409.19605.
 
-Action a has reward r_a and the reference is uniform. x_ab = β(log π_a − log π_b) is the policy's implicit reward
-difference of a pair, and δ_ab = (r_a − r_b) − x_ab is its error. All arrays hold many draws of rewards (seeds) at once:
-[seeds, A] for actions and [seeds, pairs] for pairs a < b. The state is the centered `gap` v = r − βθ instead of θ, so
-δ_ab = v_a − v_b. It converges to 0, and small differences keep their precision, where r − βθ would round to 1e−16.
+Action a has reward r_a, and the reference is uniform. x_ab = β(log π_a − log π_b) is the policy's implicit reward
+difference of a pair, and δ_ab = (r_a − r_b) − x_ab is its error. Arrays have a dimension for many draws of the rewards
+(seeds): [seeds, A] for actions and [seeds, pairs] for pairs a < b. The state is not θ but the centered `gap`
+v = r − βθ, so that δ_ab = v_a − v_b. The gap converges to 0, so small differences keep their precision; computed from
+θ, they would be lost to rounding at 1e−16.
 
-A sampler draws the pair (a, b) with weight W_ab = 2 + e^z + e^−z, which is 1/(σ(z)σ(−z)): the paper's mixture of
-component ① (both uniform, weight 2) and component ② (weight e^z + e^−z). Samplers differ in z.
+A sampler draws the pair (a, b) with weight W_ab = 2 + e^z + e^−z = 1/(σ(z)σ(−z)). This is the paper's mixture of
+component ① (both actions uniform, weight 2) and component ② (weight e^z + e^−z). Samplers differ in z.
 """
 
 from collections.abc import Callable
@@ -20,15 +21,15 @@ from prefloop.core.metadata import Choice, Unique, Unit
 from prefloop.core.registry import lookup
 
 LOWER_BOUND_REWARDS = (0.0, 1 / 3, 1.0)  # the paper's instance on which uniform sampling converges linearly
-# Upper bounds of |δ| after T updates in paper mode, rewards in [0, 1] (arXiv 2409.19605).
+# Upper bounds of |δ| after T updates in paper mode, with rewards in [0, 1] (arXiv 2409.19605).
 BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "unif": lambda updates: 0.588**updates,
     "mix_r": lambda updates: 0.5 ** (2.0**updates - 1),
     "mix_p": lambda updates: 0.611 ** (2.0**updates - 1),
 }
 TABULAR_MEASURES = ("param_diff", "max_diff", "value", "value_diff")
-# From W and σ(r_a − r_b) [seeds, pairs], and the number W_aa, to the fractions of the sampled pairs that a won and that
-# b won, both [seeds, pairs].
+# Function from W and σ(r_a − r_b), both [seeds, pairs], and the number W_aa to two fractions of the sampled pairs, both
+# [seeds, pairs]: those in which a won and those in which b won.
 PairDraw = Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
@@ -46,7 +47,7 @@ class NormalizedConfig:
 
 @dataclass
 class PaperConfig:
-    """Exact gradients as in the theorems: weights not normalized, learning rate 1/(β²A), rewards in [0, 1]."""
+    """Exact gradients as in the theorems: pair weights not normalized, learning rate 1/(β²A), rewards in [0, 1]."""
 
     steps: Annotated[int, Ge(1), Unit("updates")] = 13
     """Number of updates."""
@@ -76,27 +77,27 @@ class TabularConfig:
         "mix_p",
         "mix_p_star",
     )
-    """Samplers of the pairs; mix_1, mix_r_2 and mix_p_2 are the components of the mixtures alone."""
+    """Samplers of the pairs; mix_1, mix_r_2 and mix_p_2 are single components of the mixtures."""
     actions: Annotated[int, Ge(2), Unit("actions")] = 20
     """Number of actions A."""
     beta: Annotated[float, Gt(0), Unit("units of reward per nat")] = 3.0
-    """Strength of the pull to the uniform reference."""
+    """Strength of the pull toward the uniform reference."""
     reward_scale: Annotated[float, Gt(0), Unit("units of reward")] = 1.0
     """Standard deviation of the normally distributed rewards; paper mode scales them to [0, 1]."""
     seeds: Annotated[int, Ge(1), Unit("draws")] = 100
     """Number of draws of the rewards."""
     first_seed: Annotated[int, Ge(0), Unit("seed")] = 1234567
-    """Seed of the first draw; the others follow. Each draws its rewards by torch.manual_seed and torch.randn."""
+    """Seed of the first draw; the others follow it. Rewards are drawn with torch.manual_seed and torch.randn."""
     normalized: NormalizedConfig = field(default_factory=NormalizedConfig)
     """Exact gradients as in the released code: the weights of the pairs sum to 1."""
     paper: PaperConfig = field(default_factory=PaperConfig)
-    """Exact gradients as in the theorems: weights not normalized, learning rate 1/(β²A), rewards in [0, 1]."""
+    """Exact gradients as in the theorems: pair weights not normalized, learning rate 1/(β²A), rewards in [0, 1]."""
     empirical: EmpiricalConfig = field(default_factory=EmpiricalConfig)
     """Gradients of sampled pairs, as in the released code."""
 
 
 class TabularSampler(Protocol):
-    """Weights of the pairs."""
+    """Computes the weights of the pairs."""
 
     def __call__(self, reward: np.ndarray, policy: np.ndarray, /) -> np.ndarray:
         """W [seeds, pairs], not normalized, from e^(r_a − r_b) and e^(x_ab), both [seeds, pairs]; W_ba = W_ab."""
@@ -108,33 +109,33 @@ def unif(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
 
 
 def mix_r(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """z = r_a − r_b: by the true rewards."""
+    """z = r_a − r_b, the difference of the true rewards."""
     return 2.0 + mix_r_2(reward, policy)
 
 
 def mix_p(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """z = x_ab: by the policy's implicit rewards."""
+    """z = x_ab, the difference of the policy's implicit rewards."""
     return 2.0 + mix_p_2(reward, policy)
 
 
 def mix_p_star(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """z = x_ab clipped to ±(max r − min r): what rejection sampling can draw."""
+    """z = x_ab clipped to ±(max r − min r), so that rejection sampling can draw it."""
     largest = np.maximum(reward, 1 / reward).max(axis=1, keepdims=True)
     return mix_p(reward, np.clip(policy, 1 / largest, largest))
 
 
 def mix_1(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """Component ① of every mixture: both actions uniform."""
+    """Component ① of every mixture: both actions are uniform."""
     return np.full_like(policy, 2.0)
 
 
 def mix_r_2(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """Component ② of Mix-R: one action by e^r, the other by e^−r, in both orders."""
+    """Component ② of Mix-R: one action with weight e^r, the other with e^−r, in both orders."""
     return reward + 1 / reward
 
 
 def mix_p_2(reward: np.ndarray, policy: np.ndarray) -> np.ndarray:
-    """Component ② of Mix-P: one action by π^β, the other by π^−β, in both orders."""
+    """Component ② of Mix-P: one action with weight π^β, the other with π^−β, in both orders."""
     return policy + 1 / policy
 
 
@@ -159,9 +160,9 @@ SAMPLER_LABELS = {
 
 
 def normal_rewards(seeds: list[int], actions: int) -> np.ndarray:
-    """Standard normal rewards [seeds, actions], each drawn by torch.randn after torch.manual_seed(seed).
+    """Standard normal rewards [seeds, actions], equal to those of torch.manual_seed(seed) and torch.randn.
 
-    They equal those of the released script, which draws them in float32.
+    They equal the rewards of the released script, which draws them in float32.
     """
     import torch
 
@@ -176,7 +177,7 @@ def unit_rewards(rewards: np.ndarray) -> np.ndarray:
 
 
 def incidence(actions: int) -> np.ndarray:
-    """A matrix [actions, pairs] with 1 at a and −1 at b for each pair a < b, so that v @ matrix is v_a − v_b."""
+    """A matrix [actions, pairs] with 1 at a and −1 at b for each pair a < b: v @ matrix is v_a − v_b."""
     a, b = np.triu_indices(actions, 1)
     matrix = np.zeros((actions, len(a)))
     matrix[a, range(len(a))], matrix[b, range(len(a))] = 1, -1
@@ -186,16 +187,16 @@ def incidence(actions: int) -> np.ndarray:
 def preference_gap(delta: np.ndarray, policy: np.ndarray, preference: np.ndarray) -> np.ndarray:
     """Δ_ab = σ(r_a − r_b) − σ(x_ab) from δ_ab, e^(x_ab) and σ(r_a − r_b), all [seeds, pairs].
 
-    Computed as σ(r_ab)·σ(−x_ab)·(1 − e^−δ_ab), which does not cancel for small δ.
+    It is computed as σ(r_a − r_b)·σ(−x_ab)·(1 − e^−δ_ab), which is accurate for small δ.
     """
     return preference * np.expm1(-delta) / (-1 - policy)
 
 
 def exact_gradient(weights: np.ndarray, difference: np.ndarray, incident: np.ndarray, beta: float) -> np.ndarray:
-    """The ascent direction 2β·Σ_b W_ab·Δ_ab of θ, shape [seeds, A]: minus the gradient of the expected DPO loss.
+    """The ascent direction 2β·Σ_b W_ab·Δ_ab of θ, [seeds, A]: minus the gradient of the expected DPO loss.
 
-    That loss is −Σ_ab W_ab·[σ(r_a − r_b)·log σ(x_ab) + σ(r_b − r_a)·log σ(−x_ab)] over ordered pairs, with W constant
-    in θ. `weights` and `difference` are W and Δ [seeds, pairs].
+    This loss is −Σ_ab W_ab·[σ(r_a − r_b)·log σ(x_ab) + σ(r_b − r_a)·log σ(−x_ab)] over ordered pairs, where W does not
+    depend on θ. `weights` and `difference` are W and Δ, both [seeds, pairs].
     """
     return 2 * beta * ((weights * difference) @ incident.T)
 
@@ -203,10 +204,11 @@ def exact_gradient(weights: np.ndarray, difference: np.ndarray, incident: np.nda
 def empirical_gradient(
     won: np.ndarray, lost: np.ndarray, policy: np.ndarray, incident: np.ndarray, beta: float
 ) -> np.ndarray:
-    """The ascent direction of θ for the mean loss −log σ(x) of sampled pairs, shape [seeds, A].
+    """The ascent direction of θ for the mean loss −log σ(x) of sampled pairs, [seeds, A].
 
-    `won` and `lost` [seeds, pairs] are the fractions of the sampled pairs in which a was preferred to b, and b to a;
-    `policy` is e^(x_ab). If a wins, θ_a rises and θ_b falls by β·σ(−x_ab); if b wins, the reverse by β·σ(x_ab).
+    `won` and `lost` [seeds, pairs] are the fractions of the sampled pairs in which a won against b, and b against a.
+    `policy` is e^(x_ab). If a wins, θ_a rises and θ_b falls by β·σ(−x_ab). If b wins, θ_b rises and θ_a falls by
+    β·σ(x_ab).
     """
     return beta * (((won - lost * policy) / (1 + policy)) @ incident.T)
 
@@ -221,20 +223,23 @@ def simulate(
     draw: PairDraw | None = None,
     every: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Curves of TABULAR_MEASURES from the uniform policy on: [seeds, recorded] each, recorded before updates.
+    """Simulate training, starting from the uniform policy.
 
-    With a learning rate, as in the released code (`normalized`): W sums to 1 over all A² pairs, and gradients are exact
-    or, with `draw`, of sampled pairs. Without one, `paper` mode: W is not normalized and η = 1/(β²A), so θ_a changes by
-    η·β·Σ_b W_ab·Δ_ab.
+    With a learning rate, updates are those of the released code: W sums to 1 over all A² pairs, and gradients are exact
+    (mode `normalized`) or, with `draw`, those of sampled pairs (mode `empirical`). Without a learning rate, updates are
+    those of the theorems (mode `paper`): W is not normalized and η = 1/(β²A), so θ_a changes by η·β·Σ_b W_ab·Δ_ab.
 
     Args:
         rewards (np.ndarray): [seeds, A].
-        sampler: Word of TABULAR_SAMPLERS.
-        steps: Updates.
-        beta: Strength of the pull to the reference, in units of reward per nat.
-        learning_rate: Of θ, per update; None for paper mode.
+        sampler: Key of TABULAR_SAMPLERS.
+        steps: Number of updates.
+        beta: Strength of the pull toward the reference, in units of reward per nat.
+        learning_rate: Learning rate of θ; None for paper mode.
         draw: How pairs are sampled; None for exact gradients.
         every: Updates between two records.
+
+    Returns:
+        Curves of TABULAR_MEASURES, each [seeds, records]. Records are taken before updates.
     """
     actions, gap, recorded = rewards.shape[1], center(rewards), []
     incident = incidence(actions)
@@ -262,22 +267,23 @@ def simulate(
 
 
 def center(values: np.ndarray) -> np.ndarray:
-    """Values [seeds, A] minus their row's mean."""
+    """Values [seeds, A] minus the mean of their row."""
     return values - values.mean(axis=1, keepdims=True)
 
 
 def measures(rewards: np.ndarray, gap: np.ndarray, beta: float) -> dict[str, np.ndarray]:
-    """TABULAR_MEASURES of policies, each of shape […], in units of reward, from rewards and gap […, A].
+    """TABULAR_MEASURES of policies, each […] in units of reward, from `rewards` and `gap` […, A].
 
-    Mean |δ| over all A² pairs, largest |δ|, value V = Σπ(r − β log π), and its distance from the optimum
-    β·log Σ e^(r/β). With π ∝ e^((r − v)/β), the value is Σπv + β·log Σ e^((r − v)/β).
+    They are the mean of |δ| over all A² pairs, the largest |δ|, the value V = Σπ(r − β log π), and the distance of V
+    from the optimum β·log Σ e^(r/β). With π ∝ e^((r − v)/β), the value is Σπv + β·log Σ e^((r − v)/β).
     """
     size, ordered = gap.shape[-1], np.sort(gap, axis=-1)
     unnormalized = np.exp((rewards - gap) / beta)
     total = np.einsum("...a->...", unnormalized)
     value = np.einsum("...a,...a->...", unnormalized, gap) / total + beta * np.log(total)
     return {
-        # The smallest of A values is the smaller one in A − 1 pairs, the next in A − 2 and the larger one in 1.
+        # In pairs, the smallest of A values is the smaller one A − 1 times. The next is the smaller one A − 2 times and
+        # the larger one once, and so on.
         "param_diff": ordered @ np.arange(1.0 - size, size, 2) * (2 / size**2),
         "max_diff": ordered[..., -1] - ordered[..., 0],
         "value": value,
@@ -286,10 +292,10 @@ def measures(rewards: np.ndarray, gap: np.ndarray, beta: float) -> dict[str, np.
 
 
 def multinomial_draw(pairs: int, actions: int, rng: np.random.Generator) -> PairDraw:
-    """A draw of `pairs` pairs from W with Bernoulli(σ(r_a − r_b)) labels, for all seeds at once.
+    """A function that draws `pairs` pairs from W with Bernoulli(σ(r_a − r_b)) labels, for all seeds at once.
 
-    The gradient depends only on how often each action beat each other action, which is multinomial: the pair {a, b} has
-    probability 2W_ab, and a wins it with probability σ(r_a − r_b).
+    The gradient depends only on how often each action won against each other action. These counts are multinomial: the
+    pair {a, b} has a probability proportional to 2W_ab, and a wins with probability σ(r_a − r_b).
     """
 
     def draw(weights: np.ndarray, preference: np.ndarray, own_weight: float) -> tuple[np.ndarray, np.ndarray]:
@@ -304,8 +310,8 @@ def multinomial_draw(pairs: int, actions: int, rng: np.random.Generator) -> Pair
 def multinomial(total: int, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Multinomial counts of `total` draws for each row of weights [rows, cells].
 
-    Given their sum, independent Poisson counts are multinomial. So most of the total is drawn as Poisson counts, which
-    is much faster, and the rest one by one.
+    Independent Poisson counts are multinomial given their sum. So most of the total is drawn as Poisson counts, which
+    is much faster, and the rest is drawn one by one.
     """
     weights = weights / weights.sum(axis=1, keepdims=True)
     most = max(0.0, total - 3 * total**0.5)  # three standard deviations: a sum above the total is rare
