@@ -257,7 +257,9 @@ def draw_prompts(
         SettingError: There are fewer prompts than `budget`, or fewer fresh ones without `settings.reuse`.
     """
     fresh = np.flatnonzero(times == (times.min() if settings.reuse else 0))
-    if budget > (len(times) if settings.reuse else len(fresh)):
+    if budget > len(times):
+        raise SettingError(f"budget: {budget} prompts, but there are only {len(times)}; lower it or add prompts")
+    if budget > len(fresh) and not settings.reuse:
         raise SettingError(
             f"budget: {budget} prompts, but only {len(fresh)} of {len(times)} are left to annotate in this run; "
             "lower the budget, rounds or steps, add prompts, or set reuse: true"
