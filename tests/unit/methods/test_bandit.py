@@ -211,7 +211,7 @@ def test_no_prompt_twice_while_fresh_ones_remain():
 
 def test_budget_beyond_the_fresh_prompts():
     clusters, times = np.zeros(10, dtype=int), np.array([0] * 3 + [1] * 5 + [2] * 2)
-    with pytest.raises(InputError, match="^budget: 6 prompts, but 3 of 10"):
+    with pytest.raises(InputError, match="^budget: 6 prompts, but only 3 of 10"):
         draw_prompts(Arms.fresh(1), clusters, times, 6, np.random.default_rng(0), BanditConfig("uniform"))
     for allocation in ("uniform", "top_k"):
         settings = BanditConfig(allocation, reuse=True)
@@ -219,6 +219,8 @@ def test_budget_beyond_the_fresh_prompts():
         assert len(set(chosen)) == 6
         assert {0, 1, 2} <= set(chosen)
         assert times[chosen].max() == 1
+        with pytest.raises(InputError, match="^budget: 11 prompts, but there are only 10; lower it or add prompts$"):
+            draw_prompts(Arms.fresh(1), clusters, times, 11, np.random.default_rng(0), settings)
 
 
 def test_all_annotates_everything_once_a_round():
