@@ -176,6 +176,7 @@ NOT_MADE_HERE |= {"logp_ref_prefix_chosen", "logp_ref_prefix_rejected"}  # the s
 NOT_MADE_HERE |= {"source"}  # of prompts from several sources
 NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
 NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # of a model from the hub
+NOT_MADE_HERE |= {"quantization"}  # of a policy whose base model was loaded in 4 bits
 NOT_MADE_HERE |= {"active_parameters"}  # of a mixture of experts
 NOT_MADE_HERE |= {"difference", "difference_low", "difference_high"}  # from a method that looks at no arm
 
