@@ -66,8 +66,8 @@ def test_stored_format_gives_the_same_ids(models, tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"enable_thinkng": False}, "enable_thinkng is no variable of .*; did you mean enable_thinking"),
-        ({"add_generation_prompt": False}, "add_generation_prompt is no variable of"),
+        ({"enable_thinkng": False}, "enable_thinkng is not a variable of .*; did you mean enable_thinking"),
+        ({"add_generation_prompt": False}, "add_generation_prompt is not a variable of"),
     ],
 )
 def test_unknown_template_variable_raises(models, tmp_path, kwargs, message):
