@@ -198,7 +198,10 @@ def test_ctrl_c_is_told_in_one_line(tmp_path):
     (tmp_path / "program.py").write_text(text)
     done = ends([str(tmp_path / "program.py")])
     assert done.status == 1
-    assert done.printed.strip() == "error: interrupted by Ctrl-C; start again, and the run goes on from what is there"
+    assert (
+        done.printed.strip()
+        == "error: interrupted by Ctrl-C; start again, and the run continues from the existing files"
+    )
 
 
 TOOL = runpy.run_path(str(ROOT / "tools/write_troubleshooting_page.py"))

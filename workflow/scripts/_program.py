@@ -85,7 +85,7 @@ def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summ
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted by Ctrl-C; start again, and the run goes on from what is there")
+        sys.exit("error: interrupted by Ctrl-C; start again, and the run continues from the existing files")
     except OSError as error:
         if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise

@@ -136,7 +136,8 @@ def check_members(members: list[zipfile.ZipInfo], source: str, max_gb: float) ->
     size = sum(member.file_size for member in members) / 1e9
     if size > max_gb:
         raise InputError(
-            f"{source}: {size:.3g} GB when unpacked, and max_package_gb is {max_gb:g}; raise the limit if you trust the package"
+            f"{source}: {size:.3g} GB when unpacked, and max_package_gb is {max_gb:g}; raise the limit if you trust "
+            "the package"
         )
 
 
