@@ -70,7 +70,9 @@ def test_other_base_model_is_refused(manifests, trained):
 def test_other_quantization_is_refused(manifests, trained, monkeypatch):
     monkeypatch.setattr("prefloop.models.quantization.QUANTIZED", QUANTIZED)
     monkeypatch.setitem(QUANTIZED, manifests["llama"].resolve(), "nf4")
-    with pytest.raises(InputError, match="in full precision, which are loaded in nf4; .* set policy.quantization to match"):
+    with pytest.raises(
+        InputError, match="in full precision, which are loaded in nf4; .* set policy.quantization to match"
+    ):
         check(manifests["llama"], trained("lora"))
     quantize(manifests["llama"], "nf4")
     check(manifests["llama"], trained("lora"), quantization="nf4")

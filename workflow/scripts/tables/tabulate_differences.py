@@ -22,10 +22,10 @@ from prefloop.report.win_rates import opponent_label
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the last round of every method minus the baseline's; brackets are 95 % CIs.
 
-    Differences are paired by prompt and seed. Brackets are not corrected for their number, so nothing is bold.
+    Differences are paired by prompt and seed. Brackets are not corrected for multiple comparisons, so nothing is bold.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     baseline, rows = experiment.baseline, judgments(experiment)
     measures = given_measures(rows, experiment)
@@ -52,7 +52,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
 
 
 def primary_clause(experiment: Experiment) -> str:
-    """Which contrast was named before the run, if any."""
+    """A clause with the contrast that was named before the run, if any."""
     primary = experiment.primary
     if not primary.method:
         return "no primary contrast is named (evaluation.primary), so all contrasts are exploratory"
