@@ -248,7 +248,7 @@ def test_wheel_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     """Hostile S9: 20 MB in a wheel of 20 kB, of which the setting allows 10 MB."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": b"{}", "model/zeros.txt": bytes(20_000_000)})
     monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
-    with pytest.raises(InputError, match=r"0.02 GB when unpacked, and max_package_gb is 0.01; raise it if"):
+    with pytest.raises(InputError, match=r"0.02 GB when unpacked, and max_package_gb is 0.01; raise the limit"):
         fetch(source, tmp_path / "out", max_package_gb=0.01)
 
 
