@@ -92,7 +92,7 @@ def test_tokenizer_without_any_end_raises(models, tmp_path):
     family = families.FAMILIES["pythia"]
     tokenizer = families.make_tokenizer(families.Family(family.build, family.special, eos=None))
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=f"^{tmp_path}: the tokenizer has no eos_token, and the chat template does not"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: the tokenizer has no eos_token, and the chat template does"):
         load_tokenizer(tmp_path)
 
 
