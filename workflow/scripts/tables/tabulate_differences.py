@@ -38,11 +38,12 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     for column, label in {"p": "p", "p_holm": "Holm's p", "improved": "improved"}.items():
         shown[label] = [f"{value:.2g}" if np.isfinite(value) else "--" for value in data[column]]
     shown["contrast"] = data["contrast"]
+    single = " (over the prompts of 1 seed: it compares policies, not methods)" * (len(experiment.seeds) == 1)
     text = caption(
         f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
         f"rates against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
-        f"p is two-sided, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
+        f"p is two-sided{single}, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
         f"{experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
         evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
