@@ -118,7 +118,7 @@ def check_chat_template(tokenizer: "PreTrainedTokenizerBase", model: Path) -> No
                 tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=len(messages) == 1)
         except MemoryError:
             os._exit(1)
-        except Exception:  # `render_chat` reports it, if the conversations of the run have it
+        except Exception:  # `render_chat` reports it if it occurs in the run's conversations
             os._exit(0)
         os._exit(0)
     status = os.waitpid(child, 0)[1]

@@ -1,4 +1,4 @@
-"""Where models run, and in which arithmetic."""
+"""Devices and dtypes of models."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Exporting models: merging a policy into a plain folder, and pushing a folder to the hub."""
+"""Export models: merge a policy into a plain folder, and push a folder to the hub."""
 
 import os
 from collections import Counter

@@ -192,7 +192,7 @@ def import_folder(source: Path, folder: Path, link: bool = True) -> None:
 
 
 def no_model(folder: Path) -> str | None:
-    """Why a folder is not a model folder; None if it is one."""
+    """The reason why a folder is not a model folder; None if it is one."""
     adapter = folder / "adapter_config.json"
     if not (folder / "config.json").is_file():
         if adapter.is_file():

@@ -45,7 +45,7 @@ class FeatureReader:
         initial, policy, reference = files
         self.scorer, self.context = models.reference, models.as_reference
         self.passes = int(reference != initial)
-        """Passes in addition to those that read log-probabilities."""
+        """Forward passes in addition to those for log-probabilities."""
         if self.passes:
             device = str(next(models.policy.model.parameters()).device)
             model, self.context = reference_for(models.policy.model, policy, initial, initial, dtype, device)

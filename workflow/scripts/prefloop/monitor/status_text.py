@@ -25,7 +25,7 @@ def headline(status: Status, now: float) -> str:
 
 
 def status_table(status: Status, now: float) -> str:
-    """The whole state as text, in lines of at most WIDTH columns."""
+    """The full state as text, in lines of at most WIDTH columns."""
     lines = [headline(status, now)]
     left, unknown = time_left(status, now)
     if left is not None and unknown:

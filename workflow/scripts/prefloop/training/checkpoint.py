@@ -88,7 +88,7 @@ class TrainingCheckpoint:
         if accelerator.is_main_process:
             if self.state is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            for partial in self.folder.glob(".*.partial"):  # a save that was killed
+            for partial in self.folder.glob(".*.partial"):  # left by a save that was killed
                 partial.unlink(missing_ok=True)
             self.remove_shards(self.state["shards"] if self.state else "")
             if self.state:
@@ -123,7 +123,7 @@ class TrainingCheckpoint:
         self.is_terminated = True
 
     def end(self) -> None:
-        """From now on SIGTERM ends the process at once; the saved state stays until `remove`."""
+        """Let SIGTERM end the process immediately again; the saved state is kept until `remove`."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def after_step(
