@@ -43,8 +43,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
         f"rates against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
-        f"p is two-sided{single}, Holm's p corrects it for the methods of a measure, and improved is the share of seeds "
-        f"above {experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
+        f"p is two-sided{single}, Holm's p corrects it for the methods of a measure, and improved is the share of "
+        f"seeds above {experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
         evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
     )
