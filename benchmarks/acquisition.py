@@ -1,16 +1,17 @@
-"""Which responses to label: every acquisition rule on planted rewards, without a language model.
+"""Compare acquisition rules, which choose the responses to label, on planted rewards without a language model.
 
     OMP_NUM_THREADS=1 python benchmarks/acquisition.py [--seeds 30]
 
-Each seed plants linear weights on random features. A response's reward is what the weights give, plus a part that no
-feature explains, as large as `--unexplained` times the first. In each of ten steps every rule labels two of eight
-responses to the same 16 prompts. The head is fitted again after each step, to all labels of the rule so far: to
-rewards, or to one judgment per pair that a Bradley–Terry model draws. `all` labels all eight responses and takes the
-best and the worst, for four times as many labels.
+Each seed plants linear weights on random features. A response's reward is the linear part plus an unexplained part,
+whose size is `--unexplained` times that of the linear part. In each of ten steps every rule labels two of eight
+responses to the same 16 prompts. After each step the head is refitted to all labels of the rule so far: to rewards, or
+to one judgment per pair, drawn from a Bradley–Terry model. `all` labels all eight responses and takes the best and the
+worst, with four times as many labels.
 
-Columns are means over prompts, from the second step on, in standard deviations of the reward: the gap of the labeled
-pair, its difference from random pairs (a 95 % interval over seeds, paired), and how much larger the gap of the best and
-the worst response is (regret). `correlation` is that of predicted and true rewards within prompts at the last step.
+Columns are means over prompts from the second step on, in standard deviations of the reward: the gap of the labeled
+pair, its difference from random pairs (with a paired 95 % interval over seeds), and the regret, by which the gap of the
+best and the worst response is larger. `correlation` is between predicted and true rewards within prompts at the last
+step.
 """
 
 import argparse
@@ -33,7 +34,7 @@ RULES = {"rewards": (*ACQUISITIONS, "all"), "judgments": tuple(ACQUISITIONS)}
 
 
 class Planted:
-    """One seed's weights, and the features and rewards of all steps."""
+    """The weights of one seed, and the features and rewards of all steps."""
 
     def __init__(self, seed: int, unexplained: float) -> None:
         rng = rng_for(seed, "planted")
@@ -47,7 +48,7 @@ class Planted:
 
 
 def fit(labeled: list[tuple[np.ndarray, np.ndarray]], kind: str, rng: np.random.Generator) -> LinearHead:
-    """The head after the labels of some prompts: (features, rewards) of the labeled responses of each."""
+    """The head, fitted to labeled responses; each prompt has (features, rewards) of its labeled responses."""
     if kind == "rewards":
         prompts = [prompt for prompt, (_, rewards) in enumerate(labeled) for _ in rewards]
         return fit_rewards(np.vstack([x for x, _ in labeled]), np.concatenate([r for _, r in labeled]), prompts)
@@ -57,7 +58,7 @@ def fit(labeled: list[tuple[np.ndarray, np.ndarray]], kind: str, rng: np.random.
 
 
 def run_rule(rule: str, kind: str, planted: Planted, seed: int) -> tuple[float, float, float]:
-    """Mean gap and mean regret from the second step on, and the last correlation, of one rule and one seed."""
+    """Mean gap and mean regret from the second step on, and the last correlation, for one rule and one seed."""
     head, labeled, gaps, regrets, correlation = None, [], [], [], float("nan")
     for step in range(STEPS):
         if head is not None:
@@ -77,13 +78,13 @@ def run_rule(rule: str, kind: str, planted: Planted, seed: int) -> tuple[float, 
             if step > 0:
                 gaps.append(gap)
                 regrets.append(float(np.ptp(rewards)) - gap)
-        # Judgments are drawn again for all pairs, with the same random numbers: earlier ones do not change.
+        # Judgments are redrawn for all pairs with the same random numbers, so that earlier ones do not change.
         head = fit(labeled, kind, rng_for(seed, "judgments"))
     return float(np.mean(gaps)), float(np.mean(regrets)), correlation
 
 
 def interval(values: np.ndarray) -> str:
-    """Mean (95 % interval) over seeds, by Student's t."""
+    """Mean and 95 % interval over seeds, with Student's t."""
     half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.2f} ({values.mean() - half:.2f} to {values.mean() + half:.2f})"
 

@@ -1,10 +1,10 @@
-"""Bytes that a training step keeps for its backward pass, per layer and token, of the papers' models in bfloat16.
+"""Bytes per layer and token that a training step keeps for its backward pass, for the papers' models in bfloat16.
 
     OMP_NUM_THREADS=2 python benchmarks/activation_bytes.py
 
-All parameters are trained. Models have the layers of the real ones, random weights and a small vocabulary. The number
-is the difference between three layers and one layer, over two prompts of 128 tokens with two responses of 64. On a CPU
-attention computes in float32 and with masks, so on a GPU the numbers can be lower.
+All parameters are trained. Models have the layers of the published models, random weights and a small vocabulary. The
+number is the difference between models with three layers and one layer, for two prompts of 128 tokens with two
+responses of 64. On a CPU attention uses float32 and masks, so numbers can be lower on a GPU.
 """
 
 import torch
@@ -37,7 +37,7 @@ def new_model(name: str, layers: int) -> torch.nn.Module:
 
 
 def kept_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all tensors that autograd keeps after a forward pass, each memory once and without parameters."""
+    """Bytes of all tensors that autograd keeps after a forward pass, without parameters; shared memory counts once."""
     keep_masters(model, torch.bfloat16)
     scorer = prepare_scorer(model)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

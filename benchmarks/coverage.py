@@ -1,12 +1,13 @@
-"""Coverage and type I error of intervals for means over seeds × prompts, on planted tables.
+"""Coverage and type I error of intervals for means over seeds × prompts, on simulated tables.
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--tables 2000]
 
 Each table has 100 prompts, normal seed effects, prompt effects and residuals, and the true mean 0. A 95 % interval
-covers if it contains 0; the type I error of its test is 1 minus the coverage. Compared are the crossed random-effects
-interval of the figures and tables, the percentile bootstrap over prompts and seeds, and the t interval over seed means.
-The last rows have missing cells, or prompts in families of four that share an effect. Prints a Markdown
-table. The standard error of a coverage of 95 % over 2,000 tables is 0.5 points; they take three minutes of CPU time.
+covers if it contains 0, and the type I error of its test is 1 minus the coverage. The compared intervals are the
+crossed random-effects interval of the figures and tables, the percentile bootstrap over prompts and seeds, and the t
+interval over seed means. The last rows have missing cells, or prompts in families of four that share an effect. With
+2,000 tables, the standard error of a coverage of 95 % is 0.5 points, and the run takes three minutes of CPU time. The
+output is a Markdown table.
 """
 
 import argparse
@@ -47,7 +48,7 @@ COMPOSITIONS = {
 
 
 def planted(draw: np.random.Generator, seeds: int, composition: Composition) -> np.ndarray:
-    """A table [seeds, prompts] of mean 0; NaN where a cell is missing."""
+    """A table [seeds, prompts] with mean 0; missing cells are NaN."""
     shape = (seeds, PROMPTS)
     families = draw.normal(0, composition.of_family, PROMPTS // FAMILY).repeat(FAMILY)
     table = families + draw.normal(0, composition.of_seed, (seeds, 1))

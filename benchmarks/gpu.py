@@ -1,13 +1,13 @@
-"""Is prefloop right on this GPU, how fast is it, and how much memory does it need?
+"""Check prefloop on a GPU: correct results, speed, and memory.
 
     python benchmarks/gpu.py --out OUT                         # on the GPU machine; at most 8 minutes
     python benchmarks/gpu.py --device cpu --small --out OUT    # tiny shapes: a test of this script
 
-Run it from the repository. It needs torch, transformers, peft and accelerate, and no internet; TRL is compared if it is
-installed (tests/requirements.txt). Models have random weights: small ones for the checks, the shape of Qwen3-1.7B for
-speeds. Texts have the lengths of HH-RLHF's (lengths.csv), or those of DOTA's limits: prompts of 256 tokens and
-responses of 768. Each line is `PASS|FAIL|SKIP|INFO name value limit`; OUT gets gpu.json and gpu.md. The exit code is 1
-if a check fails. Shares of peak count operations that cannot be avoided, attention included.
+Run it from the repository. It needs torch, transformers, peft and accelerate, but no internet. TRL is compared if it is
+installed (tests/requirements.txt). Models have random weights: small models for the checks, and the shape of Qwen3-1.7B
+for speeds. Texts have the lengths of HH-RLHF (lengths.csv), or of DOTA's limits: prompts of 256 tokens and responses of
+768. Each line is `PASS|FAIL|SKIP|INFO name value limit`. OUT gets gpu.json and gpu.md. The exit code is 1 if a check
+fails. Shares of peak count unavoidable operations, including attention.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 from prefloop.training.loop import optimize
 from prefloop.training.preference import PreferenceObjective
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 operations per second, by the makers
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 operations per second, from the manufacturers
 QWEN3_1_7B = {
     "hidden_size": 2048,
     "intermediate_size": 6144,
@@ -68,7 +68,7 @@ class Machine:
     Args:
         device (str): `cuda` or `cpu`.
         is_small (bool): Tiny shapes.
-        report (Report): Gets all measurements.
+        report (Report): Receives all measurements.
     """
 
     def __init__(self, device: str, is_small: bool, report: Report) -> None:
@@ -78,13 +78,13 @@ class Machine:
         self.product = float("nan")
 
     def now(self) -> float:
-        """Seconds, after all work on the device has ended."""
+        """The time in seconds, after all work on the device has ended."""
         if self.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def seconds(self, work: Callable[[], object], repeats: int = 3) -> float:
-        """Median seconds of some work, after one run that is not timed."""
+        """Median seconds of some work, after one untimed run."""
         work()
         taken = []
         for _ in range(repeats):
@@ -94,7 +94,7 @@ class Machine:
         return statistics.median(taken)
 
     def peak_memory(self, work: Callable[[], object]) -> float:
-        """GiB that some work allocates on the device, in addition to what is there before."""
+        """GiB that some work allocates on the device, in addition to memory that is already allocated."""
         if not self.is_cuda:
             work()
             return float("nan")
@@ -105,14 +105,14 @@ class Machine:
         return (torch.cuda.max_memory_allocated() - before) / GIB
 
     def measure_product(self) -> None:
-        """The rate of a large matrix product, which no program exceeds."""
+        """The rate of a large matrix product, as an upper limit for programs."""
         size = 8192 if self.is_cuda else 512
         left, right = (torch.randn(size, size, device=self.device, dtype=self.dtype) for _ in range(2))
         self.product = 2 * size**3 / self.seconds(lambda: left @ right, repeats=20)
         self.report.record("INFO", "matrix product, TFLOP/s", self.product / 1e12)
 
     def peak(self) -> float | None:
-        """Operations per second that the maker states, or None if the device is not known."""
+        """The manufacturer's operations per second; None for an unknown device."""
         name = torch.cuda.get_device_name() if self.is_cuda else ""
         return next((peak for known, peak in PEAKS.items() if known in name), None)
 
@@ -123,7 +123,7 @@ class Machine:
         return of_product if peak is None else f"{100 * operations / seconds / peak:.0f} % of peak, {of_product}"
 
     def model(self, dtype: torch.dtype, **changes: Any) -> Any:
-        """A model with random weights, made on the device."""
+        """A model with random weights, created on the device."""
         import transformers
 
         torch.manual_seed(0)
@@ -133,7 +133,7 @@ class Machine:
             return transformers.Qwen3ForCausalLM(config).to(dtype).eval()
 
     def workload(self, lengths: str, count: int, n: int) -> list[Conversation]:
-        """Random tokens, in HH-RLHF's lengths (`hh`) or in those of DOTA's limits (`limits`)."""
+        """Random tokens, with the lengths of HH-RLHF (`hh`) or of DOTA's limits (`limits`)."""
         if lengths == "hh":
             stretch = 0.2 if self.is_small else 1.0
             rows = conversations(count, n, stretch, stretch)
@@ -149,9 +149,9 @@ class Machine:
 
 
 def operations(model: Any, asked: list[Conversation]) -> tuple[float, int]:
-    """Multiplications and additions of a forward pass that cannot be avoided, and the tokens that it reads.
+    """The unavoidable multiplications and additions of a forward pass, and the tokens that it reads.
 
-    Each prompt is read once, the head is computed at response tokens only, and a token attends to those before it.
+    Each prompt is read once, the head is computed only for response tokens, and attention is causal.
     """
     config = model.config.get_text_config()
     head = config.vocab_size * config.hidden_size
@@ -164,7 +164,7 @@ def operations(model: Any, asked: list[Conversation]) -> tuple[float, int]:
 
 
 def measure_lengths(at: Machine) -> None:
-    """A sequence length that the device has not seen before must not cost much more than a known one.
+    """Check that a new sequence length does not take much longer than a known one.
 
     cuDNN's attention, which torch prefers on new GPUs, prepares a plan for every length.
     """
@@ -197,7 +197,7 @@ def measure_lengths(at: Machine) -> None:
 
 
 def measure_scoring(at: Machine, lengths: str) -> None:
-    """Tokens per second of log-probabilities: three responses per prompt, batches of about `TOKENS` tokens."""
+    """Tokens per second of scoring: three responses per prompt, in batches of about `TOKENS` tokens."""
     scorer = prepare_scorer(at.model(at.dtype))
     asked = at.workload(lengths, 6 if at.is_small else {"hh": 192, "limits": 24}[lengths], 3)
     sizes = [len(prompt) + sum(map(len, responses)) for prompt, responses in asked]
@@ -221,7 +221,7 @@ def measure_scoring(at: Machine, lengths: str) -> None:
 
 
 def measure_training(at: Machine, parameters: str, lengths: str, recompute: bool = False) -> tuple[float, float]:
-    """Whole DPO steps in micro-batches of at most `TOKENS` tokens; the first of four is not timed.
+    """Full DPO steps in micro-batches of at most `TOKENS` tokens; the first of four is not timed.
 
     Returns:
         tuple: Pairs per second, and GiB of memory above the model.
@@ -260,7 +260,7 @@ def measure_training(at: Machine, parameters: str, lengths: str, recompute: bool
 
 
 def measure_trl(at: Machine, ours: tuple[float, float]) -> None:
-    """TRL's DPOTrainer at its best settings on the same lengths: adapters, references given, nothing recomputed."""
+    """TRL's DPOTrainer at its best settings with the same lengths: adapters, given references, no recomputed layers."""
     try:
         import trl  # noqa: F401
         from transformers import TrainerCallback
@@ -303,7 +303,7 @@ def measure_trl(at: Machine, ours: tuple[float, float]) -> None:
 
 
 def measure_decoding(at: Machine) -> None:
-    """Responses sampled by transformers, the fallback where vLLM is missing; a second time with known lengths."""
+    """Sample responses with transformers, the fallback without vLLM, twice: the second time, lengths are known."""
     model, rows, tokens = at.model(at.dtype), 4 if at.is_small else 64, 8 if at.is_small else 96
     prompts = [prompt for prompt, _ in at.workload("hh", rows, 2)]
     for number in ("first", "second"):
@@ -324,7 +324,7 @@ def main() -> int:
     given = parser.parse_args()
     report = Report(given.minutes)
     at = Machine(given.device, given.small, report)
-    use_plain_attention_kernels()  # as every stage does that loads a model
+    use_plain_attention_kernels()  # as in every stage that loads a model
     report.record("INFO", "machine", machine())
     if at.is_cuda:
         versions = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"

@@ -1,4 +1,4 @@
-"""Checks of benchmarks/gpu.py: does the device compute what a CPU computes in float32?"""
+"""Checks of benchmarks/gpu.py, which compare results on the device with those of a CPU in float32."""
 
 import contextlib
 import copy
@@ -47,9 +47,9 @@ LIMITS = {torch.float32: (1e-4, 1e-4), torch.bfloat16: (0.1, 0.05)}  # nats per 
 
 
 def small_model(architecture: str = "qwen3") -> Any:
-    """Three layers with grouped queries and a tied head, the same weights each time, on the CPU in float32.
+    """A model with three layers, grouped queries and a tied head, always with the same weights, on the CPU in float32.
 
-    Heads have 64 dimensions, as the fast attention kernels need. Weights are large enough for contexts to matter.
+    Heads have 64 dimensions, which the fast attention kernels need. Weights are so large that the context matters.
     """
     import transformers
 
@@ -81,7 +81,7 @@ def random_conversations(count: int, prompt: int, response: int, n: int, seed: i
 
 
 def flat(conversations: list[Conversation]) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts and responses, one of each per response."""
+    """Prompts and responses as two lists with one entry per response."""
     prompts = [prompt for prompt, responses in conversations for _ in responses]
     return prompts, [response for _, responses in conversations for response in responses]
 
@@ -92,7 +92,7 @@ def pairs_of(conversations: list[Conversation]) -> list[TokenizedPair]:
 
 
 def new_accelerator(device: str) -> Any:
-    """An Accelerator for a device, whatever this process made before."""
+    """An Accelerator for a device, independent of earlier ones in this process."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -150,7 +150,7 @@ class Training:
     """Six DPO steps on one device, with all parameters in float32.
 
     Args:
-        device (str): Where they are computed.
+        device (str): The device.
     """
 
     def __init__(self, device: str) -> None:
@@ -160,7 +160,7 @@ class Training:
     def losses(
         self, recompute: bool = False, folder: Path | None = None, stop_after: int | None = None
     ) -> torch.Tensor:
-        """Losses of the steps that run; `stop_after` steps the training is interrupted."""
+        """Losses of the steps that run; after `stop_after` steps the training is interrupted."""
         settings = TrainConfig(parameters="full", learning_rate=1e-3, batch_size=4, micro_batch_size=2, dtype="float32")
         model, losses = small_model(), []
         if recompute:
@@ -188,7 +188,7 @@ class Training:
 
 
 def check_training(report: Report, device: str) -> None:
-    """Losses of a short training: from a CPU's, with recomputed layers, and after an interruption."""
+    """Compare losses of a short training with a CPU's, with those of recomputed layers, and after an interruption."""
     on_cpu, training = Training("cpu").losses(), Training(device)
     losses = training.losses()
     report.at_most("DPO, 6 steps in float32: losses from a CPU's", (losses - on_cpu).abs().max().item(), 1e-3)
@@ -202,7 +202,7 @@ def check_training(report: Report, device: str) -> None:
 
 
 def saved_model(folder: Path) -> Path:
-    """Write the small model with a tokenizer; returns its manifest."""
+    """Write the small model with a tokenizer, and return its manifest."""
     small_model().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     manifest = folder / "manifest.json"
@@ -211,7 +211,7 @@ def saved_model(folder: Path) -> Path:
 
 
 def check_first_margins(report: Report, device: str) -> None:
-    """Margins of the first step, before anything is learned: reference and policy have to agree exactly."""
+    """Check the margins of the first step, where reference and policy have to agree exactly."""
     conversations = random_conversations(16, prompt=40, response=60, n=2, seed=4)
     with tempfile.TemporaryDirectory() as folder:
         manifest = saved_model(Path(folder))
@@ -231,7 +231,7 @@ def check_first_margins(report: Report, device: str) -> None:
 
 
 def check_policy_bytes(report: Report, device: str) -> None:
-    """A policy.pt holds every parameter once, also a head that is tied to the embedding."""
+    """Check that a policy.pt has every parameter once, also a head that is tied to the embedding."""
     model = small_model().to(device)
     with tempfile.TemporaryDirectory() as folder:
         manifest = saved_model(Path(folder))
@@ -243,7 +243,7 @@ def check_policy_bytes(report: Report, device: str) -> None:
 
 
 def check_decoding(report: Report, device: str) -> None:
-    """Tokens drawn with given random numbers, and greedy responses."""
+    """Compare tokens drawn with given random numbers, and greedy responses."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((64, 50000), generator=generator) * 3
     uniforms = torch.rand(64, generator=generator, dtype=torch.float64)
@@ -261,7 +261,7 @@ def check_decoding(report: Report, device: str) -> None:
 
 
 def greedy_sampler(prompts: list[list[int]]) -> Callable[[str], list[list[int]]]:
-    """A function that gives two greedy responses of 24 tokens to each prompt on a device."""
+    """A function that returns two greedy responses of 24 tokens to each prompt on a device."""
     uniforms = torch.zeros((2 * len(prompts), 24), dtype=torch.float64)
     params, counts = SamplingParams(temperature=0.0), [2] * len(prompts)
     return lambda device: sample_responses(

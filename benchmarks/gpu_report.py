@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py found: checks and measurements as lines, as JSON and as a table; parts with a time limit."""
+"""The report of benchmarks/gpu.py: checks and measurements as lines, JSON and a table; parts with a time limit."""
 
 import json
 import time
@@ -10,32 +10,32 @@ STATES = ("PASS", "FAIL", "SKIP", "INFO")
 
 
 class Report:
-    """Records checks and measurements, and prints each at once.
+    """Records checks and measurements, and prints each immediately.
 
     Args:
-        minutes (float): A part that would not end within these minutes is skipped.
+        minutes (float): The time limit in minutes; a part that would exceed it is skipped.
     """
 
     def __init__(self, minutes: float) -> None:
         self.seconds, self.began, self.rows = 60 * minutes, time.perf_counter(), []
 
     def record(self, state: str, name: str, value: float | str = "", limit: str = "") -> None:
-        """One line: PASS or FAIL of a check, SKIP of what was not run, INFO for a measurement."""
+        """Add a line: PASS or FAIL for a check, SKIP for a part that was not run, INFO for a measurement."""
         at = round(time.perf_counter() - self.began, 1)
         self.rows.append({"state": state, "name": name, "value": value, "limit": limit, "at": at})
         shown = f"{value:.4g}" if isinstance(value, float) else value
         print(f"{state:4} {name:72} {shown} {limit}".rstrip(), flush=True)
 
     def at_most(self, name: str, value: float, limit: float) -> None:
-        """A check that a value is not larger than a limit; NaN fails."""
+        """Check that a value is not larger than a limit; NaN fails."""
         self.record("PASS" if value <= limit else "FAIL", name, float(value), f"<= {limit:g}")
 
     def at_least(self, name: str, value: float, limit: float) -> None:
-        """A check that a value is not smaller than a limit; NaN fails."""
+        """Check that a value is not smaller than a limit; NaN fails."""
         self.record("PASS" if value >= limit else "FAIL", name, float(value), f">= {limit:g}")
 
     def part(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        """Run a part if there is time for it. An error fails the part, and the next one runs."""
+        """Run a part if there is time for it. If it fails with an error, the next part still runs."""
         left = self.seconds - (time.perf_counter() - self.began)
         if left < seconds:
             self.record("SKIP", name, f"needs {seconds:.0f} s, {left:.0f} s are left")
@@ -43,12 +43,12 @@ class Report:
         print(f"-- {name}", flush=True)
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - the other parts are worth running; the exit code tells
+        except Exception as error:  # noqa: BLE001 - other parts still run; the exit code reports it
             traceback.print_exc()
             self.record("FAIL", name, f"{type(error).__name__}: {str(error)[:200]}")
 
     def count(self, state: str) -> int:
-        """Number of lines with a state."""
+        """The number of lines with a state."""
         return sum(row["state"] == state for row in self.rows)
 
     def write(self, folder: Path) -> None:
@@ -62,6 +62,6 @@ class Report:
         (folder / "gpu.md").write_text("\n".join(lines) + "\n")
 
     def summary(self) -> str:
-        """The last line."""
+        """The last line of the report."""
         counts = ", ".join(f"{self.count(state)} {state}" for state in STATES)
         return f"{counts}; {time.perf_counter() - self.began:.0f} s"

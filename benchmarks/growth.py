@@ -1,11 +1,13 @@
-"""How a stage's time grows as one thing doubles: prompts, responses, length, clusters.
+"""Measure how a stage's time grows if one quantity doubles: prompts, responses, length, clusters.
 
     OMP_NUM_THREADS=2 python benchmarks/growth.py [--only generate logprobs]
 
-Each quantity takes three or four values, each twice the one before; everything else has its function's defaults. The
+Each quantity takes three or four values, each twice the previous one; all other arguments have their defaults. The
 values of a quantity run in turn, three times after an untimed run. The slope is that of a straight line through the
-logarithms of value and median seconds: 1 if twice as much takes twice as long, 2 if it takes four times as long, 0 if
-it takes no longer. Models have SmolLM2-135M's shape and random weights. Start-up of programs is not included.
+logarithms of value and median seconds. It is 0 if doubling the value does not change the time, 1 if it doubles the
+time,
+and 2 if it quadruples the time. Models have SmolLM2-135M's shape and random weights. Start-up of programs is not
+included.
 """
 
 import argparse
@@ -42,7 +44,7 @@ Work = Callable[[], object]
 
 
 def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_length: float = 1) -> Work:
-    """Sampling in batches of 64, as workflow/scripts/generate.py; `length` tokens per response."""
+    """Sampling in batches of 64, as in workflow/scripts/generate.py, with `length` tokens per response."""
     model, asked = models()["sampling"], [one.prompt for one in conversations(prompts, 1, prompt_length)]
     uniforms = np.random.default_rng(0).random((prompts, responses, length))
 
@@ -56,7 +58,7 @@ def generate(prompts: int = 4, responses: int = 4, length: int = 8, prompt_lengt
 
 
 def logprobs(prompts: int = 4, responses: int = 2, length: float = 1, prompt_length: float = 1) -> Work:
-    """Log-probabilities in batches of 64; lengths are factors of those of HH-RLHF's pairs."""
+    """Log-probabilities in batches of 64; `length` is a factor for the lengths of HH-RLHF's pairs."""
     asked = conversations(prompts, responses, prompt_length, length)
     scorer = prepare_scorer(models()["scoring"])
     return lambda: score(scorer, asked)
@@ -78,7 +80,7 @@ def training(pairs: int = 4, length: float = 1, prompt_length: float = 1) -> Wor
 
 
 def select_pairs(prompts: int = 1000, responses: int = 4) -> Work:
-    """All pairs of each prompt's responses and their preference perplexity."""
+    """All pairs of each prompt's responses, with their preference perplexity."""
     rng = np.random.default_rng(0)
 
     def response(response_id: int) -> dict:
@@ -93,7 +95,7 @@ def select_pairs(prompts: int = 1000, responses: int = 4) -> Work:
 
 
 def bandit(prompts: int = 20_000, clusters: int = 250) -> Work:
-    """A step's update of all arms, their scores, and a draw of a twentieth of the prompts in proportion."""
+    """A step's update of all arms, their scores, and a proportional draw of a twentieth of the prompts."""
     rng = np.random.default_rng(0)
     labels, rewards = rng.integers(clusters, size=prompts), rng.random(prompts)
     centroids, times = np.zeros((clusters, 2)), np.zeros(prompts, dtype=int)
@@ -106,7 +108,7 @@ def bandit(prompts: int = 20_000, clusters: int = 250) -> Work:
 
 
 def clustering(prompts: int = 5_000, clusters: int = 50) -> Work:
-    """k-means of embeddings of 384 numbers."""
+    """k-means of embeddings with 384 dimensions."""
     embeddings = np.random.default_rng(0).standard_normal((prompts, 384), dtype=np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     return lambda: cluster(embeddings, clusters, seed=0)
@@ -144,7 +146,7 @@ STAGES: dict[str, tuple[Callable[..., Work], dict[str, list]]] = {
 
 
 def models() -> dict[str, torch.nn.Module]:
-    """Models for sampling, for scoring, and with adapters to train; made at the first call."""
+    """Models for sampling, for scoring, and for training adapters; created at the first call."""
     if not LOADED:
         optimize_for_cpu_decoding(sampling := new_model(DTYPE, attn_implementation="eager"))
         LOADED["sampling"], LOADED["scoring"] = sampling, new_model(DTYPE)
@@ -153,7 +155,7 @@ def models() -> dict[str, torch.nn.Module]:
 
 
 def slope(values: list[float], seconds: list[float]) -> float:
-    """Of the straight line through the logarithms, by least squares."""
+    """The least-squares slope of a straight line through the logarithms."""
     return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a model, a workload, and times taken in turn."""
+"""Helpers that the benchmarks share: a model, a workload, and timing in turn."""
 
 import csv
 import os
@@ -40,7 +40,7 @@ class Conversation(NamedTuple):
 
 
 def new_model(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
-    """A model of SmolLM2-135M's shape with random weights, always the same ones: as fast or slow as the real one."""
+    """A model with SmolLM2-135M's shape and always the same random weights; its speed is that of the real model."""
     import transformers
 
     torch.manual_seed(0)
@@ -48,9 +48,9 @@ def new_model(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
 
 
 def conversations(count: int, responses: int = 2, stretch_prompt: float = 1, stretch: float = 1) -> list[Conversation]:
-    """Random tokens in the lengths of HH-RLHF's conversations (lengths.csv: SmolLM2's tokens of 256 of its pairs).
+    """Random tokens with the lengths of HH-RLHF's conversations (lengths.csv: 256 of its pairs in SmolLM2's tokens).
 
-    `responses` get the lengths of chosen and rejected responses in turn; all lengths can be stretched.
+    `responses` have the lengths of chosen and rejected responses in turn; all lengths can be stretched.
     """
     generator = torch.Generator().manual_seed(1)
 
@@ -68,7 +68,7 @@ def conversations(count: int, responses: int = 2, stretch_prompt: float = 1, str
 
 
 def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, list[float]]:
-    """Seconds of each work, `repeats` times in turn, after one untimed run of each."""
+    """Seconds of each function, run `repeats` times in turn after one untimed run of each."""
     for work in works.values():
         work()
     taken: dict[str, list[float]] = {name: [] for name in works}
@@ -86,14 +86,14 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """Their time divided by ours, run by run."""
+    """The peer's time divided by ours, run by run."""
     return [their / our for our, their in zip(ours, theirs, strict=True)]
 
 
 def multiplication_rate(rows: int, dtype: torch.dtype, device: str = "cpu") -> float:
-    """Operations per second of the machine's own matrix product, in the shapes of the model's layers; median of 20.
+    """Operations per second of a matrix product on this machine, in the shapes of the model's layers; median of 20.
 
-    Each product is freed before the next; otherwise the allocation of new memory would be measured.
+    Each product is freed before the next one, because otherwise the time would include allocating memory.
     """
     inner, outer = SMOLLM2["hidden_size"], SMOLLM2["intermediate_size"]
     states, weight = (
@@ -111,7 +111,7 @@ def multiplication_rate(rows: int, dtype: torch.dtype, device: str = "cpu") -> f
 
 
 def machine() -> str:
-    """One line: processor, threads, load, versions."""
+    """A line with processor, threads, load and versions."""
     names = ("torch", "transformers", "peft", "accelerate")
     cores = f"{torch.get_num_threads()} thread(s) of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

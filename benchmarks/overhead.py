@@ -3,14 +3,14 @@
     python benchmarks/overhead.py [--run FOLDER] [--profile profiles/cpu]
     python benchmarks/overhead.py --scheduler JOBS
 
-Medians of five. With --run the default experiment runs in FOLDER (new, or with a copy of `results/models`) as
-`snakemake --cores all`, with the workflow profile if one is given. Start and end of each job are those that Snakemake
-records. The work of a stage starts with its cost meter, after Python has started and torch is imported. The stage then
-imports transformers, which counts as start-up here.
+Numbers are medians of five runs. With --run, the default experiment runs in FOLDER (new, or with a copy of
+`results/models`) with `snakemake --cores all`, and with the workflow profile if one is given. The start and end of each
+job are from Snakemake's records. The work of a stage starts with its cost meter, after Python has started and torch is
+imported. The stage then imports transformers, which counts as start-up here.
 
 With --scheduler, Snakemake runs JOBS jobs that wait for 2 s, two at a time, with 20 inputs each. The table has the
-CPU time of its main process as the number of finished jobs grows, with its default limit of jobs per second and with
-what rate_limit.py makes of it.
+CPU time of its main process as the number of finished jobs grows, with Snakemake's default limit of jobs per second and
+without it (rate_limit.py).
 """
 
 import argparse
@@ -61,7 +61,7 @@ ONSTART = {"default limit": "pass", "without": "remove_default_limit(workflow.sc
 
 
 def seconds(command: list[str], **where) -> float:
-    """Median of five."""
+    """Median seconds of five runs of a command."""
     taken = []
     for _ in range(5):
         start = time.perf_counter()
@@ -80,7 +80,7 @@ def workdir(path: Path) -> Path:
 
 
 def jobs_of(path: Path) -> list[tuple[str, float, float]]:
-    """(rule, start, end) of every job. Snakemake has a record per output; the outputs of a job share its log."""
+    """(rule, start, end) of every job. Snakemake has one record per output; outputs of a job have the same log."""
     jobs: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
     for file in (path / ".snakemake/metadata").iterdir():
         record = json.loads(file.read_text())
@@ -91,7 +91,7 @@ def jobs_of(path: Path) -> list[tuple[str, float, float]]:
 
 
 def covered(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union."""
+    """Total length of the union of intervals."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, until))
@@ -108,7 +108,7 @@ def run(path: Path, profile: str | None, start_up: float) -> None:
 
 
 def report(path: Path, wall: float, start_up: float) -> None:
-    """Print what a run spent `wall` seconds on; a stage with a model imports transformers in `start_up` seconds."""
+    """Print how a run spent its `wall` seconds; a stage with a model imports transformers in `start_up` seconds."""
     jobs = jobs_of(path)
     metered = {file.stat().st_mtime: json.loads(file.read_text())["seconds"] for file in path.rglob("*.cost.json")}
     by_rule: dict[str, list[float]] = defaultdict(list)
@@ -137,7 +137,7 @@ def scheduler(jobs: int, onstart: str) -> Iterator[tuple[int, float, float]]:
         with psutil.Popen(command, cwd=path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             last = None
             while process.poll() is None:
-                done = len(os.listdir(path / "out"))  # noqa: PTH208 - only the number
+                done = len(os.listdir(path / "out"))  # noqa: PTH208 - only their number is needed
                 if done and (last is None or done >= last[0] + jobs // 8):
                     now, times = time.monotonic(), process.cpu_times()
                     spent = times.user + times.system

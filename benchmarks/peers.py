@@ -1,4 +1,4 @@
-"""TRL's trainers on token ids, as its users would set them up; the pipeline does not import it."""
+"""TRL's trainers on token ids, set up as its users would do; the pipeline does not import TRL."""
 
 import tempfile
 from typing import Any
@@ -7,7 +7,7 @@ SETTINGS = {"report_to": [], "bf16": False, "logging_strategy": "no", "save_stra
 
 
 def tokenizer() -> Any:
-    """Three words; the workload is token ids."""
+    """A tokenizer with three words, because the workload has token ids."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -17,7 +17,7 @@ def tokenizer() -> Any:
 
 
 def with_adapter(model: Any) -> Any:
-    """The model with new adapters of rank 16 as peft makes and computes them."""
+    """The model with new adapters of rank 16 that peft creates and computes."""
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
@@ -26,8 +26,8 @@ def with_adapter(model: Any) -> Any:
 def dpo_trainer(model: Any, pairs: list[dict], **settings: Any) -> Any:
     """A DPOTrainer for `pairs` of prompt_ids, chosen_ids and rejected_ids, with its defaults except for `settings`.
 
-    It is created with a row of text, which it tokenizes, and given the pairs afterwards. `reference_logps` precomputes
-    the reference: TRL itself would load the previous run's from the disk.
+    It is created with a row of text, which it tokenizes, and gets the pairs afterwards. `reference_logps` precomputes
+    the reference, because TRL would load that of the previous run from the disk.
     """
     import datasets
     from transformers import PrinterCallback
@@ -47,7 +47,7 @@ def dpo_trainer(model: Any, pairs: list[dict], **settings: Any) -> Any:
 
 
 def reference_logps(trainer: Any, pairs: list[dict]) -> Any:
-    """What `precompute_ref_log_probs` computes, in batches of the trainer's size: [pairs, 2], chosen and rejected."""
+    """The values of `precompute_ref_log_probs`, in batches of the trainer's size: [pairs, 2], chosen and rejected."""
     import torch
 
     size, logps = trainer.args.per_device_train_batch_size, []

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=2 python benchmarks/round.py MODEL/manifest.json [--pairs 64]
 
-MODEL is a fetched model. Both answer equally many packaged prompts twice with up to 40 tokens, score the responses with
-VADER, and train rank-16 adapters on one pair per prompt, eight per step. Ours runs all stages of a round as a user
-would, from allocation to policy.pt; prompts are embedded and clustered before and not timed. TRL runs with its defaults
-and, as `best`, without recomputing layers in the backward pass. Each runs in a process of its own, start-up included,
-five times in turn. Ours leaves out pairs with equal scores; TRL trains on them too.
+MODEL is a fetched model. Both answer the same number of packaged prompts twice with up to 40 tokens, score the
+responses with VADER, and train rank-16 adapters on one pair per prompt, eight per step. prefloop runs all stages of a
+round as a user would, from allocation to policy.pt; embedding and clustering of prompts come before and are not timed.
+TRL runs with its defaults and, as `best`, without recomputing layers in the backward pass. Each runs in a process of
+its own, including start-up, five times in turn. prefloop leaves out pairs with equal scores, on which TRL also trains.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def config(pairs: int, model: Path) -> dict:
 
 
 def run_prefloop(folder: Path) -> int:
-    """Run the round again; the number of trained pairs."""
+    """Run the round again, and return the number of trained pairs."""
     shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
     policy = "results/round/uniform/seed-0/round-1/policy.pt"
     command = [sys.executable, "-m", "snakemake", policy, "--cores", "all"]
@@ -54,7 +54,7 @@ def run_prefloop(folder: Path) -> int:
 
 
 def run_trl(manifest: Path, pairs: int, best: bool) -> int:
-    """The same with TRL, in this process; the number of trained pairs."""
+    """Run a round with TRL in this process, and return the number of trained pairs."""
     sys.path.insert(0, str(ROOT / "workflow/scripts"))
     import torch
     from datasets import Dataset
@@ -120,7 +120,7 @@ def main() -> None:
         k: v | sections[k] if isinstance(v, dict) and k in sections else sections.get(k, v) for k, v in defaults.items()
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(merged))
-    trained = run_prefloop(folder)  # and the clusters, which stay
+    trained = run_prefloop(folder)  # and the clusters, which are kept
     command = [sys.executable, __file__, str(args.manifest), "--pairs", str(args.pairs), "--trl"]
     runs_of = {
         "prefloop": lambda: run_prefloop(folder),

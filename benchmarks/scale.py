@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=2 python benchmarks/scale.py [--only select_pairs] [--folder /a/large/disk]
 
-Rows are made up, but of a realistic size: responses have 64 to 192 token ids and three quarters as many words. Every
-stage is the pipeline's own program in a separate process. Seconds include its start-up; memory is its largest resident
-set. Medians of three runs (minimum–maximum) are printed as a Markdown table, or one run if it takes longer than `LONG`.
-The files take 6 GB in a temporary folder, which is created in `--folder`.
+Rows are made up, but have a realistic size: responses have 64 to 192 token ids and three quarters as many words. Every
+stage is the pipeline's program in a separate process. Seconds include its start-up, and memory is its largest resident
+set. The output is a Markdown table with medians of three runs (minimum–maximum), or a single run if it takes longer
+than
+`LONG`. The files take 6 GB in a temporary folder, which is created in `--folder`.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from prefloop.methods.bandit import Arms, update_arms  # noqa: E402
 
 PROMPTS, RESPONSES, CLUSTERS, WIDTH = 250_000, 4, 1_000, 384
 POOL = 200_000  # prompts to draw from, and embeddings
-REPEATS, LONG = 3, 30  # work that takes longer than LONG seconds runs once
+REPEATS, LONG = 3, 30  # seconds; stages that take longer run once
 METHODS = ["dota", "dota_as_released", "uniform", "quad", "online_dpo", "xpo", "gshf", "mixp"]
 METHODS += ["less_is_more", "difficulty"]
 CLUSTER = f"""
@@ -79,7 +80,7 @@ def prompt_rows(pool: list, count: int) -> Iterator[dict]:
 
 
 def response_rows(pool: list, rng: np.random.Generator, prompts: int, responses: int) -> Iterator[tuple[dict, ...]]:
-    """A row of generations, rewards and log-probabilities for every response to every prompt."""
+    """Rows of generations, rewards and log-probabilities for every response to every prompt."""
     for i in range(prompts):
         drawn = rng.integers(len(pool), size=responses)
         rewards, logps = rng.normal(size=responses).tolist(), (-rng.gamma(20, 10, responses)).tolist()
@@ -95,7 +96,7 @@ def response_rows(pool: list, rng: np.random.Generator, prompts: int, responses:
 
 
 def write_step(folder: Path, rng: np.random.Generator, prompts: int, responses: int) -> None:
-    """The files of a step: the inputs of rule pfp, and its output."""
+    """The files of a step: inputs and output of rule pfp."""
     folder.mkdir()
     pool = texts(rng, 2000)
     paths = [folder / f"{name}.jsonl" for name in ("prompts", "generations", "rewards", "logprobs")]
@@ -114,20 +115,20 @@ def write_round(folder: Path, rng: np.random.Generator) -> None:
 
 
 def write_steps(folder: Path, rng: np.random.Generator) -> None:
-    """A step of a usual size, and one that annotated the whole pool."""
+    """A step of usual size, and a step that annotated the whole pool."""
     write_step(folder / "small", rng, 10_000, 2)
     write_step(folder / "large", rng, POOL, 2)
 
 
 def write_pool(folder: Path, rng: np.random.Generator) -> None:
-    """All training prompts, and those that a step before has annotated."""
+    """All training prompts, and those that an earlier step has annotated."""
     pool = texts(rng, 2000)
     write_rows(folder / "train.jsonl", prompt_rows(pool, POOL))
     write_rows(folder / "used.jsonl", prompt_rows(pool, 10_000))
 
 
 def write_bandit(folder: Path, rng: np.random.Generator) -> None:
-    """clusters.pkl of the pool, and arms.json of a step before."""
+    """clusters.pkl of the pool, and arms.json of an earlier step."""
     labels = np.arange(POOL) % CLUSTERS
     centroids = rng.standard_normal((CLUSTERS, WIDTH)).astype(np.float32)
     ids = [f"p{i:012x}" for i in range(POOL)]
@@ -138,7 +139,7 @@ def write_bandit(folder: Path, rng: np.random.Generator) -> None:
 
 
 def write_source(folder: Path, rng: np.random.Generator) -> None:
-    """A million prompts in a file of each kind, and a tokenizer of single bytes to count them with."""
+    """A million prompts in a file of each format, and a tokenizer of single bytes to count their tokens."""
     import pyarrow as pa
     from pyarrow import parquet
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -165,7 +166,7 @@ def write_source(folder: Path, rng: np.random.Generator) -> None:
 
 
 def write_embeddings(folder: Path, rng: np.random.Generator) -> None:
-    """Directions around 3,000 topics of uneven size, as embeddings of prompts are."""
+    """Directions around 3,000 topics of uneven size, similar to embeddings of prompts."""
     centres = rng.standard_normal((3000, WIDTH), dtype=np.float32)
     topics = rng.choice(3000, POOL, p=rng.dirichlet(np.full(3000, 0.5)))
     found = centres[topics]
@@ -194,7 +195,7 @@ JOIN = " ".join(f"--{name} round/{name}.jsonl" for name in ("prompts", "generati
 ALLOCATE = f"{STEP} --steps 8 --prompts train.jsonl --used used.jsonl --budget 10000"
 READ = "--packaged none --model model/manifest.json --train t.jsonl --eval e.jsonl --chat c.json --provenance s.json"
 PLAN = ["--dry-run", "--quiet", "all", "--cores", "2", "--configfile", "config.yaml", "large.yaml"]
-# By name: (who writes its files, what it reads and does, its command, seconds and GB that it may take).
+# By name: (function that writes its files, description, command, allowed seconds, allowed GB).
 WORK = {
     "pfp": (
         [write_round],
@@ -263,7 +264,7 @@ WORK = {
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds, GB (10⁹ bytes) of memory at most, and the last line printed, of a command that must succeed."""
+    """Seconds, peak GB (10⁹ bytes) of memory, and the last printed line, of a command that must succeed."""
     with (folder / "printed").open("w+") as printed:
         start = time.perf_counter()
         child = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
@@ -280,8 +281,10 @@ def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     usual = [name for name in WORK if name != "KMeans"]
-    parser.add_argument("--only", nargs="+", choices=list(WORK), default=usual, help="all but KMeans, if not given")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(WORK), default=usual, help="stages to run; all except KMeans if not given"
+    )
+    parser.add_argument("--folder", type=Path, help="folder in which the temporary folder is created")
     chosen = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ["numpy", "scikit-learn", "transformers", "snakemake"])
     print(

@@ -1,12 +1,12 @@
-"""Log-probabilities of n responses per prompt: ours, TRL's reference computation, a plain padded forward pass.
+"""Log-probabilities of n responses per prompt: prefloop, TRL's reference computation, a plain padded forward pass.
 
     OMP_NUM_THREADS=2 python benchmarks/scoring.py [--dtype bfloat16] [--pairs 16]
 
-Needs TRL in addition to the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random
-weights scores random tokens in the lengths of HH-RLHF's pairs. Each way runs five times in turn after an untimed run.
-The table gives responses per second, how many times slower the peer was in the same round, and the largest difference
-of its log-probabilities from ours. `limit` is the time that the unavoidable operations take at the rate of the
-machine's own matrix product. TRL scores pairs, so that four responses are two pairs.
+It needs TRL in addition to the pipeline's packages (tests/requirements.txt). A model with SmolLM2-135M's shape and
+random weights scores random tokens with the lengths of HH-RLHF's pairs. Each way runs five times in turn after an
+untimed run. The table has responses per second, how many times slower the peer is in the same round, and the largest
+difference of its log-probabilities from prefloop's. `limit` is the time that the unavoidable operations would take at
+the rate of a matrix product on this machine. TRL scores pairs, so four responses are two pairs.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PAD = SMOLLM2["pad_token_id"]
 
 @torch.no_grad()
 def ours(scorer: Scorer, asked: list[Conversation], batch_size: int = 64) -> torch.Tensor:
-    """As workflow/scripts/logprobs.py: the responses of a prompt in one batch, batches by length."""
+    """As in workflow/scripts/logprobs.py: the responses to a prompt in one batch, and batches by length."""
     n = len(asked[0].responses)
     logps = torch.zeros(len(asked), n)
     lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in asked]
@@ -49,7 +49,7 @@ def ours(scorer: Scorer, asked: list[Conversation], batch_size: int = 64) -> tor
 
 @torch.no_grad()
 def plain(model: Any, asked: list[Conversation], batch_size: int = 16) -> torch.Tensor:
-    """One row per prompt and response, padded on the right, in the given order; all logits."""
+    """A plain forward pass: one row per prompt and response, in order and padded on the right, with all logits."""
     rows = [(prompt, response) for prompt, responses in asked for response in responses]
     sums = []
     for start in range(0, len(rows), batch_size):
@@ -65,7 +65,7 @@ def plain(model: Any, asked: list[Conversation], batch_size: int = 16) -> torch.
 
 
 def trl(model: Any, asked: list[Conversation]) -> Callable[[], torch.Tensor]:
-    """What DPOTrainer does with precompute_ref_log_probs, at its own batch size; a function to call."""
+    """A function that does the work of DPOTrainer with precompute_ref_log_probs, at its own batch size."""
     pairs = [
         {"prompt_ids": prompt, "chosen_ids": responses[i], "rejected_ids": responses[i + 1]}
         for prompt, responses in asked
@@ -76,7 +76,7 @@ def trl(model: Any, asked: list[Conversation]) -> Callable[[], torch.Tensor]:
 
 
 def operations(model: torch.nn.Module, asked: list[Conversation]) -> float:
-    """Unavoidable multiplications and additions: each prompt once, the head at response tokens only."""
+    """The unavoidable multiplications and additions: each prompt once, and the head only for response tokens."""
     head = SMOLLM2["vocab_size"] * SMOLLM2["hidden_size"]
     body = sum(p.numel() for p in model.parameters()) - head
     scored = sum(len(response) for _, responses in asked for response in responses)
@@ -87,13 +87,13 @@ def operations(model: torch.nn.Module, asked: list[Conversation]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--pairs", type=int, default=16, help="responses of each n, in pairs")
+    parser.add_argument("--pairs", type=int, default=16, help="responses per value of n, in pairs")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--skip", type=int, default=0, help="rows of the table, from the first")
+    parser.add_argument("--skip", type=int, default=0, help="number of rows of the table")
     given = parser.parse_args()
     dtype, device = getattr(torch, given.dtype), "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(dtype).to(device)
-    scorer = prepare_scorer(new_model(dtype).to(device))  # of its own: it changes how a model attends
+    scorer = prepare_scorer(new_model(dtype).to(device))  # a model of its own, because this changes its attention
     rate = multiplication_rate(2048, dtype, device)
     print(f"{machine()}\n{given.dtype}; matrix product {rate / 1e9:.0f} GFLOP/s\n")
     print("| n | prompt | response | prefloop, responses/s | TRL / prefloop | plain / prefloop | of the limit | diff |")

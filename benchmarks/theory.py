@@ -1,10 +1,10 @@
-"""Time of 100 seeds of the tabular simulation at once, compared with one seed of two simple implementations.
+"""Time the tabular simulation of 100 seeds at once, compared with one seed of two simple implementations.
 
     OMP_NUM_THREADS=1 python benchmarks/theory.py
 
 `loops` is plain Python with loops over pairs of actions or over sampled pairs, as in the definitions. `torch` is one
 seed with autograd, as in the released script. All record the same four measures before each update. Each repetition
-times all of them in turn, so that they see the same load; medians of five are printed as a Markdown table.
+times all of them in turn, so that they have the same load. The output is a Markdown table with medians of five.
 """
 
 import math
@@ -38,7 +38,7 @@ def pair_weight(sampler: str, r: float, x: float) -> float:
 
 
 def loop_measures(rewards: list[float], theta: list[float]) -> float:
-    """The four measures that `simulate` records before an update; returns the mean |δ|."""
+    """Compute the four measures that `simulate` records before an update, and return the mean |δ|."""
     size = len(rewards)
     gap = [r - BETA * t for r, t in zip(rewards, theta, strict=True)]
     largest, total = max(gap) - min(gap), sum(abs(a - b) for a in gap for b in gap)
@@ -142,7 +142,7 @@ def main() -> None:
             ]
             timed = [[time_of(work) for work in works] for _ in range(REPEATS)]
             errors = [result for _, result in timed[0]]
-            # Rounding, or for sampled pairs the noise of the sample, is all they may differ by.
+            # They may differ only by rounding or, for sampled pairs, by sampling noise.
             assert np.allclose(errors, errors[0], rtol=1e-6 if pairs is None else 0.05, atol=1e-14), errors
             times = [statistics.median(row[i][0] for row in timed) * 1000 / setting["steps"] for i in range(len(works))]
             shown = " | ".join(f"{ms:.2f}" for ms in times)

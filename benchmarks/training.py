@@ -1,13 +1,13 @@
-"""Pairs per second of DPO with adapters: ours, TRL's DPOTrainer at its defaults and at its best settings.
+"""Pairs per second of DPO with adapters: prefloop, and TRL's DPOTrainer at its defaults and at its best settings.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py [--dtype bfloat16]
 
-Needs TRL in addition to the pipeline's packages (tests/requirements.txt). A model of SmolLM2-135M's shape with random
-weights, rank-16 adapters on all linear layers, four pairs per step in the lengths of HH-RLHF's. TRL by default
-recomputes layers in backward and runs the reference in every step. Its best settings do neither and precompute the
-reference's log-probabilities, as ours come from scoring; the last columns are the time for those. Five rounds of three
-steps each in turn, after an untimed one; the first step of each round is left out. Memory is that of a separate
-process, above what it held with the model loaded.
+It needs TRL in addition to the pipeline's packages (tests/requirements.txt). The model has SmolLM2-135M's shape, random
+weights, and rank-16 adapters on all linear layers. Each step has four pairs with the lengths of HH-RLHF's. By default,
+TRL recomputes layers in the backward pass and runs the reference in every step. Its best settings do neither, and
+precompute the reference's log-probabilities, which in prefloop come from scoring. The last columns are the time for
+these. Five rounds of three steps each run in turn after an untimed round, and the first step of each round is left out.
+Memory is that of a separate process, in addition to its memory with the model loaded.
 """
 
 import argparse
@@ -39,7 +39,7 @@ WAYS = ("prefloop", "TRL", "TRL best")
 
 
 class Way:
-    """One way to train; `steps()` trains a round and returns each step's seconds, `losses` are those of its steps."""
+    """One way to train: `steps()` trains a round and returns the seconds of each step; `losses` are of these steps."""
 
     def __init__(
         self, name: str, asked: list[Conversation], dtype: torch.dtype, rate: float = 1e-4, epochs: int = 1
@@ -52,7 +52,7 @@ class Way:
         self.beforehand = 0.0
         began = time.perf_counter()
         if name == "prefloop":
-            logps = score(prepare_scorer(self.model), asked).tolist()  # the adapters add nothing yet
+            logps = score(prepare_scorer(self.model), asked).tolist()  # new adapters change nothing
             self.pairs = [TokenizedPair(a.prompt, *a.responses, *logp) for a, logp in zip(asked, logps, strict=True)]
             self.beforehand = time.perf_counter() - began
             return
@@ -120,7 +120,7 @@ def clock_of(way: Way) -> Any:
 
 
 def agree(dtype: torch.dtype) -> float:
-    """The largest difference of the losses of four steps on one batch, from the same adapters."""
+    """The largest difference between losses of four steps on one batch, starting with the same adapters."""
     losses = []
     for name in WAYS:
         way = Way(name, conversations(BATCH), dtype, rate=1e-3, epochs=STEPS)
@@ -132,19 +132,19 @@ def agree(dtype: torch.dtype) -> float:
 
 
 def resident(field: str) -> float:
-    """MiB of this process: VmRSS is its present size, VmHWM its peak since the last write to clear_refs."""
+    """Memory of this process in MiB: VmRSS is its current size, VmHWM its peak since the last write to clear_refs."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def memory(name: str, dtype: str) -> float:
-    """Peak MiB of a separate process in one round, above its size with the model loaded."""
+    """Peak MiB of a separate process in one round, in addition to its size with the model loaded."""
     command = [sys.executable, __file__, "--dtype", dtype, "--memory-of", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def profile(dtype: torch.dtype, most: int = 8) -> None:
-    """Print where a round of our steps spends its time: torch operations with their shares, largest first."""
+    """Print how a round of prefloop's steps spends its time: torch operations with their shares, largest first."""
     from torch.profiler import ProfilerActivity
 
     way = Way("prefloop", conversations(BATCH * STEPS), dtype)
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--memory-of", choices=WAYS)
-    parser.add_argument("--profile", action="store_true", help="only print where our steps spend their time")
+    parser.add_argument("--profile", action="store_true", help="only print how prefloop's steps spend their time")
     parser.add_argument(
         "--stretch", type=float, nargs="*", default=[1, 3, 0.1], help="factors of the prompts' lengths, one per row"
     )

@@ -1,11 +1,11 @@
-"""Memory of each process and seconds of one optimizer step of DPO, by runtime options.
+"""Memory per process and seconds per optimizer step of DPO, by runtime options.
 
     OMP_NUM_THREADS=1 python benchmarks/training_memory.py
 
-The model has the shape of SmolLM2-135M and random weights; all parameters or rank-16 adapters are trained by AdamW on
-batches of four pairs of 2 × 128 tokens, in float32 on a CPU or bfloat16 on GPUs; with two processes each takes two
-pairs. Two steps run, as AdamW's state appears in the first. Every row is a separate start of this file. Memory is the
-first process's peak, before training and in all: its resident size on a CPU, or what torch allocated on a GPU.
+The model has the shape of SmolLM2-135M and random weights. AdamW trains all parameters or rank-16 adapters on batches
+of four pairs of 2 × 128 tokens, in float32 on a CPU or bfloat16 on GPUs. With two processes, each takes two pairs. Two
+steps run, because AdamW creates its state in the first. Every row is a separate start of this program. Memory is the
+first process's peak, before training and in total: its resident size on a CPU, or torch's allocations on a GPU.
 """
 
 import os
@@ -28,7 +28,7 @@ from prefloop.training.preference import PreferenceObjective, TokenizedPair
 from prefloop.training.run import start_accelerator
 from prefloop.training.tracking import Tracking
 
-PAIRS, LENGTH = 4, 64  # a prompt and a response each have this many tokens
+PAIRS, LENGTH = 4, 64  # tokens of a prompt, and of a response
 CASES = [
     (parameters, processes, sharding, recompute)
     for parameters, processes, sharding in (
@@ -42,14 +42,14 @@ CASES = [
 
 
 def memory(device: str) -> float:
-    """Peak MiB so far, of this process or allocated on the GPU."""
+    """Peak MiB so far, of this process on a CPU or of allocations on a GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(parameters: str, sharding: str, recompute: str) -> str:
-    """Train two steps; the row of the table, from the first process."""
+    """Train two steps; the first process returns the row of the table, the others an empty text."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = TrainConfig(parameters=parameters, batch_size=PAIRS, micro_batch_size=PAIRS, epochs=2,
                         dtype="bfloat16" if device == "cuda" else "float32")  # fmt: skip

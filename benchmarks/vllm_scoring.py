@@ -1,11 +1,11 @@
-"""vLLM's prompt log-probabilities compared with response_logprobs: are they equal, and are they faster?
+"""Compare vLLM's prompt log-probabilities with response_logprobs: differences and speed.
 
 Run in vLLM's environment, from the project's root, with a fetched model and one step's rows:
 
     python benchmarks/vllm_scoring.py results/models/<model>/manifest.json <folder of a step> float32
 
-Both score the same responses under the base model, in turn, on one thread; an untimed pass goes before. Prints wall
-and CPU seconds (min, median, max of the runs) and how far the summed log-probabilities differ.
+Both score the same responses under the base model, in turn, on one thread, after an untimed pass. The output has wall
+and CPU seconds (min, median, max of the runs) and the differences of the summed log-probabilities.
 """
 
 import sys
@@ -71,7 +71,7 @@ def main(manifest: Path, step: Path, dtype: torch.dtype) -> None:
         skip_tokenizer_init=True,
         dtype=dtype,
         enforce_eager=True,
-        enable_prefix_caching=False,  # a second run would find the first one's work
+        enable_prefix_caching=False,  # otherwise a second run would reuse the first one's work
         kv_cache_memory_bytes=2**30,
         max_model_len=1 + max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True)),
     )

@@ -1,6 +1,6 @@
-"""Compare constraints.txt with the known vulnerabilities of packages, by pip-audit and the database of osv.dev.
+"""Check constraints.txt for known vulnerabilities of packages, with pip-audit and the database of osv.dev.
 
-Without a connection to the database it prints so and succeeds.
+Without a connection to the database, it prints that the audit was skipped and succeeds.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from pathlib import Path
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 DATABASE = "https://api.osv.dev/v1/query"
-# Vulnerabilities that do not matter here, each with the reason.
+# Vulnerabilities that do not affect this project, each with the reason.
 IGNORED: dict[str, str] = {}
 SECONDS = 5  # for the first connection
 MOST_SECONDS = 300  # for all packages
 
 
 def reachable(address: str) -> bool:
-    """Whether a server answers within SECONDS, whatever it answers. The search for its name has no limit of its own."""
+    """Whether a server gives any answer within SECONDS. A thread limits the time, because DNS has no timeout."""
     answers = []
 
     def ask() -> None:
@@ -39,7 +39,7 @@ def reachable(address: str) -> bool:
 
 
 def audit(constraints: Path, ignored: dict[str, str]) -> dict:
-    """What pip-audit finds, as its JSON.
+    """Run pip-audit, and return its JSON report.
 
     Raises:
         ConnectionError: The database stopped answering.

@@ -1,19 +1,19 @@
-"""Disturb an experiment again and again, and check that it ends in the same files.
+"""Disturb an experiment repeatedly, and check that it ends with the same files.
 
     python tools/chaos.py --disturbances 100 --seed 0
 
-Runs the tests' tiny experiment once undisturbed. Then runs it again, and each time Snakemake is started, the next kind
-of disturbance strikes:
+It runs the tests' tiny experiment once undisturbed. Then it runs the experiment again, with another kind of disturbance
+at each start of Snakemake:
 
 * kill: random victims (Snakemake, one of its stages, or all at once) get SIGKILL or SIGTERM at random moments.
 * rename: stages kill themselves right before or right after a rename, at random.
 * disk: the disk of the results becomes full at a random moment. Stages must fail with one line.
-* past: finished files get a time of change in the past.
-* clock: the clock is set back by an hour at a random moment, so that all that was made is in the future. Snakemake must
-  say so, and the remedy of docs/troubleshooting.md must help.
+* past: finished files get a modification time in the past.
+* clock: the clock is set back by an hour at a random moment, so that all existing files are in the future. Snakemake
+  must report this, and the remedy in docs/troubleshooting.md must help.
 
-When Snakemake ends, it is started again at once, even if stages outlived it. If it finishes before there were enough
-disturbances, some of its files are deleted and it continues. In the end every file must have the bytes of the
+When Snakemake ends, it is started again at once, even if stages are still running. If it finishes before there were
+enough disturbances, some of its files are deleted and it continues. In the end every file must have the bytes of the
 undisturbed run, and no temporary file may be left.
 """
 
@@ -55,8 +55,8 @@ HOUR = 3600.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disturbances", type=int, default=100, help="processes killed, full disks, changed times")
-    parser.add_argument("--seed", type=int, default=0, help="of victims, moments and signals")
+    parser.add_argument("--disturbances", type=int, default=100, help="total number of disturbances")
+    parser.add_argument("--seed", type=int, default=0, help="seed of victims, moments and signals")
     parser.add_argument("--pause", type=float, default=15.0, help="mean seconds before a disturbance")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds of disturbances")
     parser.add_argument("--small", action="store_true", help="one method, one round and one figure")
@@ -64,7 +64,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the disk is unmounted
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder, "disturbed", RESULTS)) as problem:
         if problem and "disk" in arguments.kinds:
-            print(f"disk: skipped, as no disk can be mounted: {problem}")
+            print(f"disk: skipped, because no disk can be mounted: {problem}")
             arguments.kinds.remove("disk")
         model = tiny.make_model(Path(folder, "model"), "llama")
         calm, disturbed = (make(Path(folder, name), model, arguments.small) for name in ("calm", "disturbed"))
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def make(path: Path, model: Path, small: bool) -> Workdir:
-    """A working directory of its own clone, in which stages die at renames if the environment says so."""
+    """A working directory with its own clone, in which stages die at renames if environment variables ask for it."""
     path.mkdir(exist_ok=True)
     directory = Workdir(path, model)
     directory.configure(**SETTINGS | (SMALL if small else {}))
@@ -97,7 +97,7 @@ def make(path: Path, model: Path, small: bool) -> Workdir:
 
 
 def hashes(directory: Workdir) -> dict[str, str]:
-    """SHA-256 of every file of the experiment that is not measured, by its path; of adapters without its own folder."""
+    """SHA-256 by path of every file of the experiment without durations; the path of the directory is left out."""
     root, own = directory.path / RESULTS, str(directory.path).encode()
     files = [path for path in root.rglob("*") if path.is_file() and not any(map(path.match, MEASURED))]
     return {
@@ -112,7 +112,7 @@ def partials(directory: Workdir) -> list[str]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[str]:
-    """Mount a disk of `DISK_MB` at a folder; yields why that is impossible, or an empty text."""
+    """Mount a disk of `DISK_MB` at a folder; yields the reason if this is impossible, else an empty text."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -124,7 +124,7 @@ def small_disk(folder: Path) -> Iterator[str]:
 
 
 class Disturbed:
-    """An experiment that is disturbed: the number of disturbances by name, of starts, and of temporary files left."""
+    """A disturbed experiment, with its numbers of disturbances by name, of starts, and of temporary files left."""
 
     def __init__(self, directory: Workdir, chance: random.Random, pause: float) -> None:
         self.directory, self.chance, self.pause = directory, chance, pause
@@ -133,16 +133,16 @@ class Disturbed:
         self.starts = self.partials = 0
 
     def disturb(self, kinds: Sequence[str], count: int) -> None:
-        """Start the experiment with one kind after another, in whole rounds, until there were enough disturbances."""
+        """Start the experiment with each kind in turn, in complete rounds, until there were enough disturbances."""
         while self.counts.total() < count:
             for kind in kinds:
                 code = KINDS[kind](self)
                 self.starts += 1
                 self.partials = max(self.partials, len(partials(self.directory)))
-                complain(self.directory)
+                check_logs(self.directory)
                 print(f"{self.counts.total()} disturbances, last kind {kind}", file=sys.stderr, flush=True)
                 if code == 0:
-                    forget(self.directory, self.chance)
+                    delete_results(self.directory, self.chance)
 
     def wait(self) -> float:
         """A random number of seconds."""
@@ -155,7 +155,7 @@ class Disturbed:
             try:
                 snakemake.wait(self.wait())
             except subprocess.TimeoutExpired:
-                self.counts.update(strike(snakemake.pid, self.chance))
+                self.counts.update(send_signals(snakemake.pid, self.chance))
         return snakemake.wait()
 
     def rename(self) -> int:
@@ -168,7 +168,7 @@ class Disturbed:
         return code
 
     def disk(self) -> int:
-        """Fill the disk of the results at a random moment, but for some KiB; free it when Snakemake has ended."""
+        """Fill the disk of the results at a random moment, except for some KiB; free it when Snakemake has ended."""
         snakemake, filler = launch(self.directory), self.root / "filler"
         with contextlib.suppress(subprocess.TimeoutExpired):
             snakemake.wait(self.wait())
@@ -183,7 +183,7 @@ class Disturbed:
         return code
 
     def past(self) -> int:
-        """Let finished files be older than they are; stages that read or wrote them run again."""
+        """Give finished files older modification times; stages that read or wrote them run again."""
         for path in self.chance.sample(files := self.files(), min(2, len(files))):
             when = path.stat().st_mtime - self.chance.uniform(1, 24 * HOUR)
             with contextlib.suppress(FileNotFoundError):  # of a stage that has outlived its Snakemake
@@ -192,7 +192,7 @@ class Disturbed:
         return launch(self.directory).wait()
 
     def clock(self) -> int:
-        """Set the clock back by an hour: what was made before is in the future. Touch it where Snakemake says so."""
+        """Set the clock back by an hour, so that existing files are in the future; touch what Snakemake reports."""
         log, snakemake = self.directory.path / "snakemake.log", launch(self.directory)
         said = log.stat().st_size
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -207,16 +207,16 @@ class Disturbed:
             said = log.stat().st_size
             code = launch(self.directory).wait()
         if code == 0:
-            self.touch()  # what no stage has read since then
+            self.touch()  # files that no stage has read since then
         return code
 
     def touch(self, *targets: str) -> None:
-        """The remedy after a clock was set back."""
+        """Apply the remedy for a clock that was set back."""
         done = self.directory.run("--touch", "--forceall", *targets)
         assert done.returncode == 0, done.stdout
 
     def files(self) -> list[Path]:
-        """Files that stages have made."""
+        """Files that stages have written."""
         return sorted(path for path in self.root.rglob("*") if path.is_file() and not path.match(".*.partial"))
 
 
@@ -230,7 +230,7 @@ KINDS: dict[str, Callable[[Disturbed], int]] = {
 
 
 def launch(directory: Workdir, *arguments: str, **environment: str) -> subprocess.Popen:
-    """Start Snakemake as after a crash: the lock of a killed one is removed first, as by --unlock."""
+    """Start Snakemake as after a crash: the lock of a killed process is removed first, as with --unlock."""
     shutil.rmtree(directory.path / ".snakemake/locks", ignore_errors=True)
     command = directory.command(*arguments)
     command["env"] |= environment
@@ -238,8 +238,8 @@ def launch(directory: Workdir, *arguments: str, **environment: str) -> subproces
         return subprocess.Popen(**command, stdout=log, stderr=log)
 
 
-def strike(snakemake: int, chance: random.Random) -> list[str]:
-    """Send a signal to Snakemake, to one of its stages, or to all of them at once; signals and names."""
+def send_signals(snakemake: int, chance: random.Random) -> list[str]:
+    """Send a signal to Snakemake, to one of its stages, or to all of them at once; return signals and names."""
     struck = []
     try:
         parent = psutil.Process(snakemake)
@@ -256,7 +256,7 @@ def strike(snakemake: int, chance: random.Random) -> list[str]:
 
 
 def stage_of(process: psutil.Process) -> str | None:
-    """The name of the stage that a process runs, or starts from the warm process; None for others and ended ones."""
+    """The name of the stage that a process runs, or starts from the warm process; None for other processes."""
     try:
         words = process.cmdline()
     except psutil.NoSuchProcess:  # zombies, too
@@ -269,8 +269,8 @@ def logs(directory: Workdir) -> list[Path]:
     return list((directory.path / "results/logs").rglob("*.log"))
 
 
-def complain(directory: Workdir) -> None:
-    """Exit if the log of a stage has an error other than one line about the full disk."""
+def check_logs(directory: Workdir) -> None:
+    """Exit if the log of a stage has an error other than the line about the full disk."""
     for log in logs(directory):
         text = log.read_text()
         errors = [line for line in text.splitlines() if "error:" in line and FULL not in line]
@@ -278,8 +278,8 @@ def complain(directory: Workdir) -> None:
             sys.exit(f"{log} has an error, although the experiment was only disturbed:\n{text}")
 
 
-def forget(directory: Workdir, chance: random.Random) -> None:
-    """Delete a method's last rounds, and what depends on them."""
+def delete_results(directory: Workdir, chance: random.Random) -> None:
+    """Delete the last rounds of a method, and the figures and tables."""
     results = directory.path / RESULTS
     rounds = sorted(chance.choice(sorted(results.glob("*/seed-0"))).glob("round-*"))
     for folder in rounds[chance.randrange(len(rounds)) :]:
@@ -289,14 +289,14 @@ def forget(directory: Workdir, chance: random.Random) -> None:
 
 
 def finish(directory: Workdir) -> None:
-    """Wait for stages that outlived their Snakemake, then run to the end; a second run must find nothing to do."""
+    """Wait for stages that are still running without Snakemake, then run to the end. A second run must have no jobs."""
     orphans = [process for process in psutil.process_iter() if is_in(process, directory) and stage_of(process)]
     psutil.wait_procs(orphans, timeout=120)
     for arguments in (["--unlock"], []):
         done = directory.run(*arguments)
         assert done.returncode == 0, done.stdout
-    complain(directory)
-    assert directory.jobs() == set(), "a second run finds something to do"
+    check_logs(directory)
+    assert directory.jobs() == set(), "a second run has jobs"
 
 
 def is_in(process: psutil.Process, directory: Workdir) -> bool:

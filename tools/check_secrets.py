@@ -1,6 +1,7 @@
-"""Find keys and passwords in the files of the repository, by the forms in which services issue them, and print where.
+"""Find keys and passwords in the files of the repository, by the formats of the services that issue them.
 
-A form has no false alarms, unlike the randomness of a text: pages are full of checksums. What is found is not printed.
+Formats give no false alarms, unlike measures of randomness, because pages are full of checksums. The places are
+printed, but not the secrets.
 """
 
 import os
@@ -29,14 +30,14 @@ PATTERN = re.compile("|".join(f"(?P<f{index}>{form})" for index, form in enumera
 
 
 def secrets_in(text: str) -> Iterator[tuple[int, str]]:
-    """Line and kind of everything in a text that has the form of a secret."""
+    """Line and kind of every secret in a text."""
     for match in PATTERN.finditer(text):
         index = int((match.lastgroup or "f0")[1:])
         yield text.count("\n", 0, match.start()) + 1, list(FORMS)[index]
 
 
 def repository_files() -> Iterator[Path]:
-    """The files that could be committed: those that .gitignore does not name. git itself is not needed."""
+    """The files that could be committed, which .gitignore does not match. git itself is not needed."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     ignored = [".git", *(line.rstrip("/") for line in lines if not line.startswith("!"))]
 
@@ -50,7 +51,7 @@ def repository_files() -> Iterator[Path]:
 
 
 def main() -> None:
-    """Exit with 1 and the places if a file has a secret."""
+    """Print all places and exit with 1 if a file has a secret."""
     files = list(repository_files())
     found = [
         f"{path.relative_to(ROOT)}:{line}: {kind}; revoke it, then remove it from every commit"

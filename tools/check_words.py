@@ -1,4 +1,4 @@
-"""Find archaic or misused words and some patterns in pages, configs, rules and programs, and print where they are.
+"""Find archaic or misused words and unwanted patterns in pages, configs, rules and programs, and print their places.
 
 Words are searched in all files. Patterns, such as a distributive `a` for `per`, are searched in the text of pages,
 without code and, for semicolons, without tables.
@@ -25,7 +25,7 @@ FILES = (
     "tools/*.py",
     "workflow/**/*.py",
 )
-# From a pattern to what to write instead.
+# Patterns, each with what to write instead.
 WORDS = {
     "alike": "equally, the same",
     "amongst": "among",
@@ -71,17 +71,17 @@ CODE = re.compile(r"`[^`\n]+`")
 
 
 def words() -> dict[re.Pattern, str]:
-    """The words, not case-sensitive, each with what to write instead."""
+    """Patterns of the words, case-insensitive, each with what to write instead."""
     return {re.compile(rf"\b{word}\b", re.IGNORECASE): instead for word, instead in WORDS.items()}
 
 
 def prose_of(page: str) -> str:
-    """A page without its code. Lines keep their numbers."""
+    """A page without its code; line numbers do not change."""
     return CODE.sub("x", FENCE.sub(lambda block: "\n" * block[0].count("\n"), page))
 
 
 def faults(text: str, patterns: dict[re.Pattern, str]) -> Iterator[tuple[int, str, str]]:
-    """Every match, as line number, matched text and what to write instead."""
+    """All matches, as line number, matched text and what to write instead."""
     for number, line in enumerate(text.splitlines(), 1):
         for pattern, instead in patterns.items():
             for match in pattern.finditer(line):
@@ -101,7 +101,7 @@ def faults_of(path: Path) -> list[tuple[int, str, str]]:
 
 
 def main() -> None:
-    """Exit with 1 and the places if there is any fault."""
+    """Print all places and exit with 1 if there is a match."""
     paths = sorted({path for pattern in FILES for path in ROOT.glob(pattern)} - {Path(__file__)})
     lines = [
         f"{path.relative_to(ROOT)}:{number}: {text!r}, write: {instead}"

@@ -1,7 +1,7 @@
-"""Run Snakemake's linter on the rules and ignore two of its lints.
+"""Run Snakemake's linter on the rules, and ignore two of its lints.
 
-Helpers are at the head of the file that uses them, which the linter calls mixed. The workflow sets PYTHONPATH, so it
-does not depend on the user's environment.
+The linter rejects helper functions in files with rules, but here they are at the head of the file that uses them. It
+also rejects PYTHONPATH, but the workflow sets it and does not depend on the user's environment.
 """
 
 import re
@@ -12,7 +12,7 @@ IGNORED = ("Mixed rules and functions in same snakefile", "Environment variable 
 
 
 def main() -> None:
-    """Print the output of the linter and exit with 1 if it has a lint that is not ignored."""
+    """Print the linter's output and exit with 1 if it has a lint that is not ignored."""
     done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     titles = re.findall(r"^    \* (.*)", output, re.MULTILINE)

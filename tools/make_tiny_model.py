@@ -1,4 +1,4 @@
-"""Write the random model of tests/configs/tiny.yaml to build/tiny_model in the working directory."""
+"""Write the random model for tests/configs/tiny.yaml to build/tiny_model in the working directory."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Hooks of mkdocs for the site (`make site`): pages link to files outside docs/, which become pages, too.
+"""Hooks of mkdocs for the site (`make site`), which add pages for linked files outside docs/.
 
-On GitHub a page links to any file of the repository. The site has only what is in docs/, so that the README, pages of
-other folders and linked source files are added here, and links lead to them. Headings keep GitHub's anchors.
+On GitHub, a page can link to any file of the repository. The site only has the pages of docs/, so these hooks add the
+README, pages of other folders and linked source files, and rewrite the links. Headings keep GitHub's anchors.
 """
 
 import re
@@ -16,14 +16,14 @@ LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 ROW = re.compile(r"^\|.*$", re.MULTILINE)  # of a table
 CODE = re.compile(r"`[^`\n]+`")
 OUTSIDE = re.compile(r"[a-z]+:|#|/")  # a URL, a heading of the same page, an absolute path
-# The README is the start page, and the index of docs/ a page of its own. Where file names ignore case, SECURITY.md
-# would collide with docs/security.md.
+# The README is the start page, and the index of docs/ has a page of its own. SECURITY.md would collide with
+# docs/security.md on file systems that ignore case.
 RENAMED = {"README.md": "index.md", "docs/README.md": "contents.md", "SECURITY.md": "reporting.md"}
 LANGUAGES = {".cff": "yaml", ".py": "python", ".smk": "python", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
 
 
 def site_path(path: str) -> str:
-    """Where a file of the repository is in the site; a source file is a page that shows it."""
+    """The path in the site for a file of the repository; a source file has a page that shows it."""
     if path in RENAMED:
         return RENAMED[path]
     if path.startswith("docs/"):
@@ -36,7 +36,7 @@ def linked_file(page: str, target: str, root: Path = ROOT) -> str | None:
 
     Args:
         page (str): The page's path in the repository.
-        target (str): What it links to, relative to the page and without an anchor. A folder means its README.
+        target (str): Target of the link, relative to the page and without an anchor. A folder means its README.
         root (Path): The repository.
     """
     if not target or OUTSIDE.match(target):
@@ -50,7 +50,7 @@ def linked_file(page: str, target: str, root: Path = ROOT) -> str | None:
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
-    """A page with everything but its blocks of code changed."""
+    """Apply `change` to a page, except to its blocks of code."""
     parts, end = [], 0
     for block in FENCE.finditer(text):
         parts += [change(text[end : block.start()]), block[0]]
@@ -82,14 +82,14 @@ def site_markdown(page: str, text: str, root: Path = ROOT) -> str:
 
 
 def source_page(path: str, text: str) -> str:
-    """A page that shows a source file. The search leaves it out."""
+    """A page that shows a source file; it is excluded from the search."""
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall(r"`{3,}", text))])
     language = LANGUAGES.get(PurePosixPath(path).suffix, "text")
     return f"---\nsearch:\n  exclude: true\n---\n\n# {path}\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
 def added_pages(root: Path = ROOT) -> dict[str, str]:
-    """The pages to add to those of docs/, by path in the site: all to which these and the README lead by links."""
+    """The pages to add to those of docs/, by path in the site: all that are reachable from these and the README."""
     queue = ["README.md", *sorted(path.relative_to(root).as_posix() for path in root.glob("docs/**/*.md"))]
     seen, pages = set(queue), {}
     while queue:
@@ -108,10 +108,11 @@ def added_pages(root: Path = ROOT) -> dict[str, str]:
 
 
 def api_pages(api: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """The pages of the API reference: mkdocstrings fills in what the modules document.
+    """The pages of the API reference, which mkdocstrings fills from docstrings.
 
     Args:
-        api (dict[str, dict[str, Any]]): By page, a title and modules with the names that it documents; all if none.
+        api (dict[str, dict[str, Any]]): For each page, a title, and modules with the names to document; without names,
+            all are documented.
     """
     pages = {}
     for name, page in api.items():
@@ -124,12 +125,12 @@ def api_pages(api: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def github_anchor(heading: str, separator: str) -> str:
-    """The anchor that GitHub gives a heading: spaces become hyphens, one each, and punctuation goes."""
+    """The anchor that GitHub gives a heading: every space becomes a hyphen, and punctuation is removed."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", separator)
 
 
 def on_config(config: Any) -> Any:
-    """Set what is a function, and so cannot be in mkdocs.yml."""
+    """Set options that are functions, which mkdocs.yml cannot contain."""
     from pymdownx.superfences import fence_code_format
 
     config.mdx_configs.setdefault("toc", {})["slugify"] = github_anchor
@@ -139,7 +140,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that docs/ does not have."""
+    """Add the pages that are not in docs/."""
     from mkdocs.structure.files import File
 
     for path in [path for path in files.src_uris if f"docs/{path}" in RENAMED]:
@@ -150,5 +151,5 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Prepare a page of docs/; added pages are as the site needs them."""
+    """Prepare a page of docs/; added pages are already prepared."""
     return site_markdown(f"docs/{page.file.src_uri}", markdown) if page.file.generated_by is None else markdown

@@ -1,6 +1,6 @@
 """Write workflow/schemas/config.schema.json and the reference part of docs/config.md from the settings: `make docs`.
 
-The part of the page above the mark is written by hand and kept; below it every key has a row.
+The part of the page above the mark is written by hand and does not change. Below it, every key has a row.
 """
 
 import json
@@ -23,17 +23,17 @@ WORDS = {"string": "text", "boolean": "true or false", "array": "list", "object"
 
 
 def schema_text() -> str:
-    """The schema file as it should be."""
+    """The content of the schema file."""
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def page() -> str:
-    """The page as it should be: the part written by hand, the mark, the tables."""
+    """The content of the page: the part written by hand, the mark, and the tables."""
     return PAGE.read_text(encoding="utf-8").split(MARK)[0] + MARK + reference()
 
 
 def reference() -> str:
-    """The sections of the schema, each a heading with a table of its keys."""
+    """The sections of the schema, each with a heading and a table of its keys."""
     schema = json_schema()
     demo = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")) | {"methods": ...}
     sections = {name: resolved(sub, schema) for name, sub in schema["properties"].items()}
@@ -50,20 +50,20 @@ def reference() -> str:
 
 
 def about_method(schema: dict) -> dict:
-    """The keys of a method that are no section; the others have the tables of the sections."""
+    """The keys of a method, without its sections, which have tables of their own."""
     entry = schema["$defs"]["MethodEntry"]
     own = {key: sub for key, sub in entry["properties"].items() if not resolved(sub, schema).get("properties")}
     return entry | {"properties": own}
 
 
 def section(name: str, sub: dict, schema: dict, demo: dict) -> str:
-    """A heading, what the section is, and its keys."""
+    """A heading, a description of the section, and a table of its keys."""
     body = rows(sub["properties"], schema, demo, required=sub.get("required", []))
     return f"\n## {name}\n\n{sub['description']}\n\n{HEAD}{body}"
 
 
 def rows(properties: dict, schema: dict, demo: dict, prefix: str = "", required: list[str] = ()) -> str:
-    """A row per key; the keys of a mapping follow it with their path. `demo` is this part of config.yaml."""
+    """A row per key; the keys of a mapping follow it, with their path. `demo` is this part of config.yaml."""
     text = ""
     for name, sub in properties.items():
         own, sub = sub, resolved(sub, schema)
@@ -82,12 +82,12 @@ def rows(properties: dict, schema: dict, demo: dict, prefix: str = "", required:
 
 
 def resolved(sub: dict, schema: dict) -> dict:
-    """A property with what its $ref says."""
+    """A property, merged with the definition to which its $ref points."""
     return schema["$defs"][sub["$ref"].rsplit("/", 1)[1]] | sub if "$ref" in sub else sub
 
 
 def kind(sub: dict) -> str:
-    """The type with its limits, or the choices."""
+    """The type with its limits, or the allowed values."""
     if "anyOf" in sub:
         return " or ".join(kind(option) for option in sub["anyOf"])
     if "const" in sub:
@@ -104,7 +104,7 @@ def kind(sub: dict) -> str:
 
 
 def default(sub: dict, demo, required: bool) -> str:
-    """The default, and what config.yaml has in its place."""
+    """The default, and the value in config.yaml if it differs."""
     own = "must be given" if required else f"`{as_yaml(sub['default'])}`" if "default" in sub else ""
     if demo is ... or demo == sub.get("default", ...):
         return own
@@ -112,7 +112,7 @@ def default(sub: dict, demo, required: bool) -> str:
 
 
 def as_yaml(value) -> str:
-    """A value on one line; text with line breaks as in JSON, which YAML reads, too."""
+    """A value as YAML on one line; text with line breaks is written as JSON, which is also YAML."""
     if "\\n" in (text := json.dumps(value, ensure_ascii=False)):
         return text
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
@@ -120,9 +120,9 @@ def as_yaml(value) -> str:
 
 
 def condition(sub: dict, section_keys: dict) -> str:
-    """Under which values of another key of the section the key counts; nothing if it always does."""
+    """The values of another key of the section for which this key counts; empty if it always does."""
     for key, values in sub.get("when", {}).items():
-        if key in section_keys:  # samplers are no choice of the evaluation
+        if key in section_keys:  # the evaluation has no choice of sampler
             verb, values = ("is not", values["not"]) if isinstance(values, dict) else ("is", values)
             return f" Counts only if `{key}` {verb} {' or '.join(f'`{word}`' for word in values)}."
     return ""

@@ -1,4 +1,4 @@
-"""Print the version of every package that environment.yml and tests/requirements.txt need, directly or indirectly."""
+"""Print the versions of all packages that environment.yml and tests/requirements.txt need, with dependencies."""
 
 import re
 from importlib.metadata import PackageNotFoundError, distribution
@@ -23,17 +23,17 @@ def environment() -> list:
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Name and version of the installed packages that requirements need, directly or through others."""
+    """Names and versions of the installed packages that requirements need, including dependencies."""
     found, queue = {}, [Requirement(line) for line in requirements]
     while queue:
         wanted = queue.pop()
         for extra in ("", *wanted.extras):
             key = (canonicalize_name(wanted.name), extra)
-            if key in found or wanted.name == "pip":  # an environment has its own, and no library needs a version
+            if key in found or wanted.name == "pip":  # every environment has its own pip
                 continue
             try:
                 package = distribution(wanted.name)
-            except PackageNotFoundError:  # libraries for an accelerator, which other builds of torch need
+            except PackageNotFoundError:  # libraries for accelerators, which only other builds of torch need
                 continue
             found[key] = re.sub(r"\+.*", "", package.version)
             needed = map(Requirement, package.requires or [])

@@ -10,7 +10,7 @@ from catalogue import Case, read  # noqa: E402
 
 PAGE = ROOT / "docs/troubleshooting.md"
 START = "<!-- Written by tools/write_troubleshooting_page.py from tests/catalogue. -->\n"
-# The files of the catalogue in the page's order, and which program prints the messages.
+# The files of the catalogue in the page's order, and the program that prints their messages.
 SPEAKERS = {
     "config": "`config: …`, before any job; all mistakes of a config are printed at once.",
     "prompts": "`error: …`, by the stage `prepare_prompts`.",

@@ -143,7 +143,7 @@ def test_two_processes_are_interrupted(manifests, tmp_path, way, sharding):
         source = killed.folder / f"checkpoint-{step}/policy.pt"
         (last.folder / f"policy.partial/checkpoint-{step}.pt").write_bytes(source.read_bytes())
     last.finish()
-    assert "goes on after step" in (last.folder / "log").read_text()
+    assert "resumes after step" in (last.folder / "log").read_text()
     expected = trainings["one"].weights()
     for name in ("two", "last"):
         for key, weight in trainings.get(name, last).weights().items():

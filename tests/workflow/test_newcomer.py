@@ -194,7 +194,7 @@ def test_a_plan_is_one_table(newcomer):
 def test_ctrl_c_is_resumed_to_the_same_bytes(newcomer):
     assert newcomer.trained_before < 2
     logs = [path.read_text() for path in newcomer.interrupted.glob("results/logs/mine/*/seed-0/round-1/train.log")]
-    assert any("goes on after step" in text for text in logs)
+    assert any("resumes after step" in text for text in logs)
     policy = f"{RUN}/policy.pt"
     times = [(folder / policy).stat().st_mtime_ns for folder in (newcomer.interrupted, newcomer.folder)]
     assert times[0] < times[1], "trained again"

@@ -212,7 +212,7 @@ def test_a_training_that_times_out_goes_on(runs):
     (ended,) = (cluster.workdir / "results/logs/slurm/rule_train").rglob(f"{first['JobId']}.log")
     assert "Terminated" not in ended.read_text() and "died with" not in ended.read_text()
     train = (cluster.workdir / "results/logs/tiny/dota/seed-0/round-1/train.log").read_text()
-    assert int(re.search(r"goes on after step (\d+), interrupted 1 time", train)[1]) >= 2
+    assert int(re.search(r"resumes after step (\d+), interrupted 1 time", train)[1]) >= 2
     assert not (cluster.workdir / POLICY).with_name("policy.partial").exists()
 
 

@@ -108,5 +108,5 @@ def test_start_that_does_not_fit_is_one_line(started):
     done = started.run("results/third/initial/policy.pt")
     assert done.returncode != 0
     log = (started.path / "results/logs/third/import_policy.log").read_text()
-    assert "its adapters have r 4, and train.lora.r is 8; set train.lora as it was then" in log
+    assert "its adapters have r 4, and train.lora.r is 8; set train.lora to match" in log
     assert log.count("\n") == 1

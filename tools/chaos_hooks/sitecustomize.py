@@ -1,7 +1,8 @@
-"""Kills a stage at its renames: Python imports this file at its start where tools/chaos.py has put it.
+"""Kill a stage at its renames. Python imports this file when it starts, from the folder to which tools/chaos.py copies
+it.
 
-CHAOS_RENAMES is the probability that a rename kills its process, as likely right before it as right after it. CHAOS_LOG
-is a file that gets a line for each kill.
+CHAOS_RENAMES is the probability that a rename kills its process, either right before or right after it, with equal
+probabilities. CHAOS_LOG is a file that gets a line for each kill.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Runs a program: flags from the signature of `main`, and one line with the result or the error."""
+"""Run a program: flags come from the signature of `main`, and one line has the result or the error."""
 
 import errno
 import functools
@@ -22,20 +22,20 @@ from prefloop.models.liger import use_liger
 from prefloop.models.manifests import trust
 from prefloop.models.quantization import quantize
 
-# Errors of a path, which a traceback would not explain.
+# Errors about a path, which a traceback would not explain.
 PATHS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
-# Flags that name the manifest of a model, and what each notes about the model for this process.
+# Flags that name the manifest of a model, and the functions that record what they say about it.
 MODEL_FLAGS: dict[str, Callable[..., None]] = {
     "--trusted-model": trust,  # MANIFEST: the model may run its own code
-    "--quantized-model": quantize,  # MANIFEST FORMAT: its weights are read in 4 bits
-    "--liger-model": use_liger,  # MANIFEST: its policies compute with Liger's kernels
+    "--quantized-model": quantize,  # MANIFEST FORMAT: its weights are quantized to 4 bits
+    "--liger-model": use_liger,  # MANIFEST: its policies use Liger's kernels
 }
 
 
 def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
     """Parse the command line into `main`'s keyword arguments, call it, and print the Summary that it returns.
 
-    Of several processes of one program, all but the main one return None. With `joins_steps`, `main` is called once per
+    If a program has several processes, all but the main one return None. With `joins_steps`, `main` is called once per
     step if the command line has the files of several steps.
     """
     program, start = Path(sys.argv[0]).stem, time.perf_counter()
@@ -51,7 +51,7 @@ def run(main: Callable[..., Summary | None], joins_steps: bool = False) -> None:
 
 
 def note_models(words: list[str]) -> list[str]:
-    """Note what a command line says of models, before all other flags; returns the rest of it."""
+    """Handle the flags of MODEL_FLAGS at the start of a command line, and return the rest of it."""
     while len(words) > 1 and words[0] in MODEL_FLAGS:
         count = next((i for i, word in enumerate(words[1:], 1) if word.startswith("--")), len(words))
         MODEL_FLAGS[words[0]](Path(words[1]), *words[2:count])
@@ -62,13 +62,13 @@ def note_models(words: list[str]) -> list[str]:
 def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summary | None:
     """Call `main` with the command line's arguments; exit with one line for errors that a user can fix.
 
-    Before them may come flags of models (`MODEL_FLAGS`).
+    The command line may start with flags of models (`MODEL_FLAGS`).
     """
     words = sys.argv[1:]
 
     @functools.cache
     def prepare() -> None:
-        escape_output()  # after the command line is parsed, as help has colors
+        escape_output()  # after the command line is parsed, because help has colors
         lease_requested_gpus()
 
     @functools.wraps(main)
@@ -90,9 +90,8 @@ def call(main: Callable[..., Summary | None], joins_steps: bool = False) -> Summ
     except OSError as error:
         if error.errno not in DISK and (error.errno not in PATHS or error.filename is None):
             raise
-        sys.exit(
-            f"error: {error.filename2 or error.filename or 'writing'}: {error.strerror}; nothing half-written is kept"
-        )
+        path = error.filename2 or error.filename or "writing"
+        sys.exit(f"error: {path}: {error.strerror}; incomplete outputs are not kept")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

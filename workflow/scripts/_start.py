@@ -1,4 +1,4 @@
-"""Run a program as `python program flags` does, without waiting for its imports: `python _start.py program flags`."""
+"""Run a program like `python program flags`, but without waiting for imports: `python _start.py program flags`."""
 
 import sys
 from pathlib import Path

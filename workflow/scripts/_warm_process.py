@@ -1,4 +1,4 @@
-"""The process that imports what programs import, and forks them. _start.py starts it and connects to it."""
+"""A process that imports the packages of programs once, and forks a process per program; started by _start.py."""
 
 import contextlib
 import os
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from prefloop.core.forked_program import serve_programs
 
-# Packages of several programs. Modules of the project are not among them: each program reads its own.
-# matplotlib is not, as it reads a file of the working directory when it is imported.
+# Packages that several programs import. Modules of the project are left out, so that each program reads its own
+# version.
+# matplotlib is left out, because its import reads a file in the working directory.
 PACKAGES = ("tyro", "typeguard", "pandas", "fontTools.subset", "torch", "peft", "accelerate")
 
 
 def import_packages() -> None:
-    """Import packages. A program that needs one that is missing reports it."""
-    # torch looks for GPUs without opening them, as a fork could not use one that is open.
+    """Import packages. A missing package is reported by the program that needs it."""
+    # torch looks for GPUs without opening them, because forks could not use an open one.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in PACKAGES:
         with contextlib.suppress(ImportError):

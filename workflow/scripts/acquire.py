@@ -31,15 +31,15 @@ def main(
     Args:
         logprobs: logprobs.jsonl of the step, for the order of its responses.
         features: Features of the responses.
-        output: Where the rows go.
+        output: Output path for the rows.
         seed: The run's seed.
         round_index: Round, from 1.
         step: Step of the round, from 1.
         settings: How responses are chosen.
-        prompts: How many prompts get labels; all if not given.
+        prompts: Number of prompts that get labels; all if not given.
         logprobs_before: logprobs.jsonl of every earlier step of the run.
-        features_before: Their features.
-        rewards_before: Their rewards.
+        features_before: Features of these steps.
+        rewards_before: Rewards of these steps.
     """
     history = read_history(list(map(StepFiles, logprobs_before, features_before, rewards_before)))
     candidates = read_candidate_features(logprobs, features)

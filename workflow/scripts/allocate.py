@@ -1,4 +1,4 @@
-"""Draw the prompts of one step: the bandit's choice among clusters, or a baseline's."""
+"""Draw the prompts of one step, with the bandit's allocation to clusters or a baseline's."""
 
 from collections import Counter
 from pathlib import Path
@@ -36,15 +36,15 @@ def main(
     Args:
         prompts: All training prompts.
         clusters: clusters.pkl.
-        output: Where the drawn prompts go, with their cluster.
+        output: Output path for the drawn prompts, with their cluster.
         seed: The run's seed.
         round_index: Round, from 1.
         step: Step of the round, from 1.
-        steps: Steps per round; `all` spreads the training set over them.
+        steps: Steps per round; allocation `all` divides the training set among them.
         bandit: How prompts are allocated to clusters.
-        arms: arms.json of the step before; none in a run's first step.
-        used: prompts.jsonl of every step before, in this run.
-        pairs_only: Draw only prompts that came with a chosen and a rejected response, for sampler dataset.
+        arms: arms.json of the previous step; not given in a run's first step.
+        used: prompts.jsonl of every earlier step of this run.
+        pairs_only: Draw only prompts that have a chosen and a rejected response, for sampler dataset.
     """
     ids, offsets = read_candidates(prompts, pairs_only)
     state = read_clusters(clusters)

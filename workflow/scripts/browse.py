@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).parents[1] / "browse"
 
 @dataclass
 class Shown(Experiment):
-    """The runs to show; without methods, all that exist below `root`."""
+    """The runs to show; without methods, all runs below `root`."""
 
     methods: tuple[str, ...] = ()
     """Methods, in the order of their rows."""
@@ -42,15 +42,15 @@ def main(
     arms: bool = True,
     most: int = 5000,
 ) -> Summary:
-    """Write one page that needs no server and no network.
+    """Write one page that works without a server or network.
 
-    By hand: browse.py --root results/default --output page.html
+    To run it by hand: browse.py --root results/default --output page.html
 
     Args:
-        output: Where the page goes.
+        output: Output path for the page.
         clusters: clusters.csv of every method; each is next to its clusters_eval.csv.
         judgments: The judgments to show.
-        arms: Whether every step has its arms.json.
+        arms: Whether every step has an arms.json.
         most: Maximum number of rows per table; a larger table is sampled at random.
     """
     files = files_of(experiment, clusters, judgments, arms) if experiment.methods else found_below(experiment)

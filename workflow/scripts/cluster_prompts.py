@@ -37,10 +37,10 @@ def main(
         model: Manifest of the embedding model: the base policy, or any encoder.
         prompts: Training prompts.
         eval_prompts: Eval prompts; centroids do not depend on them.
-        clusters: Where clusters.pkl goes.
-        table: Where clusters.csv goes: prompt_id, cluster, x, y.
-        eval_table: Where the clusters of the eval prompts go, as CSV: prompt_id, cluster.
-        cost: Where the cost goes.
+        clusters: Output path for clusters.pkl.
+        table: Output path for clusters.csv: prompt_id, cluster, x, y.
+        eval_table: Output path for the clusters of the eval prompts, as CSV: prompt_id, cluster.
+        cost: Output path for the cost.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
@@ -66,7 +66,7 @@ def main(
 
 
 def texts_of(rows: list[dict]) -> list[str]:
-    """The prompts' messages as one text each."""
+    """The messages of each prompt, joined to one text."""
     return ["\n\n".join(message["content"] for message in row["messages"]) for row in rows]
 
 

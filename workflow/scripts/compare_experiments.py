@@ -1,4 +1,4 @@
-"""Compare two finished experiments: which settings differ, and methods on the same prompts and seeds."""
+"""Compare two finished experiments: their settings, and their methods on the same prompts and seeds."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ SHOWN = 100  # characters of a setting
 def main(
     *, a: Path, b: Path, pairs: tuple[str, ...] = (), output: Path | None = None, figure: Path | None = None
 ) -> Summary:
-    """Print the settings that differ, and A's methods minus B's after their last rounds with 95 % CIs.
+    """Print the settings that differ, and A's methods minus B's after their last rounds, with 95 % CIs.
 
-    It reads results only. Evaluations that cannot be paired are refused with the reason.
+    This only reads results. If the evaluations cannot be paired, the error gives the reason.
 
     Args:
         a: results/<name> of an experiment, or a folder of its rows.
-        b: The other one.
-        pairs: Methods to compare, as dota:bold for A's dota and B's bold; by default those of the same name.
+        b: The same for another experiment.
+        pairs: Methods to compare, such as dota:bold for A's dota and B's bold; by default methods of the same name.
         output: CSV of the differences.
         figure: Learning curves of the compared methods as .pdf, next to its .svg, .png, .csv and caption .rst.
     """
@@ -58,22 +58,21 @@ def main(
         both, means, points = experiment_curves(left, right, named, evaluators)
         curves = pd.concat([means.assign(seed=pd.NA), points], ignore_index=True)
         save_figure(draw_experiments(both, means, points), figure, curves, curves_caption(left, right, means, data))
-    count = int(data["significant"].sum())
-    return Summary(
-        f"{count_of(len(settings), 'different setting')}, {count} of {len(data)} differences are significant"
-    )
+    count, over = int(data["significant"].sum()), " over the prompts of 1 seed" * (int(data["seeds"].iloc[0]) == 1)
+    differences = f"{count} of {len(data)} differences are significant{over}"
+    return Summary(f"{count_of(len(settings), 'different setting')}, {differences}")
 
 
 def pair_of(text: str) -> tuple[str, str]:
-    """The two methods of `dota:bold`, or of `dota`, which is one name for both."""
+    """The two methods of `dota:bold`; `dota` is the name of both."""
     first, colon, second = text.partition(":")
     if not first or (colon and not second):
-        raise InputError(f"pairs: {text!r}, expected two methods, as dota:bold")
+        raise InputError(f"pairs: {text!r}, expected two methods, such as dota:bold")
     return first, second or first
 
 
 def shown(data: pd.DataFrame) -> pd.DataFrame:
-    """The table that is printed."""
+    """The table to print."""
     return pd.DataFrame(
         {
             "A": data["method_a"],

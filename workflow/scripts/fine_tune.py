@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the chosen responses: where the policy starts and what its reference is."""
+"""Supervised fine-tuning on the chosen responses: the result is the initial policy and its reference."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,9 @@ class Files(TrainingFiles):
     prompts: Path
     """Training prompts with `chosen`."""
     output: Path
-    """Where policy.pt goes."""
+    """Output path for policy.pt."""
     manifest: Path
-    """Where manifest.json goes, next to the fine-tuned model's files; written last."""
+    """Output path for manifest.json, next to the fine-tuned model's files; written last."""
     chat: Path | None = None
     """The run's chat format, a chat.json; the template's own variables and today's date if not given."""
 
@@ -52,12 +52,11 @@ def main(
 ) -> Summary | None:
     """Fine-tune the model on the data set's chosen responses, and write it as policy.pt and as a model folder.
 
-    The folder holds the whole model, adapters merged. Later stages take it as their base model, so that their
-    reference is the fine-tuned policy and not the model before it. If it was killed, it continues from
-    policy.partial/, as train does.
+    The folder has the full model, with adapters merged. Later stages use it as their base model, so that their
+    reference is the fine-tuned policy. An interrupted run resumes from policy.partial/, as in train.
 
     Args:
-        threads: CPU threads of each process.
+        threads: CPU threads per process.
     """
     prompts_sha256, sft_seed = sha256_of(files.prompts), seed_for(settings.seed, "sft")
     inputs = [*checksums(files.model, files.chat), prompts_sha256]

@@ -1,4 +1,4 @@
-"""Put the shards of a stage together."""
+"""Join the shards of a stage."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ def main(
     features: tuple[Path, ...] = (),
     gathered_features: Path | None = None,
 ) -> Summary:
-    """Write what one shard would have written.
+    """Write the same files as a stage without shards.
 
     Args:
-        prompts: The step's prompts, whose order the rows take.
+        prompts: The step's prompts, which determine the order of the rows.
         shards: The rows of every shard.
         costs: The cost of every shard.
-        output: Where all rows go.
-        cost: Where the cost of all goes.
-        features: Features of the responses in every shard's rows.
-        gathered_features: Where all features go.
+        output: Output path for all rows.
+        cost: Output path for the total cost.
+        features: The features of every shard.
+        gathered_features: Output path for all features.
     """
     rows = gather_shards(shards, [row["prompt_id"] for row in read_rows(prompts, ["prompt_id"])])
     write_rows(output, rows)

@@ -54,13 +54,13 @@ def main(
     Args:
         model: Manifest of the policy's base model.
         prompts: Prompts to answer.
-        output: Where the generations are written, in the order of the prompts.
-        cost: Where the cost is written.
+        output: Output path for the generations, in the order of the prompts.
+        cost: Output path for the cost.
         seed: The run's seed.
-        stream: Name of this use of the seed, e.g. round-1/step-2; each has its own random numbers.
-        shard: Which of the batches to answer; other jobs answer the others.
+        stream: Name of this use of the seed, e.g. round-1/step-2; each stream has its own random numbers.
+        shard: The part of the batches to answer; other jobs answer the rest.
         policy: The policy, if the sampler uses it: a policy.pt or the base model's manifest.
-        reference: The reference, likewise.
+        reference: The reference, in the same form.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
@@ -96,5 +96,5 @@ def main(
     return Summary(work, tokens, "token", result, meter.seconds, warning)
 
 
-if __name__ == "__main__":  # vLLM's processes on several GPUs import this file
+if __name__ == "__main__":  # because vLLM's processes on several GPUs import this file
     run(main, joins_steps=True)

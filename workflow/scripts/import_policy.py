@@ -1,4 +1,4 @@
-"""Take the policy of another run as the initial policy of this experiment."""
+"""Import the policy of another run as the initial policy of this experiment."""
 
 import shutil
 from pathlib import Path
@@ -22,12 +22,12 @@ def main(
 ) -> Summary:
     """Check that this experiment can continue the policy, and copy it.
 
-    A copy, so that the experiment does not change with the other run's folder.
+    With a copy, the experiment does not depend on later changes in the other run's folder.
 
     Args:
         policy: The policy.pt of the other run.
         model: Manifest of the base model.
-        output: Where the copy goes.
+        output: Output path for the copy.
         lora: The adapters that the methods train.
         parameters: What the methods train.
     """

@@ -1,4 +1,4 @@
-"""Compute how probable each response is under the policy and under its reference."""
+"""Compute the log-probability of each response under the policy and its reference."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,20 +40,20 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Log-probabilities of every response under the policy and under its reference.
+    """Write the log-probabilities of every response under the policy and its reference.
 
     Args:
         model: Manifest of the base model.
         policy: The policy before this round: a policy.pt, or the base model's manifest.
-        reference: The reference of this round, likewise.
+        reference: The reference of this round, in the same form.
         prompts: The prompts that were answered.
         generations: The responses.
-        output: Where n_tokens, logp and logp_ref of each response go.
-        cost: Where the cost goes.
-        shard: Which of the batches to score.
-        features: Where each response's features go, states of `model` in `layer`; not computed if not given.
-        layer: From 1; the middle one if not given.
-        prefixes: Whether to write logp_ref_prefixes, of as many first tokens as the prompt's shorter responses have.
+        output: Output path for n_tokens, logp and logp_ref of each response.
+        cost: Output path for the cost.
+        shard: The part of the batches to score; other jobs score the rest.
+        features: Output path for the responses' features, states of `model` in `layer`; not computed if not given.
+        layer: The layer, from 1; by default the middle one.
+        prefixes: Whether to write logp_ref_prefixes, for prefixes as long as the prompt's shorter responses.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
@@ -86,7 +86,7 @@ def main(
 
 
 def write_readings(rows: list[dict], scored: dict[Key, Reading], output: Path, features: Path | None) -> None:
-    """Write logprobs.jsonl and, if asked for, the features of the responses that this shard scored."""
+    """Write logprobs.jsonl and, if a path is given, the features of the responses that this shard scored."""
     rows = [row for row in rows if key_of_row(row) in scored]
     readings = [scored[key_of_row(row)] for row in rows]
     write_rows(output, map(Reading.row, readings, rows))

@@ -1,4 +1,4 @@
-"""Write the figures and tables of an experiment into the documentation: small pictures, captions, the command."""
+"""Write a documentation page with the figures and tables of an experiment: small pictures, captions, the command."""
 
 import shutil
 from itertools import takewhile
@@ -14,7 +14,7 @@ from prefloop.core.progress import Summary
 from prefloop.report.captions import read_caption
 from prefloop.report.tables import in_markdown
 
-COLORS = 128  # of a picture's palette
+COLORS = 128  # size of a picture's palette
 
 
 def main(
@@ -25,23 +25,23 @@ def main(
     figures: tuple[Path, ...] = (),
     tables: tuple[Path, ...] = (),
 ) -> Summary:
-    """Write a Markdown page, and next to it a folder of its name with the pictures and tables.
+    """Write a Markdown page, and next to it a folder with the same name that has the pictures and tables.
 
     Args:
         config: The experiment's config; its first comment is the page's introduction.
-        page: Where the page goes.
+        page: Output path for the page.
         facts: The facts that all figures share (run.rst).
-        figures: Pictures (.png), each next to its caption (.rst).
+        figures: Pictures (.png), each with its caption (.rst) next to it.
         tables: Tables as CSV.
     """
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():  # earlier pictures and tables, but not the rows, which may have more seeds
+    for path in folder.iterdir():  # old pictures and tables, but not the folder of rows, which may have more seeds
         if path.is_file():
             path.unlink()
     parts = [f"# {page.stem}", first_comment(config), *([read_caption(facts)] if facts else [])]
     for path in figures:
-        with refused(f"{path}: no picture; make it again"):
+        with refused(f"{path}: not an image; make it again"):
             small = Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         small.save(folder / path.name, optimize=True)
         text = read_caption(path.with_suffix(".rst"))
@@ -55,7 +55,7 @@ def main(
 
 
 def first_comment(config: Path) -> str:
-    """A file's first comment as Markdown; its indented lines are commands."""
+    """The first comment of a file as Markdown; indented lines become blocks of code."""
     text = config.read_text(encoding="utf-8").splitlines(keepends=True)
     lines = [line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), text)]
     return "".join(

@@ -1,4 +1,4 @@
-"""Measure how large the DPO gradient of single pairs is, to compare it with the metrics that approximate it."""
+"""Measure the norm of the DPO gradient of single pairs, to compare it with the metrics that approximate it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +51,7 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Gradient norms of pairs drawn at random from a round's, over the adapters that the round trains.
+    """Write gradient norms of randomly drawn pairs of a round, over the adapters that the round trains.
 
     Metrics use the log-probabilities in the files. Margins and gradients are computed with the policy, without dropout.
 
@@ -59,14 +59,14 @@ def main(
         model: Manifest of the base model.
         policy: The policy before the round: a policy.pt with an adapter, or the base model's manifest.
         pfp: pfp.jsonl of every step.
-        output: Where the pairs go, one row each.
-        cost: Where the cost goes.
+        output: Output path for the norms, one row per pair.
+        cost: Output path for the cost.
         seed: The run's seed.
-        lora: The adapters of an untrained policy; they start as the round's training starts them.
+        lora: The adapters of an untrained policy, initialized as in the round's training.
         round_index: Round, from 1.
         beta: β of the DPO loss.
-        pairs: Pairs drawn, without replacement, of all that the feedback has decided.
-        dtype: Of the forward and backward pass: auto, bfloat16 or float32.
+        pairs: Number of pairs to draw, without replacement, from all pairs that the feedback has decided.
+        dtype: The dtype of the forward and backward pass: auto, bfloat16 or float32.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """
@@ -77,7 +77,7 @@ def main(
         raise InputError(f"{pfp[0]}: the feedback has decided no pair of responses, in this step or the others")
     drawn = draw_indices(len(decided), pairs, rng_for(seed, "gradients", round_index))
     precision, chat_format = resolve_dtype(dtype, meter.device), read_format(chat)
-    torch.manual_seed(seed_for(seed, "train", round_index))  # train.py's, so that new adapters are the same ones
+    torch.manual_seed(seed_for(seed, "train", round_index))  # train.py's seed, for the same new adapters
     network, tokenizer = load_trainable(model, policy, "lora", lora, precision)
     scorer = prepare_scorer(cast_weights(network, precision).to(meter.device).eval())
     measured = []

@@ -1,4 +1,4 @@
-"""How far the policy has moved from its reference, in nats of KL divergence."""
+"""Measure the KL divergence of the policy from its reference, in nats."""
 
 from functools import partial
 from pathlib import Path
@@ -38,23 +38,23 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Sample from the policy at temperature 1 and sum its exact KL divergence from the reference over positions.
+    """Sample from the policy at temperature 1, and sum its exact KL divergence from the reference over positions.
 
-    It is the divergence of the first max_new_tokens tokens. The policy's adapter stays unmerged, so that the same
-    weights sample and score.
+    The result is the divergence for the first max_new_tokens tokens. The policy's adapter is not merged, so that
+    sampling and scoring use the same weights.
 
     Args:
         model: Manifest of the base model.
         policy: The policy: a policy.pt, or the base model's manifest.
-        reference: The reference, likewise; the policy itself gives exactly 0.
+        reference: The reference, in the same form; the policy itself gives exactly 0.
         prompts: Prompts to answer.
-        output: Where kl and log_ratio of each response go, in the order of the prompts.
-        cost: Where the cost goes.
+        output: Output path for kl and log_ratio of each response, in the order of the prompts.
+        cost: Output path for the cost.
         seed: The run's seed.
-        stream: Name of this use of the seed; policies of one stream sample with the same random numbers.
+        stream: Name of this use of the seed; policies with the same stream sample with the same random numbers.
         settings: How the divergence is measured.
         max_new_tokens: Tokens after which a response is cut.
-        batch_size: Responses sampled at once.
+        batch_size: Responses per batch.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
     """

@@ -1,4 +1,4 @@
-"""How well a policy predicts plain text that has nothing to do with its training: a check of what it has forgotten."""
+"""Measure how well a policy predicts plain text that is unrelated to its training, to check for forgetting."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,15 +34,15 @@ def main(
 ) -> Summary:
     """Sum the log-probabilities of every document's tokens, each given the tokens before it in its window.
 
-    The text is read without a chat template. The first token of a document follows BOS, or EOS where the tokenizer has
-    no BOS.
+    The text is read without a chat template. The first token of a document follows BOS, or EOS if the tokenizer has no
+    BOS.
 
     Args:
         model: Manifest of the base model.
         policy: The policy: a policy.pt, or the base model's manifest.
         text: A .txt file, or a .jsonl file with a document per row.
-        output: Where n_tokens, n_bytes and logp of each document go.
-        cost: Where the cost goes.
+        output: Output path for n_tokens, n_bytes and logp of each document.
+        cost: Output path for the cost.
         settings: How the text is cut and scored.
         threads: CPU threads.
     """
@@ -56,7 +56,7 @@ def main(
     parts = [cut_windows(tokens, start, settings.max_tokens, settings.context) for tokens in encoded]
     windows = [window for part in parts for window in part]
     if not windows:
-        raise InputError(f"{text}: the model's tokenizer makes no token of it; name another file")
+        raise InputError(f"{text}: the model's tokenizer finds no tokens in it; name another file")
     logps = score_windows(models.policy, windows, settings.batch_size, meter)
     if not np.isfinite(logps).all():
         raise InputError(f"{policy}: its log-probability of {text} is not finite; the policy has diverged")
@@ -80,7 +80,7 @@ def main(
 
 
 def check_windows(model: Path, settings: PerplexityConfig) -> None:
-    """Raise InputError for windows that the model cannot read, or that have no token to score."""
+    """Raise InputError if the model cannot read the windows, or if they leave no token to score."""
     limit, size = max_positions(model), settings.max_tokens
     if settings.context >= size:
         raise InputError(f"evaluation.perplexity.context: {settings.context}, expected less than max_tokens, {size}")

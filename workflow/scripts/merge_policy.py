@@ -19,17 +19,17 @@ def main(
     dtype: str = ExportConfig.dtype,
     threads: int = 1,
 ) -> Summary:
-    """Write the policy as one plain model: merged in float32 and rounded once.
+    """Write the policy as one plain model, merged in float32 and rounded once.
 
-    The folder has weights as safetensors, tokenizer, generation config and the chat template that the policy was
-    trained with.
+    The folder has the weights as safetensors, the tokenizer, the generation config, and the chat template with which
+    the policy was trained.
 
     Args:
         model: Manifest of the model that the policy was trained on.
-        base: Manifest of the model as it was fetched.
+        base: Manifest of the fetched model.
         policy: The policy.pt to merge.
-        manifest: Where manifest.json goes, next to the merged model's files; written last.
-        dtype: Of the stored weights; base is that of the fetched model's weights.
+        manifest: Output path for manifest.json, next to the merged model's files; written last.
+        dtype: The dtype of the stored weights; base is that of the fetched model's weights.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)

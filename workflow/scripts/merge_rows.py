@@ -9,11 +9,11 @@ from prefloop.report.captions import count_of
 
 
 def main(*, rows: Path, into: Path) -> Summary:
-    """Add seeds to the rows that are there, or replace those of the same seeds; refuse rows of other settings.
+    """Add the rows of new seeds to a folder and replace those of existing seeds; rows with other settings are refused.
 
     Args:
-        rows: The rows of a run: results/<name>/rows.
-        into: The folder that grows; it is made if there is none.
+        rows: The rows to add: results/<name>/rows.
+        into: The folder to which they are added; it is created if it does not exist.
     """
     added, replaced = merged_seeds(rows, into)
     parts = [f"{count_of(len(seeds), 'seed')} {verb}" for verb, seeds in (("added", added), ("replaced", replaced))]

@@ -1,4 +1,4 @@
-"""Add pairs of earlier rounds and of the data set to a round's own."""
+"""Add pairs of earlier rounds and of the data set to a round's own pairs."""
 
 from collections import Counter
 from pathlib import Path
@@ -39,18 +39,18 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Write a round's pairs, and after them drawn ones of other origins, scored by the round's policy and reference.
+    """Write a round's pairs, followed by pairs drawn from other sources and scored by the round's policy and reference.
 
     Args:
         model: Manifest of the base model.
         policy: The policy before this round: a policy.pt, or the base model's manifest.
-        reference: The reference of this round, likewise.
+        reference: The reference of this round, in the same form.
         pairs: The round's own pairs.
-        output: Where all pairs go.
-        cost: Where the cost goes.
+        output: Output path for all pairs.
+        cost: Output path for the cost.
         seed: The run's seed.
         round_index: Round, from 1.
-        earlier: pairs.jsonl of the rounds before, the last first.
+        earlier: pairs.jsonl of the earlier rounds, latest first.
         prompts: All training prompts, for pairs of the data set.
         chat: The run's chat format, a chat.json; the template's own variables and today's date if not given.
         threads: CPU threads.
@@ -86,7 +86,7 @@ def score_added(
     chat_format: ChatFormat,
     meter: CostMeter,
 ) -> list[dict]:
-    """The added rows with the log-probabilities of the round's policy and reference."""
+    """Add the log-probabilities of the round's policy and reference to the added rows."""
     dtype = resolve_dtype(scoring.dtype, meter.device)
     scorers, tokenizer = load_scorers(model, policy, reference, dtype, meter.device)
     encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]

@@ -11,15 +11,15 @@ from prefloop.data.pfp_rows import join_step
 def main(
     *, prompts: Path, generations: Path, rewards: Path, logprobs: Path, output: Path, acquired: Path | None = None
 ) -> Summary:
-    """Write one row per prompt: its responses, the best and the worst of them, and the PFP of these two.
+    """Write one row per prompt: its responses, the best and the worst one, and the PFP of these two.
 
     Args:
         prompts: The step's prompts.
         generations: The responses.
-        rewards: Their rewards.
-        logprobs: Their log-probabilities.
-        output: Where the rows go.
-        acquired: acquired.jsonl, the responses that have rewards; all if not given.
+        rewards: Rewards of the responses.
+        logprobs: Log-probabilities of the responses.
+        output: Output path for the rows.
+        acquired: acquired.jsonl, the responses that have rewards; if not given, all have.
     """
     count = write_rows(output, join_step(prompts, generations, rewards, logprobs, acquired))
     return Summary(f"{count:,} prompts", count, "prompt")

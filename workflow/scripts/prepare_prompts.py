@@ -1,6 +1,6 @@
 """Read prompts from their sources, drop long and repeated ones, and split them into training and evaluation.
 
-Only ids, hashes and file offsets of the rows, and n-grams of the eval prompts, stay in memory.
+Only ids, hashes and file offsets of rows, and n-grams of the eval prompts, are kept in memory.
 """
 
 import itertools
@@ -50,11 +50,11 @@ def main(
     Args:
         packaged: The packaged prompts.
         model: Manifest of the policy's base model; its tokenizer counts prompt tokens.
-        train: Where the training prompts go.
-        eval_prompts: Where the eval prompts go.
-        provenance: Where the rows kept and dropped per source go.
-        chat: Where the chat format goes; the date of an earlier one is kept.
-        max_new_tokens: The most tokens that will be sampled after a prompt; both must fit into the model's positions.
+        train: Output path for the training prompts.
+        eval_prompts: Output path for the eval prompts.
+        provenance: Output path for the numbers of kept and dropped rows per source.
+        chat: Output path for the chat format; the date in an earlier file is kept.
+        max_new_tokens: Maximum number of tokens sampled after a prompt; both must fit into the model's positions.
     """
     tokenizer = load_tokenizer(model.parent, is_trusted(model))
     chat_format = choose_format(policy, tokenizer, chat)

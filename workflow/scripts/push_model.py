@@ -16,7 +16,7 @@ def main(*, manifest: Path, repository: str, private: bool = ExportConfig.privat
         manifest: manifest.json of the exported model, next to its other files.
         repository: The hub's id of the repository, owner/name; created if missing.
         private: Whether a new repository is private.
-        output: Where the repository and the URL of the commit go.
+        output: Output path for the repository and the URL of the commit.
     """
     commit = push(manifest.parent, repository, private)
     write_json(output, {"repository": repository, "commit": commit})

@@ -22,13 +22,13 @@ TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_VALIDATION
 
 
 def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tuple[str, ...] = ()) -> Summary:
-    """Run the programs of the workflow on a rows folder: figures, tables, the run's facts, and a pilot.
+    """Run the workflow's programs on a folder of rows, for figures, tables, the run's facts and a pilot.
 
     Args:
         rows: A folder of rows: results/<name>/rows, or one to which `merge_rows` has added seeds.
-        output: Where figures/, tables/, run.rst and pilot.csv go.
-        figures: Figures to draw; by default those of the config that rows are enough for.
-        tables: Likewise.
+        output: Folder for figures/, tables/, run.rst and pilot.csv.
+        figures: Figures to draw; by default all figures of the config that can be drawn from rows.
+        tables: Tables to write; by default all tables of the config that can be written from rows.
     """
     if rows_folder_of(rows) != rows:
         raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
@@ -55,13 +55,13 @@ def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tup
 
 
 def listed_figures(recorded: RecordedExperiment) -> list[str]:
-    """The figures of the config; one method alone has no differences."""
+    """The figures of the config; a single method has no figure of differences."""
     several = len(recorded.experiment.methods) > 1
     return [name for name in recorded.config["figures"] if several or name != "differences"]
 
 
 def listed_tables(recorded: RecordedExperiment) -> list[str]:
-    """The tables of the config, that of judges if there are any, and that of the best rounds if prompts choose them."""
+    """The tables of the config, and those of judges and of the best rounds if the config asks for them."""
     several = len(recorded.experiment.methods) > 1
     tables = [name for name in recorded.config["tables"] if several or name != "differences"]
     chosen = recorded.config["evaluation"]["validation"]["fraction"] is not None
@@ -69,7 +69,7 @@ def listed_tables(recorded: RecordedExperiment) -> list[str]:
 
 
 def drawable(known: dict[str, outputs.Output], named: tuple[str, ...], listed: list[str]) -> list[str]:
-    """The named outputs, or the listed ones that rows are enough for; the others are printed."""
+    """The named outputs or, without names, the listed ones that can be drawn from rows; the others are printed."""
     possible = [name for name, reads in known.items() if reads.from_rows]
     if wrong := [name for name in named if name not in possible]:
         raise InputError(f"{wrong[0]}: not drawn from rows, expected {', '.join(possible)}")
@@ -79,7 +79,7 @@ def drawable(known: dict[str, outputs.Output], named: tuple[str, ...], listed: l
 
 
 def run_program(name: str, recorded: RecordedExperiment, more: dict) -> None:
-    """Run a program of the workflow with the flags of the experiment and more of its own."""
+    """Run a program of the workflow with the flags of the experiment and `more` flags."""
     experiment = recorded.experiment
     identities = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
     shown = shown_evaluators(name.rpartition("/")[2], recorded.config, experiment.evaluators)

@@ -30,19 +30,19 @@ def main(
     chat: Path | None = None,
     threads: int = 1,
 ) -> Summary:
-    """Score every response, or those that were acquired.
+    """Score every response, or only the acquired ones.
 
     Args:
         prompts: The prompts that were answered.
         generations: The responses.
-        output: Where the rewards are written, one row per response.
-        cost: Where the cost is written.
-        feedback: What scores.
-        shard: Which of the batches to score; other jobs score the others.
+        output: Output path for the rewards, one row per response.
+        cost: Output path for the cost.
+        feedback: The feedback that scores.
+        shard: The part of the batches to score; other jobs score the rest.
         acquired: acquired.jsonl, the responses to score; all if not given.
         seed: Seed of the run, for label noise and the pairs that a judge compares.
-        stream: Name of the round and step, which have random numbers of their own.
-        chat: The policy's chat.json, whose date the template of a judge or reward model prints.
+        stream: Name of the round and step; each has its own random numbers.
+        chat: The policy's chat.json; its date is used in the templates of judges and reward models.
         threads: CPU threads, for a reward model or judge.
     """
     meter = CostMeter("reward")

@@ -1,4 +1,4 @@
-"""Run the user's benchmark command on a model folder, and keep its number."""
+"""Run the user's benchmark command on a model folder, and store its score."""
 
 import shutil
 import subprocess
@@ -13,15 +13,15 @@ from prefloop.evaluation.benchmark_runs import filled, read_number
 
 
 def main(*, manifest: Path, policy: str, command: str, file: str, value: tuple[str, ...], output: Path) -> Summary:
-    """Run the command with the shell, in the working directory of the run.
+    """Run the command in a shell, in the run's working directory.
 
     Args:
         manifest: Manifest of the model, next to its other files.
         policy: Name of the policy, for {policy}.
         command: A shell command; {model} is the model's folder and {output} an empty folder for its files.
-        file: Glob pattern of the JSON file that it writes below {output}.
-        value: Keys that lead to the number in that file.
-        output: Where the number goes.
+        file: Glob pattern of the JSON file that the command writes below {output}.
+        value: Keys that lead to the score in that file.
+        output: Output path for the score.
     """
     folder = output.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Form the round's preference pairs, and keep those that the filters and the metric select."""
+"""Form the round's preference pairs, and keep those that pass the filters and score highest by the metric."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,11 +29,11 @@ def main(
     settings: Annotated[SelectionConfig, arg(name="")],
     beta: float = BetaConfig.beta,
 ) -> Summary:
-    """Form pairs from every step of a round.
+    """Form pairs from all steps of a round, and write the selected ones.
 
     Args:
         pfp: pfp.jsonl of every step.
-        output: Where the pairs go, best first.
+        output: Output path for the pairs, best first.
         seed: The run's seed, for pairings, metric random and ties between scores.
         round_index: Round, from 1.
         beta: The first β of training, for metrics that use it.
@@ -60,7 +60,7 @@ def main(
 
 
 def pairing_of(settings: SelectionConfig, seed: int, round_index: int) -> ChoosePair | None:
-    """The pairing of the settings, with random numbers by prompt; None if every two responses are a pair."""
+    """The pairing in the settings, with random numbers per prompt; None if any two responses form a pair."""
     if settings.pairing is None:
         return None
     pairing = lookup(PAIRINGS, settings.pairing, "pairs.pairing")
@@ -68,7 +68,7 @@ def pairing_of(settings: SelectionConfig, seed: int, round_index: int) -> Choose
 
 
 def advice(pairs: RoundPairs, filters: dict[str, np.ndarray]) -> str:
-    """How to get pairs where none is left, depending on what they are lost to."""
+    """How to get pairs if none is left, depending on the reason."""
     if pairs.invalid > max(len(pairs), pairs.undecided - pairs.invalid):
         return (
             "the judge gives no usable answer: the log of stage reward shows the first one, table judge_answers all; "

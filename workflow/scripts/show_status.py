@@ -1,6 +1,6 @@
 """Show the state of experiments: what is done, running or failed, the cost so far, and the time left.
 
-Reads files only, so it can be used while Snakemake runs, here or on a cluster.
+It only reads files, so it can be used while Snakemake runs, on this machine or on a cluster.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from prefloop.monitor.status_text import headline, status_table
 
 
 def main() -> None:
-    """Print the state of one experiment in full, or one line per experiment."""
+    """Print the full state of one experiment, or one line per experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="?", type=Path, help="results/<name>; one line per experiment if left out")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="print it again at this interval")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends the program without an error
     try:
         print(printable(report(arguments.results, as_json=arguments.json)))
         while arguments.watch:

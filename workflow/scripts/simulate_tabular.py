@@ -27,11 +27,11 @@ from prefloop.methods.tabular import (
 def main(*, output: Path, cost: Path, settings: Annotated[TabularConfig, arg(name="")]) -> Summary:
     """Write the curves of every sampler, mode, kind of gradient and seed, one row per recorded update.
 
-    Mode lower_bound is paper mode on the paper's instance of three actions; its rewards are fixed, its seed is 0.
+    Mode lower_bound is paper mode on the paper's instance of three actions, with fixed rewards and seed 0.
 
     Args:
-        output: Where the CSV is written.
-        cost: Where its cost is written.
+        output: Output path for the CSV.
+        cost: Output path for its cost.
         settings: Samplers, rewards and updates.
     """
     meter, tables = CostMeter("simulate_tabular"), []

@@ -36,7 +36,7 @@ class Files(TrainingFiles):
     pairs: Path
     """The round's pairs, with the reference's log-probabilities."""
     output: Path
-    """Where policy.pt goes."""
+    """Output path for policy.pt."""
     chat: Path | None = None
     """The run's chat format, a chat.json; the template's own variables and today's date if not given."""
 
@@ -54,14 +54,14 @@ def main(
 ) -> Summary | None:
     """Train the policy on one round's pairs, and write it as policy.pt and, with LoRA, as a PEFT folder adapter/.
 
-    Runs as one process, or as several under torchrun, to the same weights. Until it has ended, policy.partial/ next to
-    policy.pt holds its state, from which it continues if it was killed.
+    One process, or several under torchrun, give the same weights. An interrupted run resumes from its state in
+    policy.partial/, next to policy.pt.
 
     Args:
         seed: The run's seed.
         round_index: Round, from 1.
-        checkpoints: Optimizer steps after which the policy is kept too, as checkpoint-<step>/policy.pt next to output.
-        threads: CPU threads of each process.
+        checkpoints: Optimizer steps after which the policy is stored as checkpoint-<step>/policy.pt next to output.
+        threads: CPU threads per process.
     """
     pairs_sha256, folder = sha256_of(files.pairs), files.output.parent
     inputs = [*checksums(files.model, files.policy, files.chat), pairs_sha256, *loading_options(files.model)]
@@ -78,7 +78,7 @@ def main(
         snapshots = PolicySnapshots(checkpoints, total, training, network, provenance)
         model = training.prepare(network)
         objective = PreferenceObjective(prepare_scorer(model), pairs, settings, training.accelerator, round_index)
-        if settings.carry_beta and round_index > 1 and is_trained(files.policy):  # a run starts its rule fresh
+        if settings.carry_beta and round_index > 1 and is_trained(files.policy):  # each run starts with a new rule
             objective.load_state_dict(read_policy(files.policy)["beta_state"] or {})
         steps = training.optimize(model, objective, train_seed, snapshots.save)
         weights = training.write_policy(files.output, network, provenance, objective.state_dict())

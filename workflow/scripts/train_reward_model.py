@@ -1,4 +1,4 @@
-"""Train a reward model on preference pairs: a sequence classifier with one logit, by the Bradley-Terry model."""
+"""Train a reward model on preference pairs: a sequence classifier with one logit and the Bradley-Terry loss."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,9 @@ class Files(TrainingFiles):
     packaged: Path
     """The packaged set of pairs."""
     manifest: Path
-    """Where manifest.json goes, next to the trained model's files."""
+    """Output path for manifest.json, next to the trained model's files."""
     report: Path
-    """Where the report goes: held-out accuracy, calibration, and the accuracy of rules about length."""
+    """Output path for the report: held-out accuracy, calibration, and the accuracy of rules about length."""
 
 
 def main(
@@ -47,12 +47,12 @@ def main(
     tracking: Tracking,
     threads: int = 1,
 ) -> Summary | None:
-    """Train a reward model and report its accuracy on pairs that it has not seen.
+    """Train a reward model, and report its accuracy on held-out pairs.
 
-    If it was killed, it continues from a folder next to that of `manifest`, with .partial after its name.
+    An interrupted run resumes from a folder next to that of `manifest`, with .partial appended to its name.
 
     Args:
-        threads: CPU threads of each process.
+        threads: CPU threads per process.
     """
     rows, unseen, account = load_pairs(settings, files.packaged)
     work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows]})
@@ -69,12 +69,12 @@ def main(
         weights = trained_weights(network, None, training.accelerator.is_main_process)
         if not training.end_processes():
             return None
-        network, *_ = load_trainable_classifier(*start)  # whole again, if it was trained in shards
+        network, *_ = load_trainable_classifier(*start)  # unsharded, also after sharded training
         network.load_state_dict(weights)
         merged = network.merge_and_unload() if hasattr(network, "merge_and_unload") else network
         write_model(merged.to(torch.float32), tokenizer, files.manifest, files.base, "reward model on")
         batch_size = 2 * settings.micro_batch_size
-        saved = RewardModel(files.manifest, batch_size, threads)  # as feedback will read it
+        saved = RewardModel(files.manifest, batch_size, threads)  # loaded as feedback loads it
         gaps = reward_gaps(saved.model, saved.tokenizer, eval_pairs, batch_size)
         training.meter.forward(sum(pair.tokens for pair in eval_pairs))
         longer = np.array([len(row["chosen"]) - len(row["rejected"]) for row in unseen])

@@ -1,4 +1,4 @@
-"""Update the arms with what a step's prompts were worth."""
+"""Update the arms with the values of a step's prompts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,20 +32,21 @@ def main(
     arms: Path | None = None,
     beta: float = BetaConfig.beta,
 ) -> Summary:
-    """Update the arms with the metric of each prompt's best-against-worst pair, normalized.
+    """Update the arms with the normalized metric of each prompt's pair of best and worst response.
 
-    A prompt whose responses are all tied has no such pair and gets the lowest value of the step; as a rank, 0.
+    If all responses to a prompt are tied, there is no such pair: the prompt gets the lowest value of the step, or rank
+    0.
 
     Args:
         clusters: clusters.pkl.
         pfp: The step's pfp.jsonl.
-        output: Where arms.json goes.
+        output: Output path for arms.json.
         seed: The run's seed, for metric random.
         round_index: Round, from 1.
         step: Step of the round, from 1.
         bandit: How prompts are valued and arms are scored.
-        arms: arms.json of the step before; none in a run's first step.
-        beta: The β that training starts with, for the metrics that need it.
+        arms: arms.json of the previous step; not given in a run's first step.
+        beta: The initial β of training, for metrics that need it.
     """
     state = read_clusters(clusters)
     before = arms_before(arms, state["k"], clusters)
@@ -66,7 +67,7 @@ def main(
 
 
 def normalize(values: np.ndarray, how: str) -> np.ndarray:
-    """What prompts [prompts] are worth to their arms; −∞ marks those that have no pair."""
+    """Normalize the values of prompts for their arms, [prompts]; −∞ marks prompts without a pair."""
     has_value = np.isfinite(values)
     if how == "rank":
         return np.where(has_value, rank_normalize(values), 0.0)

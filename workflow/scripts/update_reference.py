@@ -1,4 +1,4 @@
-"""Move the reference towards the policy: the exponential moving average of `reference.kind: ema`."""
+"""Move the reference towards the policy, as an exponential moving average (`reference.kind: ema`)."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ def main(*, model: Path, reference: Path, policy: Path, output: Path, decay: flo
     Args:
         model: Manifest of the base model.
         reference: The previous round's reference: a policy.pt, or the base model's manifest.
-        policy: The policy that the previous round has trained.
-        output: Where the new reference goes, as a policy.pt.
+        policy: The policy that the previous round trained.
+        output: Output path for the new reference, as a policy.pt.
         decay: Weight of the old reference.
     """
     new, old, initial = read_policy(policy), None, None

@@ -1,4 +1,4 @@
-"""Write a policy's samples in the form in which another benchmark reads answers."""
+"""Write a policy's samples in the format of another benchmark."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,8 @@ def main(
         prompts: The evaluation prompts.
         samples: The policy's samples.
         generator: Name of the policy in the file.
-        form: Whose form.
-        output: Where the file goes.
+        form: The benchmark whose format is used.
+        output: Output path for the file.
     """
     known = {row["prompt_id"]: row for row in read_rows(prompts, ["prompt_id", "messages"])}
     rows = read_rows(samples, ["prompt_id", "response", "n_tokens"])

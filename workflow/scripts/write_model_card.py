@@ -29,24 +29,24 @@ def main(
     license: str | None = None,
     card: Path,
 ) -> Summary:
-    """Write README.md, as the hub shows it: base model and license, settings, data, policies, cost and results.
+    """Write README.md for the hub: base model and license, settings, data, policies, cost and results.
 
-    Nothing in it names a folder outside the project.
+    The card does not show folders outside the project.
 
     Args:
         title: Name of the model.
-        method: Its method, as in tables.
+        method: The method's name in tables.
         settings: The method's config as JSON.
         model: Manifest of the initial policy.
         base: Manifest of the fetched model.
         prompts: Training and eval prompts.
         policies: policy.pt of every round up to the exported one.
-        pairs: The pairs that each of them was trained on.
+        pairs: The pairs on which each policy was trained.
         costs: Costs of all stages that led to the policy.
         tables: Tables with results of this policy.
         start: policy.pt of another run from which the first round started.
-        license: License of the exported model; that of the base model's card if not given.
-        card: Where README.md goes.
+        license: License of the exported model; by default that on the base model's card.
+        card: Output path for README.md.
     """
     terms = license_of(base, license)
     names = in_plain_markdown(", ".join(map(str, terms.values())))
@@ -56,7 +56,7 @@ def main(
         f"# {title}",
         "A language model aligned with online preferences by [Snakemake](https://snakemake.github.io) and prefloop, "
         "adapters merged in float32. It answers in the chat template next to its tokenizer.",
-        f"License: {names}." if names else "License: not known here; see the base model's.",
+        f"License: {names}." if names else "License: unknown; see the base model's card.",
         "## Policies",
         "\n".join(lineage(base, model, list(zip(policies, pairs, strict=True)), start)),
         "## Data",
@@ -65,7 +65,7 @@ def main(
         code_block(yaml.safe_dump(public(json.loads(settings)), allow_unicode=True)),
         "## Cost",
         in_markdown(cost_sums(costs)),
-        *(["## Results", "Of the method over all its seeds, after the last round.", *found] if found else []),
+        *(["## Results", "The method's results over all its seeds, after the last round.", *found] if found else []),
     ]
     with atomic_write(card) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write the values of a finished experiment as a pilot, from which `make power` plans another one."""
+"""Write the values of a finished experiment as a pilot, with which `make power` plans another experiment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], measure: str = "rew
     """Write one row per method, seed, prompt and sample after the last round, and the seconds that the run took.
 
     Args:
-        measure: A number of every judgment: reward, feedback, win or n_tokens, or that of a named evaluator, as
+        measure: A number in every judgment: reward, feedback, win or n_tokens, or that of a named evaluator, such as
             polite_reward.
-        output: Where the CSV goes.
+        output: Output path for the CSV.
     """
     if not experiment.methods:
         raise InputError("compare: no method, but a pilot compares methods")

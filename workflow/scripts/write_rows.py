@@ -1,4 +1,4 @@
-"""Write the rows of a finished experiment: the numbers from which most figures and tables can be drawn again."""
+"""Write the rows of a finished experiment: the numbers from which most figures and tables can be redrawn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,16 +21,16 @@ def main(
     perplexity: bool = False,
     output: Path,
 ) -> Summary:
-    """Write judgments, KL values and perplexities by seed, costs, amounts spent, hashes of prompts and the settings.
+    """Write judgments, KL values and perplexities by seed, costs, amounts spent, hashes of prompts, and the settings.
 
     Args:
         shared: Costs of stages that methods share.
         divergence: Whether KL(policy‖initial policy) was measured.
         perplexity: Whether the perplexity of plain text was measured.
-        output: experiment_rows.json in the folder of the rows, which is replaced.
+        output: Path of experiment_rows.json; the rows are written to its folder, which is replaced.
     """
     if not experiment.methods:
-        raise InputError("compare: no method, but rows are those of methods")
+        raise InputError("compare: no method, so there are no rows; add methods")
     count = write_rows_folder(experiment, output.parent, shared, divergence=divergence, perplexity=perplexity)
     size = sum(path.stat().st_size for path in output.parent.rglob("*") if path.is_file())
     return Summary(f"{count_of(count, 'row')}, {size / 1e6:.2g} MB -> {output.parent}")

@@ -170,7 +170,7 @@ def test_table_says_which_prompts_chose(tmp_path, families):
     chose = 6 if families is None else 4
     assert f"({chose} eval prompts drawn at random), in the order of seeds, " in caption
     assert f"both on the {20 - chose} other eval prompts" in caption
-    assert "The validation prompts chose the rounds and are in no number here" in caption
+    assert "No number here includes the validation prompts" in caption
     assert caption.count(". ") <= 3
     over_seeds = data[data["seed"].isna()].set_index(["method", "measure"])
     assert over_seeds.loc[("early", "reward"), "rounds"] == "1 2"

@@ -79,7 +79,7 @@ def test_local_judge_reads_the_settings(tmp_path, settings, start):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"chat_template_kwargs": {"moods": 1}}, "^evaluator.chat_template_kwargs: moods is no variable .*mood?"),
+        ({"chat_template_kwargs": {"moods": 1}}, "^evaluator.chat_template_kwargs: moods is not a variable .*mood?"),
         ({"template_date": "today"}, "^evaluator.template_date: 'today', expected a day"),
         ({"system_prompt": "be"}, "^evaluator.system_prompt: the model's chat template refuses system messages"),
     ],

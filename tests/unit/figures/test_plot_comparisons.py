@@ -200,6 +200,7 @@ def test_intervals_of_one_seed(experiment, drawn):
         wins = rows_of(replace(experiment, seeds=(1,)), last(row.method), opponent=row.opponent)["win"].dropna()
         assert (row.high - row.low) / 2 == pytest.approx(1.96 * wins.std() / len(wins) ** 0.5, rel=0.12)
     assert "CIs over prompts (t; Wilson for win rates); 1 seed cannot show how runs vary." in text
+    assert text.endswith("; this compares the policies of 1 seed, not the methods.\n")
 
 
 def test_temperatures(experiment, drawn):
@@ -281,7 +282,7 @@ def test_learning_curves(experiment, drawn):
     quality = drawn("quality", experiment)[0]
     pd.testing.assert_frame_equal(data, quality[quality["measure"] != "feedback"].reset_index(drop=True))
     assert all(picture.count(f"<!-- {method} -->") == 2 for method in experiment.methods), "one per panel"
-    assert "against labels, that is scored responses or questions to a judge; small points are seeds." in text
+    assert "by number of labels (scored responses or questions to a judge); small points are seeds." in text
 
 
 def test_names_at_the_ends_of_lines_do_not_overlap():

@@ -237,7 +237,7 @@ def test_cluster_counts(experiment, made):
                 paired = (rows[measure] - plain[measure]).mean()
                 assert found.loc[(measure, method), "difference"] == pytest.approx(paired, rel=1e-3, abs=1e-9)
     assert np.isnan(found.loc[("reward", "plain"), "difference"])
-    assert "level lines are methods that use no arm: plain." in text and "Bars and bands are 95 %" in text
+    assert "horizontal lines are methods without arms: plain." in text and "Bars and bands are 95 %" in text
     for measure in ("mean reward (evaluator)", "mean reward (config's feedback)", "win rate"):
         assert equal_in(text, measure) == {"same", "twin"}
 
@@ -355,7 +355,7 @@ def test_pfp(tmp_path, made, feedbacks):
     several = feedbacks == ("one", "other")
     picture = (tmp_path / "figures/pfp.svg").read_text()
     assert ("<!-- reward gap -->" not in picture) == several
-    assert ("reward gaps have no common unit, as 2 feedbacks trained" in text) == several
+    assert ("reward gaps have no common unit, because 2 feedbacks trained" in text) == several
     rho = spearman(data["length_difference"], data["pfp"])
     assert f"ρ = {rho:.2f} [" in picture.replace("−", "-")
 
@@ -380,4 +380,4 @@ def test_many_methods_are_compared_with_the_baseline_only(tmp_path):
     assert significance_clause(experiment, better, "reward") == "all differences from m3 in reward are significant"
     alone = Experiment(tmp_path, ("m0",), (0,), 1, 1)
     assert significance_clause(alone, {"m0": values["m0"]}, "reward") == ""
-    assert significance_sentence(["", ""]) == ""
+    assert significance_sentence(["", ""], seeds=3) == ""

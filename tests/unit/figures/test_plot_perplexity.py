@@ -90,10 +90,10 @@ def test_results_have_a_column_only_if_it_was_measured(tmp_path):
         write_json(folder / "generate.cost.json", {"tokens_out": 1, "flops": 1.0, "truncated": [0, 1]})
     without, caption = drawn("tabulate_results", experiment)
     assert not {"perplexity", "bits_per_byte"} & set(without.columns)
-    assert "Perplexity" not in caption
+    assert "perplexity" not in caption
     measured, caption = drawn("tabulate_results", experiment, "--text", "packaged")
     assert measured["perplexity"].tolist() == pytest.approx([8.0, 48.0, 96.0])
     assert measured["bits_per_byte"].tolist() == pytest.approx([1.5, (2.5 + 3) / 2, (3 + 3.5) / 2])
     pd.testing.assert_frame_equal(measured[without.columns], without)
-    assert "Perplexity is per token, over 10 tokens of the packaged text." in caption
+    assert "perplexity per token over 10 tokens of the packaged text" in caption
     assert "perplexity" in (tmp_path / "tables/results.tex").read_text()

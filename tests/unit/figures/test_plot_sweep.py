@@ -48,7 +48,7 @@ def test_sweep_has_the_rows_of_each_key(experiment):
     }
     level = data[data["key"].isna()].iloc[0]
     assert (level["swept"], level["mean"]) == ("Plain", 5.0) and level["low"] < 5 < level["high"]
-    assert "level lines are methods that are not swept. Bars are 95 %" in text
+    assert "horizontal lines are methods that are not swept. Bars are 95 %" in text
 
 
 def test_numbers_have_a_scale_and_words_are_nominal(experiment):

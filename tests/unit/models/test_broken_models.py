@@ -79,12 +79,12 @@ POLICIES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "list as beta_state": (lambda c: c | {"beta_state": [1]}, r"beta_state is \[1\]"),
     "NaN": (lambda c: first_weight(c, torch.tensor([1.0, float("nan")])), "NaN or infinite"),
     "infinity": (lambda c: first_weight(c, torch.tensor([1.0, float("inf")])), "NaN or infinite"),
-    "text as weight": (lambda c: first_weight(c, "x"), "is no weight"),
-    "number as name": (lambda c: c | {"state_dict": {1: torch.ones(1)}}, "1 in its state_dict is no weight"),
-    "sparse weight": (lambda c: first_weight(c, torch.eye(2).to_sparse()), "is no weight"),
-    "weight without values": (lambda c: first_weight(c, torch.ones(2, device="meta")), "is no weight"),
-    "complex weight": (lambda c: first_weight(c, torch.ones(2, dtype=torch.complex64)), "is no weight"),
-    "view of 4 TB": (lambda c: first_weight(c, torch.ones(1).expand(10**12)), "is no weight"),
+    "text as weight": (lambda c: first_weight(c, "x"), "is not a weight"),
+    "number as name": (lambda c: c | {"state_dict": {1: torch.ones(1)}}, "1 in its state_dict is not a weight"),
+    "sparse weight": (lambda c: first_weight(c, torch.eye(2).to_sparse()), "is not a weight"),
+    "weight without values": (lambda c: first_weight(c, torch.ones(2, device="meta")), "is not a weight"),
+    "complex weight": (lambda c: first_weight(c, torch.ones(2, dtype=torch.complex64)), "is not a weight"),
+    "view of 4 TB": (lambda c: first_weight(c, torch.ones(1).expand(10**12)), "is not a weight"),
     "another shape": (lambda c: first_weight(c, torch.ones(3)), "1 of its weights do not fit"),
     "text as adapter": (lambda c: c | {"adapter": "lora"}, "adapter is 'lora'"),
     "adapter without a rank": (lambda c: c | {"adapter": {"alpha": 1.0}}, "expected numbers r, alpha and dropout"),
@@ -223,7 +223,7 @@ def test_broken_safetensors_are_not_fetched(model_folders, tmp_path, name):
     shutil.copytree(model_folders["llama"], tmp_path / "source")
     (tmp_path / "source/model.safetensors").write_bytes(SAFETENSORS[name])
     line = line_of(lambda: fetch(str(tmp_path / "source"), tmp_path / "out"))
-    assert "model.safetensors: not a whole safetensors file; download it again (" in line
+    assert "model.safetensors: not a complete safetensors file; download it again (" in line
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -244,7 +244,7 @@ def test_broken_index_is_not_fetched(model_folders, tmp_path, name):
     (tmp_path / "source/model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     write_json(tmp_path / "source/model.safetensors.index.json", INDEXES[name])
     line = line_of(lambda: fetch(str(tmp_path / "source"), tmp_path / "out"))
-    assert any(part in line for part in ("index.json: weight_map is", "is no file of this folder", "is not there"))
+    assert any(part in line for part in ("index.json: weight_map is", "is not a file in this folder", "is not there"))
 
 
 # Files of a fetched model folder, and which loader names them.

@@ -66,8 +66,8 @@ def test_stored_format_gives_the_same_ids(models, tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"enable_thinkng": False}, "enable_thinkng is no variable of .*; did you mean enable_thinking"),
-        ({"add_generation_prompt": False}, "add_generation_prompt is no variable of"),
+        ({"enable_thinkng": False}, "enable_thinkng is not a variable of .*; did you mean enable_thinking"),
+        ({"add_generation_prompt": False}, "add_generation_prompt is not a variable of"),
     ],
 )
 def test_unknown_template_variable_raises(models, tmp_path, kwargs, message):
@@ -92,7 +92,7 @@ def test_tokenizer_without_any_end_raises(models, tmp_path):
     family = families.FAMILIES["pythia"]
     tokenizer = families.make_tokenizer(families.Family(family.build, family.special, eos=None))
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=f"^{tmp_path}: the tokenizer has no eos_token, and the chat template ends"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: the tokenizer has no eos_token, and the chat template does"):
         load_tokenizer(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_quantized_weights_raise(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(9, dtype=torch.int8), "b": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="stored in I8.*name export.dtype"):
+    with pytest.raises(InputError, match="stored in I8.*set export.dtype"):
         stored_dtype(tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_features_are_of_the_initial_policy(parameters, reference, manifests, tr
 def test_a_layer_that_the_model_lacks_raises(manifests):
     manifest = manifests["llama"]
     models, _ = load_scorers(manifest, manifest, manifest, torch.float32, "cpu")
-    with pytest.raises(InputError, match="no layer 3, as the model has 2 layers"):
+    with pytest.raises(InputError, match="no layer 3; the model has 2 layers"):
         FeatureReader(models, (manifest,) * 3, torch.float32, 3)
 
 

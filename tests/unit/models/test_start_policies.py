@@ -27,7 +27,7 @@ def test_policy_with_the_same_settings_passes(manifests, trained):
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        (Lora(r=8), r"its adapters have r 4, and train.lora.r is 8; set train.lora as it was then"),
+        (Lora(r=8), r"its adapters have r 4, and train.lora.r is 8; set train.lora to match"),
         (Lora(r=4, alpha=8.0), r"alpha 32.0, and train.lora.alpha is 8.0"),
         (Lora(r=4, dropout=0.1), r"dropout 0.0, and train.lora.dropout is 0.1"),
         (
@@ -76,7 +76,9 @@ def test_other_base_model_is_refused(manifests, trained):
 def test_other_quantization_is_refused(manifests, trained, monkeypatch):
     monkeypatch.setattr("prefloop.models.quantization.QUANTIZED", QUANTIZED)
     monkeypatch.setitem(QUANTIZED, manifests["llama"].resolve(), "nf4")
-    with pytest.raises(InputError, match="in full precision, which are loaded in nf4; .* set policy.quantization as"):
+    with pytest.raises(
+        InputError, match="in full precision, which are loaded in nf4; .* set policy.quantization to match"
+    ):
         check(manifests["llama"], trained("lora"))
     quantize(manifests["llama"], "nf4")
     check(manifests["llama"], trained("lora"), quantization="nf4")

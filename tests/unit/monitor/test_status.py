@@ -119,7 +119,7 @@ def test_an_unfinished_stage_has_no_estimate(half_done):
     status = half_done.status()
     assert time_left(status, START + 40) == (30.0, ["compare_samples"])
     assert headline(status, START + 40) == ("tiny: running, 4 of 9 jobs done, 1 running, 1 failed; at least 30 s left")
-    assert "without an estimate, as none of them has finished: compare_samples" in status_table(status, START + 40)
+    assert "without an estimate, because none of them has finished: compare_samples" in status_table(status, START + 40)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_warnings_of_finished_jobs_are_shown(tmp_path):
     assert headline(status, START + 30) == "tiny: done, 2 of 2 jobs done, 1 with a warning"
     lines = status_table(status, START + 30).splitlines()
     log = "results/logs/tiny/a/seed-0/round-1/step-1/reward.log"
-    assert lines[-3:] == ["warnings, in full in the logs:", f"  {log}", "    9 of 9 invalid"]
+    assert lines[-3:] == ["warnings (full text in the logs):", f"  {log}", "    9 of 9 invalid"]
     assert as_dict(status, START + 30)["warnings"] == [{"log": log, "warning": "9 of 9 invalid"}]
 
 
@@ -294,7 +294,7 @@ def test_an_unknown_experiment_raises_with_the_known_ones(half_done, tmp_path):
 
 def test_a_plan_of_another_version_raises(tmp_path):
     write_json(tmp_path / "results/logs/old/plan.json", {"root": "results/old", "jobs": []})
-    with pytest.raises(InputError, match="plan.json: no judgments, as another version has written it"):
+    with pytest.raises(InputError, match="plan.json: no judgments, because another version wrote it"):
         experiment_status(tmp_path, "old")
 
 

@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from prefloop.monitor.terminal_log import MAX_SHOWN, error_in, set_up_terminal
 
 QUIET = {Quietness.RULES, Quietness.HOST}
-KILLED = "error: the program ended without a message, as when it is killed for lack of memory; "
+KILLED = "error: the program ended without a message, possibly killed for lack of memory; "
 JOB = {"rule_msg": None, "local": False, "is_checkpoint": False, "input": [], "output": ["a"], "benchmark": None}
 JOB |= {"reason": "Missing output files: a", "wildcards": {}, "priority": 0, "threads": 1, "resources": {}}
 
@@ -118,7 +118,7 @@ def test_the_error_of_a_failed_job_is_last(tmp_path, log):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, log):
     """A stage that was interrupted has not failed; one that failed before is named."""
-    log.write_text("error: interrupted by Ctrl-C; start again, and the run goes on from what is there\n")
+    log.write_text("error: interrupted by Ctrl-C; start again, and the run continues from the existing files\n")
     (failed := log.with_name("reward.log")).write_text("error: no number\n")
     terminal = Terminal(tmp_path)
     (early := log.with_name("sample.log")).write_text("Traceback (most recent call last):\nKeyboardInterrupt\n")
@@ -132,7 +132,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, log):
         f"reward failed, log: {failed}",
         "error: no number",
         "",
-        "interrupted by Ctrl-C; start again with the same command, and the run goes on from what is there",
+        "interrupted by Ctrl-C; start again with the same command, and the run continues from the existing files",
     ]
 
 

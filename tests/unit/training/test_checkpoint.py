@@ -117,7 +117,7 @@ def test_killed_training_resumes(manifests, tmp_path, capsys):
     assert resumed.earlier_seconds > sum(step["seconds"] for step in resumed.steps)
     with pytest.raises(Killed):
         attempt(manifests["llama"], settings, tmp_path, 5)  # step 5 is the first one it takes
-    assert "goes on after step 5" in capsys.readouterr().out
+    assert "resumes after step 5" in capsys.readouterr().out
 
 
 def test_killed_save_keeps_the_previous_one(manifests, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_state_of_another_training_is_not_used(manifests, tmp_path, capsys):
         attempt(manifests["llama"], other, tmp_path, 5)
     steps, _, _ = attempt(manifests["llama"], settings, tmp_path, None)
     assert len(steps) == 8
-    assert "starts from the beginning, because the state there is of other" in capsys.readouterr().out
+    assert "starts from the beginning, because the state there was made with other" in capsys.readouterr().out
     file, whole = tmp_path / "state.pt", (tmp_path / "state.pt").read_bytes()
 
     class Poison:

@@ -37,7 +37,7 @@ def two(manifests, trained, tmp_path_factory):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-5000:]
-    assert "goes on after step" in done.stdout
+    assert "resumes after step" in done.stdout
     return folder, torch.load(folder / "out.pt", weights_only=True), cases
 
 
@@ -89,7 +89,7 @@ def test_state_in_shards_has_a_file_per_process(two):
 def test_state_in_shards_is_resumed_by_one_process(two, manifests, capsys):
     folder, results, _ = two
     steps, weights, _ = storage.trained(manifests["llama"], folder / "shards", "none")
-    assert "goes on after step 5" in capsys.readouterr().out
+    assert "resumes after step 5" in capsys.readouterr().out
     assert_close((steps, weights), results["undisturbed"])
 
 

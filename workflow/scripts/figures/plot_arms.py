@@ -16,18 +16,18 @@ from prefloop.report.plotting import save_figure
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw the arms over time, as means over seeds: share of the step's prompts above, score below.
+    """Draw the arms by step, averaged over seeds: share of the step's prompts above, score below.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     data = arm_shares(arms(experiment))
     shown, shares = for_figure(experiment, data)
     text = caption(
         "Share of each step's prompts by cluster (above) and the arms' UCB scores after the step (below), as means "
         "over seeds.",
-        conclusion="The shares of a step follow from the scores one column to the left; methods that draw at random "
-        "do not use their scores.",
+        conclusion="The scores one column to the left determine the shares of a step; methods that draw at random "
+        "do not use scores.",
     )
     save_figure(draw_heatmaps(shown.methods, shares), figure, data, text)
     return Summary(f"{data['cluster'].nunique()} clusters -> {figure}")

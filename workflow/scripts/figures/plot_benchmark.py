@@ -1,4 +1,4 @@
-"""Draw the number of the user's benchmark by round."""
+"""Draw the score of the user's benchmark by round."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +19,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], label: str, figure:
     """Draw one line per method; points are runs.
 
     Args:
-        label: Name of the number.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        label: Name of the score.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     data = benchmark_values(experiment)
     text = caption(

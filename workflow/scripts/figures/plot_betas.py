@@ -24,13 +24,13 @@ NAMES = {
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta: tuple[float, ...] = ()) -> Summary:
-    """Draw β, threshold, p̂ and kept share by optimizer step, means over seeds with their range.
+    """Draw β, threshold, p̂ and kept share by optimizer step, as means over seeds with their range.
 
-    A panel that no method's β rule has is left out, and so is a method in panels that its rule does not have.
+    A panel shows only methods whose β rule has its quantity; a panel without methods is left out.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
-        delta: Target shares of margins above τ of the methods' rules, drawn as lines.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
+        delta: Target shares of margins above τ in the methods' rules, drawn as lines.
     """
     data = logged_betas(training(experiment))
     labeled, steps = for_figure(experiment, data)
@@ -39,7 +39,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, delta
     if delta and "beta/p_hat" in shown:
         marks += f"; the target share is δ = {', '.join(f'{share:g}' for share in delta)}"
     names = "; ".join(NAMES[name] for name in shown)
-    text = caption(f"By optimizer step of all rounds, from above: {names}.", f"{marks}.")
+    text = caption(f"By optimizer step over all rounds, from top to bottom: {names}.", f"{marks}.")
     save_figure(picture, figure, data, text)
     return Summary(f"{len(data)} steps, {len(shown)} panels -> {figure}")
 

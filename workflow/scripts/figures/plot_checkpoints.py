@@ -1,4 +1,4 @@
-"""Draw win rates over training."""
+"""Draw win rates during training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +19,10 @@ from prefloop.report.win_rates import MAX_BANDS, opponent_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw the win rate of every checkpoint and round's end, one panel per temperature; bands are 95 % CIs.
+    """Draw the win rate of every checkpoint and end of a round, one panel per temperature; bands are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     if not experiment.by_checkpoint.methods:
         raise InputError("figures: checkpoints is not listed, so no checkpoint is evaluated; add it in the config")
@@ -38,7 +38,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         "through checkpoints (open markers) to ends of rounds (filled)"
         + ("; steps are means over seeds." if unequal else "."),
         "" if len(experiment.by_checkpoint.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
-        significance_sentence([end_clause(labeled, experiment, temperature) for temperature in temperatures]),
+        significance_sentence(
+            [end_clause(labeled, experiment, temperature) for temperature in temperatures], len(experiment.seeds)
+        ),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(data)} policies at {len(temperatures)} temperatures -> {figure}")

@@ -22,8 +22,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_ra
     """Draw the last round's rewards and win rate by the number of clusters; bars are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
-        at_random: Methods that use no arm, drawn as level lines with bands; differences are from the first of them.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
+        at_random: Methods without arms, drawn as horizontal lines with bands; differences are from the first one.
     """
     check_random_methods(experiment, at_random)
     rows = judgments(experiment)
@@ -36,12 +36,12 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, at_ra
     text = caption(
         "Quality after the last round by the number of clusters k among which the bandit chooses"
         + (
-            f"; level lines are methods that use no arm: {', '.join(map(experiment.label, at_random))}."
+            f"; horizontal lines are methods without arms: {', '.join(map(experiment.label, at_random))}."
             if at_random
             else "."
         ),
         interval_sentence(experiment, "bars and bands" if at_random else "bars"),
-        significance_sentence(arm_count_clauses(experiment, values, at_random)),
+        significance_sentence(arm_count_clauses(experiment, values, at_random), len(experiment.seeds)),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(experiment.methods)} methods, {data['clusters'].nunique()} numbers of clusters -> {figure}")

@@ -24,11 +24,11 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
 
     Args:
         clusters: Clusters of the eval prompts, CSV: prompt_id, cluster.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     rows, opponent = judgments(experiment), experiment.opponents[0]
     wins = arrays(last_round(rows, experiment), "win")
-    # A policy wins half of the time against itself.
+    # A policy's win rate against itself is ½.
     initial = np.array([[0.5]]) if opponent == "initial" else wins["initial"]
     prompts = sorted(rows["prompt_id"].unique())  # the columns of `wins`
     groups, pooled = grouped(prompt_clusters(prompts, clusters))
@@ -42,8 +42,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
         f"Win rate against {opponent_label(opponent)} after the last round minus the initial policy's, by cluster of "
         f"the n eval prompts{rest}.",
         interval_sentence(experiment, "bars"),
-        f"Of {count_of(len(of_clusters), 'CI')} of clusters, not corrected for their number, {outside} exclude 0; one "
-        "in twenty would by chance, and more in small clusters.",
+        f"Of {count_of(len(of_clusters), 'CI')} of clusters, not corrected for their number, {outside} exclude 0; by "
+        "chance one in twenty would, and more in small clusters.",
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(prompts)} prompts in {len(groups) - 1} groups -> {figure}")

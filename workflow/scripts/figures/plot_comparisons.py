@@ -17,10 +17,10 @@ from prefloop.report.significance import significance_sentence
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw stacked bars of outcomes at the last round, and write the win rate with its 95 % CI next to each.
+    """Draw stacked bars of outcomes after the last round, with the win rate and its 95 % CI next to each bar.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     rows = comparisons(experiment, experiment.against_everybody())
     data = outcome_shares(rows)
@@ -29,10 +29,13 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     shares = relabeled(experiment, data)
     by_opponent = relabeled(experiment, rows).groupby("opponent", sort=False)
     text = caption(
-        "Outcomes of the last round's samples against each opponent's of the same prompt, and win rates, where a tie "
-        f"counts ½ and an invalid judgment does not count{prompts_clause(shares)}.",
+        "Outcomes of comparing the last round's samples with each opponent's for the same prompt, and win rates, where "
+        f"a tie counts ½ and an invalid judgment does not count{prompts_clause(shares)}.",
         interval_sentence(experiment, "brackets"),
-        significance_sentence([even_clause(shares), *(opponent_clause(part, str(name)) for name, part in by_opponent)]),
+        significance_sentence(
+            [even_clause(shares), *(opponent_clause(part, str(name)) for name, part in by_opponent)],
+            len(experiment.seeds),
+        ),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(data)} comparisons against {data['opponent'].nunique()} opponents -> {figure}")

@@ -24,7 +24,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     """Draw the last round of every method minus the baseline's, one panel per measure; bars are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     baseline, methods, table = experiment.baseline, others_of(experiment), judgments(experiment)
     measures = all_measures(table, experiment)
@@ -35,7 +35,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         f"Every method after the last round minus {experiment.label(baseline)}, paired by prompt and seed: "
         f"{', '.join(map(measure_label, measures))} against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "bars"),
-        significance_sentence([difference_clause(relabeled(experiment, data), measure) for measure in measures]),
+        significance_sentence(
+            [difference_clause(relabeled(experiment, data), measure) for measure in measures], len(experiment.seeds)
+        ),
         evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
     )

@@ -20,10 +20,10 @@ from prefloop.report.win_rates import MEASURES
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw quality against KL divergence; every point is a round, crosses are 95 % CIs.
+    """Draw quality against KL divergence; each point is a round, crosses are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     kl = kl_rows(experiment).groupby(["method", "round", "seed", "prompt_id", "family"], sort=False)["kl"].mean()
@@ -45,7 +45,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         f"{experiment.temperature:g} against KL from the initial policy, exact at every position of responses sampled "
         f"at temperature 1; {points_clause(experiment)}.",
         interval_sentence(experiment, "crosses"),
-        significance_sentence(clauses),
+        significance_sentence(clauses, len(experiment.seeds)),
     )
     save_figure(picture, figure, pd.concat([data.assign(seed=pd.NA), seeds], ignore_index=True), text)
     return Summary(f"{len(data)} points of {len(experiment.methods)} methods -> {figure}")

@@ -26,16 +26,16 @@ COMPARED = {1: "better than", 0: "not significantly better or worse than", -1: "
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, figure: Path) -> Summary:
-    """Draw the gradient's norm of every pair against PFP, DPO weight and length, with Spearman's ρ.
+    """Draw the gradient norm of every pair against PFP, DPO weight and length difference, with Spearman's ρ.
 
     Args:
-        gradients: gradients.jsonl of one of their rounds.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        gradients: The gradients.jsonl of a round of the experiment.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     source = run_of_file(experiment, gradients)
     data = pd.DataFrame(read_rows(gradients, ["prompt_id", "pfp", "dpo_weight", "n_chosen", "grad_norm"]))
     data["length_difference"] = data["n_chosen"] - data["n_rejected"]
-    # One draw of prompts for all correlations, so that they can be compared.
+    # All correlations use the same draws of prompts, so that they can be compared.
     draws = group_draws(data["prompt_id"].to_numpy(), rng_for(0, "figure_gradients"))
     rho = {name: spearman_resampled(data[name], data["grad_norm"], draws) for name in X_LABELS}
     y = ("grad_norm", "2-norm of the DPO gradient\n(trained parameters)")

@@ -22,10 +22,10 @@ from prefloop.report.win_rates import MAX_BANDS, all_measures, leading_measures,
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw quality against labels; every point is a round, small ones are seeds, bands are 95 % CIs.
+    """Draw quality against labels; each point is a round, small points are seeds, bands are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     table = judgments(experiment)
     measures = shown_measures(all_measures(table, experiment))
@@ -36,10 +36,10 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     final = [measures[0], *leading_measures(measures)]
     text = caption(
         f"Quality on eval prompts after every round ({', '.join(map(measure_label, measures))} against "
-        f"{opponent_label(experiment.opponents[0])}) against labels, that is scored responses or questions to a judge"
+        f"{opponent_label(experiment.opponents[0])}), by number of labels (scored responses or questions to a judge)"
         f"{'; small points are seeds' * (len(experiment.seeds) > 1)}.",
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
-        significance_sentence(final_clauses(experiment, ends, final)),
+        significance_sentence(final_clauses(experiment, ends, final), len(experiment.seeds)),
         evaluators_sentence(experiment),
     )
     save_figure(picture, figure, pd.concat([data.assign(seed=pd.NA), seeds], ignore_index=True), text)

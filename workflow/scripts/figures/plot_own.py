@@ -1,4 +1,4 @@
-"""Draw a figure by a function of the user."""
+"""Draw a figure with a function of the user."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +13,11 @@ from prefloop.report.plotting import save_figure
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], function: str, figure: Path) -> Summary:
-    """Call the function with the experiment, and save the picture, data and caption that it returns.
+    """Call the function with the experiment, and save the figure, data and caption that it returns.
 
     Args:
         function: module:function or path.py:function, which returns (matplotlib figure, data frame, caption).
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     picture, data, text = load_own(function, "figures")(experiment)
     save_figure(picture, figure, data, text)

@@ -21,13 +21,13 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], text: str, figure: 
 
     Args:
         text: The plain text on which perplexity was measured.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     data, seeds = perplexities(experiment), len(experiment.seeds)
     sentence = caption(
         f"Perplexity of every round's policy {text_clause(text, data)}, with bits per byte on the right; "
         "the horizontal line is the initial policy.",
-        f"{'Lines are means over seeds and small points are runs; t' if seeds > 1 else 'T'}here is no CI, as all "
+        f"{'Lines are means over seeds and small points are runs; t' if seeds > 1 else 'T'}here is no CI, because all "
         f"policies read the same text and each method has {count_of(seeds, 'seed')}.",
         "A line that rises shows that the policy predicts ordinary text less well than before.",
     )

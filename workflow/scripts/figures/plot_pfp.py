@@ -16,18 +16,18 @@ from prefloop.report.feedback_labels import training_feedback_labels
 from prefloop.report.plotting import save_figure
 from prefloop.report.rank_scatter import LENGTH_LABEL, annotated_pairs, draw_scatter
 
-MAX_POINTS = 4000  # drawn and written; Spearman's ρ is of all pairs
+MAX_POINTS = 4000  # drawn and written; Spearman's ρ uses all pairs
 RESAMPLES = 1000
 X_LABELS = {"reward_gap": "reward gap", "length_difference": LENGTH_LABEL}
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw every ordered pair that was annotated, of all methods, with Spearman's ρ and its 95 % CI.
+    """Draw all ordered annotated pairs of all methods, with Spearman's ρ and its 95 % CI.
 
-    Rewards by several feedbacks have no common unit, so the reward gap is left out then.
+    If methods were trained with several feedbacks, reward gaps have no common unit and are left out.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     table = annotated_pairs(experiment)
     data = table.iloc[np.sort(rng_for(0, "figure_pfp").permutation(len(table))[:MAX_POINTS])]
@@ -37,7 +37,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     rho = {name: spearman_resampled(table[name], table["pfp"], draws) for name in labels}
     y = ("pfp", "preference perplexity (nats)")
     picture = draw_scatter(data, labels, y, rho, 0.6 + 3.2 * len(labels), s=5, alpha=0.35)
-    without = f"; reward gaps have no common unit, as {len(feedbacks)} feedbacks trained: {'; '.join(feedbacks)}"
+    without = f"; reward gaps have no common unit, because {len(feedbacks)} feedbacks trained: {'; '.join(feedbacks)}"
     drawn = f", of which {len(data)} are drawn" if len(data) < len(table) else ""
     text = caption(
         f"Preference perplexity logp(rejected) − logp(chosen) of {len(table)} pairs of annotated responses of "

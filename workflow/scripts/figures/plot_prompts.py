@@ -17,11 +17,11 @@ from prefloop.report.prompt_map import draw_map, with_pulls
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: tuple[Path, ...], figure: Path) -> Summary:
-    """Draw the map, one panel per method: color and number are the cluster, size the pulls over all seeds.
+    """Draw the map, one panel per method: color and number show the cluster, and size the draws over all seeds.
 
     Args:
-        clusters: clusters.csv of every method; most or all share one.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        clusters: The clusters.csv of every method; methods may share one.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     maps = {method: read_frame(path) for method, path in zip(experiment.methods, clusters, strict=True)}
     data = with_pulls(maps, annotated(experiment))

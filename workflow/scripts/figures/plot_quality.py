@@ -23,10 +23,10 @@ from prefloop.report.win_rates import MAX_BANDS, all_measures, leading_measures,
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, divergence: bool = False) -> Summary:
-    """Draw quality against cost; every point is a round, small ones are seeds, bands are 95 % CIs.
+    """Draw quality against cost; each point is a round, small points are seeds, bands are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
         divergence: Whether KL was measured, so that the CSV has it, too.
     """
     table = judgments(experiment)
@@ -42,7 +42,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path, diver
         f"{opponent_label(experiment.opponents[0])}) against the cumulative cost of alignment, without "
         f"evaluation{'; small points are seeds' * (len(experiment.seeds) > 1)}.",
         "" if len(experiment.methods) > MAX_BANDS else interval_sentence(experiment, "bands"),
-        significance_sentence(final_clauses(experiment, ends, final)),
+        significance_sentence(final_clauses(experiment, ends, final), len(experiment.seeds)),
         evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
         *(warnings := truncation_facts(experiment)),

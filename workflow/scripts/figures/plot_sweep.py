@@ -21,8 +21,8 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], points: tuple[Swept
     """Draw the evaluator's reward, or the win rate if it gives none, one panel per swept key; bars are 95 % CIs.
 
     Args:
-        points: The place of every method in its sweep.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        points: The swept values of every method.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     measure = "reward" if "reward" in measures_of(rows) else "win"
@@ -31,13 +31,15 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], points: tuple[Swept
     data = quality_by_value(experiment, points, values, measure)
     picture = draw_sweep(experiment, data)
     note_evaluator(picture, experiment)
-    levels = "; level lines are methods that are not swept" * bool((data["key"] == "").any())
+    levels = "; horizontal lines are methods that are not swept" * bool((data["key"] == "").any())
     against = f" against {opponent_label(experiment.opponents[0])}" * (measure == "win")
     text = caption(
         f"{MEASURES[measure].capitalize()}{against} after the last round by the values of each swept setting, with a "
         f"line or mark for each combination of the others{levels}.",
         interval_sentence(experiment, "bars"),
-        significance_sentence([significance_clause(experiment, values, f"final {MEASURES[measure]}")]),
+        significance_sentence(
+            [significance_clause(experiment, values, f"final {MEASURES[measure]}")], len(experiment.seeds)
+        ),
     )
     save_figure(picture, figure, data, text)
     keys = [key for key in data["key"].unique() if key]

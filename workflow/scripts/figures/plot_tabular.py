@@ -1,4 +1,7 @@
-"""Draw how fast samplers converge on a table: as released, as the paper's theorems assume, and from sampled pairs."""
+"""Draw how fast samplers converge in the tabular simulation.
+
+Panels show exact gradients as released, exact gradients as the paper's theorems assume, and sampled pairs.
+"""
 
 from pathlib import Path
 
@@ -26,8 +29,8 @@ def main(
 
     Args:
         rows: The output of simulate_tabular.
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
-        actions: Number of actions, for the caption, as are the others.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
+        actions: Number of actions; this and the following values are for the caption.
         beta: β.
         exact_rate: Learning rate of the exact gradients, as released.
         empirical_rate: Learning rate of sampled pairs.
@@ -44,13 +47,13 @@ def main(
     bounded = ", ".join(SAMPLER_LABELS[sampler] for sampler in samplers if sampler in BOUNDS)
     doubled = ", ".join(f"{name} {count}" for name, count in overshooting_seeds(table).items()) or "none"
     text = caption(
-        f"Difference |δ| between the rewards and what the policy has learned of them, by update, for {actions} actions "
+        f"Difference |δ| between the rewards and the policy's implicit rewards, by update, for {actions} actions "
         f"and β = {beta:g}; learning rate {exact_rate:g} with exact gradients, {empirical_rate:g} with "
         f"{count_of(pairs, 'sampled pair')}.",
         f"{lines}" + (f"; grey lines are upper bounds of arXiv 2409.19605 for {bounded}." if bounded else "."),
         f"The final median of mean |δ|, as released, is {final_deltas(data, samplers, 'exact')} with exact gradients "
-        f"and {final_deltas(data, samplers, 'empirical')} with sampled pairs; seeds whose largest |δ| first more than "
-        f"doubled: {doubled}.",
+        f"and {final_deltas(data, samplers, 'empirical')} with sampled pairs; number of seeds whose largest |δ| "
+        f"more than doubled at first: {doubled}.",
     )
     save_figure(draw_convergence(data, samplers), figure, data, text)
     return Summary(f"{len(samplers)} samplers, {seeds} seeds -> {figure}")

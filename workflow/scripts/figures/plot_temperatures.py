@@ -18,7 +18,7 @@ from prefloop.report.plotting import legend_above, line_style, note_evaluator, s
 from prefloop.report.significance import pairs_clause, significance_sentence
 from prefloop.report.win_rates import MAX_BANDS, draw_rates, opponent_label, win_rates
 
-# Grey, with markers that no method uses.
+# Grey, with markers that methods do not use.
 UNTRAINED = {
     "base": {"color": "0.6", "linestyle": (0, (1, 1)), "marker": "x"},
     "initial": {"color": "0.3", "linestyle": (0, (5, 1)), "marker": "+"},
@@ -29,7 +29,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     """Draw the win rate of the untrained policies and of every method's last round; bands are 95 % CIs.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     if not experiment.by_temperature.temperatures:
         raise InputError("figures: temperatures is not listed, so none is evaluated; add it in the config")
@@ -56,7 +56,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         f"Win rate against {opponent} of the untrained policies and of every method after the last round, by sampling "
         f"temperature{' of both' if experiment.opponents[0] != 'chosen' else ''}.",
         "" if crowded else interval_sentence(experiment, "bands"),
-        significance_sentence([pairs_clause(pairs, "win rate averaged over temperatures")]),
+        significance_sentence([pairs_clause(pairs, "win rate averaged over temperatures")], len(experiment.seeds)),
     )
     save_figure(picture, figure, data, text)
     return Summary(f"{len(policies)} policies at {data['temperature'].nunique()} temperatures -> {figure}")

@@ -25,10 +25,10 @@ CURVES = {
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
-    """Draw curves by optimizer step, means over seeds with their range; a grey line starts each round.
+    """Draw curves by optimizer step, as means over seeds with their range; grey lines mark the starts of rounds.
 
     Args:
-        figure: Where the figure goes, next to its .svg, .png, .csv and caption .rst.
+        figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     table = training(experiment)
     table = table[["method", "seed", "round", "step", *CURVES]]

@@ -1,4 +1,4 @@
-"""Write how well the choice of responses to label worked, step by step."""
+"""Write a table of how well responses to label were chosen, by step."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,10 @@ from prefloop.report.tables import save_table
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write one row for every step of methods that choose which responses get a label.
+    """Write one row per step of the methods that choose which responses get a label.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     data = head_quality(experiment)
     shown = data.groupby(["method", "round", "step"], sort=False).mean(numeric_only=True).drop(columns="seed")
@@ -26,9 +26,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     for name, form in {"prompts": "{:.0f}", "responses": "{:.0f}", "correlation": "{:.2f}", "gap": "{:.3g}"}.items():
         shown[name] = [form.format(value) if value == value else "--" for value in shown[name]]
     text = caption(
-        "Responses that got a label by step, as means over seeds; correlation is that of predictions with the "
-        "labels that followed, within prompts, and gap the mean difference of a prompt's best and worst label.",
-        "A step without a head, such as the first, chose at random and has no correlation.",
+        "Labeled responses by step, averaged over seeds; correlation is between predictions and later labels within "
+        "prompts, and gap is the mean difference between the best and the worst label of a prompt.",
+        "A step without a head, such as the first, chooses at random and has no correlation.",
         "A correlation near 0 means that no rule can choose better than at random.",
     )
     save_table(table, data, shown, text)

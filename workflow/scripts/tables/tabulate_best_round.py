@@ -1,4 +1,4 @@
-"""Write the best round of every run, chosen on some eval prompts, against the last round on the others."""
+"""Compare the best round of every run, chosen on some eval prompts, with the last round on the other prompts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,14 +20,14 @@ from prefloop.report.win_rates import opponent_label
 def main(
     *, experiment: Annotated[Experiment, arg(name="")], fraction: float, measure: str, seed: int = 0, table: Path
 ) -> Summary:
-    """Write one row per method and measure; brackets are 95 % CIs on the prompts that did not choose.
+    """Write one row per method and measure; brackets are 95 % CIs over prompts that are not used for the choice.
 
     Args:
-        fraction: Fraction of the eval prompts that choose.
-        measure: Measure whose mean is largest in the chosen round: reward, feedback or win, or one by a named
-            evaluator, as polite_reward.
-        seed: Seed of the draw of the prompts that choose.
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        fraction: Fraction of the eval prompts that is used for the choice.
+        measure: The measure with the largest mean in the chosen round: reward, feedback or win, or one
+            by a named evaluator, as polite_reward.
+        seed: Seed of the draw of these prompts.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     validation = draw_validation_prompts(rows[["prompt_id", "family"]], fraction, seed)
@@ -49,7 +49,7 @@ def main(
         f"against the last round, both on the {count_of(test, 'other eval prompt')}, with win rates against "
         f"{opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
-        "The validation prompts chose the rounds and are in no number here; no other table or figure uses the choice.",
+        "No number here includes the validation prompts, and no other table or figure uses the choice.",
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

@@ -1,4 +1,4 @@
-"""Write the cost of every method until its mean reaches a target."""
+"""Write the cost at which every method's mean reaches a target."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,16 +33,16 @@ def main(
     target: float | None = None,
     table: Path,
 ) -> Summary:
-    """Write the cost at which each method's mean first reaches the target, linear between rounds.
+    """Write the cost at which each method's mean first reaches the target, interpolated linearly between rounds.
 
-    Brackets are 95 % bootstrap CIs; "--", and an empty cell of the CSV, is not reached. `reached` is
-    the share of resamples that reach the target.
+    Brackets are 95 % bootstrap CIs. "--", or an empty cell of the CSV, means that the target is not reached. `reached`
+    is the share of resamples that reach the target.
 
     Args:
-        measure: Mean of what: feedback (reward by the config's feedback), reward (by the evaluator), win (win rate), or
-            one of these two by a named evaluator, as polite_reward.
-        target: The mean to reach; if left out, halfway from the initial policy's to the best final one.
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        measure: The averaged measure: feedback (reward by the config's feedback), reward (by the evaluator), win (win
+            rate), or one of the last two by a named evaluator, such as polite_reward.
+        target: The mean to reach; by default halfway from the initial policy's mean to the best final one.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     if measure not in (known := [*OF_MAIN, *named_measures(rows, experiment)]):
@@ -60,10 +60,10 @@ def main(
     shown["reached"] = part["reached"].map("{:.2f}".format).to_numpy()
     source = "a given target" if target is not None else "halfway from the initial policy's to the best final one"
     if np.isnan(level):
-        source = "there is no target, as no method ends above the initial policy"
+        source = "there is no target, because no method ends above the initial policy"
     text = caption(
-        f"Cost until the mean {table_label(measure)} first reaches {level:.3g} ({source}), linear between rounds, "
-        "and the share of resamples that reach it; -- is not reached.",
+        f"Cost until the mean {table_label(measure)} first reaches {level:.3g} ({source}), interpolated linearly "
+        "between rounds, and the share of resamples that reach it; -- is not reached.",
         bootstrap_sentence(experiment, "brackets"),
         evaluators_sentence(experiment),
     )
@@ -72,7 +72,7 @@ def main(
 
 
 def cells(costs: pd.Series, form: str) -> list[str]:
-    """Finite costs in a format, and -- for others."""
+    """Finite costs in a format, and -- for infinite ones."""
     return [form.format(cost) if np.isfinite(cost) else "--" for cost in costs]
 
 

@@ -1,4 +1,4 @@
-"""Write what every stage cost by method, as CSV and LaTeX."""
+"""Write the cost of every stage by method, as CSV and LaTeX."""
 
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +41,7 @@ def main(
         shared: Costs of stages that methods share.
         divergence: Whether divergences were measured.
         perplexity: Whether the perplexity of plain text was measured.
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = costs(experiment, shared, divergence, perplexity)
     amounts = ["tokens_in", "tokens_out", "labels", "flops", "seconds"]
@@ -49,7 +49,7 @@ def main(
         rows.groupby(["method", "seed", "stage"])[amounts].sum().groupby(level=["method", "stage"]).mean().reset_index()
     )
     stages = [*ALIGNMENT, *EVALUATION, *map(stage_of, experiment.evaluators), *MEASUREMENTS]
-    order = {name: place for place, name in enumerate(["shared", *experiment.methods, *stages])}
+    order = {name: index for index, name in enumerate(["shared", *experiment.methods, *stages])}
     data = data.sort_values(["method", "stage"], key=lambda column: column.map(order))
     shown = pd.DataFrame(
         {
@@ -63,10 +63,10 @@ def main(
         }
     )
     text = caption(
-        "Tokens, labels (scored responses, or questions to a judge), FLOPs (2P per token forward and 6P per token "
-        "trained, for P parameters) and wall seconds by method "
-        "and stage, as sums over rounds and steps and means over seeds; stages without a method of their own are "
-        "shared."
+        "Tokens, labels (scored responses or questions to a judge), FLOPs (for P parameters, 2P per token forward and "
+        "6P per token trained) and wall seconds by method and stage.",
+        "Values are sums over rounds and steps, averaged over seeds.",
+        "Stages that do not belong to one method are in rows named shared.",
     )
     save_table(table, data, shown, text)
     return Summary(f"{len(data)} rows -> {table}")

@@ -22,10 +22,10 @@ from prefloop.report.win_rates import opponent_label
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
     """Write the last round of every method minus the baseline's; brackets are 95 % CIs.
 
-    Differences are paired by prompt and seed. Brackets are not corrected for their number, so nothing is bold.
+    Differences are paired by prompt and seed. Brackets are not corrected for multiple comparisons, so nothing is bold.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     baseline, rows = experiment.baseline, judgments(experiment)
     measures = given_measures(rows, experiment)
@@ -38,12 +38,13 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     for column, label in {"p": "p", "p_holm": "Holm's p", "improved": "improved"}.items():
         shown[label] = [f"{value:.2g}" if np.isfinite(value) else "--" for value in data[column]]
     shown["contrast"] = data["contrast"]
+    single = " (over the prompts of 1 seed: it compares policies, not methods)" * (len(experiment.seeds) == 1)
     text = caption(
         f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
         f"rates against {opponent_label(experiment.opponents[0])}.",
         interval_sentence(experiment, "brackets"),
-        f"p is two-sided, Holm's p corrects it for the methods of a measure, and improved is the share of seeds above "
-        f"{experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
+        f"p is two-sided{single}, Holm's p corrects it for the methods of a measure, and improved is the share of "
+        f"seeds above {experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
         evaluators_sentence(experiment),
         *equal_cost_facts(experiment),
     )
@@ -52,7 +53,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
 
 
 def primary_clause(experiment: Experiment) -> str:
-    """Which contrast was named before the run, if any."""
+    """A clause with the contrast that was named before the run, if any."""
     primary = experiment.primary
     if not primary.method:
         return "no primary contrast is named (evaluation.primary), so all contrasts are exploratory"

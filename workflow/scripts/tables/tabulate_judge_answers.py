@@ -13,8 +13,8 @@ from prefloop.report.labels import relabeled
 from prefloop.report.tables import save_table
 
 CAPTION = (
-    "Answers of judges, in the order in which they showed the responses. The CSV has all answers; shown here are the "
-    "first of each stage and problem, where no problem is a valid answer."
+    "Raw answers of judges. The CSV has all answers; shown here is the first one per stage and problem, where an empty "
+    "problem means a valid answer."
 )
 SHOWN = 60  # characters of an answer
 
@@ -23,7 +23,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     """Write one row per answer.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     data = judge_answers(experiment)
     shown = data.drop_duplicates([*JUDGED, "problem"])[[*JUDGED, "problem", "answer"]]

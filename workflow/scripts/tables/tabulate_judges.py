@@ -1,4 +1,4 @@
-"""Write the judges' outcomes, position flips and preference for length."""
+"""Write the outcomes, position flips and length preference of judges."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +29,10 @@ CAPTION = (
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write one row for every stage in which a judge compared responses.
+    """Write one row per stage in which a judge compared responses.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     data = judges(experiment)
     shown = data[[*JUDGED, "pairs", *LABELS]].rename(columns=LABELS)

@@ -12,6 +12,7 @@ from prefloop.evaluation.results import judgments
 from prefloop.evaluation.summaries import length_effects
 from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.labels import relabeled
+from prefloop.report.significance import bold_sentence
 from prefloop.report.tables import save_table, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 
@@ -29,7 +30,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     A win rate is bold if it is significantly better than that of every other row (`inference.best`).
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     data, best_row = length_effects(judgments(experiment), experiment)
     shown = relabeled(experiment, data[["method", "seeds"]].copy())
@@ -42,7 +43,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         "lengths by a logistic regression (arXiv 2404.04475), and share of decided comparisons that the longer answer "
         "won.",
         interval_sentence(experiment, "brackets", "length-controlled win rates"),
-        "Bold is significantly better than all other rows, with Bonferroni's correction.",
+        bold_sentence(len(experiment.seeds)),
         *truncation_facts(experiment),
     )
     save_table(table, data, shown, text)

@@ -1,4 +1,4 @@
-"""Write what differences from the baseline the experiment could detect, and what more seeds would take."""
+"""Write which differences from the baseline the experiment could detect, and the cost of more seeds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ from prefloop.report.tables import given_measures, save_table, table_label
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Summary:
-    """Write power by contrast, measure and design; LaTeX has the design as run and the largest evaluation.
+    """Write power by contrast, measure and design; the LaTeX table has the design as run and the largest evaluation.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     data = power_table(rows, experiment, given_measures(rows, experiment))
@@ -53,26 +53,26 @@ def shown_rows(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def number(value: float | None) -> str:
-    """Three digits of a number, "--" if it is missing."""
+    """A number with three digits; "--" if it is missing."""
     return "--" if value is None or pd.isna(value) else f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"
 
 
 def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
-    """What the columns are, and how far they can be trusted."""
+    """Explain the columns and their limits."""
     minus = f"Differences from {experiment.label(experiment.baseline)} after the last round"
     as_run = data[data["as_run"]].iloc[0]
     if as_run["seeds"] == 1:
         unknown = "With 1 seed the variance between seeds is unknown: power needs at least two seeds."
-        return caption(f"{minus}, and what one more seed takes.", unknown, evaluators_sentence(experiment))
+        return caption(f"{minus}, and the cost of one more seed.", unknown, evaluators_sentence(experiment))
     seeds, prompts, samples = (count_of(int(as_run[f"{noun}s"]), noun) for noun in ("seed", "prompt", "sample"))
     if not pd.isna(as_run["families"]):
         prompts += f" of {as_run['families']} families"
     detectable = f"the smallest that {seeds}, {prompts} and {samples} per prompt detect with 80 % power at p < 0.05"
     missing = "-- means that no number of seeds is enough with these prompts, or that the difference is 0."
-    rough = f"Variance parts come from {seeds} and are as rough as that"
+    rough = f"Variance components are estimated from only {seeds}"
     if as_run["samples"] == 1:
         rough += (
-            "; rows with more samples per prompt are the best case, since one sample cannot separate sampling noise"
+            "; rows with more samples per prompt are the best case, because one sample cannot separate sampling noise"
         )
     needed = f"{minus}, {detectable}, and the seeds that the observed difference needs."
     return caption(needed, missing, f"{rough}.", evaluators_sentence(experiment))

@@ -15,6 +15,7 @@ from prefloop.report.captions import caption, interval_sentence
 from prefloop.report.feedback_labels import evaluators_sentence
 from prefloop.report.labels import relabeled
 from prefloop.report.perplexity_captions import text_clause
+from prefloop.report.significance import bold_sentence
 from prefloop.report.tables import given_measures, save_table, table_label, with_interval
 from prefloop.report.truncation_facts import truncation_facts
 from prefloop.report.win_rates import opponent_label
@@ -30,7 +31,7 @@ def main(
     """Write the table; brackets are 95 % CIs over prompts, and over seeds if there are several.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
         divergence: Whether KL was measured, so that it is a column.
         text: The plain text on which perplexity was measured, so that it is a column.
     """
@@ -44,22 +45,21 @@ def main(
     shown["truncated"] = data["truncated"].map("{:.2f}".format)
     if divergence:
         shown["KL"] = data["kl"].map("{:.3g}".format)
-    facts = []
+    perplexity = ""
     if text is not None:
         by_round = perplexities(experiment)
         data = data.merge(final_perplexities(by_round, experiment), on="method", how="left", validate="1:1")
         shown["perplexity"] = data["perplexity"].map("{:.4g}".format)
-        facts = [f"Perplexity is per token, {text_clause(text, by_round)}."]
+        perplexity = f", perplexity per token {text_clause(text, by_round)}"
     shown["prompts"] = data["prompts"].map("{:.0f}".format)
     shown["generated tokens"] = data["generated_tokens"].map("{:,.0f}".format)
     shown["PFLOPs"] = (data["flops"] / 1e15).map("{:.2f}".format)
     text = caption(
         "Results on eval prompts after the last round, with win rates against "
-        f"{opponent_label(experiment.opponents[0])} and the mean cost of alignment over seeds.",
+        f"{opponent_label(experiment.opponents[0])}{perplexity} and the cost of alignment averaged over seeds.",
         interval_sentence(experiment, "brackets"),
-        "Bold is significantly better than all other rows, with Bonferroni's correction.",
+        bold_sentence(len(experiment.seeds)),
         evaluators_sentence(experiment),
-        *facts,
         *(warnings := truncation_facts(experiment)),
     )
     save_table(table, data, shown, text)

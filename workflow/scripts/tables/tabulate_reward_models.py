@@ -1,4 +1,4 @@
-"""Write the accuracy of the reward models that were trained here, compared with rules about length."""
+"""Write the accuracy of the experiment's trained reward models, compared with rules about length."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def main(*, reports: tuple[Path, ...], table: Path) -> Summary:
 
     Args:
         reports: Their report.json files.
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = []
     for path in reports:

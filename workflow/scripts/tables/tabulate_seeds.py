@@ -21,7 +21,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     """Write one row per method, seed and measure.
 
     Args:
-        table: Where the CSV goes, next to its .tex and caption .rst.
+        table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     rows = judgments(experiment)
     measures = given_measures(rows, experiment)

@@ -3,7 +3,7 @@
 import sys
 from types import TracebackType
 
-INTERRUPTED = "error: interrupted by Ctrl-C; start again, and the run goes on from what is there"
+INTERRUPTED = "error: interrupted by Ctrl-C; start again, and the run continues from the existing files"
 
 
 def report_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -4,11 +4,11 @@
 * torch: `torch.ops.mkldnn._is_mkldnn_bf16_supported`, `_reorder_linear_weight` and `_linear_pointwise` keep weights in
   oneDNN's layout.
 * transformers: `config._attn_implementation`, `AttentionInterface`, `AttentionMaskInterface`, `masking_utils` and
-  `sdpa_attention_forward` let a model attend by a function of ours.
+  `sdpa_attention_forward` let a model use our attention functions.
 * transformers: `model._no_split_modules` names the classes of a model's layers.
 * transformers: module paths that start with `transformers.models.`, modules named `rotary_emb` or `wpe`,
   `config.layer_types` and `config.sliding_window` show whether responses can share a sequence.
-* transformers: `model._weight_conversions` are the names that weights get when they are saved.
+* transformers: `model._weight_conversions` has the names under which weights are saved.
 * transformers: `model.is_loaded_in_4bit` marks a model that bitsandbytes has quantized.
 * liger-kernel: `_apply_liger_kernel_to_instance` and `MODEL_TYPE_TO_APPLY_LIGER_FN` patch a loaded model.
 * peft: `LoraConfig._register_custom_module` makes peft use `fused_lora.LoraLinear`.
@@ -49,7 +49,7 @@ def onednn_weight(weight: Tensor) -> Tensor:
         weight (Tensor): [out, in], bfloat16.
 
     Returns:
-        Tensor: The same numbers, opaque to everything but `onednn_linear`.
+        Tensor: The same weight in an opaque layout, which only `onednn_linear` can read.
     """
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
@@ -60,7 +60,7 @@ def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The model without a wrapper of torch.distributed; adapters stay."""
+    """The model without the wrapper of torch.distributed, but with its adapters."""
     return getattr(model, "module", model)
 
 
@@ -75,21 +75,21 @@ def output_head(model: nn.Module) -> Any:
 
 
 def model_layers(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks: the modules that the model's class says must not be split."""
+    """The transformer blocks, whose classes a transformers model lists in `_no_split_modules`."""
     names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def use_default_weight_names(model: nn.Module) -> None:
-    """Make `save_pretrained` write a model's weights by the names that checkpoints of its class have.
+    """Make `save_pretrained` use the weight names of published checkpoints of the model's class.
 
-    Otherwise it writes those by which the model was loaded.
+    Otherwise it uses the names under which the weights were loaded.
     """
     vars(model).pop("_weight_conversions", None)
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a model, with or without adapters, has base weights in 4 bits."""
+    """Whether a model's base weights are quantized to 4 bits; the model may have adapters."""
     return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
@@ -101,7 +101,7 @@ def liger_model_types() -> set[str]:
 
 
 def apply_liger(model: nn.Module) -> None:
-    """Let a model's norms, rotary positions and gated MLPs be computed by Liger; its forward pass and loss stay."""
+    """Use Liger's kernels for a model's norms, rotary positions and gated MLPs, not for its forward pass or loss."""
     from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
 
     layers = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
@@ -109,7 +109,7 @@ def apply_liger(model: nn.Module) -> None:
 
 
 def register_lora_layer(config: "LoraConfig", layer: type[nn.Module]) -> None:
-    """Let peft adapt every nn.Linear with `layer`. The class is not saved; peft reads the folder with its own."""
+    """Make peft adapt every nn.Linear with `layer`. Saved adapters do not name it and load with peft's own class."""
     config._register_custom_module({nn.Linear: layer})
 
 
@@ -120,9 +120,9 @@ def replace_forward(module: nn.Module, forward: Callable) -> None:
 
 @contextlib.contextmanager
 def patched_forward(module: nn.Module, forward: Callable[[Callable, Tensor], Tensor]) -> Iterator[None]:
-    """Within the context `module(states)` is forward(its own forward, states).
+    """Within the context, `module(states)` computes `forward(original_forward, states)`.
 
-    The model is still called as a whole, wrappers included.
+    Callers still call the whole model, including its wrappers.
     """
     own, was_replaced = module.forward, "forward" in vars(module)
     replace_forward(module, lambda states: forward(own, states))
@@ -137,12 +137,12 @@ def patched_forward(module: nn.Module, forward: Callable[[Callable, Tensor], Ten
 
 @contextlib.contextmanager
 def probing(model: nn.Module) -> Iterator[None]:
-    """Within the context a model can be run to see what it does: no gradients, the global RNG state restored."""
+    """A context for test runs of a model: no gradients are computed, and the global RNG state is restored."""
     # Without a list, torch saves the state of every GPU of the machine, and warns if there are several.
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         yield
-    # FSDP2 keeps the outermost parameters whole until a backward pass; an optimizer must be given their shards.
+    # FSDP2 keeps the outermost parameters unsharded until a backward pass, but an optimizer needs their shards.
     reshard = getattr(model, "reshard", None)
     if reshard is not None:
         reshard()
@@ -152,7 +152,7 @@ def sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Ten
     """transformers' scaled dot-product attention.
 
     Args:
-        module (nn.Module): The attention layer that asks.
+        module (nn.Module): The attention layer that calls this function.
         query (Tensor): [rows, heads, tokens, size].
         key (Tensor): [rows, groups, length, size].
         value (Tensor): [rows, groups, length, size].
@@ -175,22 +175,22 @@ def use_attention(
     is_supported: Callable[[tuple[Any, ...], dict[str, Any]], bool],
     inputs: dict[str, Any],
 ) -> bool:
-    """Make a model attend by a function of ours, if every one of its layers can.
+    """Replace a model's attention by our own function, if all of its layers support it.
 
-    The model is run once, on `inputs`. Unless each layer calls the function, with options that it supports, the model
-    is left with the attention that it had.
+    The model is run once on `inputs`. If a layer does not call the function, or calls it with unsupported options, the
+    model keeps its previous attention.
 
     Args:
         model (nn.Module): Changed in place: its config names the attention that it uses.
         name (str): The attention's name among those of transformers.
         attention (Attention): Takes (module, query, key, value, attention_mask, **options).
         mask (str): Which of transformers' masks it reads: `sdpa_mask` or `eager_mask`.
-        is_supported (Callable): Whether the attention can answer a call, of which it is given the arguments and the
-            options.
-        inputs (dict): What the model is called with.
+        is_supported (Callable): Whether `attention` supports a call; called with the arguments and options of that
+            call.
+        inputs (dict): Keyword arguments of the model.
 
     Returns:
-        bool: Whether the model attends by `attention` from now on.
+        bool: Whether the model uses `attention` from now on.
     """
     from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
@@ -216,8 +216,8 @@ def use_attention(
 def may_share_sequences(model: nn.Module, names: tuple[str, ...]) -> bool:
     """Whether a model's code and config allow several responses in one sequence.
 
-    They do if the code is transformers' own, a token's position comes from `position_ids` alone, and every layer takes
-    any mask. Sliding windows, recurrent layers and attention that is biased by distance do not.
+    The code must come from transformers, a token's position must come from `position_ids` alone, and every layer must
+    accept any mask. Sliding windows, recurrent layers and attention with a distance bias rule it out.
 
     Args:
         model (nn.Module): A causal language model, adapters and wrappers included.

@@ -1,4 +1,4 @@
-"""Batches of token sequences: formed in one fixed order, padded on either side."""
+"""Batches of token sequences, in a fixed order, with padding on the left or right."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Cut sequences into batches, longest first, so that memory peaks in the first batch.
 
-    The batches depend on the lengths alone: a stage in shards, which takes whole batches, sees the same ones.
+    The batches depend only on the lengths. So the shards of a stage, which take whole batches, agree on them.
 
     Args:
         lengths (Sequence[int]): [sequences], tokens; equal lengths keep their order.
@@ -39,12 +39,12 @@ def right_pad(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; the copy to a GPU does not wait until the GPU has done what was asked of it before."""
+    """Copy a tensor to a device. A copy to a GPU does not wait for the GPU's earlier work."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def send_lists(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-    """Lists of integers as int64 tensors on a device, by one copy."""
+    """Copy lists of integers to a device in one transfer, as int64 tensors."""
     values = torch.tensor([value for numbers in lists for value in numbers], dtype=torch.long)
     return list(send(values, device).split([len(numbers) for numbers in lists]))
 

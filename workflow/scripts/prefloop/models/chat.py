@@ -1,4 +1,4 @@
-"""From messages to token ids and back, in the same way in every stage."""
+"""Convert messages to token ids and back, in the same way in every stage."""
 
 import datetime
 import difflib
@@ -27,15 +27,18 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
-# Variables of a template that are set here, and options of transformers' renderer.
+# Template variables that this module sets, and options of transformers' renderer.
 RESERVED = ("add_generation_prompt", "continue_final_message", "messages", "strftime_now", "tokenize")
-ANSWER = "prefloop"  # an assistant's turn to see what a template writes around it
+ANSWER = "prefloop"  # a placeholder answer, to see what a template writes around it
 
 
 @dataclass(frozen=True, eq=False)
 class ChatFormat:
-    """How a chat template is filled. One format serves a whole run, so that a conversation has the same token ids in
-    every stage and on every day; `prepare_prompts` stores the policy's as chat.json."""
+    """How a chat template is filled.
+
+    A run uses one format, so that a conversation has the same token ids in every stage and on every day.
+    `prepare_prompts` stores the policy's format as chat.json.
+    """
 
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables of the template, such as enable_thinking."""
@@ -44,7 +47,7 @@ class ChatFormat:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the template sees in addition to the messages. `strftime_now` replaces transformers' clock."""
+        """The template's variables other than the messages. `strftime_now` replaces transformers' clock."""
         if self.date is None:
             return self.template_kwargs
         return self.template_kwargs | {"strftime_now": datetime.datetime.fromisoformat(self.date).strftime}
@@ -67,10 +70,11 @@ class AssistantTurn(NamedTuple):
 
 
 def load_tokenizer(model: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder, with a chat template and a padding token in any case.
+    """Load the tokenizer of a model folder, and add a chat template or padding token if it has none.
 
     Raises:
-        InputError: transformers can load no tokenizer from the folder, or no token of it ends a turn.
+        InputError: transformers cannot load a tokenizer from the folder, or the tokenizer has no token that ends a
+            turn.
     """
     transformers = import_transformers()
     with refused(
@@ -92,7 +96,9 @@ def load_tokenizer(model: Path, trust_remote_code: bool = False) -> "PreTrainedT
 def conversation_text(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, chat: ChatFormat = DEFAULT_FORMAT, answered: bool = False
 ) -> str:
-    """The text of a conversation: up to where the assistant's answer begins, or `answered` by its last message.
+    """The text of a conversation, up to the start of the assistant's answer.
+
+    If the conversation is `answered`, its last message is the answer and part of the text.
 
     Raises:
         RefusedRolesError: The chat template does not allow this order of roles.
@@ -103,8 +109,7 @@ def conversation_text(
 def conversation_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """The token ids of a rendered conversation, with at most one BOS.
 
-    The chat template writes its own special tokens. A BOS that the tokenizer would add is put first only if the
-    template has none, so that it never occurs twice.
+    The chat template writes its own special tokens. The tokenizer's BOS is prepended only if the template wrote none.
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
@@ -116,18 +121,18 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[in
 def prompt_ids(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, chat: ChatFormat = DEFAULT_FORMAT
 ) -> list[int]:
-    """The token ids of a conversation up to where the assistant's answer begins; errors as for `conversation_text`."""
+    """The token ids of a conversation, up to the start of the assistant's answer; errors as for `conversation_text`."""
     return conversation_ids(tokenizer, conversation_text(tokenizer, messages, chat))
 
 
 def example_ids(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, text: str, chat: ChatFormat = DEFAULT_FORMAT
 ) -> tuple[list[int], list[int]]:
-    """The token ids of a prompt and of a given response to it, which ends in the token that ends a turn.
+    """The token ids of a prompt and of a given response to it, which end with the end-of-turn token.
 
-    Together they are the tokens of the finished conversation as the chat template writes it. Text that looks like a
-    special token stays text. Then, and where the template or the tokenizer writes a prompt differently once it is
-    answered, the response is tokenized alone.
+    Together they are the tokens of the finished conversation as the chat template writes it. The response is tokenized
+    on its own if it contains text that looks like a special token, which must stay text, or if the template or the
+    tokenizer writes the prompt differently once it is answered.
     """
     prompt, turn = prompt_ids(tokenizer, messages, chat), assistant_turn(tokenizer, chat)
 
@@ -146,15 +151,15 @@ def example_ids(
 def response_ids(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, text: str, chat: ChatFormat = DEFAULT_FORMAT
 ) -> list[int]:
-    """The token ids of a given response (`example_ids`)."""
+    """The token ids of a given response, as in `example_ids`."""
     return example_ids(tokenizer, messages, text, chat)[1]
 
 
 def response_text(
     tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], ends: Sequence[int], chat: ChatFormat = DEFAULT_FORMAT
 ) -> str:
-    """The text of a response, without the token of `ends` that ends it, and without the space that the template puts
-    before every answer."""
+    """The text of a response, without a final token in `ends` and without the space that the template writes before
+    every answer."""
     written = list(ids[:-1] if ids and ids[-1] in ends else ids)
     text = str(tokenizer.decode(written, skip_special_tokens=True))
     lead = assistant_turn(tokenizer, chat).lead
@@ -164,7 +169,7 @@ def response_text(
 def eos_ids(
     tokenizer: "PreTrainedTokenizerBase", generation_config: Any, chat: ChatFormat = DEFAULT_FORMAT
 ) -> list[int]:
-    """Every token id that ends a response: EOS, the template's end of a turn, and those of the generation config."""
+    """All token ids that end a response: EOS, the template's end-of-turn token, and those of the generation config."""
     configured = generation_config.eos_token_id
     configured = configured if isinstance(configured, list) else [configured]
     ends = [tokenizer.eos_token_id, assistant_turn(tokenizer, chat).end, *configured]
@@ -172,17 +177,17 @@ def eos_ids(
 
 
 def assistant_turn(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat = DEFAULT_FORMAT) -> AssistantTurn:
-    """What the chat template writes around an assistant's turn, from a conversation that it finishes.
+    """What the chat template writes around an assistant's turn, found by rendering an answered conversation.
 
     Raises:
-        InputError: The template ends a turn with no special token, and the tokenizer has no EOS.
+        InputError: The template does not end a turn with a special token, and the tokenizer has no EOS.
     """
     return probe_turn(tokenizer, chat, str(tokenizer.chat_template))
 
 
 @lru_cache(maxsize=8)
 def probe_turn(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, template: str) -> AssistantTurn:
-    """`assistant_turn`, once for each `template`."""
+    """Compute `assistant_turn`; `template` is only a key of the cache."""
     question = {"role": "user", "content": "Hi"}
     try:
         finished = conversation_text(
@@ -200,8 +205,8 @@ def probe_turn(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, template:
         return AssistantTurn(lead, after[:start], after[start:], end)
     if tokenizer.eos_token_id is None:
         raise InputError(
-            "the tokenizer has no eos_token, and the chat template ends an answer with no special token, so that no "
-            "response would end; add an eos_token to tokenizer_config.json"
+            "the tokenizer has no eos_token, and the chat template does not end an answer with a special token, so "
+            "responses would never end; add an eos_token to tokenizer_config.json"
         )
     return AssistantTurn(lead, "", after, tokenizer.eos_token_id)
 
@@ -209,13 +214,13 @@ def probe_turn(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, template:
 def settle_format(
     tokenizer: "PreTrainedTokenizerBase", template_kwargs: dict[str, Any], date: str | None, stored: Path | None = None
 ) -> ChatFormat:
-    """The chat format of a run, from its settings. Without a `date` it is that of an earlier chat.json, else today.
+    """The chat format of a run, from its settings.
 
-    A date that is set is also the variable `date_string`, for templates that read one; without it they print a date
-    of their own.
+    A `date` is also passed as the variable `date_string` to templates that read it; without a `date` they print their
+    own. The default is the date of an earlier chat.json (`stored`), else today.
 
     Raises:
-        SettingError: The date is no day, or the template does not read one of the variables.
+        SettingError: The date is invalid, or the template does not read one of the variables.
     """
     template = str(tokenizer.chat_template)
     words = set(re.findall(r"\w+", template))
@@ -223,7 +228,7 @@ def settle_format(
         if name in RESERVED or name not in words:
             close = difflib.get_close_matches(name, words - set(RESERVED), n=1)
             hint = f"did you mean {close[0]}?" if close else "leave it out"
-            raise SettingError(f"chat_template_kwargs: {name} is no variable of the model's chat template; {hint}")
+            raise SettingError(f"chat_template_kwargs: {name} is not a variable of the model's chat template; {hint}")
     if date is not None:
         day = parse_day(date)
         if "date_string" in words:
@@ -255,13 +260,13 @@ def parse_day(text: str) -> datetime.date:
 
 
 def write_format(path: Path, chat: ChatFormat, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Write chat.json: the format, and for readers the token that ends an assistant's turn."""
+    """Write chat.json: the format and, for information, the token that ends an assistant's turn."""
     end = tokenizer.convert_ids_to_tokens(assistant_turn(tokenizer, chat).end)
     write_json(path, {"template_kwargs": chat.template_kwargs, "date": chat.date, "end_of_turn": end})
 
 
 def read_format(path: Path | None) -> ChatFormat:
-    """The chat format in a chat.json; the default one if there is none (None)."""
+    """Read the chat format from a chat.json; the default format if the path is None."""
     if path is None:
         return DEFAULT_FORMAT
     stored = read_json(path)

@@ -1,6 +1,6 @@
-"""Rendering the chat templates of models: programs by others, which may neither hang the run nor fill the memory.
+"""Render chat templates with limits on time and memory, because a template is a program by a third party.
 
-jinja2's sandbox keeps them from Python's objects, but not from loops within loops or huge numbers and texts.
+jinja2's sandbox blocks access to Python's objects, but not nested loops or huge numbers and texts.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 SECONDS = 5  # of CPU time for one conversation
 MEMORY = 2**30  # bytes for one conversation
-CHARACTERS, FACTOR = 1_000_000, 10  # a conversation may have this many, and this many for each of its messages'
+CHARACTERS, FACTOR = 1_000_000, 10  # a text may have CHARACTERS + FACTOR times the characters of its messages
 EXAMPLE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
 class RefusedRolesError(InputError):
-    """A conversation with roles, or an order of roles, that the chat template does not allow."""
+    """The chat template does not allow a conversation's roles or their order."""
 
 
 def render_chat(
@@ -37,11 +37,11 @@ def render_chat(
         tokenizer (PreTrainedTokenizerBase): Has the template.
         messages (Sequence): The conversation.
         owner (str): What the tokenizer belongs to, for error messages.
-        options (Any): Of transformers' `apply_chat_template`, and variables of the template.
+        options (Any): Options of transformers' `apply_chat_template`, and variables of the template.
 
     Raises:
         RefusedRolesError: The chat template does not allow this order of roles.
-        InputError: It is no valid template, fails, takes too long, or writes too much.
+        InputError: The template is invalid, fails, takes too long, or writes too much.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.exceptions import SecurityError
@@ -80,7 +80,7 @@ def prompt_part(messages: Sequence[dict[str, str]]) -> str:
 
 @contextlib.contextmanager
 def limited_time() -> Iterator[None]:
-    """Raise InputError if the block takes more than SECONDS of CPU time. Other threads than the main one cannot."""
+    """Raise InputError if the block takes more than SECONDS of CPU time. Only the main thread is limited."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -100,14 +100,14 @@ def limited_time() -> Iterator[None]:
 
 
 def check_chat_template(tokenizer: "PreTrainedTokenizerBase", model: Path) -> None:
-    """Render a short conversation in a child process, which the kernel ends if it exceeds SECONDS or MEMORY.
+    """Render a short conversation in a child process that is limited to SECONDS and MEMORY.
 
     Time limits within a process do not interrupt a single operation, such as a power of large numbers.
 
     Raises:
         InputError: The template exceeds a limit.
     """
-    with warnings.catch_warnings():  # Python warns of forks, as a child that needs another thread's lock would wait
+    with warnings.catch_warnings():  # Python warns that a forked child may wait for another thread's lock
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -118,7 +118,7 @@ def check_chat_template(tokenizer: "PreTrainedTokenizerBase", model: Path) -> No
                 tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=len(messages) == 1)
         except MemoryError:
             os._exit(1)
-        except Exception:  # `render_chat` reports it, if the conversations of the run have it
+        except Exception:  # `render_chat` reports it if it occurs in the run's conversations
             os._exit(0)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -130,7 +130,7 @@ def check_chat_template(tokenizer: "PreTrainedTokenizerBase", model: Path) -> No
 
 
 def limit_memory() -> None:
-    """Let this process have at most MEMORY bytes more than now."""
+    """Limit this process to MEMORY bytes more than it uses now."""
     pages = Path("/proc/self/statm")
     if pages.exists():  # Linux
         used = int(pages.read_text().split()[0]) * resource.getpagesize()

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Tokens whose logits exist at a time: 256 × 49,152 numbers are 50 MB in float32. A GPU takes more, as it reads and
-# writes the gradient of a trained head once per chunk: 2,048 × 151,936 numbers are 1.2 GB.
+# Tokens whose logits are in memory at a time: 256 × 49,152 numbers are 50 MB in float32. The number for a GPU is
+# larger, because the gradient of a trained head is read and written once per chunk: 2,048 × 151,936 numbers are 1.2 GB.
 CHUNKS = {"cpu": 256, "cuda": 2048}
-SOFTMAX_BLOCK = 16  # of these, the tokens whose softmax a CPU computes at a time: 3 MB
+SOFTMAX_BLOCK = 16  # tokens of a chunk whose softmax a CPU computes at a time: 3 MB
 
 
 class ChunkedLogProb(torch.autograd.Function):
     """log π of one token per hidden state.
 
-    With z = W h the gradient of log π(y) = z_y − log Σ_v exp z_v in h is W_y − Σ_v π_v W_v, for any loss. If the
-    head is frozen, the forward pass computes this gradient from a chunk's logits, and the backward pass scales it by
-    the loss's: no logits are kept, and none are computed twice. A trained head needs its logits again.
+    With z = W h, the gradient of log π(y) = z_y − log Σ_v exp z_v with respect to h is W_y − Σ_v π_v W_v, whatever the
+    loss. If the head is frozen, the forward pass computes this gradient from a chunk's logits, and the backward pass
+    multiplies it by the gradient of the loss. Logits are neither stored nor computed twice. If the head is trained, the
+    backward pass recomputes them.
     """
 
     @staticmethod
@@ -39,7 +40,7 @@ class ChunkedLogProb(torch.autograd.Function):
             weight (Tensor): [vocabulary, hidden].
             bias (Tensor | None): [vocabulary].
             tokens (Tensor): [tokens], ids.
-            precompute_grad (bool): The gradient in `states` will be needed, the one in `weight` will not.
+            precompute_grad (bool): Whether the gradient is needed for `states`, but not for `weight`.
             collisions (Tensor | None): [tokens]; if given, overwritten by log Σ_v π_v², without a gradient.
 
         Returns:
@@ -59,7 +60,7 @@ class ChunkedLogProb(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients in `states`, `weight` and `bias` from the one in the result, [tokens]."""
+        """Gradients for `states`, `weight` and `bias`, from the gradient of the result, [tokens]."""
         (grad,) = grads
         if ctx.precompute_grad:
             (grad_states,) = ctx.saved_tensors
@@ -81,13 +82,13 @@ class ChunkedLogProb(torch.autograd.Function):
 
 
 def chunks(rows: Tensor, size: int | None = None) -> Iterator[slice]:
-    """Slices of `size` rows, by default the device's of CHUNKS; the last one may be smaller."""
+    """Slices of `size` rows, by default the device's value in CHUNKS; the last one may be smaller."""
     size = size or CHUNKS.get(rows.device.type, CHUNKS["cuda"])
     return (slice(start, start + size) for start in range(0, len(rows), size))
 
 
 def product_in_float32(a: Tensor, b: Tensor) -> Tensor:
-    """A matrix product to be added to others: on a GPU that of half precision is not rounded first."""
+    """A matrix product for accumulation: in half precision on a GPU, it is not rounded before it is added."""
     is_rounded = a.is_cuda and a.dtype in (torch.bfloat16, torch.float16)
     return torch.mm(a, b, out_dtype=torch.float32) if is_rounded else a @ b
 
@@ -95,13 +96,13 @@ def product_in_float32(a: Tensor, b: Tensor) -> Tensor:
 def token_logprobs(logits: Tensor, tokens: Tensor, residual: bool, collisions: Tensor | None = None) -> Tensor:
     """log π of given tokens.
 
-    On a CPU the softmax takes few rows at a time, so that their float32 copy stays in the processor's cache.
+    On a CPU, the softmax is computed for few rows at a time, so that their float32 copy stays in the processor's cache.
 
     Args:
-        logits (Tensor): [tokens, vocabulary]. With `residual` they are overwritten by the gradient of log π(token) in
-            them, 1[v = token] − π_v.
+        logits (Tensor): [tokens, vocabulary]. With `residual` they are overwritten by the gradient of log π(token) with
+            respect to them, 1[v = token] − π_v.
         tokens (Tensor): [tokens], ids.
-        residual (bool): Whether that gradient is needed.
+        residual (bool): Whether this gradient is needed.
         collisions (Tensor | None): [tokens]; if given, overwritten by log Σ_v π_v².
 
     Returns:

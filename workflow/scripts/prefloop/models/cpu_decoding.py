@@ -1,4 +1,4 @@
-"""Faster decoding on a CPU, where a layer with one token per row spends its time on moving its operands."""
+"""Faster decoding on a CPU, where a layer with one token per row spends most of its time on moving data."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from prefloop.models._compat import has_onednn_bf16, onednn_linear, onednn_weight, use_attention
 
 GROUPED_ATTENTION = "prefloop_grouped"  # name of this attention among those of transformers
-# Options that do not change what an attention computes, but for the scale. `grouped_attention` would silently ignore
-# any other, such as a cap on the scores or attention sinks.
+# Options that do not change the result of attention, and `scaling`, which `grouped_attention` applies. It would
+# silently ignore any other option, such as a cap on the scores or attention sinks.
 KNOWN_OPTIONS = {"scaling", "dropout", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache"}
 KNOWN_OPTIONS |= {"output_attentions", "output_hidden_states", "return_dict", "logits_to_keep"}
 
 
 def optimize_for_cpu_decoding(model: nn.Module) -> None:
-    """Make a model on a CPU attend by `grouped_attention`, if it can, and prepack its bfloat16 weights.
+    """Make a model on a CPU use `grouped_attention`, if its layers allow it, and prepack its bfloat16 weights.
 
-    Up to rounding the model computes what it did. It can neither be trained nor saved from then on. A model on an
-    accelerator stays as it is.
+    The results are the same up to rounding. Afterwards the model can be neither trained nor saved. A model on an
+    accelerator is not changed.
     """
     if next(model.parameters()).device.type != "cpu":
         return
@@ -45,13 +45,14 @@ def grouped_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax attention by plain matrix products; on a CPU faster than the fused kernel for one query per row.
+    """Softmax attention with plain matrix products, which on a CPU is faster than the fused kernel for one query per
+    row.
 
-    The heads of a group are adjacent and share its keys and values, which transformers' eager attention copies for
+    The heads of a group are adjacent and share its keys and values. transformers' eager attention copies these for
     each head.
 
     Args:
-        module (nn.Module): The attention layer that asks; not read.
+        module (nn.Module): The attention layer that calls this function; not used.
         query (Tensor): [rows, heads, tokens, size].
         key (Tensor): [rows, groups, length, size].
         value (Tensor): [rows, groups, length, value size].
@@ -71,7 +72,7 @@ def grouped_attention(
 
 
 class PrepackedLinear(nn.Module):
-    """A linear layer whose weight is stored as oneDNN multiplies it; a plain layer's is reordered at each call."""
+    """A linear layer that stores its weight in oneDNN's layout. A plain layer reorders its weight at each call."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where models run, and in which arithmetic."""
+"""Devices and dtypes of models."""
 
 from typing import get_args
 
@@ -14,7 +14,7 @@ def default_device() -> str:
     """`cuda` if this process can see a GPU, else `cpu`.
 
     Raises:
-        InputError: It can see one, and torch cannot use it. On the CPU the stage would take many times as long.
+        InputError: torch cannot use a GPU that the process can see. On the CPU the stage would take many times as long.
     """
     if torch.cuda.is_available():
         return "cuda"
@@ -32,30 +32,30 @@ def default_device() -> str:
 
 
 def use_plain_attention_kernels() -> None:
-    """Switch cuDNN's attention off. Models on a CPU do not use it.
+    """Switch off cuDNN's attention on GPUs.
 
-    cuDNN builds a plan for every new size and stride of its operands, and lengths of texts are always new. Others
-    have measured 0.04 to 1 s per plan (pytorch/pytorch#191576, modelscope/FunASR#3704). torch prefers cuDNN on an H100.
+    cuDNN builds a plan for every new size and stride of its operands, and almost every text has a new length. Reported
+    times per plan are 0.04 to 1 s (pytorch/pytorch#191576, modelscope/FunASR#3704). torch prefers cuDNN on an H100.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def allow_tf32(device: str) -> None:
-    """Let float32 matrix products of a GPU round their operands to TF32's 10 bits, for which it has faster units.
+    """Use TF32 for float32 matrix products on a GPU: faster, with operands rounded to 10 bits.
 
-    For models that score or embed texts. Policies are not rounded: their float32 is exact on a GPU as well.
+    This is for models that score or embed texts. Policies keep full float32 on a GPU, too.
     """
     if device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
 
 
 def resolve_dtype(name: str | None, device: str) -> torch.dtype:
-    """The dtype of a name; `auto` is bfloat16 where the hardware multiplies it fast, else float32.
+    """The torch dtype for a name; `auto` is bfloat16 if the hardware multiplies it fast, else float32.
 
     None is `auto` on a GPU and float32 on a CPU.
 
     Raises:
-        InputError: The name is no `Dtype`.
+        InputError: The name is not a `Dtype`.
     """
     if name is None:
         name = "auto" if device.startswith("cuda") else "float32"

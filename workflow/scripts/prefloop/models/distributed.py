@@ -1,4 +1,4 @@
-"""Several processes in one training: whole or sharded models, and gathering what is distributed."""
+"""Training with several processes: replicated or sharded models, and collecting tensors and values from processes."""
 
 import functools
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.utils import KwargsHandler
 
-TIMEOUT = timedelta(hours=1)  # for which processes wait for one that reads or writes a large model
+TIMEOUT = timedelta(hours=1)  # how long processes wait for one that reads or writes a large model
 
 
 def checkpoint_activations(model: nn.Module) -> None:
     """Make every layer recompute its activations in the backward pass (Chen et al. 2016, arXiv 1604.06174).
 
-    transformers' own switch works in training mode only, in which the base model's dropout would be on.
+    transformers' own switch works only in training mode, which would also switch on the base model's dropout.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -30,25 +30,24 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def communication() -> "list[KwargsHandler]":
-    """How an Accelerator's processes communicate: they wait long for one that reads or writes a large model."""
+    """Options of an Accelerator: a long timeout, because processes wait for one that reads or writes a large model."""
     from accelerate.utils import InitProcessGroupKwargs
 
     return [InitProcessGroupKwargs(timeout=TIMEOUT)]
 
 
 def wrap_model(model: nn.Module, sharding: str, accelerator: "Accelerator", dtype: torch.dtype) -> nn.Module:
-    """Put a model on this process's device, and make it compute in one dtype, trained parameters included.
+    """Move a model to this process's device, and make it compute in one dtype, including trained parameters.
 
-    With `fsdp2` the model's parameters become shards (DTensors). A layer's are gathered while it computes, in the
-    arithmetic's dtype, and gradients are summed in float32. The numbers are those of the first process, which sends
-    them to the others.
+    With `fsdp2` the model's parameters become shards (DTensors). A layer's parameters are gathered in the arithmetic's
+    dtype while it computes, and gradients are summed in float32. The first process sends its weights to the others.
 
     Args:
-        model (nn.Module): The model to train; its trained parameters are float32. If `is_read_here` is false it needs
-            no numbers, otherwise it is equal in all processes.
+        model (nn.Module): The model to train; its trained parameters are float32. Its weights need not be loaded if
+            `is_read_here` is false; without shards they are equal in all processes.
         sharding (str): `none` or `fsdp2`.
-        accelerator (Accelerator): That of this process.
-        dtype (torch.dtype): Of the arithmetic, and of frozen parameters.
+        accelerator (Accelerator): This process's accelerator.
+        dtype (torch.dtype): The dtype of the arithmetic and of frozen parameters.
 
     Returns:
         nn.Module: The same model.
@@ -77,17 +76,17 @@ def wrap_model(model: nn.Module, sharding: str, accelerator: "Accelerator", dtyp
 
 
 def has_shards(sharding: str, accelerator: "Accelerator") -> bool:
-    """Whether `wrap_model` cuts a model into shards."""
+    """Whether `wrap_model` shards a model."""
     return sharding != "none" and accelerator.num_processes > 1
 
 
 def is_read_here(sharding: str, accelerator: "Accelerator") -> bool:
-    """Whether this process has to read the weights of a model for `wrap_model`; if it is sharded the first one does."""
+    """Whether this process has to read a model's weights for `wrap_model`; only the first one reads a sharded model."""
     return accelerator.is_main_process or not has_shards(sharding, accelerator)
 
 
 def use_dtypes_of_first(model: nn.Module) -> None:
-    """Give parameters without numbers the dtypes that they have in the first process, whose loader chose them."""
+    """Give parameters that were not loaded the dtypes that the loader chose in the first process."""
     from accelerate.utils import broadcast_object_list
 
     (dtypes,) = broadcast_object_list([{name: parameter.dtype for name, parameter in model.named_parameters()}])
@@ -101,20 +100,21 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of a GPU's memory; 0 for a CPU, whose processes share theirs."""
+    """The size of a GPU's memory in bytes; 0 for a CPU, whose processes share their memory."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
 
 def set_gradient_exchange(model: nn.Module, is_last: bool, device: torch.device) -> None:
     """Decide whether a sharded model's processes exchange gradients in the next backward pass.
 
-    Once per step is enough, but until then every process keeps whole gradients in float32. If these take more than an
+    Once per step is enough, but until then every process keeps unsharded gradients in float32. If these take more than
+    an
     eighth of its GPU's memory, gradients are exchanged after every micro-batch.
 
     Args:
         model (nn.Module): From `wrap_model`; without shards nothing changes.
-        is_last (bool): The backward pass is the step's last one.
-        device (torch.device): That of this process.
+        is_last (bool): Whether the next backward pass is the last one of the step.
+        device (torch.device): This process's device.
     """
     if not is_sharded(model):
         return
@@ -123,9 +123,9 @@ def set_gradient_exchange(model: nn.Module, is_last: bool, device: torch.device)
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: "Accelerator") -> None:
-    """Add up whole gradients over all processes; every process has to call this with the same parameters.
+    """Sum unsharded gradients over all processes; every process has to call this with the same parameters.
 
-    A process in which a parameter has no gradient, such as that of an expert that read no token, adds 0.
+    A missing gradient counts as 0, such as that of an expert that received no token in a process.
     """
     if accelerator.num_processes == 1:
         return
@@ -140,18 +140,18 @@ def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: "Accelerator"
 
 
 def gather_full(tensor: Tensor, keep: bool = True) -> Tensor:
-    """A whole tensor on the CPU. If it is sharded, every process has to call this at the same time.
+    """The full tensor on the CPU. If it is sharded, every process has to call this at the same time.
 
     Args:
         tensor (Tensor): On any device.
-        keep (bool): Whether this process needs it; otherwise it is sent to the others, and the result is empty.
+        keep (bool): Whether this process needs the tensor; otherwise the result is empty.
     """
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.detach().cpu().contiguous() if keep else torch.empty(0)
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A copy of a whole tensor on the device of `like`; if `like` is sharded, of this process's shard alone."""
+    """Copy a full tensor to the device of `like`; only this process's shard if `like` is sharded."""
     if not hasattr(like, "full_tensor"):
         return tensor.to(like.device, copy=True)
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -163,7 +163,7 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 def gather_rows(rows: Tensor, accelerator: "Accelerator") -> Tensor:
     """Collect rows [local rows, columns] in the order of processes: [all rows, columns], float32, on the CPU.
 
-    Processes may have different numbers of rows, also none.
+    Processes may have different numbers of rows, including none.
     """
     local = rows.detach().float().cpu()
     if accelerator.num_processes == 1:
@@ -174,7 +174,7 @@ def gather_rows(rows: Tensor, accelerator: "Accelerator") -> Tensor:
 
 
 def true_anywhere(values: list[bool], accelerator: "Accelerator") -> list[bool]:
-    """Whether each of the values is true in any process; every process has to call this."""
+    """For each value, whether it is true in any process; every process has to call this."""
     if accelerator.num_processes == 1:
         return values
     counts = torch.tensor(values, dtype=torch.float32, device=accelerator.device)

@@ -1,4 +1,4 @@
-"""Exporting models: merging a policy into a plain folder, and pushing a folder to the hub."""
+"""Export models: merge a policy into a plain folder, and push a folder to the hub."""
 
 import os
 from collections import Counter
@@ -17,19 +17,19 @@ def stored_dtype(folder: Path) -> str:
     """torch's name for the dtype of most parameters in a model folder.
 
     Raises:
-        InputError: It is no plain floating-point format.
+        InputError: This dtype is not a plain floating-point format.
     """
     from safetensors import safe_open
 
     sizes: Counter[str] = Counter()
     for path in weight_files(Path(folder)):
-        with refused(f"{path}: not a whole safetensors file"), safe_open(path, framework="numpy") as file:
+        with refused(f"{path}: not a complete safetensors file"), safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 tensor = file.get_slice(name)
                 sizes[tensor.get_dtype()] += prod(tensor.get_shape())
     dtype = sizes.most_common(1)[0][0]
     if dtype not in STORED:
-        raise InputError(f"{folder}: stored in {dtype}, which a merged model cannot have; name export.dtype")
+        raise InputError(f"{folder}: stored in {dtype}, which a merged model cannot have; set export.dtype")
     return STORED[dtype]
 
 
@@ -38,7 +38,7 @@ def merge(model: Path, base: Path, policy: Path, manifest: Path, dtype: str = "b
 
     Args:
         model (Path): Manifest of the model that the policy was trained on.
-        base (Path): Manifest of the fetched model, whose dtype `base` means.
+        base (Path): Manifest of the fetched model; `base` is its dtype.
         policy (Path): The policy.pt.
         manifest (Path): Where the new manifest goes, next to the merged model's files; written last.
         dtype (str): torch's name for the dtype of the merged weights, or `base`.
@@ -60,9 +60,9 @@ def merge(model: Path, base: Path, policy: Path, manifest: Path, dtype: str = "b
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Make a folder the content of a repository on the hub.
+    """Upload a folder as the content of a repository on the hub.
 
-    The token is read from the environment and sent to the hub only. Files of an earlier push that the folder no longer
+    The token is read from the environment and sent only to the hub. Files of an earlier push that the folder no longer
     has are deleted.
 
     Args:

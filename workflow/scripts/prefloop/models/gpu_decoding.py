@@ -12,13 +12,13 @@ DECODING_ATTENTION = "prefloop_decoding"  # name of this attention among those o
 
 
 def optimize_for_gpu_decoding(model: nn.Module) -> None:
-    """Make a model on a GPU attend by `decoding_attention`, if it can. A model on a CPU stays as it is."""
+    """Make a model on a GPU use `decoding_attention`, if its layers allow it. A model on a CPU is not changed."""
     if next(model.parameters()).device.type == "cuda":
         attend_by_groups(model)
 
 
 def attend_by_groups(model: nn.Module) -> bool:
-    """Make a model attend by `decoding_attention`, and return whether it can."""
+    """Make a model use `decoding_attention`, if its layers allow it, and return whether they do."""
     token = {"input_ids": torch.zeros((1, 1), dtype=torch.long, device=next(model.parameters()).device)}
     return use_attention(model, DECODING_ATTENTION, decoding_attention, "eager_mask", is_plain_attention, token)
 
@@ -26,13 +26,14 @@ def attend_by_groups(model: nn.Module) -> bool:
 def decoding_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention that reads the keys and values of a group once per token, and copies them for no head.
+    """Attention that reads the keys and values of a group once per token, without a copy for each head.
 
-    With a mask transformers' attention copies them for each head of the group, at every token and layer: PyTorch's
-    fused kernel with a mask takes no groups. A prompt, which is read once, goes to that kernel.
+    With a mask, transformers' attention copies them for each head of the group, at every token and layer, because
+    PyTorch's fused kernel does not support groups with a mask. A prompt is read only once, so it still uses that
+    kernel.
 
     Args:
-        module (nn.Module): The attention layer that asks.
+        module (nn.Module): The attention layer that calls this function.
         query (Tensor): [rows, heads, tokens, size].
         key (Tensor): [rows, groups, length, size].
         value (Tensor): [rows, groups, length, value size].

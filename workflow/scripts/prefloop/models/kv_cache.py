@@ -5,14 +5,14 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-MIN_CAPACITY = 64  # tokens for which memory is allocated at least
+MIN_CAPACITY = 64  # minimum spare capacity, in tokens
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A layer's keys and values with spare capacity: adding a token moves none of the others.
+    """A layer's keys and values with spare capacity, so that adding a token does not move the others.
 
-    transformers' own layer is one tensor, copied whole for every token. This one is copied when its capacity is used
-    up, into half as much again, so that responses that end early take no memory for the longest possible ones.
+    transformers' own layer is a tensor that is copied for every token. This one is copied only when its capacity is
+    used up, and then grows by half. So responses that end early do not take memory for the longest possible ones.
     """
 
     keys: Tensor
@@ -30,12 +30,12 @@ class PreallocatedLayer(DynamicLayer):
         Args:
             keys (Tensor): [rows, groups, tokens, size].
             values (Tensor): [rows, groups, tokens, value size].
-            more (int): Further tokens that have to fit.
+            more (int): Number of further tokens that have to fit.
         """
         self.used = keys.shape[2]
         self.capacity = self.used + max(more, MIN_CAPACITY, self.used // 2)
         self.buffers = [s.new_empty((*s.shape[:2], self.capacity, s.shape[3])) for s in (keys, values)]
-        if keys.device.type == "cpu":  # where q·kᵀ is faster with keys stored as columns
+        if keys.device.type == "cpu":  # a CPU computes q·kᵀ faster if keys are columns
             self.buffers[0] = keys.new_empty((*keys.shape[:2], keys.shape[3], self.capacity)).transpose(2, 3)
         self.store(keys, values, 0)
 
@@ -46,7 +46,7 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add the states of new tokens, [rows, groups, new tokens, size]; returns those of all tokens."""
+        """Add the states of new tokens, [rows, groups, new tokens, size], and return those of all tokens."""
         start, more = self.used, key_states.shape[2]
         if start + more > self.capacity:
             self.reallocate(self.keys, self.values, more)
@@ -55,12 +55,12 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows of the batch."""
+        """Keep only these rows of the batch."""
         self.reallocate(self.keys[indices], self.values[indices], 1)
 
 
 def preallocate(cache: Cache) -> None:
-    """Give spare capacity to every layer of a cache that grows by copying; layers of other kinds stay as they are."""
+    """Give spare capacity to every layer of a cache that grows by copying; layers of other kinds are not changed."""
     layers = getattr(cache, "layers", [])
     for number, layer in enumerate(layers):
         if type(layer) is DynamicLayer and layer.is_initialized:

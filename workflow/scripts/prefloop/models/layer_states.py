@@ -1,4 +1,4 @@
-"""Features of responses: a layer's states of the initial policy, as the mean over each response's tokens."""
+"""Features of responses: the states of a layer of the initial policy, averaged over each response's tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,7 +26,7 @@ from prefloop.models.response_logprobs import (
 
 
 class FeatureReader:
-    """Reads features of responses, if possible in the pass that reads their log-probabilities under the reference."""
+    """Reads features of responses, without a pass of its own if the reference is the initial policy."""
 
     def __init__(
         self, models: PolicyAndReference, files: tuple[Path, Path, Path], dtype: torch.dtype, layer: int | None
@@ -36,8 +36,8 @@ class FeatureReader:
         Args:
             models (PolicyAndReference): Policy and reference.
             files (tuple[Path, Path, Path]): The initial policy's manifest, the policy and the reference.
-            dtype (torch.dtype): Of all weights.
-            layer (int | None): Which layer, from 1; None for the middle one.
+            dtype (torch.dtype): The dtype of all weights.
+            layer (int | None): The layer, counted from 1; None for the middle one.
 
         Raises:
             InputError: The model's layers are not known, or there is no such layer.
@@ -45,7 +45,7 @@ class FeatureReader:
         initial, policy, reference = files
         self.scorer, self.context = models.reference, models.as_reference
         self.passes = int(reference != initial)
-        """Passes in addition to those that read log-probabilities."""
+        """Forward passes in addition to those for log-probabilities."""
         if self.passes:
             device = str(next(models.policy.model.parameters()).device)
             model, self.context = reference_for(models.policy.model, policy, initial, initial, dtype, device)
@@ -54,20 +54,20 @@ class FeatureReader:
         layer_of(self.scorer.model, layer, initial).register_forward_hook(self.keep)
 
     def keep(self, layer: nn.Module, inputs: Any, outputs: Any) -> None:
-        """Keep what the layer returns in the last forward pass."""
+        """Store the layer's output of the last forward pass."""
         self.states = outputs[0] if isinstance(outputs, tuple) else outputs
 
     def features(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """Features [responses, hidden], float32, of responses that policy and reference have just read."""
         if self.passes:
             with torch.no_grad(), self.context():
-                # The head's input in place of its output, as logits are not needed.
+                # The head returns its input, because logits are not needed.
                 read(self.scorer, prompts, responses, lambda head, states: states)
         return mean_states(self.scorer, self.states, prompts, responses)
 
 
 class Reading(NamedTuple):
-    """What is read of a response."""
+    """The log-probabilities and features of a response."""
 
     logp: float
     """Log-probability under the policy, in nats."""
@@ -76,10 +76,10 @@ class Reading(NamedTuple):
     features: NDArray[np.float32] | None
     """[features]; None without a reader of features."""
     prefixes: dict[str, float] | None = None
-    """Log-probability of the first tokens under the reference, by their number; None if not asked for."""
+    """Log-probabilities of prefixes under the reference, by number of tokens; None if they were not requested."""
 
     def row(self, response: dict) -> dict[str, Any]:
-        """The row of logprobs.jsonl of a row of generations.jsonl."""
+        """The row of logprobs.jsonl for a row of generations.jsonl."""
         row = {name: response[name] for name in ("prompt_id", "cluster", "response_id")}
         row |= {"n_tokens": len(response["token_ids"]), "logp": self.logp, "logp_ref": self.logp_ref}
         return row if self.prefixes is None else row | {"logp_ref_prefixes": self.prefixes}
@@ -101,8 +101,8 @@ def read_responses(
         prompts (Sequence[Tokens]): [responses], token ids.
         responses (Sequence[Tokens]): [responses], token ids.
         policy (Path): The policy's file, for error messages.
-        with_prefixes (bool): Read the log-probabilities of the first tokens under the reference, too, of as many as the
-            shorter responses to the prompt have.
+        with_prefixes (bool): Also read log-probabilities of prefixes under the reference: for each response, its
+            prefixes with the lengths of the shorter responses to the prompt.
 
     Raises:
         InputError: A log-probability is not finite.
@@ -122,7 +122,7 @@ def read_responses(
 
 
 def shorter_lengths(prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[int]]:
-    """For each response the lengths of the shorter ones to its prompt, which is the same object, in tokens."""
+    """For each response, the lengths in tokens of shorter responses to its prompt; equal prompts are one object."""
     lengths: dict[int, set[int]] = {}
     for prompt, response in zip(prompts, responses, strict=True):
         lengths.setdefault(id(prompt), set()).add(len(response))
@@ -136,21 +136,22 @@ def layer_of(model: nn.Module, number: int | None, name: Path) -> nn.Module:
     """A transformer block of a model, counted from 1; the middle one if the number is None."""
     layers = model_layers(model)
     if not layers:
-        raise InputError(f"{name}: a model whose layers are not known, so that it gives no features; use rule all")
+        raise InputError(f"{name}: the layers of this model are not known, so it has no features; use rule all")
     if number is not None and number > len(layers):
-        raise InputError(f"{name}: no layer {number}, as the model has {len(layers)} layers; lower the number")
+        raise InputError(f"{name}: no layer {number}; the model has {len(layers)} layers, so lower the number")
     return layers[(number or max(1, len(layers) // 2)) - 1]
 
 
 def mean_states(scorer: Scorer, states: Tensor, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
     """The mean state over the tokens of each response.
 
-    A response's last token predicts none and is not read, so it does not count. Of a response of one token, the state
-    that predicts it counts.
+    The last token of a response is not counted: it predicts nothing, so it is not read. For a response of one token,
+    the
+    state that predicts it is used.
 
     Args:
-        scorer (Scorer): That has read the responses.
-        states (Tensor): [rows, tokens, hidden], of all tokens that it has read.
+        scorer (Scorer): The scorer that has read the responses.
+        states (Tensor): [rows, tokens, hidden], states of all tokens that it has read.
         prompts (Sequence[Tokens]): [responses], token ids.
         responses (Sequence[Tokens]): [responses], token ids.
 

@@ -1,7 +1,7 @@
 """Liger's kernels for a policy on a GPU (Hsu et al. 2024, arXiv 2410.10989): RMSNorm, RoPE and the gated MLP.
 
-Liger's losses are left out: they compute logits, and `chunked_head` keeps none. The kernels round differently from
-PyTorch's operations, so every stage that computes a policy uses them, or none.
+Liger's losses are not used, because they need logits, which `chunked_head` does not keep. The kernels round differently
+from PyTorch's operations, so either all stages that compute a policy use them or none does.
 """
 
 import importlib.util
@@ -14,20 +14,20 @@ LIGER: set[Path] = set()  # what `use_liger` was called with in this process
 
 
 def use_liger(manifest: Path) -> None:
-    """Let policies of a manifest's model compute with Liger's kernels, in this process. Only programs call this."""
+    """Make policies of a manifest's model use Liger's kernels in this process. Only programs call this."""
     LIGER.add(Path(manifest).resolve())
 
 
 def uses_liger(manifest: Path) -> bool:
-    """Whether policies of a manifest's model compute with Liger's kernels."""
+    """Whether policies of a manifest's model use Liger's kernels."""
     return Path(manifest).resolve() in LIGER
 
 
 def with_liger(model: Any, manifest: Path) -> Any:
-    """A model as it was loaded, with Liger's kernels in place of its layers' own operations if these are wanted.
+    """Give a loaded model Liger's kernels, if `use_liger` was called for its manifest.
 
-    Names, shapes and numbers of its weights stay. Rotary positions are replaced for all models of its class in this
-    process.
+    The names, shapes and values of its weights do not change. The rotary positions of all models of its class in this
+    process use the kernels from then on.
 
     Args:
         model (PreTrainedModel): Without adapters; changed in place.

@@ -1,4 +1,4 @@
-"""Loading models: a base model from its folder, policies from what policy.pt adds to it."""
+"""Load models: a base model from its folder, and policies from what their policy.pt adds to it."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -38,15 +38,15 @@ def load_base(
 
     Args:
         manifest (Path): manifest.json in the model's folder.
-        dtype (torch.dtype): Of its weights, and of the arithmetic of those that are quantized.
+        dtype (torch.dtype): The dtype of its weights, and of the arithmetic with quantized weights.
         attention (str | None): transformers' name of an implementation; None for the model's default.
 
     Returns:
         tuple: The PreTrainedModel and its tokenizer. Untyped, as transformers' types reject `model.to(device)`.
 
     Raises:
-        InputError: The folder has no causal language model, lacks some of its weights, or they have changed; or they
-            are to be quantized and cannot be here.
+        InputError: The folder has no causal language model, weights are missing or have changed, or they cannot be
+            quantized on this machine.
     """
     transformers = import_transformers()
     use_plain_attention_kernels()
@@ -78,10 +78,10 @@ def load_base(
 
 
 def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizerBase"]:
-    """Load a model without its head, which embeds texts, and its tokenizer; in float32 on a CPU.
+    """Load a model that embeds texts, without its head, and its tokenizer; the dtype is float32 on a CPU.
 
     Raises:
-        InputError: transformers can load no model from the folder, or its weights have changed.
+        InputError: transformers cannot load a model from the folder, or its weights have changed.
     """
     use_plain_attention_kernels()
     allow_tf32(device)
@@ -95,7 +95,7 @@ def load_encoder(manifest: Path, device: str) -> tuple[Any, "PreTrainedTokenizer
 
 
 def loading_options(manifest: Path) -> list[Any]:
-    """How policies of a manifest's model are loaded in this process, in addition to what the files say."""
+    """How this process loads policies of a manifest's model, apart from what the files say."""
     return [quantization_of(manifest), uses_liger(manifest)]
 
 
@@ -104,13 +104,13 @@ def load_policy(
 ) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     """Load a policy for scoring, and its tokenizer.
 
-    An adapter stays unmerged: `reference_for` can switch it off, and policy and reference share base weights that were
-    rounded in the same way.
+    An adapter is not merged. So `reference_for` can switch it off, and policy and reference share base weights that
+    were rounded in the same way.
 
     Args:
         manifest (Path): Manifest of the base model.
         policy (Path): A policy.pt, or the base model's manifest for the policy before training.
-        dtype (torch.dtype): Of all weights.
+        dtype (torch.dtype): The dtype of all weights.
         device (str): Where the model goes.
 
     Raises:
@@ -127,12 +127,12 @@ def load_policy(
 def load_merged(
     manifest: Path, policy: Path, dtype: torch.dtype, device: str
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Load a policy for generation, and its tokenizer: one plain model, the adapter merged into it.
+    """Load a policy for generation, with its adapter merged into the base model, and its tokenizer.
 
-    Merged in float32 and rounded once afterwards: an unmerged adapter costs two more products per layer and token. On
-    a CPU the model attends by plain matrix products, which are faster there than the fused kernel for one query per
-    row. Base weights in 4 bits are not merged, as that would round them again. Arguments and errors are those of
-    `load_policy`.
+    An unmerged adapter would cost two more products per layer and token. The adapter is merged in float32, and the
+    result is rounded once. On a CPU, attention uses plain matrix products, which are faster there than the fused kernel
+    for one query per row. Base weights in 4 bits are not merged, because that would round them again. Arguments and
+    errors are those of `load_policy`.
     """
     if quantization_of(manifest) is not None:
         return load_policy(manifest, policy, dtype, device)  # type: ignore[return-value]
@@ -178,8 +178,8 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
     """Add new LoRA adapters in float32 to a model, which may have others; with B = 0 they change nothing yet.
 
     Raises:
-        InputError: peft cannot adapt the model. Adapters of experts cannot have dropout.
-        SettingError: The model has no linear layer of a name in `target_modules`.
+        InputError: peft cannot adapt the model.
+        SettingError: The model has no linear layer of a name in `target_modules`, or adapters of experts have dropout.
     """
     from peft import PeftModel, get_peft_model
 
@@ -187,7 +187,7 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
 
     check_targets(model, lora.target_modules)
     config = lora_config(lora, list(lora.target_modules) or "all-linear", task)
-    if not is_quantized(model):  # for which peft has layers of its own
+    if not is_quantized(model):  # peft has its own layers for quantized weights
         register_lora_layer(config, LoraLinear)
     try:
         if isinstance(model, PeftModel):
@@ -202,10 +202,10 @@ def add_adapter(model: nn.Module, lora: Lora, name: str = "default", task: str =
 
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
-    """Check that a model has a linear layer for each name, or end of a name, that is to get an adapter.
+    """Check that each target, which is a name or the end of a name, matches a linear layer of a model.
 
     Raises:
-        SettingError: It has none; the message lists the layers that it has.
+        SettingError: A target matches no layer; the message lists the model's layers.
     """
     if not targets:
         return
@@ -233,8 +233,8 @@ def load_trainable(
         policy (Path): As for `load_policy`.
         parameters (str): `lora` or `full`.
         lora (Lora): Shape of the adapters: of new ones, or of those that the policy has.
-        dtype (torch.dtype): Of frozen weights.
-        reads_weights (bool): If false, the model has no numbers: another process sends them (`wrap_model`).
+        dtype (torch.dtype): The dtype of frozen weights.
+        reads_weights (bool): If false, no weights are loaded, because another process sends them (`wrap_model`).
 
     Raises:
         InputError: The policy was trained with other `parameters`, with adapters of another shape, or on another base
@@ -264,15 +264,15 @@ def reference_for(
 ) -> tuple[nn.Module, Context]:
     """The reference's model for a loaded policy, and a context in which it computes as the reference.
 
-    Adapters share one copy of the base weights: the context disables the policy's adapter or switches to the
+    Adapters share one copy of the base weights. The context disables the policy's adapter or switches to the
     reference's. If all parameters were trained, the reference is a second model, unless it is the policy itself.
 
     Args:
         model (nn.Module): The policy, loaded by `load_policy` with the same arguments.
         policy (Path): The policy's file.
-        reference (Path): The reference's file, likewise a policy.pt or the manifest.
+        reference (Path): The reference's file, which is also a policy.pt or the manifest.
         manifest (Path): Manifest of the base model.
-        dtype (torch.dtype): Of all weights.
+        dtype (torch.dtype): The dtype of all weights.
         device (str): Where the model is.
     """
     if policy == reference:
@@ -288,7 +288,7 @@ def reference_for(
 
 @contextlib.contextmanager
 def active_adapter(model: Any, name: str) -> Any:
-    """Within the context a model runs with the adapter `name`, after it with the policy's own."""
+    """A context in which a model uses the adapter `name`; afterwards it uses the policy's own again."""
     model.set_adapter(name)
     try:
         yield
@@ -302,7 +302,7 @@ class PolicyAndReference(NamedTuple):
     policy: Scorer
     reference: Scorer
     as_reference: Context
-    """Within this context the reference's model computes as the reference."""
+    """A context in which the reference's model computes as the reference."""
     passes: int
     """Forward passes that `read` needs: 1 if the policy is its own reference, else 2."""
 
@@ -321,7 +321,7 @@ def load_scorers(
 ) -> tuple[PolicyAndReference, "PreTrainedTokenizerBase"]:
     """Load a policy and its reference for scoring, and the tokenizer; arguments and errors as for `load_policy`.
 
-    Several steps of one call of a program share them.
+    If a program runs several steps in one call, they share the models.
     """
     return keep(load_policy_and_reference, manifest, policy, reference, dtype, device)
 
@@ -329,7 +329,7 @@ def load_scorers(
 def load_policy_and_reference(
     manifest: Path, policy: Path, reference: Path, dtype: torch.dtype, device: str
 ) -> tuple[PolicyAndReference, "PreTrainedTokenizerBase"]:
-    """As `load_scorers`, and always from the files."""
+    """As `load_scorers`, but always from the files."""
     model, tokenizer = load_policy(manifest, policy, dtype, device)
     reference_model, context = reference_for(model, policy, reference, manifest, dtype, device)
     scorer = prepare_scorer(model)

@@ -1,4 +1,4 @@
-"""Reading a model folder's manifest.json, which fetch_model writes, and which models may run code of their own."""
+"""Read a model folder's manifest.json, which fetch_model writes, and record which models may run their own code."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def read_manifest(manifest: Path, *required: str) -> dict[str, Any]:
     """The content of a manifest.json.
 
     Raises:
-        InputError: It lacks a `required` field, or a field has another type than `write_manifest` gives it.
+        InputError: The file lacks a `required` field, or a field does not have the type that `write_manifest` writes.
     """
     content = read_json(manifest)
     for name, kind in FIELDS.items():
@@ -34,8 +34,8 @@ def read_manifest(manifest: Path, *required: str) -> dict[str, Any]:
 def check_weights(manifest: Path) -> None:
     """Check the SHA-256 of the weights in the manifest's folder, unless they are older than the manifest.
 
-    Times are those of the last change of a file's content or attributes, which no program can set. Once the weights
-    have been hashed, that time of the manifest is renewed, so that one stage of a run hashes them.
+    Their ages are compared by ctime, the time of the last change of content or attributes, which programs cannot set.
+    Hashing the weights renews the manifest's ctime, so that only one stage of a run hashes them.
 
     Raises:
         InputError: A file is missing or has changed.
@@ -60,38 +60,39 @@ def check_weights(manifest: Path) -> None:
                 f"damaged or was changed; delete {manifest} to fetch the model again"
             )
     if changed:
-        with contextlib.suppress(OSError):  # of another user or on a read-only disk: the next stage hashes again
+        with contextlib.suppress(OSError):  # another user's or on a read-only disk: the next stage hashes again
             os.utime(manifest, ns=(checked.st_atime_ns, checked.st_mtime_ns))
 
 
 def trust(manifest: Path) -> None:
-    """Let the model of a manifest run code of its own, in this process.
+    """Let the model of a manifest run its own code in this process.
 
-    Only programs call this, for the models that the config permits. manifest.json cannot: others may have written it.
+    Only programs call this, for models that the config trusts. A manifest.json cannot grant this itself, because third
+    parties may have written it.
     """
     TRUSTED.add(Path(manifest).resolve())
 
 
 def is_trusted(manifest: Path) -> bool:
-    """Whether the model may run code of its own: `trust_remote_code` of transformers' loaders."""
+    """Whether the model may run its own code: `trust_remote_code` of transformers' loaders."""
     return Path(manifest).resolve() in TRUSTED
 
 
 def loading_problem(error: Exception, may_run_code: bool) -> str:
-    """Why transformers could not load a model that may or may not run code of its own."""
+    """The reason why transformers could not load a model, which may or may not run its own code."""
     if not may_run_code and "trust_remote_code" in str(error):
         return "it needs code of its own; if you trust it, set trust_remote_code: true next to its name in config"
     return reason_of(error)
 
 
 def parameter_count(manifest: Path) -> int:
-    """Number of parameters that a token passes: of a mixture of experts, those of the experts that it is sent to."""
+    """Number of parameters that are used per token; for a mixture of experts, its active parameters."""
     content = read_manifest(manifest, "parameters")
     return int(content.get("active_parameters", content["parameters"]))
 
 
 def load_name(manifest: Path) -> tuple[str, str | None]:
-    """How any program on any machine, or else any program on this machine, loads the model.
+    """The name by which other programs load the model: on any machine if it is on the hub, else on this machine.
 
     Returns:
         tuple: The hub's id and the commit of a model from the hub; else the absolute path of the model's folder, and

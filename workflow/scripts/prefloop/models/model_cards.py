@@ -1,4 +1,4 @@
-"""Reading the card of a model that others published: its front matter, in the hub's keys."""
+"""Read the card of a published model: its front matter, with the hub's keys."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-PLAIN = str | int | float  # aliases in lists within lists can stand for more text than fits into memory
+PLAIN = str | int | float  # no lists in lists: their aliases can expand to more text than fits into memory
 LICENSE_KEYS = ("license", "license_name", "license_link")
 
 
@@ -16,13 +16,13 @@ def front_matter(readme: Path) -> dict[str, Any]:
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|\Z)", text, re.DOTALL)
     try:
         fields = yaml.safe_load(match[1]) if match else {}
-    except (yaml.YAMLError, ValueError, RecursionError):  # a card by others, of which only the license is needed
+    except (yaml.YAMLError, ValueError, RecursionError):  # only the license is needed, so bad cards are ignored
         fields = {}
     return fields if isinstance(fields, dict) else {}
 
 
 def license_fields(readme: Path) -> dict[str, str]:
-    """The license on a model card: `license`, and for one that the hub has no word for `license_name` and its link."""
+    """The license fields of a model card: `license`, and the name and link of a license that the hub does not list."""
     fields = front_matter(readme)
     found = {
         key: fields[key] if isinstance(fields[key], list) else [fields[key]] for key in LICENSE_KEYS if key in fields

@@ -1,4 +1,4 @@
-"""Settings of models, declared apart from the code that uses them so that reading a config does not import torch."""
+"""Settings of models, in a module of their own so that reading a config does not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Attention over concatenated sequences, without padding; everything else in a layer sees single tokens."""
+"""Attention over concatenated sequences, without padding. All other operations of a layer work on single tokens."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class MaskedSequence(NamedTuple):
     length: int
     """Tokens."""
     mask: Tensor | None
-    """What each token attends to: bool [1, 1, length, length]; None for all tokens before it."""
+    """What each token attends to: bool [1, 1, length, length]; None for causal attention."""
 
 
 def packed_attention(
@@ -33,12 +33,12 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' scaled dot-product attention, applied to each of `sequences` separately if they are given.
 
-    With a `VarlenLayout` one kernel computes all of them. Otherwise one follows the other: splitting copies nothing,
-    and no sequence pays for the square of the longest one. On a CPU bfloat16 is computed in float32, whose backward
+    With a `VarlenLayout`, one kernel computes all sequences. Otherwise they are computed one by one: splitting copies
+    nothing, and no sequence is padded to the longest one. On a CPU, bfloat16 is computed in float32, whose backward
     pass takes half as long there (benchmarks/RESULTS.md, Training).
 
     Args:
-        module (nn.Module): The attention layer that asks.
+        module (nn.Module): The attention layer that calls this function.
         query (Tensor): [1, heads, tokens, size].
         key (Tensor): [1, groups, tokens, size].
         value (Tensor): [1, groups, tokens, size].
@@ -68,17 +68,17 @@ def packed_attention(
 
 
 def use_packed_attention(model: nn.Module) -> tuple[bool, bool]:
-    """Make a model read concatenated sequences, also with several responses behind one prompt, if it can.
+    """Make a model accept concatenated sequences, including several responses to one prompt, if it supports them.
 
-    A model that qualifies by code and config is run once on two sequences of one token, because some models do not
+    A model with suitable code and config is run once on two sequences of one token, because some models do not
     pass unknown arguments on to their layers.
 
     Args:
         model (nn.Module): A causal language model, adapters and wrappers included; its config is changed.
 
     Returns:
-        tuple[bool, bool]: Whether the model takes `packed_inputs` from now on, and whether with a `VarlenLayout`, which
-            all of its layers must be able to compute.
+        tuple[bool, bool]: Whether the model accepts `packed_inputs` from now on, and whether all of its layers support
+        a `VarlenLayout`.
     """
     if not may_share_sequences(model, ("sdpa", PACKED_ATTENTION)):
         return False, False
@@ -94,11 +94,11 @@ def use_packed_attention(model: nn.Module) -> tuple[bool, bool]:
 
 
 def packed_inputs(ids: Tensor, positions: Tensor, sequences: Sequence[MaskedSequence] | VarlenLayout) -> dict[str, Any]:
-    """What a model with packed attention is called with: ids and positions of the tokens of all sequences, [tokens]."""
+    """Keyword arguments of a model with packed attention, from ids and positions of all sequences' tokens, [tokens]."""
     return {
         "input_ids": ids[None],
         "position_ids": positions[None],
-        # Not read, but without a mask transformers would make one of all tokens.
+        # Not used, but without a mask transformers would make one for all tokens.
         "attention_mask": torch.ones((1, 1, 1, 1), dtype=torch.bool, device=ids.device),
         "sequences": sequences,
         "use_cache": False,

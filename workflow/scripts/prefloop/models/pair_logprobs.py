@@ -20,10 +20,10 @@ def score_pairs(
     batch_size: int,
     meter: CostMeter,
 ) -> list[dict]:
-    """Rows of pairs with `logp_<side>` and `logp_ref_<side>`, in nats, of these models.
+    """Add `logp_<side>` and `logp_ref_<side>`, in nats, of these models to rows of pairs.
 
     Args:
-        rows: With token_ids_chosen and token_ids_rejected.
+        rows: Pairs with token_ids_chosen and token_ids_rejected.
         prompts: Token ids of the prompt of each row.
         scorers: The policy and its reference.
         batch_size: Responses per batch.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 POLICY_FORMAT = "prefloop-policy-1"
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.bool)
 # What `read_policy` expects in a policy.pt.
-SHAPE_NUMBERS = ("r", "alpha", "dropout")  # of its `adapter`
+SHAPE_NUMBERS = ("r", "alpha", "dropout")  # in its `adapter`
 CONTENT = {"base_model": str, "adapter": dict | None, "state_dict": dict, "beta_state": dict | None}
 
 
@@ -47,10 +47,10 @@ def is_trained(policy: Path) -> bool:
 
 
 def read_policy(path: Path) -> dict[str, Any]:
-    """Read a policy.pt; nothing in it is executed.
+    """Read a policy.pt without executing code in it.
 
     Raises:
-        InputError: The file is no policy.pt, or its weights are not finite.
+        InputError: The file is not a policy.pt, or its weights are not finite.
     """
     content = read_tensors(path)
     if content.get("format") != POLICY_FORMAT:
@@ -66,22 +66,22 @@ def read_policy(path: Path) -> dict[str, Any]:
 
 
 def no_weights(state: dict[str, Tensor]) -> str | None:
-    """Why a state_dict holds no trained weights; None if it does."""
+    """The reason why a state_dict is not one of trained weights; None if it is."""
     if not state:
         return "an empty state_dict"
     for name, tensor in state.items():
         is_plain = isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         is_plain = is_plain and tensor.device.type == "cpu"  # else it has no values, as on the device "meta"
-        # A view of few numbers can have the shape of very many.
+        # A view can have far more elements than its storage.
         if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes() or tensor.dtype not in DTYPES:
-            return f"{short_repr(name)} in its state_dict is no weight"
+            return f"{short_repr(name)} in its state_dict is not a weight"
         if tensor.is_floating_point() and tensor.numel() and not all_finite(tensor):
             return f"{name} has values that are NaN or infinite: the training that wrote it has diverged"
     return None
 
 
 def no_adapter(shape: dict[str, Any] | None, state: dict[str, Tensor]) -> str | None:
-    """Why `adapter` is not the shape of a state_dict's adapters; None if it is, or if there are none."""
+    """The reason why `adapter` does not describe a state_dict's adapters; None if it does, or if there are none."""
     if shape is None:
         return None
     numbers = {name: shape[name] for name in SHAPE_NUMBERS if name in shape}
@@ -100,7 +100,7 @@ def no_adapter(shape: dict[str, Any] | None, state: dict[str, Tensor]) -> str | 
 
 
 def adapter_shape(lora: Lora) -> dict[str, Any]:
-    """What policy.pt stores as `adapter`: the numbers, and other settings that are not their defaults."""
+    """What policy.pt stores as `adapter`: all numbers, and other settings only if they are not their defaults."""
     values = dataclasses.asdict(lora) | {"target_modules": list(lora.target_modules)}
     return {name: value for name, value in values.items() if name in SHAPE_NUMBERS or value}
 
@@ -126,10 +126,10 @@ def lora_config(lora: Lora, targets: list[str] | str, task: str) -> "LoraConfig"
 
 
 def check_base(content: dict[str, Any], manifest: Path, policy: Path) -> None:
-    """Check that a policy was trained on the manifest's base model, with weights as they are loaded here.
+    """Check that a policy was trained on the manifest's base model, with the quantization with which it is loaded here.
 
     Raises:
-        InputError: It was trained on another one, or on weights that were quantized in another way.
+        InputError: It was trained on another base model, or with another quantization of its weights.
     """
     base = read_manifest(manifest, "sha256")["sha256"]
     if content["base_model"] != base:
@@ -139,7 +139,7 @@ def check_base(content: dict[str, Any], manifest: Path, policy: Path) -> None:
     if trained_in != loaded_in:
         raise InputError(
             f"{policy}: trained on base weights {stored_in(trained_in)}, which are loaded {stored_in(loaded_in)}; an "
-            "adapter fits only the weights that it was trained on: set policy.quantization as it was then"
+            "adapter fits only the weights that it was trained on: set policy.quantization to match"
         )
 
 
@@ -164,11 +164,11 @@ def check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], policy: Pat
 
 
 def trained_weights(model: nn.Module, lora: Lora | None, keep: bool = True) -> dict[str, Tensor]:
-    """A model's weights by name, whole and on the CPU; those of the adapters only if it has `lora`.
+    """A model's weights by name, unsharded and on the CPU; with `lora`, only those of the adapters.
 
-    Trained weights are float32 whatever the arithmetic: rounded between two rounds, they would lose the small changes.
-    Weights that share a parameter, such as tied embeddings, share their copy, so that a file holds it once. Of a model
-    in shards every process has to call this at the same time, and only those that `keep` them get more than names.
+    Trained weights are always float32: if they were rounded after each round, small changes would be lost. Weights that
+    share a parameter, such as tied embeddings, share their copy, so that a file stores it once. Every process of a
+    sharded model has to call this at the same time. Without `keep` the tensors are empty.
     """
     copies: dict[int, Tensor] = {}
     weights = {}
@@ -227,8 +227,8 @@ def average_policies(
 ) -> dict[str, Any]:
     """decay · reference + (1 − decay) · policy: the reference `ema` of the next round.
 
-    Adapters are averaged as what they add to the weights, B A, and not factor by factor: the factors of both are
-    stacked, so that their ranks add up. The initial policy adds nothing.
+    What adapters add to the weights, B A, is averaged, and not each factor: the factors of both are stacked, so that
+    their ranks add up. The initial policy adds nothing to the weights.
 
     Args:
         reference (dict | None): Content of the reference's policy.pt; None for the initial policy.
@@ -241,11 +241,11 @@ def average_policies(
         dict: The content of a policy.pt.
 
     Raises:
-        InputError: The policy has adapters of experts or of DoRA, or other weights than the reference.
+        InputError: The policy has adapters of experts, DoRA adapters, or other weights than the reference.
     """
     if reference is not None:
-        ranks, names = [content["adapter"] is None for content in (reference, policy)], policy["state_dict"].keys()
-        if len(set(ranks)) > 1 or reference["state_dict"].keys() != names:
+        is_full, names = [content["adapter"] is None for content in (reference, policy)], policy["state_dict"].keys()
+        if len(set(is_full)) > 1 or reference["state_dict"].keys() != names:
             raise InputError("the policy has other weights than its reference; start the method again")
     if adapts_experts(policy):
         raise InputError(
@@ -279,13 +279,13 @@ def average_policies(
 
 
 def replace_adapter(folder: Path, model: Any, manifest: Path, state: dict[str, Tensor] | None) -> None:
-    """Write the trained adapter as a PEFT folder in place of an older one; the folder gets its name when complete.
+    """Write the trained adapter as a PEFT folder that replaces an older one; it gets its name when it is complete.
 
     Args:
         folder (Path): Where the adapter goes.
         model (PeftModel): The trained model.
         manifest (Path): Manifest of the base model, which the adapter's config names as `load_name` does.
-        state (dict | None): From `trained_weights`; None if all parameters were trained: then only the old one is
+        state (dict | None): From `trained_weights`; None if all parameters were trained; then the older folder is only
             deleted.
     """
     partial = folder.with_name(f".{folder.name}.partial")
@@ -296,7 +296,7 @@ def replace_adapter(folder: Path, model: Any, manifest: Path, state: dict[str, T
         for targets in ("target_modules", "target_parameters"):  # sets, whose order differs between runs
             setattr(config, targets, sorted(getattr(config, targets) or []) or None)
         config.base_model_name_or_path, config.revision = load_name(manifest)
-        if config.revision:  # of the hub, whose name belongs on the adapter's card
+        if config.revision:  # a model of the hub, which the adapter's card names
             model.config.name_or_path = config.base_model_name_or_path
         model.save_pretrained(partial, state_dict=state)
         partial.rename(folder)

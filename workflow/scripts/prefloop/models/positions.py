@@ -1,4 +1,4 @@
-"""What a model's configs say: how many tokens it can read (its positions), its vocabulary, and how it generates."""
+"""Read a model's configs: how many tokens it can read (its positions), its vocabulary, and how it generates."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ def check_positions(manifest: Path, tokens: int) -> None:
 
 
 def check_vocabulary(manifest: Path, rows: Iterable[dict], names: Sequence[str], file: Path) -> None:
-    """Check the token ids in these fields of a file's rows, as far as a row has them.
+    """Check the token ids in the fields `names` of a file's rows; a row may lack some of the fields.
 
-    An unknown id is an index out of range on a CPU, and on a GPU it ends the process.
+    An unknown id raises an index error on a CPU, and on a GPU it ends the process.
 
     Raises:
-        InputError: An id is not in the vocabulary of the model of the manifest.
+        InputError: An id is not in the vocabulary of the manifest's model.
     """
     size = load_config(manifest).get_text_config().vocab_size
     for number, row in enumerate(rows, start=1):
@@ -54,7 +54,7 @@ def max_positions(manifest: Path) -> int | None:
 
 
 def load_config(manifest: Path) -> Any:
-    """transformers' config of the model in the manifest's folder; InputError if there is none that it can load."""
+    """transformers' config of the model in the manifest's folder; InputError if transformers cannot load one."""
     folder, remote = Path(manifest).parent, is_trusted(manifest)
     with refused(f"{folder}/config.json: transformers cannot read it", lambda error: loading_problem(error, remote)):
         return import_transformers().AutoConfig.from_pretrained(folder, trust_remote_code=remote)
@@ -72,9 +72,9 @@ def generation_config(manifest: Path) -> "GenerationConfig":
 
 
 def position_limit(config: Any) -> int | None:
-    """`max_position_embeddings` of a model's config (GPT-2's n_positions), or what scaled rotary positions reach.
+    """`max_position_embeddings` of a model's config (GPT-2's n_positions), increased if rotary positions are scaled.
 
-    A sliding window is no limit: tokens outside it are read, but not attended to.
+    None if there is no limit. A sliding window is not a limit: tokens outside it are read, but not attended to.
     """
     config = config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)

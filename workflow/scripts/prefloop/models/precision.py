@@ -1,7 +1,7 @@
-"""One arithmetic for scoring and training: weights in one dtype, and a float32 master of each weight that is trained.
+"""The same arithmetic in scoring and training: weights in one dtype, and a float32 master of each trained weight.
 
 A policy computes in training exactly as in scoring, so that its first log-probabilities are those of its reference.
-The optimizer changes the masters. Gradients are added up there in float32, too, and the weights are the rounded masters
+The optimizer changes the masters. Gradients are summed there, also in float32, and the weights are the rounded masters
 (Micikevicius et al. 2018, arXiv 1710.03740). FSDP2's mixed precision does the same with shards.
 """
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Round all parameters of a model in place, and no buffers, unlike `model.to(dtype)`.
+    """Round all parameters of a model in place, but not its buffers, unlike `model.to(dtype)`.
 
-    Rotary frequencies are buffers: rounded to bfloat16 they would turn a token at position 500 by up to a radian.
+    Rotary frequencies are buffers. In bfloat16, the angle of a token at position 500 would be off by up to one radian.
     """
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -23,13 +23,13 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def keep_masters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round the trained parameters of a model, and keep what they were as their masters.
+    """Round the trained parameters of a model, and keep the unrounded ones as their masters.
 
-    From then on a backward pass adds its gradients to the masters', and leaves none on the parameters.
+    From then on, a backward pass adds gradients to the masters and leaves none on the parameters.
 
     Args:
-        model (nn.Module): On its device; its trained parameters are float32.
-        dtype (torch.dtype): Of the arithmetic; with float32 nothing changes.
+        model (nn.Module): The model on its device, with trained parameters in float32.
+        dtype (torch.dtype): The dtype of the arithmetic; with float32 nothing changes.
     """
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype:
@@ -52,13 +52,13 @@ def master_of(parameter: Tensor) -> Tensor:
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What an optimizer changes, by name: the trained parameters of a model, or their masters."""
+    """The parameters for an optimizer, by name: the trained parameters of a model, or their masters."""
     return {name: cast(nn.Parameter, master_of(p)) for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def round_masters(model: nn.Module) -> None:
-    """Give a model the weights of its masters, after an optimizer has changed them."""
+    """Copy the masters, rounded, to a model's parameters after an optimizer step."""
     for parameter in model.parameters():
         if master_of(parameter) is not parameter:
             parameter.copy_(master_of(parameter))

@@ -18,12 +18,12 @@ QUANTIZED: dict[Path, str] = {}  # what `quantize` was called with in this proce
 
 
 def quantize(manifest: Path, kind: str) -> None:
-    """Let the weights of a manifest's model be quantized when they are loaded, in this process.
+    """Make this process quantize the weights of a manifest's model when it loads them.
 
     Only programs call this, for the base model of the policies.
 
     Raises:
-        InputError: The kind is no `Quantization`.
+        InputError: The kind is not a `Quantization`.
     """
     if kind not in get_args(Quantization):
         raise InputError(f"policy.quantization: {kind!r} is none of {', '.join(get_args(Quantization))}")
@@ -31,22 +31,22 @@ def quantize(manifest: Path, kind: str) -> None:
 
 
 def quantization_of(manifest: Path) -> str | None:
-    """How the weights of a manifest's model are quantized when they are loaded; None if they are not."""
+    """The quantization of a manifest's model when it is loaded; None if its weights are not quantized."""
     return QUANTIZED.get(Path(manifest).resolve())
 
 
 def quantized_loading(manifest: Path, dtype: "torch.dtype") -> dict[str, Any]:
-    """What `from_pretrained` needs in addition to load a manifest's model quantized; nothing if it is not.
+    """Additional arguments of `from_pretrained` for a manifest's model; empty if it is not quantized.
 
-    Linear layers but the language-model head are quantized. Their products are computed in `dtype`, with weights that
+    All linear layers except the language-model head are quantized. Their products are computed in `dtype`, and weights
     are dequantized for each product.
 
     Args:
         manifest (Path): Manifest of the model.
-        dtype (torch.dtype): Of the arithmetic, and of all other weights.
+        dtype (torch.dtype): The dtype of the arithmetic and of all other weights.
 
     Raises:
-        InputError: There is no GPU, or no bitsandbytes.
+        InputError: There is no GPU, or bitsandbytes is not installed.
     """
     if (kind := quantization_of(manifest)) is None:
         return {}

@@ -1,4 +1,7 @@
-"""Log-probabilities of responses: each prompt is read once for all its responses, the head at response tokens only."""
+"""Log-probabilities of responses. Each prompt is read once for all its responses.
+
+The head is computed only where it predicts response tokens.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,7 +18,7 @@ from prefloop.models.chunked_head import head_logprobs, logit_collisions, logit_
 from prefloop.models.packed_attention import MaskedSequence, packed_inputs, use_packed_attention
 from prefloop.models.varlen_attention import VarlenLayout, plan_segments
 
-MAX_SEQUENCE = 2048  # tokens of a sequence up to which another response may be put behind its prompt
+MAX_SEQUENCE = 2048  # maximum tokens of a sequence with several responses
 Tokens = Sequence[int]
 
 
@@ -26,15 +29,15 @@ class Scorer:
     model: nn.Module
     """The model as it is called, adapters and wrappers included."""
     packed: bool
-    """Several responses can share a sequence behind their prompt."""
+    """Whether several responses can follow their prompt in one sequence."""
     varlen: bool
-    """One variable-length kernel attends within all sequences; otherwise they follow one another, with masks."""
+    """Whether one variable-length kernel attends within all sequences; otherwise they are computed one by one."""
     chunked_head: bool
-    """The logits are the output of a linear head, and need not exist all at once."""
+    """Whether the logits are the output of a linear head, so that they can be computed in chunks."""
 
 
 class PackedSequence(NamedTuple):
-    """A prompt and responses to it as one sequence, without each response's last token, which predicts none."""
+    """A prompt and responses to it as one sequence, without each response's last token, which predicts nothing."""
 
     ids: list[int]
     """Token ids."""
@@ -47,16 +50,16 @@ class PackedSequence(NamedTuple):
 
 
 def prepare_scorer(model: nn.Module) -> Scorer:
-    """Prepare a model for `response_logprobs` and the other readers; call it once, where the model is loaded.
+    """Prepare a model for `response_logprobs` and the other readers; call this once, after loading the model.
 
-    The model is changed: if it can, it attends by `packed_attention` from now on. It is run twice on one or two tokens,
-    without gradients; the global RNG state is restored. Of a model in shards every process has to call this.
+    The model is changed to use `packed_attention`, if it supports it. It is run twice on one or two tokens, without
+    gradients; the global RNG state is restored. Every process of a sharded model has to call this.
     """
     return Scorer(model, *use_packed_attention(model), returns_head_output(model))
 
 
 def returns_head_output(model: nn.Module) -> bool:
-    """Run a model to see whether its logits are what its linear head returns, neither capped nor scaled.
+    """Run a model to see whether its logits are the output of its linear head, neither capped nor scaled.
 
     The head is patched to return known numbers, which must pass through the model unchanged.
     """
@@ -90,7 +93,7 @@ def response_logprobs(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequ
 def discounted_logprobs(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], lengths: Sequence[int], factor: float
 ) -> Tensor:
-    """What `response_logprobs` returns, with each token after the first `lengths[i]` of response i times `factor`."""
+    """As `response_logprobs`, but tokens after the first `lengths[i]` of response i have the weight `factor`."""
     values = token_columns(scorer, prompts, responses)[:, 0]
     weights = [
         1.0 if position < length else factor
@@ -103,8 +106,10 @@ def discounted_logprobs(
 def logprobs_and_prefixes(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], lengths: Sequence[Sequence[int]]
 ) -> Tensor:
-    """What `response_logprobs` returns, and after it the log-probability of the first n tokens of response i, for each
-    n of `lengths[i]`: [responses + numbers in lengths], nats."""
+    """As `response_logprobs`, followed by log-probabilities of prefixes.
+
+    `lengths[i]` has the lengths of the prefixes of response i. The result is [responses + numbers in lengths], nats.
+    """
     values = token_columns(scorer, prompts, responses)[:, 0]
     parts = values.split(list(map(len, responses)))
     prefixes = [part[:length].sum() for part, own in zip(parts, lengths, strict=True) for length in own]
@@ -114,10 +119,10 @@ def logprobs_and_prefixes(
 def logprobs_and_collisions(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]
 ) -> tuple[Tensor, Tensor]:
-    """What `response_logprobs` returns, and Σ_t log Σ_v π(v | x, y_<t)², to which no gradient flows; each [responses].
+    """As `response_logprobs`, and Σ_t log Σ_v π(v | x, y_<t)² without a gradient; each [responses].
 
-    Σ_v π_v² is the probability that two tokens sampled for one position are equal: the expected probability of a
-    sampled token.
+    Σ_v π_v² is the probability that two tokens sampled at one position are equal. It is also the expected probability
+    of a sampled token.
     """
     columns = token_columns(scorer, prompts, responses, with_collisions=True)
     return sums_of(columns[:, 0], responses), sums_of(columns[:, 1].detach(), responses)
@@ -131,7 +136,7 @@ def sums_of(values: Tensor, responses: Sequence[Tokens]) -> Tensor:
 def token_columns(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens], with_collisions: bool = False
 ) -> Tensor:
-    """log π of each response token and, if asked for, log Σ_v π_v² in its place: [tokens, 1 or 2], float32."""
+    """log π of each response token and, on request, log Σ_v π_v² at its position: [tokens, 1 or 2], float32."""
     head = output_head(scorer.model)
     (tokens,) = send_lists([[token for response in responses for token in response]], head.weight.device)
     if not scorer.chunked_head:
@@ -142,7 +147,7 @@ def token_columns(
     def compute(_: Callable, states: Tensor) -> Tensor:
         collisions = torch.empty(len(tokens), device=states.device) if with_collisions else None
         logps = head_logprobs(head, states[0], tokens, collisions)
-        # Stacked, as FSDP2 cannot follow views of a model's output.
+        # Stacked, because FSDP2 cannot follow views of a model's output.
         return torch.stack([logps[:, None] if collisions is None else torch.stack([logps, collisions], dim=1)])
 
     return read(scorer, prompts, responses, compute)
@@ -182,10 +187,10 @@ def read(
 def pack_all(
     scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]
 ) -> tuple[list[PackedSequence], list[list[int]]]:
-    """Responses as the sequences that a model reads.
+    """Arrange responses in the sequences that a model reads.
 
     Returns:
-        tuple: The sequences, and for each response the indices of the tokens that predict its own among all tokens that
+        tuple: The sequences, and for each response the indices of the tokens that predict it, among all tokens that
             the model reads; the prompt's last token comes first.
     """
     plan = plan_packing(scorer, prompts, responses)
@@ -203,7 +208,7 @@ def pack_all(
 def model_inputs(
     scorer: Scorer, packed: Sequence[PackedSequence], indices: list[int], device: torch.device
 ) -> tuple[dict[str, Any], Tensor]:
-    """What the model is called with to read sequences, and a list of indices, all by one copy to the device."""
+    """Keyword arguments for a model to read sequences, and the indices, all copied to the device in one transfer."""
     if not scorer.packed:  # one response per row: under causal attention padding on the right changes nothing
         rows = right_pad([sequence.ids for sequence in packed], pad=0)[0]
         return {"input_ids": send(rows, device), "use_cache": False}, send_lists([indices], device)[0]
@@ -211,7 +216,7 @@ def model_inputs(
     positions = [position for sequence in packed for position in sequence.positions]
     layout: VarlenLayout | list[MaskedSequence]
     if scorer.varlen:
-        # Of each sequence: the prompt's tokens, then those of each response but the last.
+        # For each sequence: the length of its prompt, then that of each response without its last token.
         plan = plan_segments([(s.predicting[0][0] + 1, *(len(p) - 1 for p in s.predicting)) for s in packed])
         lists = send_lists([indices, ids, positions, *plan], device)
         longest = (max(np.diff(starts).tolist()) for starts in plan[1:])
@@ -224,7 +229,7 @@ def model_inputs(
 
 
 def pack_responses(prompt: Tokens, responses: Sequence[Tokens]) -> PackedSequence:
-    """Put responses behind their prompt."""
+    """Concatenate a prompt and responses to it."""
     packed = PackedSequence(list(prompt), list(range(len(prompt))), [0] * len(prompt), [])
     for number, response in enumerate(responses, start=1):
         start, length = len(packed.ids), len(response) - 1
@@ -243,7 +248,7 @@ def attention_mask(segment_ids: list[int], ids: Tensor) -> Tensor | None:
         ids (Tensor): The same on the model's device.
 
     Returns:
-        Tensor | None: bool [1, 1, length, length]; None for at most one response, where that is all tokens before.
+        Tensor | None: bool [1, 1, length, length]; None for at most one response, where attention is causal.
     """
     if max(segment_ids) < 2:
         return None
@@ -251,12 +256,12 @@ def attention_mask(segment_ids: list[int], ids: Tensor) -> Tensor | None:
 
 
 def plan_packing(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[int]]:
-    """Which responses share a sequence behind their prompt.
+    """Decide which responses follow their prompt in one sequence.
 
-    The operations of attention grow with the square of a sequence's length; those that sharing saves grow with the
+    The operations of attention grow with the square of a sequence's length. Those that sharing saves grow with the
     prompt's length. With hidden size h, n responses of R tokens behind a prompt of P tokens cost about n²R²·4h more
     operations per layer and (n − 1)·P·24h² fewer. So sharing pays for up to n = 6hP/R² responses. Variable-length
-    attention does not compute what a mask hides, so all share their prompt.
+    attention does not compute masked scores, so all responses share their prompt.
 
     Returns:
         list[list[int]]: Indices of the responses of each sequence.
@@ -277,6 +282,6 @@ def plan_packing(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[
 
 
 def tokens_read(scorer: Scorer, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> int:
-    """How many tokens pass through the model when `response_logprobs` reads these."""
+    """The number of tokens that pass through the model when `response_logprobs` reads these responses."""
     plan = plan_packing(scorer, prompts, responses)
     return sum(len(prompts[group[0]]) + sum(len(responses[i]) - 1 for i in group) for group in plan)

@@ -1,6 +1,6 @@
-"""How a model is named: by a hub id with or without a revision, a local folder, or a file in a package.
+"""Names of models: a hub id with or without a revision, a local folder, or a file in a package.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this at every start, so it must not import anything heavy.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ class HubModel(NamedTuple):
 def hub_model(source: str) -> HubModel | None:
     """The model on the hub that a source names, with or without @revision; None if the source has another form.
 
-    A local folder may have a name of this form, and then takes precedence: `fetch` asks for it first.
+    A local folder may have a name of this form. It takes precedence, because `fetch` looks for it first.
     """
     match = HUB_MODEL.fullmatch(source)
     return HubModel(match["repository"], match["revision"]) if match else None
 
 
 def model_name(source: str) -> str:
-    """The folder of a model below results/models: readable, and distinct for distinct sources."""
+    """The name of a model's folder in results/models: readable, and distinct for distinct sources."""
     hub = hub_model(source)
     path = hub.repository if hub else source.split("#")[0].rstrip("/")
     last = path.split("/")[-1].removesuffix(".gguf") + (f"-{hub.revision}" if hub and hub.revision else "")
@@ -42,5 +42,5 @@ def model_name(source: str) -> str:
 
 
 def public_name(source: str) -> str:
-    """A model or file as captions and cards name it: of a path from the root or home only the last part is public."""
+    """The name of a model or file in captions and cards; of an absolute or home path, only the last part is shown."""
     return Path(source).name if source.startswith(("/", "~")) else source

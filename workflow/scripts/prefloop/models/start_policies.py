@@ -11,9 +11,9 @@ from prefloop.models.sources import public_name
 
 
 def check_start(content: dict[str, Any], policy: Path, manifest: Path, parameters: str, lora: Lora) -> None:
-    """Check that a training with these settings can continue a policy of another run.
+    """Check that training with these settings can continue a policy of another run.
 
-    Training keeps the shape of the adapters that it finds, so all of their settings have to agree.
+    Training keeps the shape of the policy's adapters, so all of their settings have to agree.
 
     Args:
         content (dict): What `read_policy` returns.
@@ -23,8 +23,8 @@ def check_start(content: dict[str, Any], policy: Path, manifest: Path, parameter
         lora (Lora): Shape of the adapters.
 
     Raises:
-        InputError: The policy was trained on another base model, on weights that were quantized in another way, with
-            other `parameters`, or with adapters of another shape.
+        InputError: The policy was trained on another base model, with another quantization, with other `parameters`, or
+            with adapters of another shape.
     """
     base, trained_on = read_manifest(manifest, "source", "sha256"), content["base_model"]
     if trained_on != base["sha256"]:
@@ -52,10 +52,10 @@ def check_adapter(content: dict[str, Any], policy: Path, lora: Lora) -> None:
     names = [name for name in found if found[name] != wanted[name]]
     if names:
         differences = ", ".join(f"{name} {found[name]}, and train.lora.{name} is {wanted[name]}" for name in names)
-        raise InputError(f"{policy}: its adapters have {differences}; set train.lora as it was then")
+        raise InputError(f"{policy}: its adapters have {differences}; set train.lora to match")
 
 
 def comparable(shape: dict[str, Any]) -> dict[str, Any]:
-    """What policy.pt stores as `adapter`, with all defaults, and the names of layers in one order."""
+    """The `adapter` of a policy.pt with all defaults, and with the names of layers sorted."""
     names = sorted(shape.get("target_modules", []))
     return shape | {"target_modules": names} | {name: shape.get(name, False) for name in ("rslora", "dora")}

@@ -1,4 +1,4 @@
-"""Importing transformers in a third of its time (benchmarks/overhead.py); every stage with a model waits for it."""
+"""Import transformers in a third of the usual time (benchmarks/overhead.py), because every stage with a model waits."""
 
 import gc
 import sys
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def import_transformers() -> ModuleType:
-    """The module transformers with its models; without progress bars of its own if stderr is a log file."""
+    """The module transformers with its models; its progress bars are off if stderr is a log file."""
     transformers = load_transformers()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
@@ -16,8 +16,9 @@ def import_transformers() -> ModuleType:
 def load_transformers() -> ModuleType:
     """The module transformers with its models.
 
-    The garbage collector is off meanwhile: it would traverse hundreds of thousands of new objects again and again and
-    free none. scikit-learn is hidden: transformers imports it, if it is installed, for a method of assisted generation
+    The garbage collector is off during the import: it would traverse hundreds of thousands of new objects repeatedly
+    and
+    free none. scikit-learn is hidden: if it is installed, transformers imports it for a method of assisted generation
     that is not used here.
     """
     was_collecting, hides_sklearn = gc.isenabled(), "sklearn" not in sys.modules

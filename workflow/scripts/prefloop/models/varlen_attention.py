@@ -10,7 +10,7 @@ from torch import Tensor
 class VarlenLayout(NamedTuple):
     """Which tokens attend to which, on the device; each prompt and each response is a segment.
 
-    The tokens of a segment attend to its keys, the last one to all of them, the one before to all but the last key.
+    Within a segment, the last token attends to all of its keys, the one before to all but the last key, and so on.
     """
 
     keys: Tensor
@@ -26,9 +26,9 @@ class VarlenLayout(NamedTuple):
 
 
 def plan_segments(lengths: Sequence[Sequence[int]]) -> tuple[list[int], list[int], list[int]]:
-    """The segments of concatenated sequences: the keys of a response are those of its prompt and its own.
+    """The segments of concatenated sequences. The keys of a response are its prompt's and its own.
 
-    Empty segments, of responses of one token, are left out.
+    Responses of one token give empty segments, which are left out.
 
     Args:
         lengths (Sequence[Sequence[int]]): For each sequence the tokens of its prompt, then those of each response.
@@ -49,7 +49,7 @@ def plan_segments(lengths: Sequence[Sequence[int]]) -> tuple[list[int], list[int
 
 
 def takes_varlen(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether flash attention computes with these: half precision on a GPU from Ampere on, and heads of some sizes."""
+    """Whether flash attention supports these: half precision, an Ampere or newer GPU, and certain sizes of heads."""
     size = query.shape[-1]
     return (
         query.is_cuda
@@ -69,7 +69,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: VarlenLa
         query (Tensor): [1, heads, tokens, size].
         key (Tensor): [1, groups, tokens, size].
         value (Tensor): [1, groups, tokens, size].
-        layout (VarlenLayout): Of the tokens.
+        layout (VarlenLayout): The segments of the tokens.
         scale (float | None): Factor of the scores, by default 1 / sqrt(size).
 
     Returns:
@@ -78,7 +78,7 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: VarlenLa
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    output: Tensor = varlen_attn(  # type: ignore[assignment]  # a tuple only if asked for
+    output: Tensor = varlen_attn(  # type: ignore[assignment]  # a tuple only on request
         query,
         key.index_select(0, layout.keys),
         value.index_select(0, layout.keys),

@@ -13,7 +13,7 @@ from prefloop.core.files import read_json
 if TYPE_CHECKING:
     import torch
 
-POINTER = b"version https://git-lfs"  # how a file starts that git-lfs has not fetched
+POINTER = b"version https://git-lfs"  # the start of a file that git-lfs has not fetched
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Tensors of experts: of one expert, or of all experts of a layer in one tensor.
 EXPERT = re.compile(r"(.*\.experts)\.(?:expert_)?(\d+)\..*")
@@ -25,7 +25,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers loads: one file, or the shards of an index. Others are copies.
 
     Raises:
-        InputError: The index is damaged, or names a file that is not there.
+        InputError: The index is damaged, or names a file that does not exist.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -38,7 +38,7 @@ def weight_files(folder: Path) -> list[Path]:
     for shard in shards:
         if Path(shard).name != shard:
             raise InputError(
-                f"{folder / INDEX}: {short_repr(shard)} is no file of this folder; download the model again"
+                f"{folder / INDEX}: {short_repr(shard)} is not a file in this folder; download the model again"
             )
         if not os.path.isfile(folder / shard):  # noqa: PTH113 (also false for a name that no disk can hold)
             raise InputError(f"{folder}: {INDEX} names {shard}, which is not there; copy or download it")
@@ -49,19 +49,19 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """The shape of each tensor of a safetensors file, read from its header.
 
     Raises:
-        InputError: The file is no safetensors file.
+        InputError: The file is not a safetensors file.
     """
     from safetensors import safe_open
 
     with path.open("rb") as start:
         if start.read(len(POINTER)) == POINTER:
             raise InputError(f"{path}: not a safetensors file; if it is a pointer to one, fetch it by `git lfs pull`")
-    with refused(f"{path}: not a whole safetensors file; download it again"), safe_open(path, "numpy") as file:
+    with refused(f"{path}: not a complete safetensors file; download it again"), safe_open(path, "numpy") as file:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def check_finite(folder: Path) -> None:
-    """Check every weight once, when the folder is made, which takes a quarter of the time of its checksums.
+    """Check every weight, once per folder, when it is made. This takes a quarter of the time of its checksums.
 
     Raises:
         InputError: A weight is NaN or infinite.
@@ -69,7 +69,7 @@ def check_finite(folder: Path) -> None:
     from safetensors import safe_open
 
     for path in weight_files(folder):
-        with refused(f"{path}: not a whole safetensors file; download it again"), safe_open(path, "pt") as file:
+        with refused(f"{path}: not a complete safetensors file; download it again"), safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 tensor = file.get_tensor(name)
                 if tensor.is_floating_point() and tensor.numel() and not all_finite(tensor):
@@ -79,10 +79,13 @@ def check_finite(folder: Path) -> None:
 
 
 def all_finite(tensor: "torch.Tensor") -> bool:
-    """Whether no value is NaN or infinite. NaN is both minimum and maximum; isfinite on all values takes ten times."""
+    """Whether all values are finite.
+
+    Only minimum and maximum are tested, which are NaN if any value is. Testing all values takes ten times as long.
+    """
     import torch
 
-    values = tensor if tensor.element_size() > 1 else tensor.float()  # torch compares no numbers of 8 bits
+    values = tensor if tensor.element_size() > 1 else tensor.float()  # torch cannot compare numbers of 8 bits
     return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
@@ -90,8 +93,8 @@ def count_parameters(folder: Path) -> dict[str, int]:
     """Numbers of parameters for a manifest.
 
     Returns:
-        dict: `parameters` as they are loaded, so that an output head that is tied to the embedding does not count; and
-            for a mixture of experts `active_parameters`, those that a token passes.
+        dict: `parameters`, where an output head that is tied to the embedding does not count, and for a mixture of
+            experts `active_parameters`, those that are used per token.
     """
     config = read_json(folder / "config.json")
     shapes = {name: shape for path in weight_files(folder) for name, shape in tensor_shapes(path).items()}
@@ -109,7 +112,7 @@ def count_parameters(folder: Path) -> dict[str, int]:
 
 
 def idle_parameters(shapes: dict[str, list[int]], active: int) -> int:
-    """Parameters of the experts that a token is not sent to, where it is sent to `active` experts of each layer."""
+    """The number of parameters that a token does not use, if it uses `active` experts per layer."""
     sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))  # by layer and expert
     idle = 0
     for name, shape in shapes.items():
@@ -123,6 +126,6 @@ def idle_parameters(shapes: dict[str, list[int]], active: int) -> int:
 
 
 def setting(config: dict[str, Any], key: str) -> Any:
-    """A setting of a model's config.json, or of the config of its language part in there."""
+    """A setting of a model's config.json, or of the config of its language part within it."""
     sections = [config, *(value for value in config.values() if isinstance(value, dict))]
     return next((section[key] for section in sections if section.get(key) is not None), None)

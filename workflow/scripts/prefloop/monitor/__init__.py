@@ -1,1 +1,1 @@
-"""The plan of a run, its status, and how a training is launched."""
+"""The plan of a run, its status, and the launch of training programs."""

@@ -1,4 +1,4 @@
-"""Records jobs that Snakemake reports as failed: a process that was killed cannot write it itself."""
+"""Record jobs that Snakemake reports as failed, because a process that was killed cannot record this itself."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ class FailureRecorder(logging.Handler):
 
         Args:
             logs: The logs of all jobs of the workflow.
-            started: When the run started, in seconds since the epoch by the clock of the file system.
+            started: Start of the run, in seconds since the epoch by the file system's clock.
         """
         super().__init__()
         self.logs, self.started = logs, started

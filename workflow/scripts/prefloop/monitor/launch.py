@@ -1,10 +1,13 @@
-"""How a training starts on several processes and machines. Snakemake reads this at every start: nothing heavy here."""
+"""Commands that start training on several processes and machines.
 
-# torchrun as a module: it starts the processes with the Python that runs it, and reads no file of the user's.
+Snakemake imports this at every start, so it must not import anything heavy.
+"""
+
+# torchrun as a module starts the processes with the current Python, and reads no files of the user.
 TORCHRUN = "python -m torch.distributed.run --nproc-per-node {processes}"
-# One launcher per node; SLURM's own variables say where the first of them listens. A step does not inherit the job's
-# CPUs per task, and without one CPU per thread all processes of a node would share one. Ports from 32768 on are those
-# that Linux gives to any connection.
+# One launcher per node. SLURM's variables give the address at which the first one listens. A job step does not inherit
+# the job's CPUs per task, and without --cpus-per-task all processes of a node would share one CPU. The port is below
+# 32768, where the ports begin that Linux assigns to connections.
 ON_NODES = (
     "srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 --cpus-per-task {threads} --cpu-bind=none"
     " --kill-on-bad-exit=1 bash -c 'exec {torchrun} --nnodes {nodes}"
@@ -14,18 +17,18 @@ ON_NODES = (
 
 
 def launch(processes: int, nodes: int = 1, threads: int = 1) -> str:
-    """The command before a training program and its flags: python, or torchrun for several processes.
+    """The command that precedes a training program and its flags: python, or torchrun for several processes.
 
-    On one machine the launcher first leases the GPUs of its processes (prefloop.core.gpus), and `--standalone` takes
-    any free port, so that two trainings can run on one machine.
+    On one machine, the launcher first leases the GPUs of its processes (prefloop.core.gpus). `--standalone` uses any
+    free port, so that two trainings can run on one machine.
 
     Args:
-        processes: Of all nodes together.
-        nodes: On which they run; the same number on each.
+        processes: Processes on all nodes together.
+        nodes: Nodes, each with the same number of processes.
         threads: CPUs of the job on each node.
 
     Raises:
-        ValueError: The nodes cannot have equal numbers of processes.
+        ValueError: The processes cannot be divided equally among the nodes.
     """
     if processes % nodes:
         raise ValueError(f"processes: {processes} cannot be divided among {nodes} nodes; take a multiple of {nodes}")

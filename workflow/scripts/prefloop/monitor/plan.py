@@ -8,17 +8,17 @@ from prefloop.core.errors import InputError
 from prefloop.core.files import read_json, write_json
 
 KEYS = {"root", "methods", "seeds", "rounds", "steps", "judgments", "jobs"}
-PLAN_FILE = "plan.json"  # among an experiment's logs, as it is part of no result
+PLAN_FILE = "plan.json"  # in the folder of an experiment's logs, because it is not a result
 
 
 def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
-    """Write the runs of an experiment and every job of Snakemake's graph, finished ones too.
+    """Write the runs of an experiment and every job of Snakemake's graph, including finished ones.
 
-    Of a job, `output` is the file that its program writes last, and `temporary` is whether Snakemake deletes it. The
-    modification time of the plan is the start of the run: a job that is `to_do` is done once its output is newer.
+    The `output` of a job is the file that its program writes last, and `temporary` says whether Snakemake deletes it.
+    The modification time of the plan is the start of the run. A job that is `to_do` is done once its output is newer.
 
     Args:
-        path: Where the plan goes.
+        path: Where to write the plan.
         experiment: The runs.
         dag: Snakemake's graph of jobs.
 
@@ -53,18 +53,18 @@ def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
 
 
 def last_output(outputs: Any) -> str:
-    """The file that a job's program writes last: its cost (of several steps the last one), or its last output."""
+    """The file that a job's program writes last: its cost (that of its last step), or its last output."""
     last = outputs.get("cost", outputs)
     return last if isinstance(last, str) else str(last[-1])
 
 
 def read_plan(path: Path) -> tuple[dict, float]:
-    """Read a plan and the start of its run, in seconds since the epoch by the clock of the file system.
+    """Read a plan and the start of its run, in seconds since the epoch by the file system's clock.
 
     Raises:
-        InputError: There is no plan, or another version of the project has written it.
+        InputError: There is no plan, or another version of the project wrote it.
     """
     plan = read_json(path)
     if missing := KEYS - plan.keys():
-        raise InputError(f"{path}: no {min(missing)}, as another version has written it; start Snakemake again")
+        raise InputError(f"{path}: no {min(missing)}, because another version wrote it; start Snakemake again")
     return plan, Path(path).stat().st_mtime

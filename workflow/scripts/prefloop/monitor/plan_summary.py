@@ -1,4 +1,4 @@
-"""An experiment in a few lines: methods, seeds, rounds, labels and outputs, from its config alone."""
+"""A short summary of an experiment, from its config: methods, seeds, rounds, labels and outputs."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,13 @@ from prefloop.report.captions import count_of
 
 
 def planned_labels(settings: dict) -> int | None:
-    """Labels that one run of a method asks for, as `count_labels` counts them; None if it annotates all prompts.
+    """Number of labels that one run of a method requests, counted as in `count_labels`; None if it annotates all
+    prompts.
 
-    A judge's label is a question; with judge.pairs best_worst_tournament the number is the largest possible one.
+    For a judge, each question is a label. With judge.pairs best_worst_tournament the number is an upper bound.
 
     Args:
-        settings: The config as the method has it (`of_method`).
+        settings: The config of the method, from `of_method`.
     """
     if settings["bandit"]["allocation"] == "all":
         return None
@@ -27,10 +28,10 @@ def planned_labels(settings: dict) -> int | None:
 
 
 def plan_summary(config: dict, figures: Sequence[str], tables: Sequence[str]) -> str:
-    """What an experiment runs and makes.
+    """Describe what an experiment runs and which outputs it writes.
 
     Args:
-        config: The config, checked and with all defaults.
+        config: The checked config, with all defaults.
         figures: Names of the figures.
         tables: Names of the tables.
     """

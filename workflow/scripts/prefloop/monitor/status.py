@@ -1,6 +1,6 @@
-"""The state of an experiment, from its files alone: the plan of its last start, outputs, costs and status files.
+"""The state of an experiment, read from its files: the plan of its last start, outputs, costs and status files.
 
-Nothing is locked or written, so it can be read at any time and from any machine that sees the files.
+Nothing is locked or written, so the state can be read at any time and on any machine that has access to the files.
 """
 
 import os
@@ -15,8 +15,8 @@ from prefloop.core.files import read_json
 from prefloop.core.stage_status import read_status, status_file
 from prefloop.monitor.plan import PLAN_FILE, read_plan
 
-TAIL_BYTES = 4096  # of a log that are read for its last line
-MAX_PAUSE = 60.0  # seconds; in a longer pause between stages nothing ran
+TAIL_BYTES = 4096  # at the end of a log, read to find its last line
+MAX_PAUSE = 60.0  # seconds; a longer pause between stages means that nothing ran
 STATES = ("done", "running", "failed", "stopped", "waiting")
 AMOUNTS = ("tokens", "flops", "seconds")
 
@@ -31,17 +31,17 @@ class Job:
     state: str
     """One of STATES."""
     last_line: str
-    """Of its log."""
+    """The last line of its log."""
     changed: float
-    """When its log was last written, in seconds since the epoch; 0 if there is none."""
+    """Modification time of its log, in seconds since the epoch; 0 if there is none."""
     status: dict
-    """Its status file; empty if there is none."""
+    """Content of its status file; empty if there is none."""
     reported: float
-    """When its status file was last written, in seconds since the epoch; 0 if there is none."""
+    """Modification time of its status file, in seconds since the epoch; 0 if there is none."""
 
     @property
     def seconds(self) -> float | None:
-        """Its duration, if it is done and its status file says so."""
+        """Its duration, if both its state and its status file say that it is done."""
         return self.status.get("seconds") if self.state == self.status.get("state") == "done" else None
 
     def seconds_left(self, now: float) -> float | None:
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class Run:
-    """What one method with one seed has finished, or what methods share."""
+    """What one method has finished with one seed, or the shared stages of all methods."""
 
     rounds: int = 0
     steps: int = 0
@@ -76,15 +76,15 @@ class Status:
     plan: dict
     started: float
     alive: bool
-    """Whether a Snakemake holds a lock on the experiment's files."""
+    """Whether a Snakemake process holds a lock on the experiment's files."""
     jobs: list[Job]
     runs: dict[tuple[str, int], Run]
-    """By method and seed."""
+    """The runs, by method and seed."""
     shared: Run
 
     @property
     def warnings(self) -> list[tuple[Path, str]]:
-        """(log, warning) of every finished job whose result is probably wrong."""
+        """(log, warning) of every finished job with a warning that its result is probably wrong."""
         done = [job for job in self.jobs if job.state == "done"]
         return [(job.log, job.status["warning"]) for job in done if "warning" in job.status]
 
@@ -95,7 +95,7 @@ class Status:
 
     @property
     def state(self) -> str:
-        """done, running, failed, or stopped with something left to do."""
+        """One of: done, running, failed, or stopped before all jobs are done."""
         if self.counts["done"] == len(self.jobs):
             return "done"
         if self.alive:
@@ -112,12 +112,14 @@ def experiment_status(project: Path, name: str) -> Status:
     """Read the state of an experiment.
 
     Raises:
-        InputError: Snakemake has not started an experiment of this name in the project's folder.
+        InputError: Snakemake has not started an experiment with this name in the project's folder.
     """
     path = project / "results/logs" / name / PLAN_FILE
     if not path.is_file():
         known = ", ".join(experiments(project)) or "none"
-        raise InputError(f"{path}: no such file, as Snakemake has not started an experiment {name}; started: {known}")
+        raise InputError(
+            f"{path}: no such file, because Snakemake has not started an experiment {name}; started: {known}"
+        )
     plan, started = read_plan(path)
     root, alive = project / plan["root"], is_locked(project, plan["root"])
     jobs = [job_of(entry, project, started, alive) for entry in plan["jobs"]]
@@ -136,7 +138,7 @@ def experiment_status(project: Path, name: str) -> Status:
 
 
 def is_locked(project: Path, root: str) -> bool:
-    """Whether a Snakemake that runs, or was killed, has the experiment's outputs locked."""
+    """Whether a Snakemake process, which runs or was killed, has locked the experiment's outputs."""
     for lock in (project / ".snakemake/locks").glob("*.output.lock"):
         try:
             if f"{root}/" in lock.read_text(encoding="utf-8"):
@@ -147,7 +149,7 @@ def is_locked(project: Path, root: str) -> bool:
 
 
 def job_of(entry: dict, project: Path, started: float, alive: bool) -> Job:
-    """A job of the plan as its output, log and status file show it; files from before `started` do not count."""
+    """The state of a job in the plan, from its output, log and status file; files from before `started` are ignored."""
     log, output = project / entry["log"], modified(project / entry["output"])
     reported = modified(status_file(log))
     status = read_status(log) or {}
@@ -165,7 +167,7 @@ def job_of(entry: dict, project: Path, started: float, alive: bool) -> Job:
 
 
 def modified(path: Path) -> float:
-    """When a file was last written, in seconds since the epoch; 0 if there is none."""
+    """Modification time of a file, in seconds since the epoch; 0 if there is none."""
     try:
         return path.stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):
@@ -178,7 +180,7 @@ def last_line(log: Path) -> str:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = file.read().decode(errors="replace")
-    except FileNotFoundError:  # not there yet, or deleted just now, as its job starts again
+    except FileNotFoundError:  # not written yet, or just deleted because its job starts again
         return ""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
@@ -205,7 +207,7 @@ def run_of(folder: Path, plan: dict, pending: set[Path]) -> Run:
 
 
 def count_lines(path: Path) -> int:
-    """Number of lines of a file; 0 if it is not there, as it may be written again."""
+    """Number of lines of a file; 0 if it does not exist, because its job may be writing it again."""
     try:
         with path.open("rb") as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
@@ -214,7 +216,7 @@ def count_lines(path: Path) -> int:
 
 
 def costs_below(root: Path) -> Iterator[tuple[Path, dict]]:
-    """(path below `root`, cost) of every finished stage; shards are counted where they are gathered."""
+    """(path relative to `root`, cost) of every finished stage; shards are part of the stage that gathers them."""
     for folder, _, files in os.walk(root):
         below = Path(folder).relative_to(root)
         for name in files:
@@ -226,9 +228,9 @@ def costs_below(root: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def parallelism(spans: list[tuple[float, float]]) -> float:
-    """Average number of stages that ran at once: the sum of their seconds over the seconds in which any of them ran.
+    """Average number of parallel stages: the sum of their durations, divided by the time in which any of them ran.
 
-    A pause of up to MAX_PAUSE seconds counts as time in which a stage ran, as Snakemake and Python were starting.
+    A pause of up to MAX_PAUSE seconds counts as time in which a stage ran, because Snakemake and Python were starting.
 
     Args:
         spans: (start, end) of stages, seconds.
@@ -245,9 +247,9 @@ def parallelism(spans: list[tuple[float, float]]) -> float:
 def time_left(status: Status, now: float) -> tuple[float | None, list[str]]:
     """Estimate the seconds until all jobs are done.
 
-    A job takes as long as the median of the finished jobs of its stage; a running job takes what its status file
-    says. The sum is divided by the observed parallelism. A stage without a finished job is left out. All figures
-    count as one stage, and so do all tables.
+    A running job takes the time in its status file, if there is one. Any other job takes the median time of the
+    finished jobs of its stage. The sum is divided by the observed parallelism. A stage without a finished job is left
+    out. All figures count as one stage, and so do all tables.
 
     Returns:
         The seconds, None if nothing is known, and the stages that the estimate leaves out.
@@ -276,7 +278,7 @@ def time_left(status: Status, now: float) -> tuple[float | None, list[str]]:
 
 
 def stage_group(stage: str) -> str:
-    """What a stage counts as in estimates: all figures are one, and all tables."""
+    """The group of a stage in estimates: one for all figures, one for all tables, else the stage."""
     return {"plot": "figures", "tabulate": "tables"}.get(stage.partition("_")[0], stage)
 
 

@@ -7,7 +7,7 @@ from prefloop.monitor.status import Status, time_left
 
 WIDTH = 100  # columns
 PREFIXES = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
-MAX_JOBS = 8  # shown of each state
+MAX_JOBS = 8  # shown per state
 
 
 def headline(status: Status, now: float) -> str:
@@ -25,11 +25,11 @@ def headline(status: Status, now: float) -> str:
 
 
 def status_table(status: Status, now: float) -> str:
-    """The whole state as text, in lines of at most WIDTH columns."""
+    """The full state as text, in lines of at most WIDTH columns."""
     lines = [headline(status, now)]
     left, unknown = time_left(status, now)
     if left is not None and unknown:
-        lines.append(cut(f"stages without an estimate, as none of them has finished: {', '.join(unknown)}"))
+        lines.append(cut(f"stages without an estimate, because none of them has finished: {', '.join(unknown)}"))
     rows = run_rows(status)
     if len(rows) > 1:
         lines += ["", *aligned(rows)]
@@ -41,7 +41,7 @@ def status_table(status: Status, now: float) -> str:
             if job.last_line:
                 lines.append(cut(f"    {job.last_line}"))
         lines += [f"  and {len(jobs) - MAX_JOBS} more"] if len(jobs) > MAX_JOBS else []
-    lines += ["", "warnings, in full in the logs:"] if status.warnings else []
+    lines += ["", "warnings (full text in the logs):"] if status.warnings else []
     for log, warning in status.warnings[:MAX_JOBS]:
         lines += [cut(f"  {log}"), cut(f"    {warning}")]
     lines += [f"  and {len(status.warnings) - MAX_JOBS} more"] if len(status.warnings) > MAX_JOBS else []
@@ -49,7 +49,7 @@ def status_table(status: Status, now: float) -> str:
 
 
 def run_rows(status: Status) -> list[list[str]]:
-    """A heading, one row per run, one for what runs share, and their sum."""
+    """A heading, one row per run, one row for shared stages, and the sum."""
     rounds, steps = status.plan["rounds"], status.plan["rounds"] * status.plan["steps"]
     rows = [["method", "seed", "rounds", "steps", "evaluated", "prompts", "tokens", "FLOPs", "stage time"]]
     for (method, seed), run in status.runs.items():
@@ -70,13 +70,13 @@ def amount_cells(amounts: Counter) -> list[str]:
 
 
 def with_prefix(number: float) -> str:
-    """`31.2 T`: a number in the largest of the units K, M, G, … that it reaches."""
+    """`31.2 T`: a number with three digits and one of the prefixes K, M, G, …"""
     size = next((size for size in range(len(PREFIXES) - 1, 0, -1) if number >= 1000**size), 0)
     return f"{number / 1000**size:.3g} {PREFIXES[size]}".rstrip()
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Cells in columns, the first to the left; a long first one is cut so that a line fits."""
+    """Cells in aligned columns; the first column is left-aligned, and cut if lines would be too long."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
     return [
@@ -85,5 +85,5 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def cut(line: str) -> str:
-    """A line no longer than WIDTH."""
+    """Shorten a line to at most WIDTH columns."""
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

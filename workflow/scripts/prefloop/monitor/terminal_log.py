@@ -1,8 +1,8 @@
 """What Snakemake prints on the terminal: one line per finished job, and at the end the errors of failed jobs.
 
-A profile with `quiet: [rules, host]` asks for it. Snakemake's own filter would then hide errors, too. With
---printshellcmds or --verbose every job is listed. Snakemake's log, .snakemake/log/*.log, always has everything.
-This module alone uses the classes of snakemake.logging.
+A profile enables this with `quiet: [rules, host]`, with which Snakemake's own filter would also hide errors. With
+--printshellcmds or --verbose every job is listed. Snakemake's log, .snakemake/log/*.log, always has everything. Only
+this module uses the classes of snakemake.logging.
 """
 
 import logging
@@ -21,16 +21,16 @@ from prefloop.core.errors import one_line
 TAIL = 100_000  # bytes at the end of a log that are searched for a message
 MAX_SHOWN = 10  # failed jobs
 ERROR_EVENTS = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
-# Messages without an event, and events, that say the same in every run or of every job.
+# Messages without an event, and events, that are the same in every run or for every job.
 ROUTINE = ("Select jobs to execute...", "Group jobs: inactive", "Conda environments: ignored")
 ROUTINE_EVENTS = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.RESOURCES_INFO)
 LAST_OF_TRACEBACK = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning)\b")
-BY_CTRL_C = "interrupted by Ctrl-C"  # of the errors of stages, and of Snakemake
+BY_CTRL_C = "interrupted by Ctrl-C"  # in the errors of stages, and of Snakemake
 PLACE = re.compile(r'  File ".*", line \d+, in ')
 
 
 def log_lines(log: Path) -> list[str]:
-    """The lines at the end of a log that are not empty, without spaces at their ends; none if there is no log."""
+    """The last non-empty lines of a log, without trailing spaces; empty if there is no log."""
     try:
         with Path(log).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
@@ -43,27 +43,27 @@ def log_lines(log: Path) -> list[str]:
 def error_in(log: Path) -> str:
     """The error of a failed stage in one line: its `error: ...`, or the last line of a traceback.
 
-    A process that was killed could write neither; then the line says so, with the last line of the log.
+    A process that was killed could not write either. In this case the result says so, and has the last line of the log.
     """
     lines = log_lines(log)
     for line in reversed(lines):
         if line.startswith("error: "):
             return one_line(line)
     if not lines:
-        return "error: the program ended without a message, as when it is killed for lack of memory; its log is empty"
+        return "error: the program ended without a message, possibly killed for lack of memory; its log is empty"
     if LAST_OF_TRACEBACK.match(lines[-1]):
         return one_line(f"error: {lines[-1]}; the log has the traceback")
     return one_line(
-        "error: the program ended without a message, as when it is killed for lack of memory; the last line of its "
+        "error: the program ended without a message, possibly killed for lack of memory; the last line of its "
         f"log: {lines[-1]}"
     )
 
 
 class JobRecorder(logging.Handler):
-    """A handler for Snakemake's logger that notes the logs of jobs and prints the errors of failed ones at the end."""
+    """A handler for Snakemake's logger that records jobs' logs and prints the errors of failed jobs at the end."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
-        """Note jobs.
+        """Record jobs.
 
         Args:
             show: Prints the errors, after everything else that Snakemake prints.
@@ -73,14 +73,14 @@ class JobRecorder(logging.Handler):
         self.folder: Path | None = None
         """The folder of the experiment's logs, once the config is known."""
         self.summary = ""
-        """What the experiment runs, once the config is known."""
+        """A summary of the experiment, once the config is known."""
         self.logs: dict[int, Path] = {}
         self.finished: Path | None = None
         self.failed: dict[Path, str] = {}
         self.interrupted = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note the log of a job that starts, ends or fails."""
+        """Record the log of a job that starts, ends or fails."""
         event = get_event(record)
         log = next(iter(getattr(record, "log", None) or []), None)
         if event == LogEvent.JOB_INFO and log:
@@ -101,14 +101,16 @@ class JobRecorder(logging.Handler):
         if len(failed) > MAX_SHOWN:
             parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
         if self.interrupted:
-            parts.append(f"\n{BY_CTRL_C}; start again with the same command, and the run goes on from what is there")
+            parts.append(
+                f"\n{BY_CTRL_C}; start again with the same command, and the run continues from the existing files"
+            )
         self.failed, self.interrupted = {}, False
         if parts:
             self.show("\n".join(parts))
 
 
 class BriefFilter(DefaultFilter):
-    """Snakemake's filter, which lets errors pass and hides what it says of every job; a dry-run has one table."""
+    """A filter that lets errors pass and hides what Snakemake prints for every job; a dry run has one table of jobs."""
 
     has_table = False
 
@@ -129,7 +131,7 @@ class TerminalFormatter(DefaultFormatter):
     """Snakemake's formatter, with the message of an invalid config as the last line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of a record; of an error in a config without the line of the rules that raises it."""
+        """The text of a record; for an error in a config, without the lines that name the rules' source."""
         text = super().format(record)
         if getattr(record, "exception", None) == "WorkflowError":
             lines = text.splitlines()
@@ -140,7 +142,7 @@ class TerminalFormatter(DefaultFormatter):
 
 
 class BriefFormatter(TerminalFormatter):
-    """Adds the result of the finished stage to the line of progress, and facts of the experiment to the table."""
+    """Adds a finished stage's result to the progress line, and a summary of the experiment to the table of jobs."""
 
     recorder: JobRecorder
 
@@ -156,16 +158,16 @@ class BriefFormatter(TerminalFormatter):
         return one_line(f"{text}; {place}{lines[-1]}")
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
-        """The table of jobs, and below it the experiment if it is planned as a whole."""
+        """The table of jobs, followed by the summary of the experiment if rule `all` is planned."""
         table, summary = super().format_run_info(msg), self.recorder.summary
         return f"{table.rstrip()}\n\n{summary}\n" if summary and "all" in msg.get("stats", {}) else table
 
 
 def set_up_terminal(logger: logging.Logger, settings: Any) -> JobRecorder:
-    """Let Snakemake's logger print as this module describes.
+    """Make Snakemake's logger print as this module describes.
 
     Args:
-        logger: Snakemake's logger, with its handlers of the terminal and of its log.
+        logger: Snakemake's logger, with its handlers for the terminal and the log file.
         settings: Snakemake's output settings.
 
     Returns:
@@ -201,7 +203,7 @@ def set_up_terminal(logger: logging.Logger, settings: Any) -> JobRecorder:
 
 
 def replace_filter(handler: logging.Handler, kind: type[DefaultFilter], quiet: set, settings: Any) -> None:
-    """Give a handler of Snakemake a filter of this kind in place of its own."""
+    """Replace the filter of one of Snakemake's handlers by a filter of this class."""
     for known in [known for known in handler.filters if isinstance(known, DefaultFilter)]:
         handler.removeFilter(known)
     handler.addFilter(kind(quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds))

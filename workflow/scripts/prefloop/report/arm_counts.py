@@ -1,4 +1,4 @@
-"""Final quality by the number of clusters, which are the bandit's arms."""
+"""Final quality by number of clusters, which are the bandit's arms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +26,11 @@ def check_random_methods(experiment: Experiment, at_random: tuple[str, ...]) -> 
     if unknown := set(at_random) - set(experiment.methods):
         raise InputError(f"at_random: {min(unknown)!r}, expected methods of {', '.join(experiment.methods)}")
     if set(at_random) == set(experiment.methods):
-        raise InputError("at_random: all methods, so that none has clusters; add a method that allocates by arms")
+        raise InputError("at_random: names all methods, so no method has clusters; add a method that uses arms")
 
 
 def quality_by_arms(experiment: Experiment, values: Values, at_random: tuple[str, ...]) -> pd.DataFrame:
-    """One row per measure and method: number of arms, mean with CI, paired difference to the first random method."""
+    """One row per measure and method: number of arms, mean with CI, paired difference from the first random method."""
     rows = []
     for measure, of_methods in values.items():
         for method in experiment.methods:
@@ -45,7 +45,7 @@ def quality_by_arms(experiment: Experiment, values: Values, at_random: tuple[str
 
 
 def arm_count(experiment: Experiment, method: str) -> int:
-    """Number of arms of a method's runs; clusters are the same for all seeds."""
+    """Number of arms of a method; it is the same for all seeds."""
     last = f"{method}/seed-{experiment.seeds[0]}/round-{experiment.rounds}/step-{experiment.steps}/arms.json"
     return len(read_json(experiment.root / last)["arms"])
 
@@ -64,7 +64,7 @@ def draw_arm_counts(experiment: Experiment, data: pd.DataFrame) -> Figure:
 
 
 def draw_measure(axes: Axes, data: pd.DataFrame, methods: tuple[str, ...]) -> None:
-    """Draw a point with a bar per method, those of one k next to each other; random methods across the panel."""
+    """Draw a point with a bar per method, side by side for equal k; random methods are horizontal lines."""
     counts = sorted(data["clusters"].dropna().unique().astype(int))
     row: Any
     for row in data.itertuples():
@@ -87,7 +87,7 @@ def draw_measure(axes: Axes, data: pd.DataFrame, methods: tuple[str, ...]) -> No
 
 
 def arm_count_clauses(experiment: Experiment, values: Values, at_random: tuple[str, ...]) -> list[str]:
-    """Per measure, which methods do not differ from the first random one, or from each other if there is none."""
+    """For each measure, the methods that do not differ from the first random one, or from each other without one."""
     clauses = []
     for measure, of_methods in values.items():
         if at_random:

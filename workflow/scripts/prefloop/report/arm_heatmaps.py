@@ -1,4 +1,4 @@
-"""Heatmaps of the arms by step: the share of the prompts from each cluster, and the arms' scores."""
+"""Heatmaps of arms by step: the share of prompts from each cluster, and the arms' scores."""
 
 import math
 
@@ -11,10 +11,10 @@ LABELS = {"share": "share of the\nstep's prompts", "score": "arm score (UCB)"}
 
 
 def arm_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds of the share of a step's prompts and of the score, by method, round, step and cluster.
+    """Share of a step's prompts and score by method, round, step and cluster, averaged over seeds.
 
     Args:
-        table: As `results.arms` returns it.
+        table: From `results.arms`.
     """
     of_step = table.groupby(["method", "seed", "round", "step"])["drawn"].transform("sum")
     keys = ["method", "round", "step", "cluster"]
@@ -23,7 +23,7 @@ def arm_shares(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_heatmaps(methods: tuple[str, ...], shares: pd.DataFrame) -> Figure:
-    """Two panels per method, the share above the score; rows are clusters, columns are steps."""
+    """Draw two panels per method, the share above the score; rows are clusters, columns are steps."""
     data = shares.assign(time=shares["round"].astype(str) + "." + shares["step"].astype(str))
     same_clusters = data.groupby("method")["cluster"].nunique().nunique() == 1
     columns = min(MAX_COLUMNS, len(methods))

@@ -1,4 +1,4 @@
-"""The number of a benchmark by round."""
+"""The score of a benchmark by round."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,8 +14,8 @@ def draw_benchmark(experiment: Experiment, data: pd.DataFrame, label: str) -> Fi
 
     Args:
         experiment: The runs.
-        data: As `benchmark_runs.benchmark_values` returns it.
-        label: Name of the number.
+        data: From `benchmark_runs.benchmark_values`.
+        label: Name of the score.
     """
     figure, axes = plt.subplots(figsize=(4.2, 3.2), layout="constrained")
     for index, method in enumerate(experiment.methods):

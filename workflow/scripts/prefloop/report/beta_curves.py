@@ -13,7 +13,7 @@ LOGGED = [
     "beta/m0",
     "beta/p_hat",
     "beta/kept",
-]  # by methods.beta_rules; some rules lack some
+]  # from methods.beta_rules; a rule may lack some of them
 PANELS = {
     "beta": "β (per nat)",
     "threshold": "τ or M0\n(nats)",
@@ -31,12 +31,12 @@ def draw_betas(table: pd.DataFrame, methods: tuple[str, ...], delta: tuple[float
     """Draw one panel per quantity that a method's β rule has.
 
     Args:
-        table: As `logged_betas` returns it.
-        methods: In the order of legends.
+        table: From `logged_betas`.
+        methods: The methods, in the order of the legend.
         delta: Target shares of margins above τ, drawn as lines.
 
     Returns:
-        The figure and the keys of PANELS that it has.
+        The figure, and the keys of PANELS that it shows.
     """
     data = table.assign(threshold=first_of(table, ["beta/tau", "beta/m0"]))
     shown = [name for name in PANELS if name in data and data[name].notna().any()]
@@ -61,13 +61,13 @@ def draw_betas(table: pd.DataFrame, methods: tuple[str, ...], delta: tuple[float
 
 
 def first_of(table: pd.DataFrame, names: list[str]) -> pd.Series:
-    """The first value in these columns per row; NaN if there is none."""
+    """For each row, the first value in these columns; NaN if there is none."""
     columns = table.reindex(columns=names).astype(float)
     return columns.bfill(axis=1).iloc[:, 0]
 
 
 def warmup_ends(table: pd.DataFrame) -> list[int]:
-    """Steps at which a run's threshold τ appears."""
+    """Steps at which the threshold τ of a run first has a value."""
     if "beta/tau" not in table:
         return []
     has_threshold = table["beta/tau"].notna()

@@ -6,16 +6,16 @@ from pathlib import Path
 from prefloop.config.experiment import Experiment
 from prefloop.core.files import atomic_write
 
-SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<]|(?<=])[(\[]")  # of a link, only what makes it one
+SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<]|(?<=])[(\[]")  # in a link, only the bracket that makes it a link
 
 
 def caption(plotted: str, intervals: str = "", conclusion: str = "", *facts: str) -> str:
-    """A caption of up to three sentences, and what it states or warns of in addition; empty ones are left out."""
+    """A caption of up to three sentences, followed by further facts and warnings; empty parts are left out."""
     return " ".join(filter(None, (plotted, intervals, conclusion, *facts)))
 
 
 def interval_sentence(experiment: Experiment, marks: str, exception: str = "") -> str:
-    """What the `marks` (bands, bars, brackets) are; `exception` names a quantity that has a bootstrap interval."""
+    """Explain the `marks` (bands, bars, brackets); `exception` names a quantity with bootstrap intervals."""
     seeds = len(experiment.seeds)
     more = f"; bootstrap for {exception}" if exception else ""
     if seeds == 1:
@@ -26,7 +26,7 @@ def interval_sentence(experiment: Experiment, marks: str, exception: str = "") -
 
 
 def bootstrap_sentence(experiment: Experiment, marks: str) -> str:
-    """What the `marks` are if they are bootstrap intervals, and whether they cover the variation between runs."""
+    """Explain `marks` that are bootstrap intervals, and say whether they cover the variation between runs."""
     seeds = len(experiment.seeds)
     sentence = f"{marks.capitalize()} are 95 % bootstrap CIs over prompts{' and seeds' * (seeds > 1)}"
     if seeds >= 5:
@@ -46,17 +46,17 @@ def write_caption(path: Path, text: str) -> None:
 
 
 def read_caption(path: Path) -> str:
-    """A caption or list of facts as Markdown without markup, whoever wrote the file."""
+    """Read a caption or list of facts as Markdown; any markup in the file is escaped."""
     lines = [line.rstrip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return "\n".join(bullet + escaped(text) for bullet, text in map(split_line, lines)).strip()
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """The bullet, if there is one, and the text of a line of a caption file."""
+    """Split a line of a caption file into its bullet, which may be empty, and its text."""
     bullet = "* " if line.startswith("* ") else ""
     return bullet, re.sub(r"\\(.)", r"\1", line.removeprefix(bullet))
 
 
 def escaped(text: str) -> str:
-    """Text without markup in reStructuredText and Markdown."""
+    """Escape text so that it has no markup in reStructuredText and Markdown."""
     return SPECIAL_CHARACTERS.sub(r"\\\g<0>", text)

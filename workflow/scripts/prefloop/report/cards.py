@@ -18,13 +18,13 @@ from prefloop.report.tables import in_markdown, in_plain_markdown
 
 
 def license_of(manifest: Path, named: str | None) -> dict[str, str]:
-    """The license in the config, or else the one on the base model's card, in the hub's keys; empty without both."""
+    """The license from the config, or else from the base model's card, with the hub's keys; empty without both."""
     content = read_json(manifest)
     return {"license": named} if named else {key: content[key] for key in LICENSE_KEYS if key in content}
 
 
 def header(manifest: Path, license: dict[str, str]) -> str:
-    """The front matter of a card, with the hub's keys; `manifest` is that of the fetched base model."""
+    """The front matter of a card, with the hub's keys; `manifest` belongs to the fetched base model."""
     source = read_manifest(manifest, "source")["source"]
     hub = None if Path(source).exists() else hub_model(source)
     fields: dict[str, Any] = {"base_model": hub.repository if hub else None} | license
@@ -34,11 +34,13 @@ def header(manifest: Path, license: dict[str, str]) -> str:
 
 
 def lineage(base: Path, tuned: Path, runs: Sequence[tuple[Path, Path]], start: Path | None = None) -> list[str]:
-    """The policies that led to an exported one, oldest first, as lines of a list with their checksums.
+    """The policies that led to an exported policy, oldest first, as lines of a list with their checksums.
 
-    `base` is the fetched model's manifest, `tuned` that of the model that policies are trained on, the same where there
-    was no fine-tuning; `runs` are policy.pt and the pairs it was trained on, of every round; `start` is the policy.pt
-    of another run from which they started.
+    Args:
+        base: Manifest of the fetched model.
+        tuned: Manifest of the model that policies are trained on; equal to `base` without fine-tuning.
+        runs: For each round, the policy.pt and the pairs on which it was trained.
+        start: The policy.pt of another run from which the runs started.
     """
     content = read_manifest(base, "source", "sha256")
     commit = f", commit {content['commit']}" if "commit" in content else ""
@@ -63,20 +65,20 @@ def cost_sums(costs: Iterable[Path]) -> pd.DataFrame:
 
 
 def results_of(table: Path, methods: Sequence[str]) -> str:
-    """The rows of these methods in a table of results as Markdown, with its caption; empty without such rows."""
+    """The rows of these methods in a table of results, as Markdown with its caption; empty without such rows."""
     data = read_frame(table)
     data = data[data["method"].isin(methods)]
     return f"{in_markdown(data)}\n\n{read_caption(table.with_suffix('.rst'))}" if len(data) else ""
 
 
 def code_block(text: str) -> str:
-    """Text as YAML in a Markdown page; the fence is longer than any in the text, so that it does not end there."""
+    """Text as a block of YAML in a Markdown page; the fence is longer than any fence in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}yaml\n{text}{fence}"
 
 
 def public(value: Any) -> Any:
-    """A config's value with every path from the root or home cut to its last part."""
+    """A config's value, in which every absolute or home path is reduced to its last part."""
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     if isinstance(value, list):

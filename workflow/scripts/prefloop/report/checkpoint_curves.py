@@ -1,4 +1,4 @@
-"""Win rates over training: every checkpoint and the end of every round."""
+"""Win rates during training, at every checkpoint and the end of every round."""
 
 from dataclasses import replace
 
@@ -18,20 +18,20 @@ MAX_COLUMNS = 2  # temperatures per row
 
 
 def checkpoint_rates(rows: pd.DataFrame, lengths: pd.Series) -> pd.DataFrame:
-    """Win rates with CIs by temperature, method, round and checkpoint, and the mean optimizer step of each."""
+    """Win rates with CIs and mean optimizer step, by temperature, method, round and checkpoint."""
     return at_steps(win_rates(rows, ["temperature", "method", "round", "checkpoint"]), lengths)
 
 
 def round_lengths(experiment: Experiment) -> pd.Series:
-    """Optimizer steps by method, seed and round, of the methods whose checkpoints are evaluated."""
+    """Number of optimizer steps by method, seed and round, for methods whose checkpoints are evaluated."""
     table = training(replace(experiment, methods=experiment.by_checkpoint.methods))
     return table.groupby(["method", "seed", "round"]).size()
 
 
 def at_steps(data: pd.DataFrame, lengths: pd.Series) -> pd.DataFrame:
-    """`data` with its column `step`: optimizer steps since the first round's start, a mean over seeds.
+    """Add the column `step` to `data`: optimizer steps since the start of the first round, averaged over seeds.
 
-    A round begins where the one before it ended; the initial policy is at 0.
+    A round begins where the previous one ended; the initial policy is at 0.
     """
     ends = lengths.groupby(level=["method", "seed"]).cumsum()
     bounds = pd.DataFrame({"start": ends - lengths, "end": ends}).groupby(level=["method", "round"]).mean()
@@ -67,7 +67,7 @@ def draw_checkpoints(experiment: Experiment, data: pd.DataFrame) -> Figure:
 
 
 def end_clause(rows: pd.DataFrame, experiment: Experiment, temperature: float) -> str:
-    """Which policies do not differ significantly at one temperature, the initial one included."""
+    """A clause with the policies, including the initial one, that do not differ significantly at one temperature."""
     ends = rows[((rows["round"] == experiment.rounds) & (rows["checkpoint"] < 0)) | (rows["round"] == 0)]
     by_method = ends[ends["temperature"] == temperature].groupby("method", sort=False)
     parts = {str(method): part for method, part in by_method}

@@ -13,15 +13,15 @@ from prefloop.evaluation.inference import mean_interval
 from prefloop.report.plotting import error_lengths, line_style, panel_grid
 from prefloop.report.win_rates import opponent_label
 
-MIN_PROMPTS = 3  # of a cluster that is not pooled
+MIN_PROMPTS = 3  # smaller clusters are pooled
 MAX_COLUMNS = 4  # methods per row
 
 
 def prompt_clusters(prompts: list[str], path: Path) -> pd.Series:
-    """The cluster of each prompt, in their order.
+    """The cluster of each prompt, in the order of `prompts`.
 
     Raises:
-        InputError: The file has no cluster of a prompt.
+        InputError: The file does not have the cluster of a prompt.
     """
     table = read_frame(path).set_index("prompt_id")["cluster"]
     if missing := set(prompts) - set(table.index):
@@ -30,7 +30,8 @@ def prompt_clusters(prompts: list[str], path: Path) -> pd.Series:
 
 
 def grouped(labels: pd.Series) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Indices of prompts by cluster, with small clusters as `rest` and all as `all`; and the pooled clusters."""
+    """Indices of prompts by cluster, with all prompts as `all` and small clusters as `rest`; and the pooled
+    clusters."""
     sizes = labels.value_counts().sort_index()
     pooled = sizes.index[sizes < MIN_PROMPTS]
     groups = {str(c): np.flatnonzero(labels == c) for c in sizes.index if c not in pooled}
@@ -49,7 +50,7 @@ def changes_by_group(changes: dict[str, pd.DataFrame], groups: dict[str, np.ndar
 
 
 def draw_changes(experiment: Experiment, data: pd.DataFrame) -> Figure:
-    """Draw a panel per method with a point and bar per cluster, and all prompts at the bottom."""
+    """Draw a panel per method, with a point and bar per cluster and for all prompts at the bottom."""
     names = data["cluster"].unique().tolist()
     heights = dict(zip(names, [*range(len(names) - 1), len(names) - 0.5], strict=True))
     sizes = data.drop_duplicates("cluster").set_index("cluster")["prompts"]

@@ -11,15 +11,16 @@ from prefloop.report.win_rates import MAX_BANDS
 
 
 def draw_by_step(axes: Axes, table: pd.DataFrame, value: str, methods: tuple[str, ...]) -> None:
-    """Draw a value of every method that has it: the mean over seeds as a line, the range as a band if there is room.
+    """Draw a value of all methods that have it: the mean over seeds as a line and, if there is room, the range as a
+    band.
 
-    A line stops where its method has no value. A thin grey line starts each round.
+    A line has gaps where its method has no value. Thin grey lines mark the starts of rounds.
 
     Args:
-        axes: Where to draw.
-        table: As `results.training` returns it.
+        axes: The panel.
+        table: From `results.training`.
         value: A column of the table.
-        methods: In the order of legends.
+        methods: The methods, in the order of the legend.
     """
     for index, method in enumerate(methods):
         part = table[table["method"] == method].groupby("step")[value].agg(["mean", "min", "max"])
@@ -42,7 +43,7 @@ def round_starts(table: pd.DataFrame) -> list[int]:
 
 
 def curve_marks(experiment: Experiment, table: pd.DataFrame) -> str:
-    """What the marks of `draw_by_step` are, without a full stop."""
+    """Explain the marks of `draw_by_step` in a sentence without its full stop."""
     several = len(experiment.seeds) > 1
     marks = "Lines are means over seeds" if several else "Lines are one run each"
     if several and len(experiment.methods) <= MAX_BANDS:
@@ -51,7 +52,7 @@ def curve_marks(experiment: Experiment, table: pd.DataFrame) -> str:
 
 
 def plain_log(axis: Axis) -> None:
-    """Make an axis logarithmic, with plain numbers, and more ticks per decade if there are few decades."""
+    """Make an axis logarithmic, with plain numbers, and with more ticks per decade if there are few decades."""
     axis.axes.set(**{"xscale" if axis is axis.axes.xaxis else "yscale": "log"})
     low, high = axis.get_view_interval()
     within_decade, few_decades = high < 10 * low, high < 1000 * low

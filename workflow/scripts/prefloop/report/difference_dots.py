@@ -21,7 +21,7 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
 
     Args:
         experiment: The runs.
-        data: As `comparisons.differences` returns it.
+        data: From `comparisons.differences`.
     """
     methods, measures = others_of(experiment), list(data["measure"].unique())
     figure, panels = difference_panels(measures, len(methods))
@@ -42,23 +42,25 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
     first = panels[measures[0]]
     first.set_yticks(range(len(methods)), methods)
     first.set_ylim(len(methods) - 0.4, -0.6)
-    for fill, label in {"black": "significant", "white": "not significant"}.items():
+    several = len(experiment.seeds) > 1
+    labels = ("significant", "not significant") if several else ("95 % CI without 0", "95 % CI with 0")
+    for fill, label in zip(("black", "white"), labels, strict=True):
         first.plot([], [], "o-", color="black", markerfacecolor=fill, label=label)
-    if len(experiment.seeds) > 1:
+    if several:
         first.plot([], [], "|", color="0.45", label="one seed")
     legend_above(figure, first)
     return figure
 
 
 def difference_panels(measures: Sequence[str], methods: int) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel per measure, high enough for the methods; their names are left of each row."""
+    """A figure with a panel per measure, with room for all methods; their names are left of each row."""
     named = any(split_measure(measure)[0] for measure in measures)
     height = 0.26 * methods + (0.9 if named else 0)  # labels of the axis below every row
     return evaluator_panels(measures, (2.2, height), (1.2, 0.4 if named else 1.3), sharey=True)
 
 
 def difference_clause(data: pd.DataFrame, measure: str) -> str:
-    """Which methods do not differ significantly from the baseline in one measure."""
+    """A clause with the methods that do not differ significantly from the baseline in one measure."""
     means = data[(data["measure"] == measure) & data["seed"].isna()]
     equal = means.loc[~means["significant"].astype(bool), "method"].tolist()
     return named_baseline_clause(means["baseline"].iloc[0], equal, measure_label(measure))

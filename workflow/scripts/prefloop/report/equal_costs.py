@@ -1,4 +1,4 @@
-"""Whether methods spent the same of what a comparison holds equal: checked before a caption claims it."""
+"""Check that methods have the same cost, before a caption says so."""
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import spent
@@ -10,7 +10,7 @@ UNIT_OF = {"labels": "labels", "tokens": "generated tokens", "flops": "FLOPs", "
 
 
 def equal_cost_facts(experiment: Experiment) -> list[str]:
-    """What the methods spent of what the experiment holds equal, and whether it is equal; nothing if none is named."""
+    """A sentence on whether methods are equal in the cost that the config holds equal; empty if it names no cost."""
     kind = experiment.equal_cost
     if kind is None:
         return []
@@ -28,14 +28,14 @@ def range_of(low: float, high: float) -> str:
 
 
 def spent_per_run(experiment: Experiment, column: str) -> dict[str, float]:
-    """What a run of each method spent after the last round, as a mean over seeds."""
+    """What a run of each method has spent after the last round, averaged over seeds."""
     table = spent(experiment)
     ends = table[table["round"] == experiment.rounds].set_index("method")[column].to_dict()
     return {method: float(ends[method]) for method in experiment.methods}
 
 
 def pairs_per_run(experiment: Experiment) -> dict[str, float]:
-    """The pairs that a run of each method trains on, mixed ones included, as a mean over seeds."""
+    """The number of pairs on which a run of each method trains, including mixed ones, averaged over seeds."""
     counts = dict.fromkeys(experiment.methods, 0.0)
     table = row_counts(experiment, "pairs")
     for method, pairs in zip(table["method"], table["pairs"], strict=True):

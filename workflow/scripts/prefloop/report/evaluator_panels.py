@@ -1,4 +1,4 @@
-"""Panels of measures in rows by evaluator."""
+"""Panels of measures, with one row per evaluator."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from prefloop.config.evaluator_measures import split_measure
 def evaluator_panels(
     measures: Sequence[str], size: tuple[float, float], extra: tuple[float, float], sharey: bool = False
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel per measure: a row of the evaluator's that decides, then a row per named evaluator.
+    """A figure with a panel per measure: first a row for the main evaluator, then one per named evaluator.
 
     Rows end in the same column, so that win rates are below each other.
 
     Args:
-        measures: The measures, those of an evaluator one after the other.
+        measures: The measures, grouped by evaluator.
         size: Width and height of a panel, inches.
         extra: Width and height around the panels, inches.
         sharey: Whether all panels share the vertical axis.
@@ -37,5 +37,5 @@ def evaluator_panels(
         for axes in axes_of_row[:unused]:
             axes.set_visible(False)
         panels |= dict(zip(own, axes_of_row[unused:], strict=True))
-        axes_of_row[unused].tick_params(labelleft=True)  # which a shared axis has in the first column only
+        axes_of_row[unused].tick_params(labelleft=True)  # a shared axis has labels only in the first column
     return figure, panels

@@ -1,4 +1,4 @@
-"""Learning curves of two experiments in one picture."""
+"""Learning curves of two experiments in one figure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from prefloop.report.win_rates import MAX_BANDS, measure_label, opponent_label
 
 
 def experiment_names(a: RecordedExperiment, b: RecordedExperiment) -> tuple[str, str]:
-    """Names that distinguish two experiments: those of their configs, or their folders if these are equal."""
+    """Names that distinguish two experiments: those in their configs, or their folders if the names are equal."""
     names = a.config["name"], b.config["name"]
     return names if names[0] != names[1] else (str(a.experiment.root), str(b.experiment.root))
 
@@ -36,12 +36,12 @@ def experiment_curves(
 
     Args:
         a: An experiment.
-        b: The other one.
+        b: Another experiment.
         pairs: The compared methods (a's, b's).
         evaluators: The named evaluators that both have (`paired_experiments.common_evaluators`).
 
     Returns:
-        An experiment with the methods of both, which names no files, and the tables of `quality_curves.quality_by_cost`
+        An experiment with the methods of both, which has no files, and the tables of `quality_curves.quality_by_cost`
         and `quality_curves.seeds_by_cost`. A method is named `<experiment>: <label of the method>`.
     """
     seeds = tuple(common_seeds(a.experiment, b.experiment))
@@ -85,7 +85,7 @@ def restricted(
 
 
 def draw_experiments(both: Experiment, means: pd.DataFrame, points: pd.DataFrame) -> Figure:
-    """Draw what `experiment_curves` returns; curves differ in color, line style and marker."""
+    """Draw the result of `experiment_curves`; curves differ in color, line style and marker."""
     shown = replace(both, methods=tuple(map(figure_text, both.methods)))
     picture = draw_learning_curves(shown, *(renamed(table, figure_text) for table in (means, points)))
     note_evaluator(picture, both)
@@ -93,27 +93,29 @@ def draw_experiments(both: Experiment, means: pd.DataFrame, points: pd.DataFrame
 
 
 def curves_caption(a: RecordedExperiment, b: RecordedExperiment, means: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """What the figure shows, and which compared pairs differ in its first measure.
+    """Say what the figure shows, and which compared pairs differ in its first measure.
 
     Args:
         a: An experiment.
-        b: The other one.
-        means: As `experiment_curves` returns them.
-        differences: As `paired_experiments.experiment_differences` returns them.
+        b: Another experiment.
+        means: From `experiment_curves`.
+        differences: From `paired_experiments.experiment_differences`.
     """
     shared = replace(a.experiment, seeds=tuple(common_seeds(a.experiment, b.experiment)))
     measures, points = means["measure"].unique(), "; small points are seeds" * (len(shared.seeds) > 1)
     return caption(
         "Quality on the same eval prompts after every round of two experiments "
-        f"({', '.join(map(measure_label, measures))} against {opponent_label(shared.opponents[0])}) against "
-        f"labels, that is scored responses or questions to a judge{points}.",
+        f"({', '.join(map(measure_label, measures))} against {opponent_label(shared.opponents[0])}), by number of "
+        f"labels (scored responses or questions to a judge){points}.",
         "" if means["method"].nunique() > MAX_BANDS else interval_sentence(shared, "bands"),
-        significance_sentence([compared_clause(a, b, differences[differences["measure"] == measures[0]])]),
+        significance_sentence(
+            [compared_clause(a, b, differences[differences["measure"] == measures[0]])], len(shared.seeds)
+        ),
     )
 
 
 def compared_clause(a: RecordedExperiment, b: RecordedExperiment, differences: pd.DataFrame) -> str:
-    """Which of the compared pairs do not differ significantly in the one measure of some differences."""
+    """A clause with the compared pairs that do not differ significantly; all differences have one measure."""
     measure = f"final {measure_label(differences['measure'].iloc[0])}"
     equal = differences[~differences["significant"].astype(bool)]
     if equal.empty:

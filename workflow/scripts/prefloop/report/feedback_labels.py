@@ -1,4 +1,4 @@
-"""Names of feedbacks in captions and pages."""
+"""Names of feedbacks for captions and pages."""
 
 import json
 
@@ -23,7 +23,7 @@ def feedback_label(identity: str) -> str:
 
 
 def training_feedback_labels(experiment: Experiment) -> list[str]:
-    """The label of every feedback that trained a method, once each."""
+    """The labels of all distinct feedbacks that trained methods."""
     return [
         feedback_label(identity)
         for identity in {digest(identity): identity for identity in experiment.trained_by}.values()
@@ -51,7 +51,7 @@ def trained_by_named(experiment: Experiment) -> dict[str, list[str]]:
 
 
 def evaluators_sentence(experiment: Experiment) -> str:
-    """Which feedback each evaluator is, for captions; empty without named evaluators."""
+    """A sentence that names each evaluator's feedback, for captions; empty without named evaluators."""
     if not experiment.evaluators:
         return ""
     named = zip(experiment.evaluators, experiment.evaluated_by, strict=True)
@@ -60,5 +60,5 @@ def evaluators_sentence(experiment: Experiment) -> str:
 
 
 def digest(identity: str) -> str:
-    """The digest by which feedbacks are compared; empty for an unknown one."""
+    """The digest of a feedback, which identifies it; empty for an unknown feedback."""
     return json.loads(identity)["digest"] if identity else ""

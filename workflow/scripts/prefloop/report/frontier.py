@@ -15,16 +15,16 @@ KL_COLUMNS = {"mean": "kl", "low": "kl_low", "high": "kl_high"}
 
 
 def frontier_measures(rows: pd.DataFrame) -> list[str]:
-    """The evaluator's reward (or the win rate if it gives none), and the reward by the config's feedback, if any."""
+    """The evaluator's reward (the win rate if it gives none) and, if there is one, the config's feedback."""
     measures = measures_of(rows)
     return ["reward" if "reward" in measures else "win", *(["feedback"] if "feedback" in measures else [])]
 
 
 def frontier_points(rows: pd.DataFrame, kl: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
-    """Mean and CI of each measure and of KL by method and round; the initial policy is the method initial.
+    """Mean and CI of each measure and of KL by method and round; the initial policy has the method `initial`.
 
     Args:
-        rows: As `results.judgments` returns them.
+        rows: From `results.judgments`.
         kl: Columns method, round, seed, prompt_id, kl.
         measures: Columns of `rows`.
     """
@@ -37,7 +37,7 @@ def frontier_points(rows: pd.DataFrame, kl: pd.DataFrame, measures: list[str]) -
 
 
 def seed_points(rows: pd.DataFrame, kl: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
-    """Mean KL and mean of each measure of every single run."""
+    """Mean KL and mean of each measure for every run."""
     keys = [*POLICY, "seed"]
     mean_kl = kl.groupby(keys, sort=False)["kl"].mean().reset_index()
     tables = []
@@ -65,7 +65,7 @@ def draw_frontier(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFram
 
 
 def draw_panel(axes: Axes, experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> None:
-    """Draw a line per method through its rounds, or a point and its seeds if there is one round."""
+    """Draw a line per method through its rounds or, if there is only one round, a point and its seeds."""
     start = data[data["method"] == "initial"]
     for index, method in enumerate(experiment.methods):
         part, style = data[data["method"] == method].sort_values("round"), line_style(index)
@@ -98,7 +98,7 @@ def draw_panel(axes: Axes, experiment: Experiment, data: pd.DataFrame, seeds: pd
 
 
 def points_clause(experiment: Experiment) -> str:
-    """What the points are, for the caption."""
+    """A clause for the caption that explains the points."""
     if experiment.rounds > 1:
         return "points are rounds, and markers grow with the round"
     return "small marks are seeds" if len(experiment.seeds) > 1 else "points are methods"

@@ -1,4 +1,4 @@
-"""Labels in place of the names of methods, in figures, tables and captions. CSV files keep the names."""
+"""Replace names of methods by their labels in figures, tables and captions. CSV files keep the names."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,19 +16,19 @@ def relabeled(experiment: Experiment, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def renamed(table: pd.DataFrame, label: Callable[[str], str]) -> pd.DataFrame:
-    """A table with other names of methods."""
+    """Replace the names of methods in a table."""
     return table.assign(**{column: table[column].map(label) for column in NAMED if column in table})
 
 
 def figure_text(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar sign starts no formula."""
+    """Escape text for matplotlib, so that a dollar sign does not start a formula."""
     return text.replace("$", r"\$")
 
 
 def for_figure(experiment: Experiment, table: pd.DataFrame) -> tuple[Experiment, pd.DataFrame]:
-    """An experiment and a table whose methods are named by their labels, to be drawn.
+    """An experiment and a table for drawing, in which labels replace the names of methods.
 
-    The experiment names no files any more.
+    The experiment cannot be used to find files any more.
     """
     if not experiment.labels:
         return experiment, table

@@ -1,4 +1,4 @@
-"""Reward and win rate against labels: the figure that says first whether training works and what it costs."""
+"""Reward and win rate against labels: the first figure to check whether training works and what it costs."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,13 +11,13 @@ from prefloop.report.plotting import line_style
 from prefloop.report.quality_curves import draw_curve
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
-LABEL_GAP = 0.08  # between the names of two methods, as a fraction of the panel's height
+LABEL_GAP = 0.08  # minimum distance between the names of two methods, as a fraction of the panel's height
 
 
 def shown_measures(measures: list[str]) -> list[str]:
-    """The evaluator's reward, or the feedback's if the evaluator gives none, the win rate, and the named evaluators'.
+    """The evaluator's reward (the feedback's if it gives none), the win rate, and the measures of named evaluators.
 
-    `measures` are all with a value, as `win_rates.all_measures` returns them.
+    `measures` are from `win_rates.all_measures`.
     """
     named = [measure for measure in measures if split_measure(measure)[0]]
     return [*[name for name in ("reward", "feedback") if name in measures][:1], "win", *named]
@@ -28,8 +28,8 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
 
     Args:
         experiment: The runs.
-        data: As `quality_curves.quality_by_cost` returns it.
-        seeds: As `quality_curves.seeds_by_cost` returns it.
+        data: From `quality_curves.quality_by_cost`.
+        seeds: From `quality_curves.seeds_by_cost`.
     """
     figure, panels = evaluator_panels(list(data["measure"].unique()), (3.4, 2.8), (0.6, 0.0))
     for measure, axes in panels.items():
@@ -51,7 +51,7 @@ def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
 
     Args:
         axes: The panel, with all lines.
-        ends: Columns labels and mean, indexed by method in the order of `line_style`.
+        ends: Columns labels and mean; the index has the methods, in the order of `line_style`.
     """
     low, high = axes.get_ylim()
     heights = label_heights(ends["mean"].tolist(), LABEL_GAP * (high - low))
@@ -61,7 +61,7 @@ def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
 
 
 def label_heights(ends: list[float], gap: float) -> list[float]:
-    """Heights of labels in the order of `ends`: those of the ends, raised where the next lower label is too near."""
+    """Heights of labels in the order of `ends`; a label is raised if the next lower one is closer than `gap`."""
     heights = list(ends)
     order = sorted(range(len(ends)), key=ends.__getitem__)
     for lower, higher in zip(order, order[1:], strict=False):

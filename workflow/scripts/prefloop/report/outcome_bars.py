@@ -14,18 +14,18 @@ from prefloop.report.significance import pairs_clause
 from prefloop.report.win_rates import opponent_label, win_rates
 
 COMPARISON = ["opponent", "method"]
-# From dark to light and back, readable in black and white; with the color of the number in each bar.
+# Style of each outcome's bar, readable in black and white, and the color of the number in it.
 OUTCOME_STYLES: dict[str, tuple[dict[str, Any], str | None]] = {
     "win": ({"color": COLORS[0]}, "white"),
     "tie": ({"color": "0.9"}, "black"),
     "loss": ({"color": COLORS[5]}, "black"),
     "invalid": ({"color": "white", "edgecolor": "0.5", "hatch": "/////", "linewidth": 0}, None),
 }
-MIN_LABELED = 7  # % of comparisons; a narrower bar has no room for its number
+MIN_LABELED = 7  # % of comparisons; narrower bars have no room for their number
 
 
 def outcome_shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """Win rate with CI, number of prompts and share of each outcome (%), by opponent and method."""
+    """Win rate with CI, number of prompts, and share of each outcome (%), by opponent and method."""
     groups = rows.groupby(COMPARISON, sort=False)
     shares = 100 * groups["outcome"].value_counts(normalize=True).unstack(fill_value=0)
     shares = shares.reindex(columns=list(OUTCOME_STYLES), fill_value=0)
@@ -35,7 +35,7 @@ def outcome_shares(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_outcomes(data: pd.DataFrame, compared: str) -> Figure:
-    """Draw a panel per opponent with a bar per method; `compared` is what the bars count."""
+    """Draw a panel per opponent with a bar per method; `compared` names what the bars count."""
     opponents = data["opponent"].unique()
     sizes = [(data["opponent"] == opponent).sum() for opponent in opponents]
     figure, panels = plt.subplots(
@@ -66,7 +66,7 @@ def draw_bars(axes: Axes, data: pd.DataFrame) -> None:
         bars = axes.barh(heights, share, left=left, height=0.75, label=outcome, **style)
         if text_color:
             numbers = [f"{value:.0f}" if value >= MIN_LABELED else "" for value in share]
-            # The box hides the line at 50 % behind the number.
+            # The box behind the number hides the line at 50 %.
             box = {"facecolor": style["color"], "edgecolor": "none", "pad": 0.8}
             for text in axes.bar_label(bars, numbers, label_type="center", color=text_color, fontsize=7):
                 text.set_bbox(box if text.get_text() else None)
@@ -89,7 +89,7 @@ def draw_bars(axes: Axes, data: pd.DataFrame) -> None:
 
 
 def prompts_clause(data: pd.DataFrame) -> str:
-    """Number of prompts by opponent, if they differ."""
+    """A clause with the number of prompts by opponent; empty if all are equal."""
     prompts = data.groupby("opponent", sort=False)["prompts"].max()
     if prompts.nunique() == 1:
         return ""
@@ -98,7 +98,7 @@ def prompts_clause(data: pd.DataFrame) -> str:
 
 
 def even_clause(data: pd.DataFrame) -> str:
-    """Which comparisons have a CI that contains 50 %."""
+    """A clause with the comparisons whose CI contains 50 %."""
     even = data[~((data["low"] > 0.5) | (data["high"] < 0.5))]
     if not len(even):
         return "all win rates differ significantly from 50 %"
@@ -107,7 +107,7 @@ def even_clause(data: pd.DataFrame) -> str:
 
 
 def opponent_clause(against: pd.DataFrame, opponent: str) -> str:
-    """Which methods do not differ significantly in their win rates against one opponent; empty for one method."""
+    """A clause with the methods whose win rates against an opponent do not differ; empty for one method."""
     parts = {str(method): part for method, part in against.groupby("method", sort=False)}
     if len(parts) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""What captions say of the perplexity of plain text."""
+"""Clauses about the perplexity of plain text for captions."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def text_clause(text: str, table: pd.DataFrame) -> str:
 
     Args:
         text: `packaged`, or the path of a file.
-        table: As `perplexity_results.perplexities` returns it.
+        table: From `perplexity_results.perplexities`.
     """
     name = "the packaged text" if text == "packaged" else Path(text).name
     return f"over {table['n_tokens'].iloc[0]:,} tokens of {name}"

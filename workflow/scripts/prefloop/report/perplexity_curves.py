@@ -17,7 +17,7 @@ def draw_perplexity(experiment: Experiment, data: pd.DataFrame) -> Figure:
 
     Args:
         experiment: The runs.
-        data: As `perplexity_results.perplexities` returns it.
+        data: From `perplexity_results.perplexities`.
     """
     figure, axes = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
     axes.axhline(data.loc[data["round"] == 0, "perplexity"].iloc[0], color="0.4", linewidth=0.8)
@@ -38,7 +38,7 @@ def draw_perplexity(experiment: Experiment, data: pd.DataFrame) -> Figure:
 def add_bits_axis(axes: Axes, tokens_per_byte: float) -> None:
     """Add an axis on the right with the bits per byte at the ticks of the left axis, which has perplexities.
 
-    Its own round numbers would be crowded at low perplexities, as bits are a logarithm.
+    Ticks at round numbers of bits would be crowded at low perplexities, because bits are a logarithm.
     """
 
     def bits_of(perplexity: ArrayLike) -> np.ndarray:

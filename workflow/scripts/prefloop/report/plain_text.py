@@ -1,6 +1,6 @@
-"""A docutils parser, by which Snakemake's report includes captions as text: in them nothing is a directive or template.
+"""A docutils parser with which Snakemake's report includes captions as plain text, without directives or templates.
 
-docutils calls it by the name of this module, as `:parser:` of an include in workflow/report/.
+Templates in workflow/report/ select it with this module's name, as `:parser:` of an include.
 """
 
 from itertools import groupby
@@ -11,7 +11,7 @@ from prefloop.report.captions import split_line
 
 
 class Parser(parsers.Parser):
-    """Reads a line as a paragraph, or as an item of a list if it begins with `* `, without its backslash escapes."""
+    """Reads each line as a paragraph, or as an item of a list if it begins with `* `, and removes backslash escapes."""
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         """Add the text to the document."""

@@ -1,4 +1,4 @@
-"""Style, panels and marks of figures, and saving a figure with its data and caption."""
+"""Style, panels and marks of figures; saving a figure with its data and caption."""
 
 import math
 import textwrap
@@ -44,7 +44,7 @@ plt.rcParams.update(
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Color, line style and marker of the method at this index; colors repeat with other lines and markers."""
+    """Color, line style and marker of the method at this index; repeated colors have other line styles and markers."""
     turn = index // len(COLORS)
     return {
         "color": COLORS[index % len(COLORS)],
@@ -58,7 +58,7 @@ def panel_grid(count: int, across: int, size: tuple[float, float], extra: tuple[
 
     Args:
         count: Number of panels.
-        across: Most panels per row.
+        across: Maximum number of panels per row.
         size: Width and height of a panel, inches.
         extra: Width and height around the panels, inches.
 
@@ -82,7 +82,7 @@ def panel_grid(count: int, across: int, size: tuple[float, float], extra: tuple[
 
 
 def error_lengths(part: pd.DataFrame, mean: str = "mean", low: str = "low", high: str = "high") -> list[pd.Series]:
-    """Lengths of error bars below and above the mean; rounding must not make one negative."""
+    """Lengths of error bars below and above the mean; negative ones from rounding become 0."""
     return [(part[mean] - part[low]).clip(lower=0), (part[high] - part[mean]).clip(lower=0)]
 
 
@@ -93,7 +93,7 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 
 
 def note_evaluator(figure: Figure, experiment: Experiment) -> None:
-    """Write into the picture which policies the evaluator trained, if any, and likewise for each named evaluator."""
+    """Write into the figure which methods were trained with the evaluator, and with each named evaluator."""
     trained, notes = trained_by_evaluator(experiment), []
     if trained:
         names = "" if len(trained) == len(experiment.methods) else f"{', '.join(trained)}: "
@@ -107,7 +107,7 @@ def note_evaluator(figure: Figure, experiment: Experiment) -> None:
 
 
 def save_figure(figure: Figure, path: Path, data: pd.DataFrame, caption: str) -> None:
-    """Write a figure as .pdf, .svg and .png at `path`, its data as .csv and its caption as .rst.
+    """Write a figure as .pdf, .svg and .png, its data as .csv and its caption as .rst, next to `path`.
 
     The same data gives the same bytes.
     """

@@ -1,4 +1,4 @@
-"""The power of one difference as text for a terminal."""
+"""The statistical power of one contrast, as text for a terminal."""
 
 import pandas as pd
 
@@ -14,13 +14,13 @@ FORMATS = {
 
 
 def power_text(contrast: str, sample: PairedSample, wanted: float, rows: pd.DataFrame) -> str:
-    """What the pilot has of a contrast such as "dota minus uniform", what the columns are, and the columns.
+    """Describe a contrast in a pilot, such as "dota minus uniform": its size, the columns, and the table of designs.
 
     Args:
         contrast: What is compared.
         sample: The pilot's differences.
-        wanted: The difference that is to be detected.
-        rows: As `power_rows` returns them for it, and `seconds` if they are known.
+        wanted: The difference to detect.
+        rows: From `power_rows`, with a column `seconds` if times are known.
     """
     size = ", ".join(count_of(getattr(sample.as_run, f"{noun}s"), noun) for noun in ("seed", "prompt", "sample"))
     size += " per prompt"
@@ -40,7 +40,9 @@ def power_text(contrast: str, sample: PairedSample, wanted: float, rows: pd.Data
         f"detectable: with 80 % power; power and seeds_needed: for a difference of {wanted:.4g}",
     ]
     if "seconds" in rows:
-        lines.append("seconds: of all seeds of both methods, with as large an evaluation as the pilot's")
+        lines.append("seconds: for all seeds of both methods, with an evaluation as large as the pilot's")
     if sample.as_run.samples == 1:
-        lines.append("rows with more samples: the best case, as one sample per prompt cannot separate sampling noise")
+        lines.append(
+            "rows with more samples: the best case, because one sample per prompt cannot separate sampling noise"
+        )
     return "\n".join([*lines, rows.to_string(index=False, formatters=FORMATS, na_rep="none")])

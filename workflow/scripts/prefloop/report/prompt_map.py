@@ -1,4 +1,4 @@
-"""A map of the training prompts with the clusters, and the prompts that each method annotated."""
+"""A map of the training prompts with their clusters and the prompts that each method annotated."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ MAX_COLUMNS = 4  # methods per row
 
 
 def with_pulls(maps: Mapping[str, pd.DataFrame], annotated: pd.DataFrame) -> pd.DataFrame:
-    """The maps of all methods in one table, with the number of times each method drew each prompt.
+    """The maps of all methods in one table, with the number of times that each method drew each prompt.
 
     Args:
-        maps: By method, the rows of clusters.csv.
-        annotated: As `results.annotated` returns it.
+        maps: Rows of clusters.csv, by method.
+        annotated: From `results.annotated`.
     """
     pulls = annotated.groupby(["method", "prompt_id"]).size().rename("pulls").reset_index()
     tables = []
@@ -53,7 +53,7 @@ def draw_map(data: pd.DataFrame) -> Figure:
 
 
 def without_overlap(centers: pd.DataFrame) -> pd.DataFrame:
-    """Positions x, y of labels, with overlapping ones moved up; a label is a twelfth of the range in size."""
+    """Positions x, y of labels, with overlapping ones moved up; the size of a label is a twelfth of the range."""
     gap = (centers.max() - centers.min()).max() / 12
     placed: list[pd.Series] = []
     for _, center in centers.sort_values("y").iterrows():

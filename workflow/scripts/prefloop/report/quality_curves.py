@@ -14,7 +14,7 @@ from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.win_rates import MAX_BANDS, MEASURES, axis_label
 
 COST_LABELS = {"flops": "FLOPs", "generated_tokens": "generated tokens"}
-LABELS = {"labels": "labels"}  # drawn if a method chooses which responses get one
+LABELS = {"labels": "labels"}  # drawn if a method chooses which responses get labels
 
 
 def quality_by_cost(
@@ -29,7 +29,7 @@ def quality_by_cost(
 def seeds_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
     """Mean of each measure by method, round and seed, with the seed's own cost; empty with a single seed.
 
-    Rounds begin at 1, as all seeds share the initial policy.
+    Rounds begin at 1, because all seeds share the initial policy.
     """
     trained = table[table["round"] > 0]
     if len(experiment.seeds) == 1:
@@ -40,12 +40,12 @@ def seeds_by_cost(experiment: Experiment, table: pd.DataFrame, measures: list[st
 
 
 def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """Draw a row of panels per measure, and a column per cost; a cost that is always 0 is left out.
+    """Draw a row of panels per measure and a column per cost; costs that are always 0 are left out.
 
     Args:
         experiment: The runs.
-        data: As `quality_by_cost` returns it.
-        seeds: As `seeds_by_cost` returns it: small points, if there are too many methods only of the last round.
+        data: From `quality_by_cost`.
+        seeds: From `seeds_by_cost`, drawn as small points; with many methods, only those of the last round.
     """
     measures = data["measure"].unique()
     labels = COST_LABELS | (LABELS if experiment.acquiring else {})
@@ -70,7 +70,7 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
                 draw_curve(axes, part, dots, cost, index, not crowded)
             if is_rate(measure):
                 axes.axhline(0.5, color="0.4", linewidth=0.8)
-            if row == len(measures) - 1:  # a win rate, too
+            if row == len(measures) - 1:
                 axes.set_xlabel(label)
                 axes.xaxis.set_major_locator(MaxNLocator(5))
                 axes.xaxis.set_major_formatter(EngFormatter())
@@ -79,7 +79,7 @@ def draw_quality(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame
 
 
 def panel_height(rows: int, crowded: bool) -> float:
-    """The height of a panel, inches: more with many methods, less with the rows of named evaluators."""
+    """The height of a panel in inches: higher with many methods, lower with rows of named evaluators."""
     height = 3.4 if crowded else 2.4
     return height if rows <= len(MEASURES) else 0.8 * height
 
@@ -89,10 +89,10 @@ def draw_curve(axes: Axes, part: pd.DataFrame, dots: pd.DataFrame, cost: str, in
 
     Args:
         axes: The panel.
-        part: The method's rows of one measure, as `quality_by_cost` returns them.
-        dots: Likewise of `seeds_by_cost`.
+        part: The method's rows of one measure, from `quality_by_cost`.
+        dots: The same from `seeds_by_cost`.
         cost: Column of the cost.
-        index: Of the method, for its style.
+        index: Index of the method, for its style.
         band: Whether to draw the CIs.
     """
     part, style = part.sort_values("round"), line_style(index)

@@ -34,9 +34,9 @@ def draw_scatter(
         data: One row per point.
         x_labels: By column of `data`, in the order of panels.
         y: Column and label of the y axis.
-        rho: By column, its Spearman's ρ with y, shown in the panel's title.
-        width: Of the figure, inches.
-        style: Of the points.
+        rho: Spearman's ρ of each column with y, shown in the panel's title.
+        width: Width of the figure, inches.
+        style: Style of the points.
     """
     figure, panels = plt.subplots(
         1, len(x_labels), figsize=(width, 3.2), sharey=True, squeeze=False, layout="constrained"
@@ -66,7 +66,7 @@ def annotated_pairs(experiment: Experiment) -> pd.DataFrame:
 
 
 def run_of_file(experiment: Experiment, path: Path) -> dict:
-    """The method, seed and round in whose folder a file is."""
+    """The method, seed and round whose folder has a file."""
     for keys, folder in experiment.folders():
         if folder.resolve() == path.resolve().parent:
             return keys
@@ -74,7 +74,7 @@ def run_of_file(experiment: Experiment, path: Path) -> dict:
 
 
 def partial_correlation(xy: Resampled, xz: Resampled, yz: Resampled) -> Resampled:
-    """Correlation of x and y given z, of the rows and of every resample."""
+    """Partial correlation of x and y given z, for the rows and for every resample."""
     estimate = partial(*(np.array(part.estimate) for part in (xy, xz, yz)))
     return Resampled(float(estimate), partial(*(part.resamples for part in (xy, xz, yz))))
 

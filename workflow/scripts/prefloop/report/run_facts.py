@@ -1,4 +1,4 @@
-"""Facts of a run that its figures and tables share, stated once per page."""
+"""Facts that all figures and tables of an experiment share, stated once per page."""
 
 from prefloop.config.experiment import Experiment
 from prefloop.evaluation.results import spent
@@ -31,20 +31,20 @@ def run_facts(experiment: Experiment, prompts: int, evaluated: bool = True) -> l
 
 
 def prompts_and_samples(experiment: Experiment, prompts: int) -> str:
-    """`60 eval prompts`, or with several samples `60 eval prompts with 4 samples each`."""
+    """`60 eval prompts`, or `60 eval prompts with 4 samples each`."""
     samples = f" with {experiment.samples} samples each" if experiment.samples > 1 else ""
     return f"{count_of(prompts, 'eval prompt')}{samples}"
 
 
 def start_facts(experiment: Experiment) -> list[str]:
-    """The policy of another run from which all runs start, if there is one."""
+    """A sentence on the policy of another run from which all runs start, if there is one."""
     if experiment.start is None:
         return []
     return [f"Every run starts from {public_name(experiment.start)}, whose own cost is not counted."]
 
 
 def evaluator_facts(experiment: Experiment) -> list[str]:
-    """The evaluators, and a warning if one also trained methods."""
+    """Sentences on the evaluators, with a warning if one also trained methods."""
     facts = [f"Evaluator: {feedback_label(experiment.evaluator)}."]
     trained = trained_by_evaluator(experiment)
     if len(trained) == len(experiment.methods):
@@ -58,7 +58,7 @@ def evaluator_facts(experiment: Experiment) -> list[str]:
 
 
 def named_evaluator_facts(experiment: Experiment) -> list[str]:
-    """The named evaluators, and a warning for each that also trained methods."""
+    """Sentences on the named evaluators, with a warning for each that also trained methods."""
     named = zip(experiment.evaluators, experiment.evaluated_by, strict=True)
     facts = [f"Evaluator {name}: {feedback_label(identity)}." for name, identity in named]
     for name, methods in trained_by_named(experiment).items():

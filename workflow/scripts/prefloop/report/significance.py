@@ -1,7 +1,7 @@
-"""Which policies differ significantly, as a caption's last sentence.
+"""The sentences of a caption that say which policies differ significantly.
 
 A difference is significant if the 95 % CI of the paired difference excludes 0. The CIs are not corrected for the number
-of comparisons.
+of comparisons. With one seed they show only whether the policies of these runs differ, and the sentences say so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from prefloop.evaluation.comparisons import arrays, not_significant_pairs
 from prefloop.evaluation.inference import PromptTable
 from prefloop.report.win_rates import measure_label
 
-MAX_METHODS = 5  # all pairs are compared; more methods are only compared with the baseline
+MAX_METHODS = 5  # up to here all pairs are compared; more methods are only compared with the baseline
 
 
 def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable], measure: str) -> str:
-    """Which policies do not differ significantly in a measure; empty for one policy.
+    """A clause with the policies that do not differ significantly in a measure; empty for one policy.
 
-    `values` are [seeds, prompts] by policy, and `measure` is their name in the caption.
+    `values` are [seeds, prompts] by policy, and `measure` is the name of the measure in the caption.
     """
     if len(values) < 2:
         return ""
@@ -32,7 +32,7 @@ def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable
 
 
 def final_clauses(experiment: Experiment, ends: Mapping[str, pd.DataFrame], measures: Sequence[str]) -> list[str]:
-    """`significance_clause` of each measure after the last round; `ends` are as `comparisons.last_round` has them."""
+    """`significance_clause` of each measure after the last round; `ends` are from `comparisons.last_round`."""
     parts = {method: ends[method] for method in experiment.methods}
     return [
         significance_clause(experiment, arrays(parts, measure), f"final {measure_label(measure)}")
@@ -41,7 +41,7 @@ def final_clauses(experiment: Experiment, ends: Mapping[str, pd.DataFrame], meas
 
 
 def pairs_clause(pairs: Sequence[tuple[str, str]], measure: str) -> str:
-    """The clause that names the pairs whose differences are not significant."""
+    """A clause that names the pairs whose differences are not significant."""
     if not pairs:
         return f"all differences in {measure} are significant"
     named = ", ".join(f"{first}–{second}" for first, second in pairs)
@@ -49,7 +49,7 @@ def pairs_clause(pairs: Sequence[tuple[str, str]], measure: str) -> str:
 
 
 def baseline_clause(baseline: str, values: Mapping[str, PromptTable], measure: str) -> str:
-    """The clause that names the policies that do not differ significantly from a baseline."""
+    """A clause that names the policies that do not differ significantly from a baseline."""
     equal = [
         name
         for name in values
@@ -59,13 +59,26 @@ def baseline_clause(baseline: str, values: Mapping[str, PromptTable], measure: s
 
 
 def named_baseline_clause(baseline: str, equal: Sequence[str], measure: str) -> str:
-    """`baseline_clause` for the known names of these policies."""
+    """`baseline_clause`, if the names of these policies are known."""
     if not equal:
         return f"all differences from {baseline} in {measure} are significant"
     return f"these do not differ significantly from {baseline} in {measure}: {', '.join(equal)}"
 
 
-def significance_sentence(clauses: Sequence[str]) -> str:
-    """The last sentence of a caption; empty without clauses."""
+def significance_sentence(clauses: Sequence[str], seeds: int) -> str:
+    """The last sentence of a caption; empty without clauses. `seeds` is the number of seeds."""
     named = "; ".join(filter(None, clauses))
-    return f"By paired 95 % CIs, not corrected for multiple comparisons, {named}." if named else ""
+    if not named:
+        return ""
+    if seeds == 1:
+        return (
+            f"By paired 95 % CIs over prompts, not corrected for multiple comparisons, {named}; this compares the "
+            "policies of 1 seed, not the methods."
+        )
+    return f"By paired 95 % CIs, not corrected for multiple comparisons, {named}."
+
+
+def bold_sentence(seeds: int, others: str = "other rows") -> str:
+    """The sentence of a caption that explains bold cells (`inference.best`); `seeds` is the number of seeds."""
+    bold = f"Bold is significantly better than all {others}, with Bonferroni's correction"
+    return f"{bold}, over the prompts of 1 seed: it compares policies, not methods." if seeds == 1 else f"{bold}."

@@ -20,31 +20,31 @@ from prefloop.report.labels import figure_text
 from prefloop.report.plotting import LINES, line_style
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
-LOG_RATIO = 8  # of the largest to the smallest value from which an axis is logarithmic
+LOG_RATIO = 8  # ratio of the largest to the smallest value from which an axis is logarithmic
 
 
 @dataclass
 class SweptMethod:
-    """A method's place in a sweep."""
+    """The values of swept settings with which a method runs."""
 
     method: str
     """A method of the experiment."""
     swept: str
-    """Label of the method that is swept; the method's own if it is not."""
+    """Label of the method that is swept, or of this method if it is not part of a sweep."""
     point: dict[str, Any] = field(default_factory=dict)
-    """Its value of every swept key; empty if it is not swept."""
+    """The value of every swept key; empty if the method is not part of a sweep."""
 
 
 def quality_by_value(
     experiment: Experiment, points: Sequence[SweptMethod], values: Mapping[str, np.ndarray], measure: str
 ) -> pd.DataFrame:
-    """One row per swept key and method, and one without a key per method that is not swept.
+    """One row per swept key and method, and one row without a key per method that is not swept.
 
     Args:
         experiment: The runs.
-        points: The place of every method.
+        points: The swept values of every method.
         values: The measure after the last round by method, [seeds, prompts].
-        measure: Its name.
+        measure: Name of the measure.
 
     Returns:
         Columns key, value (as JSON), swept, others (the values of the other keys), method, measure, mean, low, high.
@@ -57,19 +57,19 @@ def quality_by_value(
     if not any(point.point for point in points):
         raise InputError("points: no method is swept; name values of settings in `sweep`")
     rows = []
-    for place in points:
-        interval = mean_interval(values[place.method])._asdict()
-        for key in place.point or [""]:
-            words = point_words({name: value for name, value in place.point.items() if name != key})
+    for method in points:
+        interval = mean_interval(values[method.method])._asdict()
+        for key in method.point or [""]:
+            words = point_words({name: value for name, value in method.point.items() if name != key})
             others = ", ".join(f"{word} {shown}" for word, shown in words.items())
-            value = json.dumps(place.point[key], ensure_ascii=False, sort_keys=True) if key else ""
-            keys = {"key": key, "value": value, "swept": place.swept, "others": others, "method": place.method}
+            value = json.dumps(method.point[key], ensure_ascii=False, sort_keys=True) if key else ""
+            keys = {"key": key, "value": value, "swept": method.swept, "others": others, "method": method.method}
             rows.append(keys | {"measure": measure} | interval)
     return pd.DataFrame(rows)
 
 
 def draw_sweep(experiment: Experiment, data: pd.DataFrame) -> Figure:
-    """Draw one panel per swept key; a line joins methods that differ in this key only."""
+    """Draw one panel per swept key; a line joins methods that differ only in this key."""
     keys = [key for key in data["key"].unique() if key]
     lines = {key: lines_of(data[data["key"] == key]) for key in keys}
     room = 0.22 * (max(map(len, lines.values())) + (data["key"] == "").sum())
@@ -84,13 +84,13 @@ def draw_sweep(experiment: Experiment, data: pd.DataFrame) -> Figure:
 
 
 def lines_of(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of a key by line: those of one swept method with the same values of all other keys."""
+    """The rows of a key by line; a line has one swept method, with fixed values of all other keys."""
     groups = part.groupby(["swept", "others"], sort=False)
     return {", ".join(filter(None, map(str, names))): rows for names, rows in groups}
 
 
 def draw_levels(axes: Axes, data: pd.DataFrame) -> None:
-    """Draw the methods that are not swept as level lines across the panel."""
+    """Draw the methods that are not swept as horizontal lines."""
     row: Any
     for index, row in enumerate(data.itertuples(), start=1):
         line = LINES[index % len(LINES)]
@@ -101,7 +101,7 @@ def draw_levels(axes: Axes, data: pd.DataFrame) -> None:
 def draw_key(axes: Axes, key: str, lines: dict[str, pd.DataFrame]) -> None:
     """Draw the lines of one key over its values, with bars if there are few lines.
 
-    Numbers are on a linear or logarithmic axis, all else on a nominal one, where the lines stand next to each other.
+    Numbers are on a linear or logarithmic axis. Other values are on a nominal axis, with the methods side by side.
     """
     values = list(dict.fromkeys(text for rows in lines.values() for text in rows["value"]))
     numbers = [json.loads(value) for value in values]

@@ -1,4 +1,4 @@
-"""Tables in LaTeX and Markdown: means with their CIs, in bold only if significantly best."""
+"""Tables in LaTeX and Markdown, with means and their CIs; only significantly best values are bold."""
 
 import math
 import re
@@ -31,22 +31,22 @@ TABLE_MEASURES = {
 
 
 def given_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
-    """The keys of TABLE_MEASURES and the named evaluators' measures with a value in the judgments.
+    """The keys of TABLE_MEASURES and the measures of named evaluators that have a value in the judgments.
 
-    A judge gives no reward.
+    A judge does not give a reward.
     """
     given = [measure for measure in TABLE_MEASURES if rows[measure].notna().any()]
     return [*given, *named_measures(rows, experiment)]
 
 
 def table_label(measure: str) -> str:
-    """The name of a measure in tables: `reward (evaluator)`, `win rate (polite)` of a named evaluator."""
+    """The name of a measure in tables: `reward (evaluator)`, or `win rate (polite)` for a named evaluator."""
     evaluator, kind = split_measure(measure)
     return f"{TABLE_MEASURES[kind].partition(' (')[0]} ({evaluator})" if evaluator else TABLE_MEASURES[kind]
 
 
 def with_interval(data: pd.DataFrame, measure: str, bold: Container = ()) -> list[str]:
-    """Cells "mean [low, high]" of a measure with columns measure, measure_low and measure_high; "--" is not finite.
+    """Cells "mean [low, high]" from columns measure, measure_low and measure_high; "--" if the mean is not finite.
 
     Args:
         data: One row per cell.
@@ -62,7 +62,7 @@ def with_interval(data: pd.DataFrame, measure: str, bold: Container = ()) -> lis
 
 
 def in_brackets(low: float, high: float) -> str:
-    """The ends of an interval: "[0.1, 0.3]"; "--" is an end that a single value does not give."""
+    """The ends of an interval: "[0.1, 0.3]"; "--" for an end that is not finite, as with a single value."""
     return "[{}, {}]".format(*(f"{end:.3g}" if math.isfinite(end) else "--" for end in (low, high)))
 
 
@@ -76,7 +76,7 @@ def save_table(path: Path, data: pd.DataFrame, shown: pd.DataFrame, caption: str
 
 
 def to_latex(table: pd.DataFrame, path: Path) -> None:
-    """Write a booktabs tabular; all text is escaped, in which only bold cells of `with_interval` are commands."""
+    """Write a booktabs tabular; all text is escaped, except the command of bold cells from `with_interval`."""
     escaped = table.astype(str).map(in_latex).rename(columns=in_latex)
     with atomic_write(path) as partial:
         partial.write_text(
@@ -86,7 +86,7 @@ def to_latex(table: pd.DataFrame, path: Path) -> None:
 
 
 def in_latex(cell: str) -> str:
-    """The text of a cell in one line without commands."""
+    """The text of a cell in one line, without LaTeX commands."""
     if bold := BOLD.fullmatch(cell):
         return rf"\textbf{{{bold[1].translate(LATEX)}}}"
     return printable(" ".join(cell.split()), kept="").translate(LATEX)
@@ -116,5 +116,5 @@ def cell_text(value: object) -> str:
 
 
 def in_plain_markdown(text: str) -> str:
-    """Text of others for a Markdown page, in one line without Markdown, HTML and links."""
+    """Escape foreign text for a Markdown page: one line, without Markdown, HTML and links."""
     return MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.split()), kept=""))

@@ -12,14 +12,14 @@ from prefloop.methods.tabular import BOUNDS, SAMPLER_LABELS
 from prefloop.report.plotting import legend_above, line_style
 
 DELTA_LABELS = {"param_diff": "mean |δ| (units of reward)", "max_diff": "largest |δ| (units of reward)"}
-# Title, mode, kind, measure, and the smallest value shown, below which is rounding error.
+# Title, mode, kind, measure, and the smallest value shown; smaller values are rounding errors.
 PANELS = [
     ("exact gradients, as released", "normalized", "exact", "param_diff", 1e-14),
     ("exact gradients, paper mode", "paper", "exact", "max_diff", 1e-20),
     ("paper mode, lower-bound instance", "lower_bound", "exact", "max_diff", 1e-20),
     ("sampled pairs, as released", "normalized", "empirical", "param_diff", None),
 ]
-# Label of a bound, the value at which it is placed, and the end of the text at that point.
+# Label of a bound, the value at which it is placed, and the side of the text that is at this point.
 BOUND_LABELS = {
     "unif": ("$0.588^T$", 5e-3, "left"),
     "mix_r": ("$2^{1-2^T}$", 1e-11, "right"),
@@ -39,7 +39,7 @@ def delta_quantiles(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_convergence(data: pd.DataFrame, samplers: list[str]) -> Figure:
-    """Draw the four panels of PANELS; `data` is as `delta_quantiles` returns it."""
+    """Draw the four panels of PANELS; `data` is from `delta_quantiles`."""
     figure, panels = plt.subplots(2, 2, figsize=(7.2, 5.6), layout="constrained")
     for axes, (title, mode, kind, measure, least) in zip(panels.flat, PANELS, strict=True):
         part = data[(data["mode"] == mode) & (data["kind"] == kind) & (data["measure"] == measure)]
@@ -55,14 +55,14 @@ def draw_convergence(data: pd.DataFrame, samplers: list[str]) -> Figure:
 
 
 def draw_sampler(axes: Axes, part: pd.DataFrame, label: str, index: int) -> None:
-    """Draw a sampler's median and band; markers have their own positions, so that equal lines are all visible."""
+    """Draw a sampler's median and band; markers of samplers are shifted, so that equal lines stay visible."""
     style, spacing = line_style(index), max(1, len(part) // 7)
     axes.plot(part["step"], part["median"], label=label, markersize=3.5, markevery=(index % spacing, spacing), **style)
     axes.fill_between(part["step"], part["low"], part["high"], alpha=0.15, color=style["color"], linewidth=0)
 
 
 def draw_bounds(axes: Axes, least: float, last: int, samplers: list[str]) -> None:
-    """Draw the paper's upper bounds for these samplers as thin grey lines, each labeled where no other line is near."""
+    """Draw the paper's upper bounds for these samplers as thin grey lines, with labels away from other lines."""
     updates = np.linspace(0, last, 400)
     for sampler in (name for name in BOUND_LABELS if name in samplers):
         label, depth, side = BOUND_LABELS[sampler]
@@ -74,7 +74,7 @@ def draw_bounds(axes: Axes, least: float, last: int, samplers: list[str]) -> Non
 
 
 def overshooting_seeds(table: pd.DataFrame) -> dict[str, int]:
-    """Number of seeds by sampler in which the largest |δ| of the exact, released update more than doubled."""
+    """By sampler, the number of seeds in which the exact, released update more than doubled the largest |δ|."""
     part = table[(table["mode"] == "normalized") & (table["kind"] == "exact")]
     largest = part.groupby(["sampler", "seed"], sort=False)["max_diff"].agg(["first", "max"])
     doubled = (largest["max"] > 2 * largest["first"]).groupby("sampler", sort=False).sum()
@@ -82,7 +82,7 @@ def overshooting_seeds(table: pd.DataFrame) -> dict[str, int]:
 
 
 def final_deltas(data: pd.DataFrame, samplers: list[str], kind: str) -> str:
-    """The median seed's mean |δ| after the last released update, by sampler."""
+    """The median over seeds of the mean |δ| after the last update in the mode "as released", by sampler."""
     part = data[(data["mode"] == "normalized") & (data["kind"] == kind) & (data["measure"] == "param_diff")]
     ends = part[part["step"] == part["step"].max()].set_index("sampler")["median"]
     return ", ".join(f"{SAMPLER_LABELS[sampler]} {ends[sampler]:.2g}" for sampler in samplers)

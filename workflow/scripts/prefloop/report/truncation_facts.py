@@ -1,4 +1,4 @@
-"""Warnings of truncated responses: whose they are, their share, and the setting to change."""
+"""Warnings about truncated responses: the policies, the shares, and the setting to change."""
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.truncation import many_truncated
@@ -8,7 +8,8 @@ from prefloop.evaluation.results import truncated_generations, truncated_samples
 def truncation_facts(experiment: Experiment, evaluated: bool = True) -> list[str]:
     """A sentence for evaluation and one for training, if more than a tenth of a policy's responses is truncated.
 
-    Of evaluation, the samples of the initial policy and of every method's last round count; of training, all responses.
+    For evaluation, only samples of the initial policy and of every method's last round count. For training, all
+    responses count.
 
     Args:
         experiment: The runs.
@@ -30,7 +31,7 @@ def truncation_facts(experiment: Experiment, evaluated: bool = True) -> list[str
 
 
 def shares_of_many(counts: dict[str, tuple[int, int]]) -> str:
-    """`initial 40 %, dota 62 %` of the policies with many truncated responses; counts are (truncated, responses)."""
+    """`initial 40 %, dota 62 %`: the policies with many truncated responses; counts are (truncated, responses)."""
     return ", ".join(
         f"{name} {100 * truncated / responses:.0f} %"
         for name, (truncated, responses) in counts.items()

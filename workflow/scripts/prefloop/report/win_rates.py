@@ -14,17 +14,17 @@ from prefloop.evaluation.results import named_measures
 
 MAX_BANDS = 6  # curves whose bands can be distinguished
 OPPONENTS = {"initial": "the initial policy", "chosen": "the chosen responses"}
-# Columns of judgments, in the order of panels. A method may be trained by another feedback than the config's.
+# Columns of judgments, in the order of panels. A method may be trained with another feedback than the config's.
 MEASURES = {"feedback": "mean reward (config's feedback)", "reward": "mean reward (evaluator)", "win": "win rate"}
 
 
 def measures_of(rows: pd.DataFrame) -> list[str]:
-    """The keys of MEASURES in judgments: win, and the rewards with a value; a judge gives none."""
+    """The keys of MEASURES in judgments: win, and rewards that have a value; a judge does not give rewards."""
     return [name for name in MEASURES if name == "win" or rows[name].notna().any()]
 
 
 def all_measures(rows: pd.DataFrame, experiment: Experiment) -> list[str]:
-    """As `measures_of`, then those of each named evaluator: its reward if it gives one, and its win rate."""
+    """As `measures_of`, followed by the reward, if any, and win rate of each named evaluator."""
     return [*measures_of(rows), *named_measures(rows, experiment)]
 
 
@@ -37,13 +37,13 @@ def leading_measures(measures: Sequence[str]) -> list[str]:
 
 
 def measure_label(measure: str) -> str:
-    """The name of a measure in captions: `mean reward (evaluator)`, `win rate (polite)` of a named evaluator."""
+    """The name of a measure in captions: `mean reward (evaluator)`, or `win rate (polite)` for a named evaluator."""
     evaluator, kind = split_measure(measure)
     return f"{MEASURES[kind].partition(' (')[0]} ({evaluator})" if evaluator else MEASURES[kind]
 
 
 def axis_label(measure: str, opponent: str) -> str:
-    """The label of a measure on an axis, in two lines, or three if a named evaluator decides a win rate."""
+    """The label of a measure on an axis, in two lines, or three for the win rate of a named evaluator."""
     evaluator, kind = split_measure(measure)
     if kind != "win":
         return measure_label(measure).replace(" (", "\n(")
@@ -51,15 +51,15 @@ def axis_label(measure: str, opponent: str) -> str:
 
 
 def opponent_label(opponent: str) -> str:
-    """The label of an opponent; a method has its own name."""
+    """The label of an opponent; for a method, its name."""
     return OPPONENTS.get(opponent, opponent)
 
 
 def win_rates(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Win rates with 95 % CIs, one row per group of judgments, in the order in which groups first appear.
 
-    A tie is half a win and an invalid judgment does not count. The samples of a prompt are averaged first. Intervals
-    are those of `inference.rate_interval`.
+    A tie is half a win, and an invalid judgment does not count. The samples of a prompt are averaged first. Intervals
+    are from `inference.rate_interval`.
 
     Returns:
         Columns `keys`, win_rate, low, high.

@@ -1,4 +1,4 @@
-"""Training a reward model on preference pairs by the Bradley-Terry model."""
+"""Train a reward model on preference pairs with the Bradley-Terry loss."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class EncodedPair(NamedTuple):
-    """Both responses of a pair as the model reads them: what the tokenizer returns for each."""
+    """Both responses of a pair, as encoded by the tokenizer."""
 
     chosen: "BatchEncoding"
     rejected: "BatchEncoding"
 
     @property
     def tokens(self) -> int:
-        """Tokens of both."""
+        """Number of tokens of both."""
         return len(self.chosen["input_ids"]) + len(self.rejected["input_ids"])
 
 
 def encode_pairs(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[dict[str, Any]]) -> list[EncodedPair]:
-    """Encode pairs as a reward model reads them, which `encode` decides."""
+    """Encode pairs for a reward model, with `encode`."""
     return [
         EncodedPair(*(encode(tokenizer, row["messages"], row[side]) for side in EncodedPair._fields)) for row in rows
     ]
@@ -42,7 +42,7 @@ def bradley_terry(rewards_chosen: Tensor, rewards_rejected: Tensor) -> Tensor:
 
 
 def rewards(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", encoded: Sequence["BatchEncoding"]) -> Tensor:
-    """The logit of every encoded conversation: [conversations], float32."""
+    """The reward of every encoded conversation, which is the model's logit: [conversations], float32."""
     return classify(model, tokenizer, encoded).logits[:, 0].float()
 
 
@@ -58,7 +58,7 @@ class RewardModelObjective(StatelessObjective):
         return len(self.pairs)
 
     def tokens(self, indices: list[int]) -> int:
-        """Tokens of as many rows of the longest conversation as there are conversations."""
+        """Tokens of the conversations when all are padded to the longest one."""
         return 2 * len(indices) * max(len(side["input_ids"]) for i in indices for side in self.pairs[i])
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:

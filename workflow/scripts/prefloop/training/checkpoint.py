@@ -1,8 +1,9 @@
-"""The saved state of an unfinished training. Killed at any moment, the training continues to the same bytes.
+"""The saved state of an unfinished training. A training that was killed at any moment resumes to the same bytes.
 
-The state is a folder next to what the training will write. It belongs to one fingerprint: other pairs, another initial
-policy, other settings or other code start from the beginning. torch's generator is not saved, because every step seeds
-it by name. Weights and optimizer state are in the file state.pt, or if they are sharded in a folder that it names.
+The state is a folder next to the training's outputs. It belongs to one fingerprint: with other pairs, another initial
+policy, other settings or other code, the training starts from the beginning. torch's generator is not saved, because
+every step seeds it by name. Weights and optimizer state are in the file state.pt or, if they are sharded, in a folder
+that it names.
 """
 
 import dataclasses
@@ -37,10 +38,10 @@ SHARDS = re.compile(r"shards-\d+")  # names of folders with shards
 
 
 class Stateful(Protocol):
-    """What changes from step to step in addition to the model: an objective."""
+    """An object with state that changes from step to step, such as an objective."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The state, as plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
@@ -50,7 +51,7 @@ def fingerprint(program: str, settings: Any, parts: dict[str, Any]) -> str:
     """A hash of everything that a training's result depends on.
 
     Args:
-        program (str): Path of the program; its code and the library code that it imports count.
+        program (str): Path of the program; the hash includes its code and the library code that it imports.
         settings (Any): A dataclass of settings.
         parts (dict[str, Any]): Inputs and arguments, as plain values.
     """
@@ -61,14 +62,14 @@ def fingerprint(program: str, settings: Any, parts: dict[str, Any]) -> str:
 class TrainingCheckpoint:
     """The saved state of a training.
 
-    Create it before anything costly, since it counts the seconds from then on. From `restore` to `end`, SIGTERM saves
+    Create it before any costly work, because it counts the seconds from then on. From `restore` to `end`, SIGTERM saves
     the state after the current step and exits.
 
     Args:
-        folder (Path): Where the state is. A state of another fingerprint is deleted.
+        folder (Path): Folder of the state. A state with another fingerprint is deleted.
         fingerprint (str): From `fingerprint`.
         every (int): Optimizer steps between two saves.
-        accelerator (Accelerator): That of this process.
+        accelerator (Accelerator): This process's accelerator.
         minutes (float | None): If given, the time between two saves instead.
     """
 
@@ -81,24 +82,24 @@ class TrainingCheckpoint:
         self.state, reason = read_state(self.folder / "state.pt", fingerprint)
         self.steps: list[dict[str, Any]] = self.state["steps"] if self.state else []
         self.resumed = self.state["resumed"] + 1 if self.state else 0
-        # Seconds of the parts before this one, up to their last saved state.
+        # Seconds of earlier attempts, up to the last saved state.
         self.earlier_seconds: float = self.state["seconds"] if self.state else 0.0
-        accelerator.wait_for_everyone()  # all have read it
+        accelerator.wait_for_everyone()  # until all have read it
         if accelerator.is_main_process:
             if self.state is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            for partial in self.folder.glob(".*.partial"):  # a save that was killed
+            for partial in self.folder.glob(".*.partial"):  # left by a save that was killed
                 partial.unlink(missing_ok=True)
             self.remove_shards(self.state["shards"] if self.state else "")
             if self.state:
-                print(f"{self.folder}: goes on after step {len(self.steps)}, interrupted {self.resumed} time(s)")
+                print(f"{self.folder}: resumes after step {len(self.steps)}, interrupted {self.resumed} time(s)")
             elif reason:
                 print(f"{self.folder}: starts from the beginning, because the state there {reason}")
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: "LRScheduler", extra_state: Stateful
     ) -> None:
-        """Load the saved state, if there is one, into its objects; model and optimizer may be sharded."""
+        """Load the saved state, if there is one, into these objects; model and optimizer may be sharded."""
         signal.signal(signal.SIGTERM, self.terminate)
         if self.state is None:
             return
@@ -114,7 +115,7 @@ class TrainingCheckpoint:
         round_masters(model)
         schedule.load_state_dict(state["schedule"])
         for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
-            group["lr"] = rate  # the schedule itself sets it at its next step only
+            group["lr"] = rate  # the schedule sets it only at its next step
         extra_state.load_state_dict(state["extra_state"])
 
     def terminate(self, *_: Any) -> None:
@@ -122,7 +123,7 @@ class TrainingCheckpoint:
         self.is_terminated = True
 
     def end(self) -> None:
-        """From now on SIGTERM ends the process at once; the saved state stays until `remove`."""
+        """Let SIGTERM end the process immediately again; the saved state is kept until `remove`."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def after_step(
@@ -131,7 +132,7 @@ class TrainingCheckpoint:
         """Save if it is time to, or if any process has received SIGTERM.
 
         Raises:
-            SystemExit: After SIGTERM, with the code that a shell gives such a process.
+            SystemExit: After SIGTERM, with the exit code that a shell reports for SIGTERM.
         """
         minutes = (time.perf_counter() - self.saved) / 60
         is_due = len(self.steps) % self.every == 0 if self.minutes is None else minutes >= self.minutes
@@ -149,7 +150,7 @@ class TrainingCheckpoint:
     ) -> None:
         """Write the state atomically, so that any number of processes can continue.
 
-        Each process writes its shards; a model that every process has whole is written by the first one.
+        Each process writes its shards. Without shards, only the first process writes.
         """
         parameters, is_main = trained_parameters(model), self.accelerator.is_main_process
         self.saved, shards = time.perf_counter(), ""
@@ -178,7 +179,7 @@ class TrainingCheckpoint:
         self.remove_shards(shards)
 
     def remove_shards(self, keep: str) -> None:
-        """Delete shards of other states than the present one."""
+        """Delete folders of shards, except `keep`."""
         for folder in self.folder.glob("shards-*"):
             if folder.name != keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -189,20 +190,21 @@ class TrainingCheckpoint:
 
 
 def restored(saved: dict[str, Tensor], parameter: nn.Parameter, is_fused: bool) -> dict[str, Tensor]:
-    """A parameter's saved optimizer state where the optimizer expects it.
+    """A parameter's saved optimizer state, moved to the device where the optimizer expects it.
 
-    That is the parameter's device, and of a sharded one this process's shard. AdamW's step counter is a scalar: fused
-    AdamW wants it on the parameter's device, any other on the CPU.
+    This is the parameter's device. If the parameter is sharded, the state is this process's shard. AdamW's step counter
+    is a scalar: fused AdamW expects it on the parameter's device, other optimizers on the CPU.
     """
     device = parameter.device if is_fused else torch.device("cpu")
     return {key: shard_like(value, parameter) if value.dim() else value.to(device) for key, value in saved.items()}
 
 
 def read_state(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
-    """Read a saved state; nothing in the file is executed.
+    """Read a saved state without executing code in it.
 
     Returns:
-        tuple: The state, or None if there is none with this fingerprint; and why a file that exists is not used.
+        tuple: The state, or None if there is none with this fingerprint; and the reason why an existing file is not
+            used.
     """
     if not path.exists():
         return None, ""
@@ -217,5 +219,5 @@ def read_state(path: Path, fingerprint: str) -> tuple[dict[str, Any] | None, str
     if state["shards"] and not SHARDS.fullmatch(state["shards"]):
         return None, "is damaged"
     if state["fingerprint"] != fingerprint:
-        return None, "is of other pairs, settings, code or another initial policy"
+        return None, "was made with other pairs, settings or code, or from another initial policy"
     return state, ""

@@ -1,4 +1,4 @@
-"""The training loop that all objectives share: batches, processes, gradients, learning rate, saved states."""
+"""The training loop of all objectives: batches, processes, gradients, learning rate, saved states."""
 
 import math
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.optim.lr_scheduler import LambdaLR
 
-Metrics = dict[str, Any]  # of one optimizer step, by the names in training.jsonl
+Metrics = dict[str, Any]  # metrics of one optimizer step, by their names in training.jsonl
 
 
 class Batch(NamedTuple):
@@ -36,18 +36,18 @@ class Batch(NamedTuple):
     indices: list[int]
     """Examples of all processes, in order."""
     micro_batches: list[list[int]]
-    """This process's examples. Every process has equally many micro-batches; if examples run out, they are empty."""
+    """This process's examples. Every process has the same number of micro-batches, some of which may be empty."""
 
     def inputs(self, micro_batch: list[int]) -> list[int]:
-        """The examples to run forward. For an empty micro-batch that is the first example, which does not count:
-        otherwise the other processes would wait for gradients that never come."""
+        """The examples for a forward pass. For an empty micro-batch, this is the batch's first example with weight 0:
+        without a backward pass, the other processes would wait for gradients forever."""
         return micro_batch or self.indices[:1]
 
 
 class Objective(Stateful, Protocol):
-    """What an optimizer step minimizes; it holds the model and the examples.
+    """What an optimizer step minimizes; the objective has the model and the examples.
 
-    Per step the loop calls `begin_step`, `losses` for every micro-batch, and `end_step`.
+    For each step the loop calls `begin_step`, `losses` for every micro-batch, and `end_step`.
     """
 
     stage: str
@@ -65,14 +65,14 @@ class Objective(Stateful, Protocol):
         """The weight of each example's loss in the batch; every process returns the same ones."""
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One forward pass: losses [examples], to which gradients flow, and statistics by name, each [examples]."""
+        """One forward pass: differentiable losses [examples], and statistics by name, each [examples]."""
 
     def end_step(self, batch: Batch, values: dict[str, Tensor]) -> Metrics:
         """The step's metrics, `tokens` included, from the global batch's `loss` and statistics, each [examples]."""
 
 
 class StatelessObjective:
-    """An objective of which only the model changes from step to step."""
+    """An objective without state of its own: only the model changes from step to step."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -91,16 +91,16 @@ def optimize(
     on_step: Callable[[Metrics], None] | None = None,
     checkpoint: TrainingCheckpoint | None = None,
 ) -> list[Metrics]:
-    """Train a model in place, on as many processes as call this.
+    """Train a model in place; every process has to call this.
 
     Args:
-        model (nn.Module): The model as `wrap_model` returns it.
-        objective (Objective): Holds the same model.
+        model (nn.Module): The model, from `wrap_model`.
+        objective (Objective): The objective, with the same model.
         settings (OptimizerConfig): Optimizer, schedule and batches.
-        seed (int): Of the order of examples, of dropout, and of the objective's random numbers.
-        accelerator (Accelerator): That of this process.
+        seed (int): Seed of the order of examples, of dropout, and of the objective's random numbers.
+        accelerator (Accelerator): This process's accelerator.
         on_step (Callable | None): Called with each step's metrics.
-        checkpoint (TrainingCheckpoint | None): Where an interrupted training continues from.
+        checkpoint (TrainingCheckpoint | None): The state from which an interrupted training resumes.
 
     Returns:
         list[Metrics]: One per step, including those before an interruption: the objective's metrics, and `step`,
@@ -125,7 +125,7 @@ def optimize(
             started = time.perf_counter()
             torch.manual_seed(seed_for(seed, "dropout", step, accelerator.process_index))
             batch = Batch(step, epoch, indices, micro_batches(indices, settings, objective.tokens, accelerator))
-            # The name is that of the only random numbers in use, a β rule's.
+            # The name is "beta", because only β rules use random numbers.
             weights = objective.begin_step(batch, rng_for(seed, "beta", step))
             values = accumulate_gradients(model, objective, batch, weights, accelerator)
             metrics: Metrics = {"step": step, "epoch": epoch} | objective.end_step(batch, values)
@@ -145,7 +145,7 @@ def optimize(
 def accumulate_gradients(
     model: nn.Module, objective: Objective, batch: Batch, weights: dict[int, float], accelerator: "Accelerator"
 ) -> dict[str, Tensor]:
-    """Add the gradient of Σ weight · loss over a global batch, with a weight for each example, to what is trained.
+    """Add the gradient of Σ weight · loss over the examples of a global batch to the trained parameters.
 
     Returns:
         dict[str, Tensor]: `loss` and the objective's statistics, each [examples] of all processes in order, float32,
@@ -155,7 +155,7 @@ def accumulate_gradients(
         InputError: A value is not finite.
     """
     rows, columns = [], {}
-    # FSDP2 averages gradients; the factor makes that a sum.
+    # FSDP2 averages gradients over processes; the factor turns the average into a sum.
     scale = accelerator.num_processes if is_sharded(model) else 1
     for number, micro_batch in enumerate(batch.micro_batches):
         is_last = number == len(batch.micro_batches) - 1
@@ -179,7 +179,7 @@ def update_parameters(
     """One optimizer step with the accumulated gradients; returns `grad_norm`, before clipping, and `learning_rate`.
 
     Raises:
-        InputError: The gradient is not finite; the parameters are as they were.
+        InputError: The gradient is not finite; the parameters are not changed.
     """
     norm = gather_full(torch.nn.utils.clip_grad_norm_(trained_parameters(network).values(), max_grad_norm)).item()
     if not math.isfinite(norm):
@@ -195,7 +195,7 @@ def update_parameters(
 def batch_order(examples: int, settings: OptimizerConfig, seed: int) -> Iterator[tuple[int, list[int]]]:
     """Epoch and indices of every global batch.
 
-    Each epoch is a new order of all examples. Its last batch may be smaller; no example is dropped.
+    Each epoch has a new order of all examples. Its last batch may be smaller; no example is dropped.
     """
     for epoch in range(settings.epochs):
         order = rng_for(seed, "train", epoch).permutation(examples).tolist()
@@ -208,35 +208,35 @@ def micro_batches(
 ) -> list[list[int]]:
     """This process's part of a global batch, cut into micro-batches by examples or by tokens.
 
-    Parts are consecutive, so that gathered rows are in the batch's order. Every process gets equally many
+    Parts are consecutive, so that gathered rows are in the batch's order. Every process gets the same number of
     micro-batches, of which the last may be empty.
 
     Args:
         indices (list[int]): The batch's examples.
-        settings (OptimizerConfig): What counts, and how many per micro-batch.
-        tokens (Callable): Tokens of a forward pass over examples.
-        accelerator (Accelerator): That of this process.
+        settings (OptimizerConfig): The size of a micro-batch, in examples or tokens.
+        tokens (Callable): The number of tokens of a forward pass over given examples.
+        accelerator (Accelerator): This process's accelerator.
     """
     processes, rank, limit = accelerator.num_processes, accelerator.process_index, settings.micro_batch_tokens
     if limit is None:
         share, size = math.ceil(len(indices) / processes), settings.micro_batch_size
         part = indices[rank * share : (rank + 1) * share]
         return [part[start : start + size] for start in range(0, share, size)]
-    # Every process cuts all parts, to know how many micro-batches the others have.
+    # Every process computes the micro-batches of all parts, to know how many the others have.
     cuts = [cut_by_tokens(part, limit, tokens) for part in split_by_tokens(indices, processes, tokens)]
     return cuts[rank] + [[]] * (max(map(len, cuts)) - len(cuts[rank]))
 
 
 def split_by_tokens(indices: list[int], parts: int, tokens: Callable[[list[int]], int]) -> list[list[int]]:
-    """Consecutive parts with about equally many tokens; one may be empty."""
+    """Consecutive parts with about the same number of tokens; a part may be empty."""
     counts = np.array([tokens([i]) for i in indices])
-    # An example belongs to the part in which its middle is.
+    # An example belongs to the part that contains its middle token.
     owners = (np.cumsum(counts) - counts / 2) * parts // counts.sum()
     return [[i for i, owner in zip(indices, owners, strict=True) if owner == part] for part in range(parts)]
 
 
 def cut_by_tokens(indices: list[int], limit: int, tokens: Callable[[list[int]], int]) -> list[list[int]]:
-    """Micro-batches of at most `limit` tokens, in order; an example with more is one of its own."""
+    """Micro-batches of at most `limit` tokens, in order; an example with more tokens has a micro-batch of its own."""
     cut: list[list[int]] = []
     for i in indices:
         if cut and tokens([*cut[-1], i]) <= limit:
@@ -247,11 +247,11 @@ def cut_by_tokens(indices: list[int], limit: int, tokens: Callable[[list[int]], 
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of all trained parameters."""
+    """The optimizer that `settings` name, for all trained parameters."""
     trained = list(trained_parameters(model).values())
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(trained, lr=settings.learning_rate)
-    # Fused on a GPU: torch's default there copies all parameters once more at each step.
+    # Fused on a GPU, because torch's default there needs another copy of all parameters at each step.
     fused = all(parameter.is_cuda for parameter in trained) or None
     return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
@@ -259,7 +259,8 @@ def build_optimizer(model: nn.Module, settings: OptimizerConfig) -> torch.optim.
 def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerConfig, steps: int) -> "LambdaLR":
     """Warm-up over warmup_ratio of all `steps`, then decay.
 
-    The first step has one unit of warm-up, not a learning rate of 0; the decay would reach 0 one step after the last.
+    The first step of the warm-up already has a learning rate above 0, and the decay would reach 0 one step after the
+    last step.
     """
     from torch.optim.lr_scheduler import LambdaLR
 
@@ -276,7 +277,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerConfig, 
 
 
 def enable_adapter_dropout(model: nn.Module) -> None:
-    """Switch on the adapters' dropout only: the base model's own would make the policy differ from its reference."""
+    """Switch on dropout only in adapters; the base model's own would make the policy differ from its reference."""
     model.eval()
     for name, module in model.named_modules():
         if "lora_dropout" in name:

@@ -17,7 +17,7 @@ from prefloop.models.response_logprobs import Scorer, response_logprobs, tokens_
 
 
 class PairGradient(NamedTuple):
-    """One pair's gradient of the DPO loss over all trained parameters, and what it consists of."""
+    """The norm of a pair's DPO gradient over all trained parameters, and the terms of which it consists."""
 
     logp_chosen: float
     """Log-probability of the chosen response under the policy, in nats."""
@@ -27,7 +27,7 @@ class PairGradient(NamedTuple):
     grad_norm: float
     """2-norm of the gradient of −log σ(βM): β·σ(−βM)·unweighted_norm."""
     unweighted_norm: float
-    """2-norm of the gradient of M, that is of log π(y_w) − log π(y_l)."""
+    """2-norm of the gradient of M, which is that of log π(y_w) − log π(y_l)."""
 
 
 def pair_gradient(
@@ -40,8 +40,8 @@ def pair_gradient(
 ) -> PairGradient:
     """The DPO gradient of one pair (Rafailov et al. 2023, arXiv 2305.18290, the gradient of eq. 7).
 
-    The gradient of M is computed and then scaled by the loss's derivative at M: both norms need one backward pass, and
-    a weight near 0 costs the unweighted norm no accuracy. No `.grad` is touched.
+    The gradient of M is computed and then scaled by the loss's derivative at M. So both norms need only one backward
+    pass, and the unweighted norm is accurate even if the weight is close to 0. No `.grad` is changed.
 
     Args:
         logp_chosen (Tensor): [], nats, with its graph.
@@ -49,9 +49,9 @@ def pair_gradient(
         logp_ref_chosen (float): Nats.
         logp_ref_rejected (float): Nats.
         beta (float): Per nat.
-        parameters (Sequence[Tensor]): Over which the gradient is taken.
+        parameters (Sequence[Tensor]): The parameters of the gradient.
     """
-    # Subtracted as Python floats: the difference of the references is not rounded to float32 first.
+    # Reference values are Python floats, so that their difference is not rounded to float32 first.
     margin = log_ratio_margin(logp_chosen, logp_rejected, logp_ref_chosen, logp_ref_rejected)  # type: ignore[arg-type]
     unweighted = two_norm(torch.autograd.grad(margin, parameters))
     leaf = margin.detach().requires_grad_()
@@ -62,12 +62,12 @@ def pair_gradient(
 
 
 def check_pair_tokens(model: Path, pair: Pair, path: Path) -> None:
-    """Check that a model has the token ids of a pair.
+    """Check that a pair's token ids are in a model's vocabulary.
 
     Args:
         model (Path): Manifest of the model.
-        pair (Pair): With token ids.
-        path (Path): The file that the pair is from.
+        pair (Pair): A pair with token ids.
+        path (Path): The file that has the pair.
 
     Raises:
         InputError: A token id is outside the model's vocabulary.
@@ -87,10 +87,10 @@ def measure_pair(
     scorer: Scorer,
     beta: float,
 ) -> tuple[PairGradient, int]:
-    """The gradient of a pair under the present policy, and how many tokens were read.
+    """The gradient of a pair under a policy, and the number of tokens read.
 
     Args:
-        pair (Pair): With token ids and the reference's log-probabilities.
+        pair (Pair): A pair with token ids and the reference's log-probabilities.
         prompt (list[int]): Token ids of its prompt.
         scorer (Scorer): The policy; the gradient is that of all parameters that require one.
         beta (float): β of the DPO loss, per nat.
@@ -125,7 +125,7 @@ def gradient_row(pair: Pair, gradient: PairGradient, metrics: dict[str, float]) 
 
 
 def draw_indices(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of `count` of `total` items, or of all if there are fewer: uniform, without replacement, ascending.
+    """Draw `count` of `total` indices, or all if there are fewer: uniform, without replacement, ascending.
 
     A larger draw with the same random numbers contains the smaller one.
     """
@@ -133,7 +133,7 @@ def draw_indices(total: int, count: int, rng: np.random.Generator) -> np.ndarray
 
 
 def describe_gradients(measured: list[tuple[Pair, PairGradient]], pfp: np.ndarray) -> str:
-    """The mean norm, its rank correlation with PFP, and how far log-probabilities are from those in the files."""
+    """The mean norm, its rank correlation with PFP, and the largest difference from the files' log-probabilities."""
     norms = np.array([gradient.grad_norm for _, gradient in measured])
     in_files = np.array([[pair.chosen["logp"], pair.rejected["logp"]] for pair, _ in measured])
     difference = np.abs(np.array([gradient[:2] for _, gradient in measured]) - in_files).max()

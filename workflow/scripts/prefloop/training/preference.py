@@ -1,4 +1,4 @@
-"""Preference training: any loss with any β rule, on pairs that carry the reference's log-probabilities."""
+"""Preference training: any loss with any β rule, on pairs with the reference's log-probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ SIDES = ("chosen", "rejected")
 COLLISIONS = ("mean_collision_chosen", "mean_collision_rejected")  # what wpo_sampled divides by
 TOKENS = ("token_ids_chosen", "token_ids_rejected", "token_ids_explored")
 PAIR_COLUMNS = ["messages", "token_ids_chosen", "token_ids_rejected", "logp_ref_chosen", "logp_ref_rejected"]
-PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # of pairs.jsonl
-PREFIX_COLUMNS = [f"logp_ref_prefix_{side}" for side in SIDES]  # likewise, read with ld_alpha
+PAIR_COLUMNS += ["reward_chosen", "reward_rejected"]  # columns of pairs.jsonl
+PREFIX_COLUMNS = [f"logp_ref_prefix_{side}" for side in SIDES]  # columns of pairs.jsonl that ld_alpha needs
 
 
 @dataclass
 class TokenizedPair:
-    """One preference pair as token ids, with everything that does not change while the policy trains."""
+    """One preference pair as token ids, with all values that stay constant during training."""
 
     prompt: list[int]
     chosen: list[int]
@@ -54,11 +54,11 @@ class TokenizedPair:
     reward_chosen: float = 0.0
     reward_rejected: float = 0.0
     explored: list[int] | None = None
-    """A response to the prompt that the reference sampled, for xpo."""
+    """A response to the prompt that was sampled from the reference, for xpo."""
 
     @property
     def responses(self) -> list[list[int]]:
-        """What a forward pass reads behind the prompt."""
+        """The responses that a forward pass reads after the prompt."""
         responses = [self.chosen, self.rejected]
         if self.explored is not None and self.explored not in responses:
             responses.append(self.explored)
@@ -68,7 +68,7 @@ class TokenizedPair:
 def pair_from_row(
     row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", loss: LossChoice, chat: ChatFormat = DEFAULT_FORMAT
 ) -> TokenizedPair:
-    """A row of pairs.jsonl as the loss needs it."""
+    """Convert a row of pairs.jsonl to the form that the loss needs."""
     return TokenizedPair(
         prompt=prompt_ids(tokenizer, row["messages"], chat),
         chosen=row["token_ids_chosen"],
@@ -82,7 +82,7 @@ def pair_from_row(
 
 
 def discounted_reference(row: dict[str, Any], ld_alpha: float) -> dict[str, float]:
-    """The reference's log-probabilities of a row, with `ld_alpha` times those of tokens after the shorter response."""
+    """A row's reference log-probabilities, with tokens after the shorter response's length scaled by `ld_alpha`."""
     prefixes = {f"logp_ref_{side}": row[f"logp_ref_prefix_{side}"] for side in SIDES}
     return {name: prefix + ld_alpha * (row[name] - prefix) for name, prefix in prefixes.items()}
 
@@ -94,10 +94,10 @@ def tokenize_pairs(
     model: Path,
     chat: ChatFormat = DEFAULT_FORMAT,
 ) -> list[TokenizedPair]:
-    """All rows of a pairs.jsonl as the loss needs them.
+    """Read a pairs.jsonl and convert its rows to the form that the loss needs.
 
     Raises:
-        InputError: A row lacks a column, or the model of the manifest `model` has too few positions or tokens for one.
+        InputError: A row lacks a column, is too long for the model of the manifest `model`, or has unknown token ids.
     """
     alpha = settings.ld_alpha
     rows = read_rows(path, PAIR_COLUMNS + ([] if alpha is None else PREFIX_COLUMNS))
@@ -112,10 +112,10 @@ def tokenize_pairs(
 class PreferenceObjective:
     """The mean preference loss of a global batch, or of the pairs in it that the β rule keeps.
 
-    No reference model is held: its log-probabilities come with the pairs. Rounds count from 1.
+    No reference model is needed, because the pairs have its log-probabilities. Rounds count from 1.
 
     Raises:
-        SettingError: There is no such loss or β rule, or the rule cannot have these constants.
+        SettingError: The loss or β rule is unknown, or the rule does not allow its constants.
     """
 
     stage, unit = "train", "pair"
@@ -132,30 +132,33 @@ class PreferenceObjective:
         self.rule = lookup(BETAS, settings.beta_rule, "beta_rule")(settings, round_index)
         self.loss_reads = loss_parameters(settings.loss)
         self.reads_explored = "logp_explored" in self.loss_reads
-        # Terms that the loss needs of all pairs of a batch, and whether the policy has to compute any of them.
+        # Terms that the loss needs for all pairs of a batch, and whether any of them needs a forward pass of the
+        # policy.
         self.batch_reads = set().union(*(terms_read(name) for name in BATCH_TERMS if name in self.loss_reads))
         self.reads_batch = self.rule.reads_batch or not self.batch_reads <= {"n_chosen", "n_rejected"}
         self.tokens_of_pair = [tokens_read(scorer, [p.prompt] * len(p.responses), p.responses) for p in pairs]
-        # Of the current step, from `begin_step` on:
+        # State of the current step, set by `begin_step`:
         self.beta = self.rule.beta
         self.weights: dict[int, float] = {}
         self.passes = 1
         self.kept_terms: dict[str, Tensor] | None = None  # with their graph, so that the loss needs no second pass
-        self.batch_terms: dict[str, dict[int, float]] = {}  # of each pair that counts
+        self.batch_terms: dict[str, dict[int, float]] = {}  # for each pair that counts
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def tokens(self, indices: list[int]) -> int:
-        """Tokens of the pairs' prompts and responses; without packing, of as many rows as responses."""
+        """Tokens of the pairs' prompts and responses; without packing, of one padded row per response."""
         if self.scorer.packed:
             return sum(self.tokens_of_pair[i] for i in indices)
         rows = [len(self.pairs[i].prompt) + len(r) - 1 for i in indices for r in self.pairs[i].responses]
         return len(rows) * max(rows)
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
-        """Ask the β rule for β and for the pairs that count. A rule or a loss that reads log-probabilities of the whole
-        batch needs a forward pass before."""
+        """Get β and the pairs that count from the β rule.
+
+        A rule or a loss that needs log-probabilities of the whole batch requires a forward pass first.
+        """
         values = self.precompute_terms(batch) if self.reads_batch else {}
         margins = values["margin"].numpy() if self.rule.reads_batch else None
         self.beta, kept = self.rule.weigh(margins, epoch=batch.epoch, rng=rng)
@@ -169,11 +172,10 @@ class PreferenceObjective:
         return self.weights
 
     def precompute_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The margins of the global batch before its loss, and what the loss needs of all its pairs: each [pairs],
-        float64, on the CPU.
+        """The margins of the global batch, and the terms that its loss needs: each [pairs], float64, on the CPU.
 
-        A single micro-batch keeps its graph for the loss. Several would need the memory of all their graphs, so they
-        pass through the model a second time (with other dropout masks, if adapters have dropout).
+        A single micro-batch keeps its graph for the loss. Several micro-batches would need the memory of all graphs,
+        so they pass through the model a second time (with other dropout masks, if adapters have dropout).
         """
         is_single = len(batch.micro_batches) == 1
         with torch.set_grad_enabled(is_single):
@@ -189,15 +191,17 @@ class PreferenceObjective:
     def compare_pairs(
         self, values: dict[str, Tensor], pairs: list[int], positions: list[int]
     ) -> dict[str, dict[int, float]]:
-        """The loss's batch terms over the `pairs` that count, which are at these `positions` of the precomputed terms
-        [pairs of the batch]; by name, then by pair. Numbers of tokens need no precomputed terms."""
+        """The loss's batch terms over the `pairs` that count: by name, then by pair.
+
+        `values` are precomputed terms of all pairs of the batch, and `positions` are those of `pairs` among them.
+        """
         known = known_columns([self.pairs[i] for i in pairs], torch.device("cpu"))
         terms = known | {name: column[positions] for name, column in values.items()}
         found = compute_batch_terms(self.loss_reads, terms)
         return {name: dict(zip(pairs, column.tolist(), strict=True)) for name, column in found.items()}
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [pairs] and STATISTICS [pairs]."""
+        """Losses and STATISTICS, each [pairs]."""
         computed = self.terms_of(micro_batch) if self.kept_terms is None else self.kept_terms
         self.kept_terms = None
         terms = computed | self.batch_terms_of(micro_batch)
@@ -217,12 +221,12 @@ class PreferenceObjective:
         return dict(zip(self.batch_terms, sent, strict=True))
 
     def terms_of(self, indices: list[int]) -> dict[str, Tensor]:
-        """What a loss may ask for (`losses.loss_terms`), and the log-probabilities, each [pairs]; one forward pass."""
+        """The terms of `losses.loss_terms` and log-probabilities, from one forward pass; each [pairs]."""
         pairs = [self.pairs[i] for i in indices]
         responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         prompts = [pair.prompt for pair in pairs] * 2
         device = self.accelerator.device
-        # Sent before the forward pass, so that nothing waits for its end.
+        # Copied before the forward pass, so that the copy does not wait for its end.
         explored = send_lists([add_explored(pairs, prompts, responses)], device) if self.reads_explored else None
         known = known_columns(pairs, device)
         collisions: dict[str, Tensor] = {}
@@ -257,13 +261,14 @@ class PreferenceObjective:
         """Continue from a β rule's state.
 
         Raises:
-            InputError: It is another rule's.
+            InputError: The state belongs to another rule.
         """
         self.rule.load_state_dict(state)
 
 
 def known_columns(pairs: Sequence[TokenizedPair], device: torch.device) -> dict[str, Tensor]:
-    """What `losses.loss_terms` takes except the policy's log-probabilities: each [pairs], float32, by one copy."""
+    """Arguments of `losses.loss_terms` other than log-probabilities of the policy: each [pairs], float32, in one
+    copy."""
     rows = {
         "logp_ref_chosen": [pair.logp_ref_chosen for pair in pairs],
         "logp_ref_rejected": [pair.logp_ref_rejected for pair in pairs],
@@ -279,7 +284,7 @@ def known_columns(pairs: Sequence[TokenizedPair], device: torch.device) -> dict[
 def add_explored(pairs: Sequence[TokenizedPair], prompts: list[list[int]], responses: list[list[int]]) -> list[int]:
     """Index of each pair's explored response among `responses`, which are all chosen ones, then all rejected ones.
 
-    If it is none of the pair's own two, it is appended to `responses`, and its prompt to `prompts`.
+    If it is not one of the pair's two responses, it is appended to `responses`, and its prompt to `prompts`.
     """
     indices = []
     for i, pair in enumerate(pairs):
@@ -295,7 +300,7 @@ def add_explored(pairs: Sequence[TokenizedPair], prompts: list[list[int]], respo
 
 
 def step_metrics(values: dict[str, Tensor], beta: float) -> Metrics:
-    """Metrics of a step from STATISTICS of its global batch, each [pairs], and from its β."""
+    """Metrics of a step, from STATISTICS of its global batch, each [pairs], and its β."""
     margins = values["margin"]
     implicit_rewards = {side: beta * (values[f"logp_{side}"] - values[f"logp_ref_{side}"]) for side in SIDES}
     positive = (margins > 0).float().mean().item()

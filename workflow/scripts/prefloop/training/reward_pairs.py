@@ -1,4 +1,4 @@
-"""Preference pairs for training and testing a reward model: read once each, split by conversation."""
+"""Preference pairs for training and testing a reward model, without duplicates and split by conversation."""
 
 import json
 from collections import Counter
@@ -20,10 +20,10 @@ Rows = list[dict[str, Any]]  # prompts with a chosen and a rejected response
 
 
 def load_pairs(settings: RewardModelConfig, packaged: Path) -> tuple[Rows, Rows, str]:
-    """Read a reward model's pairs; `packaged` is the file of the packaged set.
+    """Read a reward model's pairs; `packaged` is the path of the packaged set.
 
     Returns:
-        tuple: Training rows, held-out rows, and an account of what was dropped.
+        tuple: Training rows, held-out rows, and a summary of what was dropped.
 
     Raises:
         InputError: The source cannot be read, or has too few pairs.
@@ -46,7 +46,7 @@ def load_pairs(settings: RewardModelConfig, packaged: Path) -> tuple[Rows, Rows,
 
 
 def unique_pairs(parsed: Iterable[ParsedRow]) -> tuple[Rows, str]:
-    """Every preference pair once, however many a prompt has, and an account of what was dropped."""
+    """All distinct preference pairs, of which a prompt may have several, and a summary of what was dropped."""
     rows, dropped = [], Counter[str]()
     for row in parsed:
         if row.prompt is not None and not row.pair_drop_reason:
@@ -65,7 +65,7 @@ def unique_pairs(parsed: Iterable[ParsedRow]) -> tuple[Rows, str]:
 def select_half(rows: Rows, part: str) -> Rows:
     """The rows of the `first` or `second` half of conversations, or of `all`.
 
-    Conversations with the same first message stay together, so that two halves share none.
+    Conversations with the same first message are in the same half, so that the halves share none.
     """
     if part == "all":
         return rows
@@ -74,11 +74,11 @@ def select_half(rows: Rows, part: str) -> Rows:
 
 
 def split_by_conversation(rows: Rows, eval_fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Split rows into training and held-out ones; conversations with the same first message are on one side.
+    """Split rows into training and held-out rows; conversations with the same first message stay together.
 
     Args:
         rows (Rows): All pairs.
-        eval_fraction (float): Fraction of the conversations to hold out; at least one is.
+        eval_fraction (float): Fraction of the conversations to hold out; at least one is held out.
         rng (np.random.Generator): Draws the held-out conversations.
 
     Raises:

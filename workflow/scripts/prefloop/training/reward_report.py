@@ -1,4 +1,4 @@
-"""Measuring a reward model on held-out pairs."""
+"""Measure a reward model on held-out pairs."""
 
 from typing import Any
 
@@ -6,22 +6,23 @@ import numpy as np
 
 from prefloop.evaluation.inference import bootstrap_mean
 
-BINS = 5  # of the calibration table, by confidence from 0.5 to 1
+BINS = 5  # rows of the calibration table, by confidence from 0.5 to 1
 
 
 def eval_report(gaps: np.ndarray, length_differences: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-    """Measure the accuracy of a reward model on held-out pairs, and whether it beats rules about length.
+    """Measure the accuracy of a reward model on held-out pairs, and compare it with rules about length.
 
     Args:
-        gaps (np.ndarray): [pairs], its r(chosen) − r(rejected).
+        gaps (np.ndarray): [pairs], r(chosen) − r(rejected) of the model.
         length_differences (np.ndarray): [pairs], length of the chosen response minus that of the rejected one.
         rng (np.random.Generator): For the bootstrap.
 
     Returns:
-        dict: `accuracy` and `lead_over_length`, the lead over the better of the rules "longer wins" and "shorter wins",
-            are [mean, low, high] with 95 % bootstrap intervals over pairs; a tie is half right. `calibration` compares
-            the confidence σ(|gap|) with the accuracy of the pairs that have it; `calibration_error` is the mean
-            absolute difference. `warning` is that of `length_warning`.
+        dict: `accuracy` and `lead_over_length` are [mean, low, high], with 95 % bootstrap intervals over pairs; a tie
+            is
+            half right. The lead is over the better of the rules "longer wins" and "shorter wins". `calibration`
+            compares the confidence σ(|gap|) with the accuracy of pairs with that confidence, and `calibration_error` is
+            the mean absolute difference. `warning` is from `length_warning`.
     """
     correct, longer = 0.5 * (1 + np.sign(gaps)), 0.5 * (1 + np.sign(length_differences))
     baseline = longer if longer.mean() >= 0.5 else 1 - longer
@@ -51,7 +52,7 @@ def eval_report(gaps: np.ndarray, length_differences: np.ndarray, rng: np.random
 
 
 def length_warning(measured: dict[str, Any]) -> str | None:
-    """A warning for a reward model that has not been shown to beat a rule about length, from its `eval_report`.
+    """A warning for a reward model without a significant lead over rules about length, from its `eval_report`.
 
     Returns:
         str | None: None if its lead over both rules is significant.
@@ -64,6 +65,6 @@ def length_warning(measured: dict[str, Any]) -> str | None:
     judgment = "does not beat" if lead <= 0 else "has not been shown to beat"
     return (
         f'the reward model {judgment} "{rule}" on {measured["eval_pairs"]} held-out pairs: accuracy '
-        f"{measured['accuracy'][0]:.3f} against {rules[rule]:.3f}, lead {lead:+.3f} [{low:+.3f}, {high:+.3f}]; what it "
-        "rewards may be length: train it on more pairs, or on pairs of the domain it will score"
+        f"{measured['accuracy'][0]:.3f} against {rules[rule]:.3f}, lead {lead:+.3f} [{low:+.3f}, {high:+.3f}]; it "
+        "may reward length: train it on more pairs, or on pairs from the domain that it will score"
     )

@@ -1,4 +1,4 @@
-"""What every training program does before and after its loop."""
+"""Set-up and outputs that all training programs share."""
 
 import contextlib
 import os
@@ -28,23 +28,23 @@ from prefloop.training.tracking import Tracking, check_trackers, start_trackers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-NOT_LOGGED = ("seconds", "passes")  # metrics that differ between equal runs, or by the number of processes
+NOT_LOGGED = ("seconds", "passes")  # metrics that differ between identical runs, or with the number of processes
 
 
 @dataclass
 class TrainingFiles:
-    """What a training writes in addition to the model."""
+    """The files that a training writes in addition to the model."""
 
     metrics: Path
-    """Where training.jsonl goes, one row per optimizer step."""
+    """training.jsonl, with one row per optimizer step."""
     speed: Path
-    """Where seconds and tokens per second of each step go, as CSV: they differ between equal runs."""
+    """A CSV of seconds and tokens per second of each step, which differ between identical runs."""
     cost: Path
-    """Where the cost goes."""
+    """The cost of the training."""
 
 
 class TrainingJob(NamedTuple):
-    """What is trained, as the log, the cost and the saved state need to know it."""
+    """Facts about a training that its log, cost and saved state need."""
 
     stage: str
     """The program's name."""
@@ -53,18 +53,18 @@ class TrainingJob(NamedTuple):
     partial: Path
     """Folder of the state from which an interrupted training continues."""
     fingerprint: str
-    """What a saved state must have been made from (`checkpoint.fingerprint`)."""
+    """The fingerprint that a saved state must have (`checkpoint.fingerprint`)."""
     seed: int
-    """torch's, before the model is loaded; new adapters are drawn from it."""
+    """torch's seed before the model is loaded; it determines new adapters."""
     threads: int
-    """CPU threads of each process."""
+    """CPU threads per process."""
     columns: dict[str, int] = {}  # noqa: RUF012 - never changed
-    """Added to every row of training.jsonl."""
+    """Columns to add to every row of training.jsonl."""
 
 
 @dataclass
 class TrainingRun:
-    """One training as one of its processes sees it; made by `training_run`."""
+    """One process's view of a training; made by `training_run`."""
 
     settings: OptimizerConfig
     runtime: RuntimeConfig
@@ -72,18 +72,18 @@ class TrainingRun:
     meter: CostMeter
     accelerator: "Accelerator"
     dtype: torch.dtype
-    """Of the forward and backward pass, and of frozen weights."""
+    """The dtype of the forward and backward pass, and of frozen weights."""
     checkpoint: TrainingCheckpoint
     steps: list[Metrics] = field(default_factory=list)
     """Metrics of all steps, after `optimize`."""
 
     @property
     def reads_weights(self) -> bool:
-        """Whether this process has to load the weights of the model that it gives to `prepare`."""
+        """Whether this process has to load the weights of the model that it passes to `prepare`."""
         return is_read_here(self.runtime.sharding, self.accelerator)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """The model to call in training: on this process's device, in shards if so configured."""
+        """Move the model to this process's device, and shard it if so configured."""
         if self.runtime.gradient_checkpointing:
             checkpoint_activations(model)
         return wrap_model(model, self.runtime.sharding, self.accelerator, self.dtype)
@@ -113,10 +113,10 @@ class TrainingRun:
     def write_policy(
         self, path: Path, network: nn.Module, provenance: Provenance, beta_state: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        """Write the policy as it is now as a policy.pt; every process has to call this, the first one writes.
+        """Write the current policy as a policy.pt; every process has to call this, but only the first one writes.
 
         Returns:
-            dict[str, Tensor]: The `trained_weights`; empty ones in the other processes.
+            dict[str, Tensor]: The `trained_weights`, which are empty in the other processes.
         """
         lora = self.settings.lora if self.settings.parameters == "lora" else None
         weights = trained_weights(network, lora, self.accelerator.is_main_process)
@@ -125,7 +125,7 @@ class TrainingRun:
         return weights
 
     def end_processes(self) -> bool:
-        """End the communication between processes; returns whether this is the first one, which writes the outputs."""
+        """End communication between processes, and return whether this is the first one, which writes the outputs."""
         self.accelerator.end_training()
         return self.accelerator.is_main_process
 
@@ -138,11 +138,11 @@ def training_run(
     runtime: RuntimeConfig,
     tracking: Tracking,
 ) -> Iterator[TrainingRun]:
-    """Set up a training, and write its metrics and cost once the block has written the model.
+    """Set up a training, and write its metrics and cost after the block has written the model.
 
-    The block loads the model, calls `prepare` and `optimize`, gathers the trained weights, and calls `end_processes`;
-    the first process then writes the model. The saved state is deleted last: if the block fails, the next attempt
-    continues from it.
+    The block loads the model, calls `prepare` and `optimize`, gathers the trained weights, and calls `end_processes`.
+    Then its first process writes the model. The saved state is deleted last, so that after a failure of the block the
+    next attempt resumes.
 
     Raises:
         InputError: A tracker is missing, or there are more processes than GPUs.
@@ -168,7 +168,7 @@ def training_run(
 
 
 def start_accelerator(device: str, tracking: Tracking) -> "Accelerator":
-    """An Accelerator for this process, without autocast: the model computes in its weights' dtype.
+    """An Accelerator for this process, without autocast, because the model computes in its weights' dtype.
 
     Raises:
         InputError: There are more processes than GPUs.
@@ -191,7 +191,7 @@ def start_accelerator(device: str, tracking: Tracking) -> "Accelerator":
 
 
 def first_to_last(steps: list[Metrics], name: str, digits: int = 4) -> str:
-    """How a metric changed: `0.6931 -> 0.4120`."""
+    """A metric at the first and last step: `0.6931 -> 0.4120`."""
     return f"{steps[0][name]:.{digits}f} -> {steps[-1][name]:.{digits}f}"
 
 

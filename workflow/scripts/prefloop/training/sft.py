@@ -24,7 +24,7 @@ class SFTExample(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens that pass through the model; the last one predicts none."""
+        """Tokens that pass through the model; the last token predicts nothing and is left out."""
         return len(self.prompt) + len(self.response) - 1
 
 
@@ -35,10 +35,10 @@ def tokenize_examples(
     model: Path,
     chat: ChatFormat = DEFAULT_FORMAT,
 ) -> list[SFTExample]:
-    """The `chosen` responses of prompts; longer ones are cut, and then have no end token.
+    """Tokenize the `chosen` responses of prompts; responses that are too long are cut, and lose their end token.
 
     Raises:
-        InputError: The model of the manifest `model` has too few positions for one.
+        InputError: An example is too long for the model of the manifest `model`.
     """
     pairs = [example_ids(tokenizer, row["messages"], row["chosen"], chat) for row in rows]
     examples = [SFTExample(prompt, response[:max_response_tokens]) for prompt, response in pairs]
@@ -58,7 +58,7 @@ class SFTObjective(StatelessObjective):
         return len(self.examples)
 
     def tokens(self, indices: list[int]) -> int:
-        """Tokens of the examples; without packing, of as many rows of the longest one."""
+        """Tokens of the examples; without packing, all are padded to the longest one."""
         lengths = [self.examples[i].tokens for i in indices]
         return sum(lengths) if self.scorer.packed else len(lengths) * max(lengths)
 
@@ -67,7 +67,7 @@ class SFTObjective(StatelessObjective):
         return sum(len(self.examples[i].response) for i in batch.indices)
 
     def begin_step(self, batch: Batch, rng: np.random.Generator) -> dict[int, float]:
-        """Every response's loss is divided by the number of all response tokens."""
+        """Weight every response's loss by 1 / number of all response tokens."""
         return dict.fromkeys(batch.indices, 1 / self.response_tokens(batch))
 
     def losses(self, micro_batch: list[int]) -> tuple[Tensor, dict[str, Tensor]]:

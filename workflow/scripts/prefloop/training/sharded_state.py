@@ -1,8 +1,8 @@
-"""The saved state of a model in shards: a folder in which each process writes its shards as a safetensors file.
+"""The saved state of a sharded model: a folder in which each process writes its shards as a safetensors file.
 
-Files are written and read by torch.distributed.checkpoint, so that any number of processes can read what any other
-number has written, and none of them needs memory for more than its shards. Of its formats only safetensors is used: the
-others have an index that can run code when it is read.
+torch.distributed.checkpoint writes and reads the files, so that the number of processes may change between writing and
+reading, and no process needs memory for more than its shards. Only its safetensors format is used, because the index of
+its other formats can run code when it is read.
 """
 
 import warnings
@@ -17,12 +17,12 @@ from prefloop.core.files import sync_folder
 
 
 def write_shards(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Write parameters and their optimizer state; every process has to call this, and all files are complete after it.
+    """Write parameters and their optimizer state; every process has to call this. Afterwards all files are complete.
 
     Args:
         folder (Path): A new folder.
-        parameters (dict): By name, in shards.
-        optimizer (torch.optim.Optimizer): That of the parameters.
+        parameters (dict): Sharded parameters by name.
+        optimizer (torch.optim.Optimizer): The optimizer of the parameters.
     """
     from torch.distributed import checkpoint
 
@@ -34,7 +34,7 @@ def write_shards(folder: Path, parameters: dict[str, nn.Parameter], optimizer: t
 
 
 def read_shards(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    """Read what `write_shards` wrote into parameters and optimizer, which may be whole or in other shards.
+    """Read what `write_shards` wrote into parameters and optimizer, which may be unsharded or sharded differently.
 
     Raises:
         InputError: A file is missing or damaged.
@@ -61,9 +61,9 @@ def read_shards(folder: Path, parameters: dict[str, nn.Parameter], optimizer: to
 
 
 def empty_state(size: torch.Size, parameter: nn.Parameter, is_fused: bool) -> Tensor:
-    """Memory for a value of a parameter's optimizer state: its step counter, or a tensor of its shape.
+    """An empty value of a parameter's optimizer state: its step counter, or a tensor of its shape.
 
-    Fused AdamW wants the counter on the parameter's device, any other optimizer on the CPU.
+    Fused AdamW expects the counter on the parameter's device, other optimizers on the CPU.
     """
     if len(size) == 0:
         return torch.zeros((), device=parameter.device if is_fused else "cpu")
@@ -71,5 +71,5 @@ def empty_state(size: torch.Size, parameter: nn.Parameter, is_fused: bool) -> Te
 
 
 def tensor_key(parameter: str, state: str | None = None) -> str:
-    """The name of a parameter's tensor in the files, or of one in its optimizer state."""
+    """The name of a parameter's tensor in the files, or of a tensor in its optimizer state."""
     return f"weights/{parameter}" if state is None else f"optimizer/{parameter}/{state}"

@@ -1,4 +1,4 @@
-"""Policies that are kept at some steps of a training."""
+"""Policies that are stored at some steps of a training."""
 
 import shutil
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from prefloop.training.run import TrainingRun
 
 @dataclass
 class PolicySnapshots:
-    """Keeps the policy after given optimizer steps.
+    """Stores the policy after given optimizer steps.
 
-    Until the training has ended, snapshots are part of its saved state: Snakemake deletes the outputs of a failed job,
-    and a training that continues does not repeat the steps before.
+    Until the training has ended, snapshots are part of its saved state. Snakemake deletes the outputs of a failed job,
+    and a training that resumes does not repeat earlier steps.
 
     Raises:
         InputError: The training has fewer steps.
     """
 
     steps: tuple[int, ...]
-    """From 1."""
+    """The steps, counted from 1."""
     total: int
-    """Steps of the training."""
+    """Number of steps of the training."""
     training: TrainingRun
     network: nn.Module
     provenance: Provenance
@@ -51,5 +51,5 @@ class PolicySnapshots:
                 shutil.copyfile(self.path(step), file)
 
     def path(self, step: int) -> Path:
-        """Where a snapshot is until it is published."""
+        """The path of a snapshot until it is published."""
         return self.training.checkpoint.folder / f"checkpoint-{step}.pt"

@@ -1,4 +1,4 @@
-"""Sending training metrics to experiment trackers, through accelerate."""
+"""Send training metrics to experiment trackers through accelerate."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")  # each needs the package of its n
 
 @dataclass
 class Tracking(TrackingConfig):
-    """Experiment trackers as a run uses them. Their addresses and keys come from their own environment variables."""
+    """The experiment trackers of a run. Their addresses and keys are in the trackers' own environment variables."""
 
     run: str = "train"
     """Name of this run: experiment/method/seed/round."""
     folder: Path = Path("results/tracking")
-    """Where a tracker that writes files puts them."""
+    """The folder for trackers that write files."""
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:
@@ -34,9 +34,7 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
         if name not in TRACKERS:
             raise InputError(f"tracking.trackers: {name!r} is none of {', '.join(TRACKERS)}")
         if importlib.util.find_spec(name) is None:
-            raise InputError(
-                f"tracking.trackers: {name} is not installed here; run `pip install {name}`, or take it out"
-            )
+            raise InputError(f"tracking.trackers: {name} is not installed here; run `pip install {name}`, or remove it")
 
 
 def start_trackers(tracking: Tracking, accelerator: "Accelerator", earlier: list[dict[str, Any]]) -> None:
