@@ -105,7 +105,7 @@ def test_two_experiments_at_once_from_a_read_only_clone(tmp_path, importing, mod
 
 
 def test_paths_with_spaces(tmp_path, model_folders):
-    """Case 23: of the clone, the working directory, the config, the model, the prompts and the rewards."""
+    """Of the clone, the working directory, the config, the model, the prompts and the rewards."""
     clone, folder = copy_clone(tmp_path / "user's clone"), tmp_path / "my experiments"
     (folder / "my configs").mkdir(parents=True)
     shutil.copytree(model_folders["llama"], folder / "a model")
@@ -132,7 +132,7 @@ def test_paths_with_spaces(tmp_path, model_folders):
 
 
 def test_python_in_a_path_with_spaces_is_refused_on_a_cluster(tmp_path, workdir):
-    """Case 23: before any job; Snakemake would submit a command that the shell splits. Locally it works."""
+    """Before any job; Snakemake would submit a command that the shell splits. Locally it works."""
     (tmp_path / "my venv").symlink_to(Path(sys.prefix), target_is_directory=True)
     python = f"{tmp_path}/my venv/bin/python"
     for arguments, refused in [(["--executor", "slurm", "--jobs", "1"], True), (["--cores", "1", "--dry-run"], False)]:

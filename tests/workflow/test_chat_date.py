@@ -8,7 +8,7 @@ CHAT = "results/tiny/prompts/chat.json"
 
 
 def test_a_rerun_next_week_keeps_the_date(tmp_path):
-    """prepare_prompts runs again, for whatever reason, and the prompts keep their token ids (case 3)."""
+    """prepare_prompts runs again, for whatever reason, and the prompts keep their token ids."""
     workdir = Workdir(tmp_path, families.make_family(tmp_path / "model", "smollm3"))
     workdir.configure(policy={"chat_template_kwargs": {"enable_thinking": False}, "system_prompt": "Be kind."})
     done = workdir.run(CHAT)

@@ -90,7 +90,7 @@ def trusted_in_jobs(directory) -> list[set[str]]:
 
 
 def test_programs_are_told_which_models_config_trusts(workdir, model_folders):
-    """hostile S1: the named models and what this experiment derives from them, and no others."""
+    """The named models and what this experiment derives from them, and no others."""
     policy, judge = str(model_folders["llama"]), str(model_folders["gpt2"])
     evaluator = {"kind": "judge", "model": judge}
     mine = {"base": judge, "source": "packaged"}
@@ -303,7 +303,7 @@ def simulated(workdir):
 
 
 def test_a_planted_caption_does_not_run_in_the_report(simulated):
-    """hostile S2: a caption in a shared folder is text, whatever it says."""
+    """A caption in a shared folder is text, whatever it says."""
     (simulated.path / "secret.txt").write_text("the secret")
     code = '{{ cycler.__init__.__globals__.os.system("touch pwned") }}'
     caption = simulated.path / "results/tiny/figures/tabular.rst"

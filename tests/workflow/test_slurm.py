@@ -138,7 +138,7 @@ def outlast(cluster: Cluster, snakemake: subprocess.Popen) -> None:
 def runs(slurm, model_folders, tmp_path_factory) -> tuple[Path, Cluster, Path]:
     """The same experiment on this machine and through SLURM, where a reward fails once and the training times out.
 
-    Case 23: the clone, the working directory and the config that SLURM sees have spaces in their paths.
+    The clone, the working directory and the config that SLURM sees have spaces in their paths.
     """
     clone = tmp_path_factory.mktemp("a clone")
     here, there = [

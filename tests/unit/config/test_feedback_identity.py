@@ -100,7 +100,7 @@ def test_servers_differ_by_address_model_and_answer_length():
 
 
 def test_what_a_feedback_reads_counts():
-    """Cases 4 and 6: the digest of configs without these settings stays."""
+    """The digest of configs without these settings stays."""
     usual = {"kind": "function", "function": "a:b"}
     same = {"system_prompt": None, "chat_template_kwargs": {}, "strip_thinking": True}
     assert digest(usual | same) == digest(usual)

@@ -278,7 +278,7 @@ DISPLAYED = {
 @pytest.mark.parametrize("text", ["a\n\n.. include:: /etc/passwd", "a\tb", "a\rb", "a\x1b[2J", "a\u2028b", "a\x85b"])
 @pytest.mark.parametrize("key", DISPLAYED)
 def test_displayed_texts_have_one_line(key, text):
-    """hostile S3: a line break in a name would begin a directive of the report."""
+    """A line break in a name would begin a directive of the report."""
     differences: object = text
     for name in reversed(key.split(".")):
         differences = {name: differences}
@@ -413,7 +413,7 @@ def test_a_value_nested_too_deeply_is_named():
     + ["https:///sk-secret@x", "http://a\\@sk-secret", "ftp://x?sk-secret", ["https://x?sk-secret"]],
 )
 def test_address_with_a_secret_is_refused_without_it(address):
-    """Hostile S10: before any job, for the judge of training and of evaluation."""
+    """Before any job, for the judge of training and of evaluation."""
     judge = {"kind": "judge", "judge": {"base_url": address, "model": "m"}}
     for differences in ({"feedback": judge}, {"evaluation": {"evaluator": judge}}):
         with pytest.raises(

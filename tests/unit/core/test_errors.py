@@ -34,6 +34,5 @@ def test_short_repr_is_short_for_any_value():
 
 @pytest.mark.parametrize("text", ["[" * 5000 + "]" * 5000, "9" * 5000, "{", ""])
 def test_text_that_is_no_json_raises_value_error(text):
-    """Case 7."""
     with pytest.raises(ValueError):
         parse_json(text)

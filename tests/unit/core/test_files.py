@@ -40,7 +40,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_partial_file_of_a_killed_process_is_swept(tmp_path):
-    """Hostile S12: by the next write to the folder, also of another file."""
+    """By the next write to the folder, also of another file."""
     with start_writer(tmp_path / "rows.jsonl") as process:
         os.kill(process.pid, signal.SIGKILL)
     assert len(names(tmp_path)) == 1
@@ -49,7 +49,7 @@ def test_partial_file_of_a_killed_process_is_swept(tmp_path):
 
 
 def test_partial_file_of_a_living_process_stays(tmp_path):
-    """Hostile S12: of any age, and whatever its process id means on this machine."""
+    """Of any age, and whatever its process id means on this machine."""
     with start_writer(tmp_path / "rows.jsonl") as process:
         (partial,) = tmp_path.iterdir()
         os.utime(partial, (0, 0))
@@ -115,14 +115,13 @@ def calls(monkeypatch) -> list[tuple[str, str]]:
 
 
 def test_policies_and_states_are_synced_around_the_rename(tmp_path, calls):
-    """Hostile S11: first the content, then the name."""
+    """First the content, then the name."""
     write_tensors(tmp_path / "policy/policy.pt", {"a": torch.ones(3)})
     partial = f".policy.pt.{os.getpid()}.partial"
     assert calls == [("sync", partial), ("rename", "policy.pt"), ("sync", "policy")]
 
 
 def test_cached_answers_are_synced(tmp_path, calls):
-    """Hostile S11."""
     cache, answer = AnswerCache(tmp_path, "http://localhost/v1"), {"answer": "A", "prompt_tokens": 1}
     cache.write({"model": "m"}, answer)
     assert [call for call, _ in calls] == ["sync", "rename", "sync"]

@@ -32,7 +32,7 @@ def test_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch, packed):
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", '"\\ud800"', '{"x": [NaN]}', '"\\uDFFF\\uD800"', "9" * 5000])
 def test_value_that_no_file_can_hold_names_the_line(tmp_path, value):
-    """Hostile S7: in any field; rows of others may have NaN and half pairs in fields that nobody reads."""
+    """In any field; rows of others may have NaN and half pairs in fields that nobody reads."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "\\u00e9 NaN \\ud83d\\ude00"}\n{"text": ' + value + "}\n")
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2: ") as caught:
@@ -57,7 +57,6 @@ def test_value_that_no_file_can_hold_names_the_line(tmp_path, value):
     ],
 )
 def test_field_of_another_type_names_the_line(tmp_path, field, value, expected):
-    """Hostile S7."""
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"{field}": {value}}}\n')
     with pytest.raises(
@@ -69,7 +68,7 @@ def test_field_of_another_type_names_the_line(tmp_path, field, value, expected):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
 def test_row_that_cannot_be_written_is_named(tmp_path, value):
-    """Hostile S7: the file's line, the response's ids, and no file."""
+    """The file's line, the response's ids, and no file."""
     rows = [{"prompt_id": "a", "response_id": i, "x": value if i else 0} for i in range(2)]
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2, prompt_id a, response_id 1: ") as caught:
         write_rows(tmp_path / "rows.jsonl", rows)

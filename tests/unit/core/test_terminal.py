@@ -40,7 +40,7 @@ run(main)
 
 
 def test_escapes_are_shown():
-    """Hostile S14: C0, C1, bidirectional overrides, and line ends of other systems; text in any script stays."""
+    """C0, C1, bidirectional overrides, and line ends of other systems; text in any script stays."""
     assert printable(ESCAPES) == SHOWN
     assert printable("é 漢字 العربية 🙂\n\tx") == "é 漢字 العربية 🙂\n\tx"
     assert printable("\ud800") == r"\ud800"
@@ -50,7 +50,7 @@ def test_escapes_are_shown():
     ("flags", "word"), [([], "doubtful "), (["--error", "True"], "wrong: "), (["--traceback", "True"], "odd ")]
 )
 def test_programs_print_no_escapes(tmp_path, flags, word):
-    """Hostile S14: prints, warnings, messages, summaries and tracebacks of a program."""
+    """Prints, warnings, messages, summaries and tracebacks of a program."""
     (tmp_path / "odd.py").write_text(PROGRAM.format(text=ESCAPES))
     command = [sys.executable, str(tmp_path / "odd.py"), str(ROOT / "workflow/scripts"), *flags]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONUTF8": "1"})
@@ -73,7 +73,7 @@ def test_progress_bars_still_move():
 
 
 def test_status_shows_no_escapes(tmp_path):
-    """Hostile S14: `make status` quotes the last line of a log and a warning, whoever wrote them."""
+    """`make status` quotes the last line of a log and a warning, whoever wrote them."""
     logs = tmp_path / "results/logs/tiny"
     logs.mkdir(parents=True)
     log = "results/logs/tiny/s.log"

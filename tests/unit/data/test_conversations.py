@@ -42,13 +42,13 @@ def content(row: dict) -> tuple:
 
 @pytest.mark.parametrize("prompt", ["Hi", HISTORY, HISTORY[:1], "another", None])
 def test_the_conversation_before_the_last_answer_is_the_prompt(prompt):
-    """Case 1: whatever the prompt column has."""
+    """Whatever the prompt column has."""
     assert content(ROW | {"prompt": prompt}) == (HISTORY, "Paris", "Rome")
     assert parse(ROW | {"prompt": prompt}).pair_drop_reason == ""
 
 
 def test_system_messages_stay():
-    """Case 1: those of the conversations, and that of a prompt column whose conversations have none."""
+    """Those of the conversations, and that of a prompt column whose conversations have none."""
     brief = system("Be brief.")
     pair = {side: [brief, *ROW[side]] for side in ("chosen", "rejected")}
     assert content(pair) == ([brief, *HISTORY], "Paris", "Rome")
@@ -58,7 +58,7 @@ def test_system_messages_stay():
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 def test_a_conversation_that_ends_with_the_user_is_dropped(side):
-    """Case 1: the user's words never become a response."""
+    """The user's words never become a response."""
     parsed = parse(ROW | {side: [*HISTORY, assistant("Paris"), user("Thanks!")]})
     assert (parsed.prompt, parsed.drop_reason) == (None, "ending with the user")
 
@@ -77,7 +77,7 @@ def test_a_transcript_that_ends_with_the_human_is_dropped():
     ],
 )
 def test_a_pair_that_differs_before_the_last_turn_is_counted(rejected):
-    """Case 2: another history, a shorter and a longer one. The prompt column stays where both begin with it."""
+    """Another history, a shorter and a longer one. The prompt column stays where both begin with it."""
     parsed = parse(ROW | {"rejected": rejected})
     assert parsed.prompt["messages"] == [user("Hi")]
     assert not {"chosen", "rejected"} & parsed.prompt.keys()
@@ -122,7 +122,7 @@ def test_two_answers_in_a_row_and_no_question_are_dropped():
 
 
 def test_text_parts_are_joined():
-    """Case 16: in prompts and in responses."""
+    """In prompts and in responses."""
     parts = [{"type": "text", "text": "Name a "}, {"type": "text", "text": "prime."}]
     row = {"prompt": [{"role": "user", "content": parts}], "chosen": [assistant(parts)], "rejected": "8"}
     assert content(row) == ([user("Name a prime.")], "Name a prime.", "8")
@@ -139,7 +139,7 @@ def test_text_parts_are_joined():
     ],
 )
 def test_content_that_is_not_text_has_its_own_reason(message):
-    """Case 16: images and tool calls."""
+    """Images and tool calls."""
     parsed = parse({"prompt": [user("Hi"), message, user("Why?")]})
     assert (parsed.prompt, parsed.drop_reason) == (None, "with images or other content that is not text")
 
@@ -173,14 +173,13 @@ def test_reasons_are_counted_separately():
     ],
 )
 def test_values_that_no_json_file_holds_are_named(row, message):
-    """Case 7: one line with file and line."""
+    """One line with file and line."""
     with pytest.raises(InputError, match=message) as raised:
         parse(row)
     assert "\n" not in str(raised.value)
 
 
 def test_deep_nesting_is_named():
-    """Case 7."""
     nested: list = []
     for _ in range(100_000):
         nested = [nested]
@@ -214,5 +213,4 @@ def test_sharegpt_turns_in_other_columns_name_the_format():
     ],
 )
 def test_merged_roles(messages, merged):
-    """Case 21."""
     assert merge_roles(messages) == merged

@@ -241,7 +241,7 @@ def test_html_becomes_text(html, text):
 
 
 def test_sharegpt_keeps_system_and_earlier_turns():
-    """Case 22: ShareGPT's words for roles; the conversation before the last answer is the prompt."""
+    """ShareGPT's words for roles; the conversation before the last answer is the prompt."""
     (row,), _ = read("sharegpt", SHAREGPT)
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user"]
     assert row["messages"][0]["content"] == "Be brief."

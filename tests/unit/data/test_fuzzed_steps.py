@@ -49,7 +49,7 @@ def select(pfp) -> None:
 @given(data=st.data())
 @fuzzing(600)
 def test_fuzzed_files_of_a_step(tmp_path_factory, data):
-    """Hostile S7: whatever a row holds, the stages that read it go on or name file and line."""
+    """Whatever a row holds, the stages that read it go on or name file and line."""
     folder = tmp_path_factory.getbasetemp() / "fuzzed step"
     folder.mkdir(exist_ok=True)
     rows = FILES | {"rewards": data.draw(st.sampled_from(REWARDS))}
@@ -76,7 +76,7 @@ def joined(request, tmp_path):
 
 
 def test_fuzzed_joined_rows(joined):
-    """Hostile S7: a pfp.jsonl that was edited by hand."""
+    """A pfp.jsonl that was edited by hand."""
     (row,) = read_rows(joined)
     select(joined)
 
@@ -92,7 +92,7 @@ def test_fuzzed_joined_rows(joined):
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "1e400", "NaN", "-Infinity", '"x"', "[1]", '"\\ud800"', "[" * 5000])
 @pytest.mark.parametrize(("name", "field"), [("rewards", "reward"), ("logprobs", "logp"), ("generations", "response")])
 def test_a_bad_value_names_file_and_line(joined, name, field, value):
-    """Hostile S7: numbers that no float holds, half a surrogate pair, deep nesting."""
+    """Numbers that no float holds, half a surrogate pair, deep nesting."""
     path = joined.with_name(f"{name}.jsonl")
     row = read_rows(path)[1] | {field: "@"}
     if field == "response" and value == '"x"':

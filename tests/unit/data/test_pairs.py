@@ -93,7 +93,7 @@ def test_sampler_best_worst_has_one_pair_per_prompt():
 
 
 def test_identical_responses_make_no_pair():
-    """Case 19: a preference between equal texts is left out and counted, and is no tie."""
+    """A preference between equal texts is left out and counted, and is no tie."""
     texts, rewards = ["x", "y", "x", "x"], [1.0, 2.0, 3.0, 3.0]
     row = prompt_row(*({"response": text, "reward": r} for text, r in zip(texts, rewards, strict=True)))
     pairs, undecided = all_pairs([row])
@@ -104,7 +104,7 @@ def test_identical_responses_make_no_pair():
 
 
 def test_identical_responses_that_a_judge_decided_make_no_pair():
-    """Case 19: for example by an older judge that was asked in one order only."""
+    """For example by an older judge that was asked in one order only."""
     row = judged((0, 0.9, [1, 2], [[1, 1.0, 0.8], [2, 1.0, 0.8]]), (1, 0.1, [], []), (2, 0.1, [], []))
     row["responses"][1]["response"] = "response 0"
     assert ids(all_pairs([row])[0]) == [(0, 2)]
@@ -112,7 +112,7 @@ def test_identical_responses_that_a_judge_decided_make_no_pair():
 
 
 def test_pairs_with_a_truncated_response_are_marked():
-    """Case 24: pairs.drop_truncated and metrics of the user read this column."""
+    """Pairs.drop_truncated and metrics of the user read this column."""
     reasons = ["stop", "length", "stop"]
     row = prompt_row(*({"reward": float(i), "finish_reason": reason} for i, reason in enumerate(reasons)))
     pairs, _ = all_pairs([row])
@@ -208,7 +208,7 @@ def test_gap_filter_by_value_and_by_quantile():
 
 
 def test_invalid_judgments_are_counted():
-    """Case 5: a pair with one unusable answer has no valid judgment; a tie has one."""
+    """A pair with one unusable answer has no valid judgment; a tie has one."""
     invalid = judged((0, None, [], [[1, None, 1.0], [2, 1.0, 0.0]]), (1, None, [], [[2, None, None]]), (2, 0.5, [], []))
     assert count_invalid([invalid, {"responses": [{"response_id": 0, "reward": 1.0}]}]) == 2
 

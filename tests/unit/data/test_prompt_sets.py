@@ -157,7 +157,7 @@ def test_near_duplicates_within_one_source(prepare):
 
 
 def test_roles_that_the_template_refuses_are_dropped_or_merged(prepare, manifests, tmp_path):
-    """Case 21: one such prompt does not stop the run."""
+    """One such prompt does not stop the run."""
     model = tmp_path / "strict"
     shutil.copytree(manifests["llama"].parent, model)
     (model / "chat_template.jinja").write_text(STRICT)
@@ -188,7 +188,7 @@ def test_sources_by_hand_that_are_none(prepare, sources, message):
 
 
 def test_hub_revisions_are_pinned_and_recorded(manifests, tmp_path):
-    """Case 14: the commit that a revision named is next to the prompts; without one, the newest commit."""
+    """The commit that a revision named is next to the prompts; without one, the newest commit."""
     contents = {
         revision: {"train.jsonl": "".join(json.dumps(row) + "\n" for row in numbered(revision, 4)).encode()}
         for revision in ("main", "v1.0")
@@ -217,7 +217,7 @@ def test_hub_revisions_are_pinned_and_recorded(manifests, tmp_path):
 
 @pytest.mark.skipif(not Path(SHARED_DATA).is_file(), reason="the HH-RLHF pairs are not on this machine")
 def test_real_hh_pairs_that_differ_are_counted(prepare):
-    """Case 2. Four other pairs that differ have two answers in a row."""
+    """Four other pairs that differ have two answers in a row."""
     prepare("--source", str(SHARED_DATA), "--format", "hh_rlhf")
     (source,) = read_json(Path("sources.json"))["sources"]
     assert source["rows"] == 2312 == source["kept"] + sum(source["dropped"].values())

@@ -250,7 +250,7 @@ def test_long_prompts_and_responses_are_dropped_and_counted():
 
 
 def test_rows_with_too_much_text_are_dropped_before_they_are_tokenized():
-    """Hostile S9: bytes count, those of responses too; a tokenizer takes 300 times as much memory."""
+    """Bytes count, those of responses too; a tokenizer takes 300 times as much memory."""
 
     def tokenizer(*_, **__):
         raise AssertionError("tokenized")

@@ -1,4 +1,4 @@
-"""Every kind of source gives the same rows, and one that cannot be read is an error with file and line (case 22)."""
+"""Every kind of source gives the same rows, and one that cannot be read is an error with file and line."""
 
 import csv
 import gzip
@@ -176,7 +176,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_read_is_named_in_one_line(name, tmp_path):
-    """Case 7, among others: neither digits nor nesting end in a traceback."""
+    """Neither digits nor nesting end in a traceback."""
     content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:

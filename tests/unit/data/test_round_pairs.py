@@ -106,7 +106,6 @@ def test_pairs_read_again_are_those_scanned(steps):
 
 
 def test_identical_responses_are_counted_in_the_log(monkeypatch, tmp_path, capsys):
-    """Case 19."""
     rows = [
         {"prompt_id": "a", "response_id": i, "response": text, "reward": reward, "n_tokens": 2, "logp": -1.0}
         for i, (text, reward) in enumerate([("x", 1.0), ("x", 2.0), ("y", 2.0)])
@@ -120,7 +119,6 @@ def test_identical_responses_are_counted_in_the_log(monkeypatch, tmp_path, capsy
 
 
 def test_pairs_with_a_truncated_response_are_dropped_if_asked(monkeypatch, tmp_path, capsys):
-    """Case 24."""
     rows = [
         {"prompt_id": "a", "response_id": i, "reward": float(i), "n_tokens": 2, "logp": -1.0, "finish_reason": reason}
         for i, reason in enumerate(["stop", "length", "stop"])

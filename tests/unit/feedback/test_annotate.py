@@ -245,7 +245,7 @@ TRUNCATED = {"finish_reason": "length"}
 
 
 def test_truncation_penalty_is_subtracted_from_rewards(tmp_path, monkeypatch):
-    """Case 24: of truncated responses only, in training and in evaluation."""
+    """Of truncated responses only, in training and in evaluation."""
     (tmp_path / "own_sizes.py").write_text("def size(prompts, responses):\n    return [len(r) for r in responses]\n")
     monkeypatch.chdir(tmp_path)
     source = load_feedback(FeedbackConfig(function="own_sizes:size"), 1, "feedback")
@@ -271,7 +271,7 @@ def test_length_penalty_is_subtracted_per_token(tmp_path, monkeypatch):
 
 
 def test_truncation_penalty_lowers_a_judge_s_preference():
-    """Case 24: with 1, the finished response wins; two truncated responses and invalid answers stay as they are."""
+    """With 1, the finished response wins; two truncated responses and invalid answers stay as they are."""
     judge = StubJudge(
         {
             ("cut", "whole"): Judgment(1.0, 0.75),
@@ -294,7 +294,7 @@ def test_truncation_penalty_lowers_a_judge_s_preference():
 
 
 def test_identical_responses_tie_in_evaluation():
-    """Case 19: also where a reward differs between equal texts, and where one of them is truncated."""
+    """Also where a reward differs between equal texts, and where one of them is truncated."""
 
     class Noisy:
         batch_size, usage = None, Usage()

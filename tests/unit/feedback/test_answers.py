@@ -1,4 +1,4 @@
-"""Written answers of judges: a verdict where it is unambiguous, else the reason why it is invalid (case 5)."""
+"""Written answers of judges: a verdict where it is unambiguous, else the reason why it is invalid."""
 
 import time
 
@@ -120,7 +120,7 @@ def test_long_answers_are_parsed_quickly(part):
     + ["A " + "*A" * 50_000, "answer" + " :" * 50_000, "best" + " " * 100_000, "A is a" + "ly" * 50_000],
 )
 def test_hostile_answers_are_parsed_quickly(text):
-    """Hostile S4: no verdict, and no pattern that tries every split of a run of spaces or stars."""
+    """No verdict, and no pattern that tries every split of a run of spaces or stars."""
     start = time.perf_counter()
     parse_answer(text + "x")
     assert time.perf_counter() - start < 5

@@ -229,7 +229,7 @@ def write_step(folder: Path, responses: list[str], **prompt) -> list[str]:
 
 
 def test_mostly_invalid_judgments_warn_in_log_and_status(tmp_path, monkeypatch):
-    """Case 5: the stage succeeds, and says with the first raw answer what to change."""
+    """The stage succeeds, and says with the first raw answer what to change."""
     monkeypatch.setenv("PREFLOOP_LOG", str(tmp_path / "reward.log"))
     flags = write_step(tmp_path, ["yes", "no", "perhaps"])
     with JudgeServer(lambda question: "<think>Let me see") as server:
@@ -244,7 +244,7 @@ def test_mostly_invalid_judgments_warn_in_log_and_status(tmp_path, monkeypatch):
 
 
 def test_settings_of_a_request_reach_the_server_through_flags(tmp_path):
-    """Cases 4 and 6: from the config to the body of a request."""
+    """From the config to the body of a request."""
     judge = {
         "base_url": "URL",
         "model": "big",
@@ -276,7 +276,7 @@ def test_settings_of_a_request_reach_the_server_through_flags(tmp_path):
 
 @pytest.mark.parametrize("strip", [True, False])
 def test_thoughts_are_not_scored(tmp_path, strip):
-    """Case 4: closed blocks are left out, by option; an open one is scored as it is and counted."""
+    """Closed blocks are left out, by option; an open one is scored as it is and counted."""
     (tmp_path / "own.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
     responses = ["<think>a</think>\n\nHello", "<think>a", "Hi"]
     flags = [*write_step(tmp_path, responses), "--feedback.function", "own.py:length", "--feedback.strip-thinking"]

@@ -115,7 +115,7 @@ def answered(*answers: Answer) -> Judgment:
 
 
 def test_mostly_invalid_judgments_are_warned_of():
-    """Case 5: the warning counts the reasons and shows the first answer of the most frequent one, with its remedy."""
+    """The warning counts the reasons and shows the first answer of the most frequent one, with its remedy."""
     cut, unclear, valid = Answer(None, "<think>Let me", "cut"), Answer(None, "Both.", "unclear"), Answer(1.0, "A")
     judgments = [answered(unclear, valid), answered(cut, cut), answered(valid, valid)]
     warning = invalid_warning(judgments)

@@ -45,7 +45,7 @@ def sent_slowly(part: bytes) -> bytes:
 
 
 def test_trickled_answer_ends_in_time(judging):
-    """Hostile S4: the time is that of the whole answer, not between two bytes."""
+    """The time is that of the whole answer, not between two bytes."""
     start = time.monotonic()
     with pytest.raises(InputError, match=r"APITimeoutError; judge\.timeout allows 0\.5 seconds for a whole answer"):
         judge_once(replace(judging, timeout=0.5), Reply(200, parts=map(sent_slowly, itertools.repeat(b" "))))
@@ -63,7 +63,7 @@ def test_trickled_answer_ends_in_time(judging):
     ids=["endless", "endless error", "long", "gzip bomb"],
 )
 def test_large_answers_take_little_memory(judging, make_reply):
-    """Hostile S4: the body is cut at the limit, packed and unpacked, and is not requested again."""
+    """The body is cut at the limit, packed and unpacked, and is not requested again."""
     reply = make_reply()
     with JudgeServer(lambda question: "A", lambda *request: reply) as server:
         judge = ServerJudge(replace(judging, base_url=server.url, max_retries=3))
@@ -77,7 +77,7 @@ def test_large_answers_take_little_memory(judging, make_reply):
 
 
 def test_packed_twice_or_strangely_is_refused(judging):
-    """Hostile S4: no body is unpacked twice, and none in a way whose size cannot be limited."""
+    """No body is unpacked twice, and none in a way whose size cannot be limited."""
     for encoding, body in (("gzip, gzip", gzip.compress(b"{}")), ("br", b"A"), ("gzip", b"no gzip")):
         with pytest.raises(InputError, match="with 502 (an unknown content-encoding|a body that is not gzip)"):
             judge_once(judging, Reply(200, body, {"content-encoding": encoding}))
@@ -95,7 +95,7 @@ def test_packed_answer_is_read(judging):
 
 
 def test_long_answer_is_kept_without_its_middle(judging):
-    """Hostile S4: the cache keeps KEPT characters, rows 1,000; the verdict at the end is the same from the cache."""
+    """The cache keeps KEPT characters, rows 1,000; the verdict at the end is the same from the cache."""
     reply = Reply(200, completion("thoughts " * 50_000 + "\n\nFinal answer: A"))
     with JudgeServer(lambda question: "B", lambda *request: reply) as server:
         settings = replace(judging, base_url=server.url)
@@ -108,7 +108,7 @@ def test_long_answer_is_kept_without_its_middle(judging):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(judging, status):
-    """Hostile S6: the other server gets nothing, and one line names both."""
+    """The other server gets nothing, and one line names both."""
     with JudgeServer(lambda question: "A") as other:
         reply = Reply(status, "", {"location": f"http://me:pass@127.0.0.1:{other.port}/v1/chat/completions"})
         with JudgeServer(lambda question: "A", lambda *request: reply) as server, pytest.raises(InputError) as caught:
@@ -122,7 +122,7 @@ def test_redirect_is_not_followed(judging, status):
 
 @pytest.mark.parametrize("charset", ["zlib", "base64", "undefined", "idna", "utf-16", "latin-1", "\\udc80", "x" * 999])
 def test_charset_of_an_answer_does_not_count(judging, charset):
-    """Hostile S5: JSON is UTF-8 whatever the header says, in answers and in errors."""
+    """JSON is UTF-8 whatever the header says, in answers and in errors."""
     header = {"content-type": f"application/json; charset={charset}"}
     judgment, _ = judge_once(judging, Reply(200, completion("é A é\n\nFinal answer: tie"), header))
     assert [answer.text for answer in judgment.answers] == ["é A é\n\nFinal answer: tie"] * 2
@@ -141,7 +141,7 @@ def test_charset_of_an_answer_does_not_count(judging, charset):
     ],
 )
 def test_counts_of_tokens_are_bounded(judging, usage, counts):
-    """Hostile S5: a server's numbers are at least 0 and at most 2^53, and the answer counts."""
+    """A server's numbers are at least 0 and at most 2^53, and the answer counts."""
     body = f'{{"choices": [{{"message": {{"content": "A"}}}}], "usage": {usage}}}'
     judgment, judge = judge_once(judging, Reply(200, body))
     assert judgment.answers[0].probability == 1.0
@@ -150,7 +150,7 @@ def test_counts_of_tokens_are_bounded(judging, usage, counts):
 
 @pytest.mark.parametrize("body", ["[" * 100_000 + "]" * 100_000, '{"choices": ' + "9" * 5000 + "}", "\x00", "[]"])
 def test_other_bodies_are_one_line(judging, body):
-    """Hostile S5: deep JSON, huge integers and no JSON, as a success and as an error."""
+    """Deep JSON, huge integers and no JSON, as a success and as an error."""
     for status, reason in ((200, "502 no chat completion"), (500, "500 Internal Server Error")):
         with pytest.raises(InputError, match=f"2 of 2 requests failed, the first with {reason}") as caught:
             judge_once(judging, Reply(status, body))
@@ -158,7 +158,7 @@ def test_other_bodies_are_one_line(judging, body):
 
 
 def test_half_a_surrogate_pair_can_be_written(judging, tmp_path):
-    """Hostile S5: in an answer, in a refusal of one question, and in a cached answer."""
+    """In an answer, in a refusal of one question, and in a cached answer."""
     body = '{"choices": [{"message": {"content": "A\\ud800"}}]}'
     refusal = Reply(400, '{"error": {"message": "no \\udfff"}}')
 
@@ -178,7 +178,7 @@ def test_half_a_surrogate_pair_can_be_written(judging, tmp_path):
 
 @pytest.mark.parametrize("count", [-(10**18), 10**18, 1.5, None])
 def test_cached_count_out_of_bounds_raises(tmp_path, count):
-    """Hostile S5: a shared cache is checked as a server's answer is."""
+    """A shared cache is checked as a server's answer is."""
     cache = AnswerCache(Path(tmp_path), "http://x/v1")
     cache.write({"a": 1}, {"answer": "A", "prompt_tokens": count, "completion_tokens": 1})
     with pytest.raises(InputError, match=r"\.json: not a judge's answer; delete it to ask again"):

@@ -1,4 +1,4 @@
-"""Judges and reward models read conversations with the variables, day and system message of their settings (case 4)."""
+"""Judges and reward models read conversations with the variables, day and system message of their settings."""
 
 import json
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_settings_that_the_template_does_not_know_are_refused(tmp_path, settings
 
 
 def test_conversation_that_a_reward_model_s_template_refuses_is_named(tmp_path):
-    """Case 21, for a reward model's own template."""
+    """For a reward model's own template."""
     refusing = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + TEMPLATE
     manifest = fetched(tiny.make_reward_model(tmp_path / "rm"), tmp_path, refusing)
     source = load_feedback(FeedbackConfig(kind="reward_model", model=str(manifest)), 1, "feedback")

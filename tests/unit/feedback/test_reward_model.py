@@ -126,7 +126,7 @@ def alone(manifest: Path, request: Request) -> float:
 @pytest.mark.parametrize("pad", ["</s>", "<pad>", None])
 @pytest.mark.parametrize("architecture", DECODERS)
 def test_reward_is_that_of_an_unpadded_conversation(tmp_path, architecture, pad, side):
-    """Case 11: whichever token the tokenizer pads with, and on whichever side."""
+    """Whichever token the tokenizer pads with, and on whichever side."""
     manifest = classifier(tmp_path, architecture, pad, side)
     expected = [alone(manifest, request) for request in UNEVEN]
     assert np.ptp(expected) > 0.01
@@ -159,7 +159,7 @@ def test_padding_token_is_in_no_conversation():
 
 
 def test_rewards_are_computed_in_float32(tmp_path):
-    """Case 20: a model that is stored in bfloat16 ranks responses that bfloat16 makes equal."""
+    """A model that is stored in bfloat16 ranks responses that bfloat16 makes equal."""
     manifest = classifier(tmp_path, "llama", "<pad>")
     made = AutoModelForSequenceClassification.from_pretrained(tmp_path / "made", dtype=torch.bfloat16)
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_code_of_a_reward_model_needs_permission(two_heads, tmp_path):
 
 
 def test_head_of_another_size_is_refused_as_feedback(tmp_path):
-    """Case 10: weights of three outputs, and a config of one."""
+    """Weights of three outputs, and a config of one."""
     manifest = classifier(tmp_path, "llama", "<pad>", num_labels=3)
     config = json.loads((manifest.parent / "config.json").read_text()) | {"num_labels": 1, "id2label": {"0": "reward"}}
     (manifest.parent / "config.json").unlink()

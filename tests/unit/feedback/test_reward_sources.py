@@ -64,7 +64,6 @@ class Unreadable:
     ],
 )
 def test_generators_and_odd_rewards_are_one_line(function, message):
-    """Hostile S7."""
     with pytest.raises(InputError, match=message) as caught:
         FunctionRewards(function).rewards(REQUESTS)
     assert str(caught.value).isprintable()
@@ -133,7 +132,7 @@ WITH_COLUMNS = [
 
 
 def test_function_gets_the_columns_that_it_names():
-    """Case 24: lists parallel to the responses, of the response, its prompt and its meta."""
+    """Lists parallel to the responses, of the response, its prompt and its meta."""
     seen = {}
 
     def score(responses, answer, *, finish_reason, n_tokens, meta, chosen, prompt_id, missing="none", level=0):

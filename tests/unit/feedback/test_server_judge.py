@@ -255,7 +255,7 @@ def test_one_failure_does_not_stop_the_others(judging):
 def test_rejected_question_is_invalid(judging):
     """The first twelve pairs are too long for the server: it says so once for each question, and judges the rest.
 
-    Case 6: no rejection is cached. A second run asks the rejected questions again, and one that was answered, which
+    No rejection is cached. A second run asks the rejected questions again, and one that was answered, which
     shows that the settings are right.
     """
     prompts, a, b = pairs(30)
@@ -280,7 +280,7 @@ def test_rejected_question_is_invalid(judging):
 
 
 def test_settings_that_the_server_refuses_are_no_verdicts(judging):
-    """Case 6: with old answers cached, a server that refuses every new question stops the stage; nothing is cached."""
+    """With old answers cached, a server that refuses every new question stops the stage; nothing is cached."""
     prompts, a, b = pairs(20)
     refusal = Reply(400, '{"error": {"message": "Unsupported parameter: max_tokens"}}')
     with JudgeServer(judged_by_length) as server:
@@ -303,7 +303,7 @@ def test_settings_that_the_server_refuses_are_no_verdicts(judging):
     ("status", "remedy"), [(401, "JUDGE_KEY"), (403, "JUDGE_KEY"), (404, "/v1"), (400, "request"), (422, "request")]
 )
 def test_refusals_name_the_remedy(judging, status, remedy):
-    """Case 6: one line with the server's message and what to change."""
+    """One line with the server's message and what to change."""
     refusal = Reply(status, '{"error": {"message": "no\\nway"}}', SOON)
     with JudgeServer(judged_by_length, lambda *request: refusal) as server:
         settings = replace(judging, base_url=server.url)
@@ -314,7 +314,7 @@ def test_refusals_name_the_remedy(judging, status, remedy):
 
 
 def test_old_refusal_in_the_cache_is_asked_again(judging):
-    """Case 6: a file in which an earlier version stored a refusal as an empty answer is no verdict."""
+    """A file in which an earlier version stored a refusal as an empty answer is no verdict."""
     prompts, a, b = pairs(1)
     with JudgeServer(judged_by_length) as server:
         settings = replace(judging, base_url=server.url)
@@ -327,7 +327,7 @@ def test_old_refusal_in_the_cache_is_asked_again(judging):
 
 
 def test_request_options_change_the_request(judging):
-    """Case 6: fields are dropped, renamed and added, and each such request is another question to the cache."""
+    """Fields are dropped, renamed and added, and each such request is another question to the cache."""
     prompts, a, b = pairs(1)
     options = [
         RequestOptions(),
@@ -356,7 +356,7 @@ def test_cache_keys_of_earlier_versions_stay(judging):
 
 
 def test_system_prompt_and_template_variables_are_sent(judging):
-    """Case 4: a server gets the system message, and the template's variables in vLLM's field."""
+    """A server gets the system message, and the template's variables in vLLM's field."""
     with JudgeServer(judged_by_length) as server:
         judge = ServerJudge(replace(judging, base_url=server.url), ChatConfig({"enable_thinking": False}, "Be fair."))
         judge_pairs(judge, *pairs(1))
@@ -383,7 +383,7 @@ def test_system_prompt_and_template_variables_are_sent(judging):
     ],
 )
 def test_completions_of_reasoning_models(judging, choice, answer):
-    """Case 5: thoughts in a field or part of their own, or none, with the reason why there is no verdict."""
+    """Thoughts in a field or part of their own, or none, with the reason why there is no verdict."""
     body = json.dumps({"choices": [choice]})
     with JudgeServer(judged_by_length, lambda *request: Reply(200, body)) as server:
         settings = replace(judging, base_url=server.url)

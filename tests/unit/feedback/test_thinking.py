@@ -1,4 +1,4 @@
-"""Thoughts before a response are left out where they end (case 4)."""
+"""Thoughts before a response are left out where they end."""
 
 import pytest
 

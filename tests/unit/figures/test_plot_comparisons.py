@@ -320,7 +320,7 @@ def test_facts_name_the_policy_from_which_runs_start(experiment):
 
 
 def test_facts_warn_of_truncated_responses(experiment, tmp_path):
-    """Case 24: if more than a tenth of a policy's responses are truncated; in training here 22, 3 and 4 of 32."""
+    """If more than a tenth of a policy's responses are truncated; in training here 22, 3 and 4 of 32."""
     root = shutil.copytree(experiment.root, tmp_path / "truncated")
     copied = replace(experiment, root=root, seeds=(0, 1))
     for (_, folder), truncated in zip(copied.step_folders(), [8, 8, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1], strict=True):

@@ -147,7 +147,7 @@ def test_finish_reason_is_stop_with_eos():
 
 @pytest.mark.parametrize(("sampler", "stream"), [("policy", "s"), ("policy", "evaluation"), ("dataset", "s")])
 def test_generate_counts_and_warns_of_truncated_responses(monkeypatch, tmp_path, capsys, manifests, sampler, stream):
-    """Case 24: one token per response is too few to end. A data set's own responses are never truncated."""
+    """One token per response is too few to end. A data set's own responses are never truncated."""
     prompt = {"prompt_id": "p", "cluster": 0, "messages": [{"role": "user", "content": "why?"}]}
     write_rows(tmp_path / "prompts.jsonl", [prompt | {"chosen": "good", "rejected": "bad"}])
     files = {"prompts": "prompts.jsonl", "output": "generations.jsonl", "cost": "cost.json"}

@@ -76,7 +76,7 @@ def hub(model_folders) -> ModelHub:
 
 @pytest.mark.parametrize("is_from_hub", [False, True])
 def test_adapter_folder_loads_with_plain_peft_anywhere(model_folders, hub, tmp_path, is_from_hub):
-    """Case 17: train writes it in a project whose paths are relative; another program reads it in another folder."""
+    """Train writes it in a project whose paths are relative; another program reads it in another folder."""
     project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     elsewhere.mkdir()
     manifest = project / "results/models/llama/manifest.json"
@@ -107,7 +107,7 @@ def test_adapter_folder_loads_with_plain_peft_anywhere(model_folders, hub, tmp_p
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("change", ["renamed", "absent", "of another shape"])
 def test_weights_that_do_not_fit_raise(manifests, trained, tmp_path, parameters, change):
-    """Case 18: peft ignores names that it does not know, and would leave the base model."""
+    """Peft ignores names that it does not know, and would leave the base model."""
     content, manifest = read_policy(trained(parameters)), manifests["llama"]
     state = content["state_dict"]
     name = next(name for name in state if "layers.1.mlp" in name)
@@ -156,7 +156,7 @@ PAIRS = [TokenizedPair([0, 10 + i, 20], [5, 9, 33 + i, 1], [7, 40 + i, 1], -20.0
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_mixture_of_experts_trains_as_plain_peft_reads_it(tmp_path, name):
-    """Case 18: policy.pt, the adapter folder read by peft alone, and a second adapter give the same logits."""
+    """Policy.pt, the adapter folder read by peft alone, and a second adapter give the same logits."""
     config, has_adapted_experts = MIXTURES[name]
     manifest = mixture(config, tmp_path)
     torch.manual_seed(0)
@@ -193,7 +193,7 @@ def test_mixture_of_experts_trains_as_plain_peft_reads_it(tmp_path, name):
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_dropout_of_adapted_experts_is_refused(tmp_path, name):
-    """Case 18: where experts have no adapters, dropout of the others is peft's own."""
+    """Where experts have no adapters, dropout of the others is peft's own."""
     config, has_adapted_experts = MIXTURES[name]
     manifest = mixture(config, tmp_path)
     lora = Lora(r=2, dropout=0.1)

@@ -1,4 +1,4 @@
-"""Broken models, policies, manifests and states end in one line that names the file, and run no code (hostile S8)."""
+"""Broken models, policies, manifests and states end in one line that names the file, and run no code."""
 
 import json
 import os
@@ -239,7 +239,7 @@ INDEXES = {
 
 @pytest.mark.parametrize("name", INDEXES)
 def test_broken_index_is_not_fetched(model_folders, tmp_path, name):
-    """Paths out of the folder are refused even if there is such a file (hostile S15)."""
+    """Paths out of the folder are refused even if there is such a file."""
     shutil.copytree(model_folders["llama"], tmp_path / "source")
     (tmp_path / "source/model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     write_json(tmp_path / "source/model.safetensors.index.json", INDEXES[name])

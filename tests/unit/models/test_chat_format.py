@@ -35,7 +35,6 @@ def tokenizer_of(models: dict[str, Path], name: str):
 
 
 def test_date_is_that_of_the_config_then_of_an_earlier_run_then_today(models, tmp_path):
-    """Case 3."""
     tokenizer, stored = tokenizer_of(models, "smollm3"), tmp_path / "chat.json"
     assert settle_format(tokenizer, {}, None, stored).date == datetime.date.today().isoformat()
     write_json(stored, {"template_kwargs": {}, "date": "2024-02-29", "end_of_turn": "<|im_end|>"})
@@ -88,7 +87,7 @@ def test_file_without_a_date_raises(tmp_path):
 
 
 def test_tokenizer_without_any_end_raises(models, tmp_path):
-    """No EOS and no template: no response would end (case 8)."""
+    """No EOS and no template: no response would end."""
     family = families.FAMILIES["pythia"]
     tokenizer = families.make_tokenizer(families.Family(family.build, family.special, eos=None))
     tokenizer.save_pretrained(tmp_path)
@@ -97,7 +96,6 @@ def test_tokenizer_without_any_end_raises(models, tmp_path):
 
 
 def test_end_of_the_template_replaces_a_missing_eos(tmp_path):
-    """Case 8."""
     family = families.FAMILIES["qwen3"]
     families.make_tokenizer(families.Family(family.build, family.special, None, family.template)).save_pretrained(
         tmp_path
@@ -125,7 +123,6 @@ def prepare(folder: Path, manifest: Path, *flags: str) -> subprocess.CompletedPr
 
 
 def test_program_writes_the_format_and_adds_the_system_prompt(models, tmp_path):
-    """Case 4."""
     flags = ["--chat-template-kwargs", '{"enable_thinking": false}', "--template-date", "2025-01-31"]
     done = prepare(tmp_path, models["qwen3"], *flags, "--system-prompt", "Be kind.")
     assert done.returncode == 0, done.stderr
@@ -159,7 +156,7 @@ def test_program_refuses_a_system_prompt_that_the_template_refuses(models, tmp_p
 
 
 def test_program_refuses_prompts_that_leave_no_room(models, tmp_path):
-    """Before any model runs (case 9)."""
+    """Before any model runs."""
     flags = ["--max-prompt-tokens", "200", "--max-new-tokens"]
     tokenizer = tokenizer_of(models, "qwen3")
     longest = len(prompt_ids(tokenizer, [{"role": "system", "content": "Be rude."}, *asks("d?")]))
@@ -182,7 +179,7 @@ def generate(folder: Path, manifest: Path, *flags: str) -> list[dict]:
 
 
 def test_sampled_given_and_learned_responses_end_in_the_same_token(models, tmp_path):
-    """Gemma's <end_of_turn>, which is neither EOS nor in the generation config here (case 8)."""
+    """Gemma's <end_of_turn>, which is neither EOS nor in the generation config here."""
     tokenizer, manifest = tokenizer_of(models, "gemma2"), models["gemma2"]
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     rows = [

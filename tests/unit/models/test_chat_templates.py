@@ -1,4 +1,4 @@
-"""Chat templates that hang, fill the memory or fail end in one line (hostile S9)."""
+"""Chat templates that hang, fill the memory or fail end in one line."""
 
 import json
 import resource

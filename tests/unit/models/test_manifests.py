@@ -1,4 +1,4 @@
-"""Weights that have changed since they were fetched are refused; unchanged ones are hashed once (hostile S13)."""
+"""Weights that have changed since they were fetched are refused; unchanged ones are hashed once."""
 
 import os
 import shutil

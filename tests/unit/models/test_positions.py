@@ -1,4 +1,4 @@
-"""Sequences longer than a model's positions are refused before any work, in every stage that reads one (case 9)."""
+"""Sequences longer than a model's positions are refused before any work, in every stage that reads one."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A model runs code of its own only if the config lets it; nothing in a results folder can permit it (hostile S1)."""
+"""A model runs code of its own only if the config lets it; nothing in a results folder can permit it."""
 
 import json
 import shutil

@@ -21,7 +21,6 @@ from prefloop.models.sources import hub_model, model_name
     ],
 )
 def test_hub_models_have_an_id_and_a_revision(source, expected):
-    """Case 14."""
     assert hub_model(source) == expected
 
 

@@ -44,7 +44,7 @@ def manifest_of(source: Path, folder: Path) -> dict:
 
 
 def test_copy_of_the_weights_is_left_out(model_folders, tmp_path):
-    """Case 12: a repository with shards and consolidated.safetensors is loaded, and counted, from its shards."""
+    """A repository with shards and consolidated.safetensors is loaded, and counted, from its shards."""
     model = AutoModelForCausalLM.from_pretrained(model_folders["llama"])
     model.save_pretrained(tmp_path / "source", max_shard_size="40KB")
     tiny.tokenizer().save_pretrained(tmp_path / "source")
@@ -98,7 +98,7 @@ MIXTURES = {
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_active_parameters_are_those_with_one_expert_less_for_each_idle_one(tmp_path, name):
-    """Case 12: what a token passes is the size of a model that has only as many experts as a token is sent to.
+    """What a token passes is the size of a model that has only as many experts as a token is sent to.
 
     The router, whose size depends on the number of experts, is computed for all of them.
     """

@@ -191,7 +191,7 @@ def test_a_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
 
 
 def test_warnings_of_finished_jobs_are_shown(tmp_path):
-    """Case 5: a judge whose answers are unusable is seen without a look into the logs."""
+    """A judge whose answers are unusable is seen without a look into the logs."""
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add("reward", "a/seed-0/round-1/step-1/", "reward.cost.json", 10, 10, warning="9 of 9 invalid", **done(1.0))
     project.add("train", "a/seed-0/round-1/", "train.cost.json", 20, 20, **done(1.0))

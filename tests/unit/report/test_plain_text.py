@@ -1,4 +1,4 @@
-"""The report shows captions, facts and names as text, whoever wrote them (hostile S2, S3)."""
+"""The report shows captions, facts and names as text, whoever wrote them."""
 
 import html
 import re

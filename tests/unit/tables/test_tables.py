@@ -127,7 +127,7 @@ def test_length(experiment, made):
     # Longer is better here by construction: held equal in length, the good method wins less often.
     assert table.loc["good", "length_controlled_win"] < table.loc["good", "win"] - 0.05
     assert table.loc["initial", ["win", "length_controlled_win"]].tolist() == [0.5, 0.5]
-    # Case 24: of all seeds together; 20, 21 and 22 samples after the second round.
+    # Of all seeds together; 20, 21 and 22 samples after the second round.
     assert table["truncated"].tolist() == pytest.approx([0.5, 63 / 180, 63 / 180])
     assert table.loc["initial", ["longer_won", "longer_won_low", "longer_won_high"]].isna().all()
     assert latex.count("textbf") == 1 and "textbf" in next(line for line in latex.splitlines() if "good" in line)

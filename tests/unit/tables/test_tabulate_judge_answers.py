@@ -1,4 +1,4 @@
-"""The table of judges' answers has every raw answer with the order in which it was asked (case 5)."""
+"""The table of judges' answers has every raw answer with the order in which it was asked."""
 
 import pandas as pd
 

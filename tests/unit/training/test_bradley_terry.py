@@ -128,7 +128,7 @@ def test_first_loss_matches_plain_forward_passes(bases, base):
 
 
 def test_head_of_another_size_is_replaced(bases, tmp_path):
-    """Case 10: a base that was trained to distinguish three classes gets a new head, and the log says so."""
+    """A base that was trained to distinguish three classes gets a new head, and the log says so."""
     made = transformers.AutoModelForSequenceClassification.from_pretrained(bases["bert"].parent, num_labels=3)
     made.save_pretrained(tmp_path / "classes")
     transformers.AutoTokenizer.from_pretrained(bases["bert"].parent).save_pretrained(tmp_path / "classes")
@@ -157,7 +157,7 @@ def test_weights_of_another_size_raise(bases, tmp_path):
 
 @pytest.mark.parametrize("pad", [None, "</s>"])
 def test_training_reads_the_last_token(bases, tmp_path, pad):
-    """Case 11: with a tokenizer that pads with the token that ends a turn; and so do other programs afterwards."""
+    """With a tokenizer that pads with the token that ends a turn; and so do other programs afterwards."""
     base = without_padding(tmp_path / "base", bases["llama"])
     if pad:
         settings = read_json(base.parent / "tokenizer_config.json") | {"pad_token": pad}

@@ -327,7 +327,7 @@ def test_beta_rule_continues_from_its_state(manifests):
 
 
 def test_gradient_that_is_not_finite_raises_and_writes_nothing(manifests, tmp_path):
-    """A finite loss in the last step, whose gradient is not: the root of |M| at M = 0 (case 25)."""
+    """A finite loss in the last step, whose gradient is not: the root of |M| at M = 0."""
     (tmp_path / "my_losses.py").write_text("def root(margin):\n    return margin.abs().sqrt()\n")
     pair = {"prompt_id": "p", "messages": asks("why?"), "reward_chosen": 1.0, "reward_rejected": 0.0}
     scorer = prepare_scorer(load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")[0])
