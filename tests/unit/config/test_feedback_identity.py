@@ -119,7 +119,7 @@ def test_sources_and_weights_change_the_identity():
     def of(kind: str, *sources: dict) -> str:
         return digest({"kind": kind, "sources": list(sources)})
 
-    assert of("sum", first, second) == of("sum", second, first | {"name": "other"}), "columns change no reward"
+    assert of("sum", first, second) == of("sum", second, first | {"name": "other"}), "names and order do not count"
     others = [of("ensemble", first, second), of("sum", first), of("sum", first | {"weight": 1.0}, second)]
     others += [of("sum", first, second | {"output": "score"}), function("a:b")]
     assert len({of("sum", first, second), *others}) == 6
