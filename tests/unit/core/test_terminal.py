@@ -58,7 +58,7 @@ def test_programs_print_no_control_characters(tmp_path, flags, word):
     text = (done.stdout + done.stderr).decode()
     assert text.replace("\n", "").replace("\t", "").isprintable()
     for start in ("printed ", "written ", "warned ", word):
-        assert start + SHOWN in text.replace("\\\\", "\\"), start  # the repr of a KeyError's text is escaped already
+        assert start + SHOWN in text.replace("\\\\", "\\"), start  # KeyError shows an escaped repr
 
 
 def test_progress_bars_keep_their_cursor_movements():
