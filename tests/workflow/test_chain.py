@@ -92,8 +92,8 @@ def test_two_runs_are_byte_identical(finished, workdir):
         assert filecmp.cmp(path, workdir.path / "figures" / path.name, shallow=False), path
 
 
-def test_editing_a_loss_only_retrains(finished, copy_of):
-    """Only training and later stages run again, not the steps of round 1."""
+def test_editing_a_loss_reruns_only_training_and_later_stages(finished, copy_of):
+    """Evaluation, later rounds and figures of results run again, but no step of round 1."""
     directory = copy_of(finished)
     assert directory.jobs() == set()
     directory.append("workflow/scripts/prefloop/methods/losses.py", "EDITED = 1")
@@ -178,9 +178,7 @@ def test_report_is_one_file_with_captions(finished):
 
 
 def test_other_methods_and_models_work(workdir, model_folders):
-    """The run covers all, offline, top_k, full training, elbow, a reward model as evaluator and an encoder for
-    clusters.
-    """
+    """The run has methods all, offline and top_k, full training, elbow, and a reward model and an encoder."""
     judge, encoder = tiny.make_reward_model(workdir.path / "rm"), tiny.make_model(workdir.path / "encoder", seed=5)
     workdir.configure(
         policy={"model": str(model_folders["gpt_neox"])},

@@ -1,7 +1,8 @@
 """A new user's path with commands of the documentation, in a folder outside the clone.
 
-It has own prompts, rewards and evaluation prompts, a sweep, Ctrl-C during training, a second start, a comparison of
-two experiments, and an export that transformers and peft load in a process without this project.
+The experiment has its own prompts, rewards and evaluation prompts, and a sweep. It is stopped with Ctrl-C during
+training, started again, compared with a second experiment, and exported. transformers and peft load the export in a
+process without this project.
 """
 
 import csv
@@ -169,9 +170,7 @@ class Newcomer(NamedTuple):
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory, model_folders) -> Newcomer:
-    """Run the experiment with Ctrl-C and a second start. Then train again without interruption in a copy at the same
-    path.
-    """
+    """Run the experiment with Ctrl-C and a second start. Then train without interruption in a copy at the same path."""
     root = tmp_path_factory.mktemp("newcomer")
     folder, interrupted = root / "work", root / "interrupted"
     write_files(folder, model_folders["llama"])

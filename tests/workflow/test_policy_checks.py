@@ -28,7 +28,7 @@ TEXTS = ["the reply is good and the answer is bad " * 4, "why not?"]
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, model_folders) -> Workdir:
-    """Run an experiment without both checks."""
+    """Run an experiment without the two checks."""
     directory = Workdir(tmp_path_factory.mktemp("plain"), model_folders["llama"])
     (directory.path / "own text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     directory.configure(**SETTINGS)

@@ -114,7 +114,7 @@ def test_second_round_has_predictions(ran, rule):
 
 
 def test_every_rule_and_kind_of_feedback_is_tested():
-    """A rule may have a judge as a server in one experiment and as a model in the other."""
+    """For this count, a judge on a server and a local judge are the same kind."""
     kinds = {(rule, KINDS.get(rule, "function").replace("local_judge", "server")) for rule in LABELS}
     assert {rule for rule, _ in OTHERS} == set(LABELS) == set(ACQUISITIONS)
     assert kinds | set(OTHERS) == {(rule, kind) for rule in LABELS for kind in ("function", "reward_model", "server")}

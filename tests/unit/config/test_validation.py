@@ -149,7 +149,7 @@ def test_default_config_is_valid():
     assert config["compare"] == ["dota", "uniform"]
 
 
-def test_experiment_with_theory_alone_compares_no_method():
+def test_experiment_with_only_theory_compares_no_method():
     assert checked(merge(VALID, {"compare": [], "figures": ["tabular"], "tables": []}))["compare"] == []
 
 

@@ -198,6 +198,6 @@ def test_no_valid_value_raises():
         variance_parts(np.full((3, 4, 1), np.nan))
 
 
-def test_families_of_one_prompt_alone_raise():
+def test_families_with_one_prompt_each_raise():
     with pytest.raises(ValueError, match="no family has two prompts"):
         variance_parts(np.random.default_rng(0).normal(size=(3, 4, 1)), np.arange(4))
