@@ -1,74 +1,74 @@
-# `make demo` and `make test` need Python ≥ 3.11 with pip, and nothing else.
+# `make demo` and `make test` only need Python ≥ 3.11 with pip.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-# Read when it is needed: `make status` also runs from folders that have no environment.yml.
+# Read only when used, as `make status` also runs in folders without environment.yml.
 PINS = $(shell sed -n 's/^ *- \([A-Za-z0-9_.-]*==.*\)/\1/p' environment.yml)
 
-# Without a GPU, as many model stages in parallel as there are cores.
+# Without a GPU, run as many model stages in parallel as there are cores.
 PROFILE := $(if $(shell command -v nvidia-smi || true),,--workflow-profile profiles/cpu)
 
 .PHONY: help install demo status compare merge redraw power browse test unit tiny slurm lint format check docs site chromium constraints clean
 
-help: ## list the targets; the default
+help: ## list the targets (default)
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-install: .venv/installed ## .venv with the pinned packages; `. .venv/bin/activate` then makes snakemake available
+install: .venv/installed ## install the pinned packages in .venv; then `. .venv/bin/activate` makes snakemake available
 
-demo: .venv/installed ## the default experiment and its report
+demo: .venv/installed ## run the default experiment and write its report
 	snakemake --cores all $(PROFILE)
 	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
 
-status: ## progress of experiments, also while they run; see also python workflow/scripts/show_status.py --help
+status: ## show the progress of experiments, also while they run; see python workflow/scripts/show_status.py --help
 	@makefile="$(MAKEFILE_LIST)"; $(PYTHON) "$$(dirname "$${makefile# }")/workflow/scripts/show_status.py"
 
-# What is not given is as in the pilot: SEEDS, PROMPTS, SAMPLES, DIFFERENCE (the observed one), BASELINE (uniform).
-# The default's own values, or those that come with the project.
+# SEEDS, PROMPTS, SAMPLES, DIFFERENCE and BASELINE default to the pilot's values, its observed difference and uniform.
+# PILOT defaults to that of the default experiment, or to the one of the project.
 PILOT ?= $(or $(wildcard results/default/pilot.csv),$(wildcard docs/gallery/default_pilot.csv),results/default/pilot.csv)
 POWER_FLAGS = --pilot '$(PILOT)' $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') \
     $(if $(SAMPLES),--samples '$(SAMPLES)') $(if $(DIFFERENCE),--difference '$(DIFFERENCE)') \
     $(if $(BASELINE),--baseline '$(BASELINE)')
 
-power: .venv/installed ## what a planned experiment could detect: make power PILOT=pilot.csv SEEDS=8 PROMPTS=200 SAMPLES=2 DIFFERENCE=0.05
+power: .venv/installed ## compute the power of a planned experiment: make power PILOT=pilot.csv SEEDS=8 PROMPTS=200 SAMPLES=2 DIFFERENCE=0.05
 	@python workflow/scripts/compute_power.py $(POWER_FLAGS)
 
-compare: .venv/installed ## two experiments, also as rows: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"] [FIGURE=curves.pdf]
+compare: .venv/installed ## compare two experiments, also from rows: make compare A=results/one B=results/two [PAIRS="dota:bold uniform"] [FIGURE=curves.pdf]
 	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "make compare A=results/one B=results/two"; exit 2; }
 	@python workflow/scripts/compare_experiments.py --a "$(A)" --b "$(B)" $(if $(PAIRS),--pairs $(PAIRS)) \
 	    $(if $(FIGURE),--figure "$(FIGURE)")
 
-merge: .venv/installed ## add the seeds of a run's rows to others: make merge FROM=results/headline/rows INTO=docs/gallery/headline/rows
+merge: .venv/installed ## add rows of more seeds to a folder of rows: make merge FROM=results/headline/rows INTO=docs/gallery/headline/rows
 	@[ -n "$(FROM)" ] && [ -n "$(INTO)" ] || { echo "make merge FROM=results/one/rows INTO=docs/gallery/one/rows"; exit 2; }
 	@python workflow/scripts/merge_rows.py --rows "$(FROM)" --into "$(INTO)"
 
-redraw: .venv/installed ## figures and tables from rows, without the run: make redraw FROM=docs/gallery/headline/rows [TO=build/redrawn]
+redraw: .venv/installed ## draw figures and tables from rows, without the run: make redraw FROM=docs/gallery/headline/rows [TO=build/redrawn]
 	@[ -n "$(FROM)" ] || { echo "make redraw FROM=docs/gallery/one/rows"; exit 2; }
 	@python workflow/scripts/redraw.py --rows "$(FROM)" --output "$(or $(TO),build/redrawn)"
 
-browse: .venv/installed ## the default experiment's rows as one page to search in a browser: results/default/browse.html
+browse: .venv/installed ## write the default experiment's rows as a searchable page: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)
 
-test: .venv/tools ## all tests except slow ones (pytest -m slow: the default model from its package) and those of SLURM
+test: .venv/tools ## run all tests except slow ones (pytest -m slow) and those of SLURM
 	pytest -q -n auto --dist loadfile -m "not slow and not slurm" --durations=10
 
-unit: .venv/tools ## the tests of the library and of the documentation, without runs of the workflow
+unit: .venv/tools ## run the tests of the library and documentation, without the workflow
 	pytest -q -n auto --dist loadfile -m "not slow" tests/unit tests/docs
 
-tiny: .venv/installed ## a tiny experiment on a random model, without a download: results/tiny
+tiny: .venv/installed ## run a tiny experiment with a random model, without downloads: results/tiny
 	python tools/make_tiny_model.py
 	snakemake --cores all $(PROFILE) --configfile tests/configs/tiny.yaml --config rounds=1
 
-slurm: .venv/tools ## the tests that start a SLURM cluster; skipped with the reason where that is impossible
+slurm: .venv/tools ## run the tests that start a SLURM cluster; where this is impossible they are skipped with the reason
 	pytest -q -rs tests/workflow/test_slurm.py
 
-# A browser for the test of the browse page, which is skipped without one. It needs root; otherwise install one by hand.
-chromium: ## Debian's chromium, where apt-get can install it
+# Tests of the browse page need a browser and are skipped without one. Installing it needs root.
+chromium: ## install Debian's chromium, where apt-get can
 	command -v chromium || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } \
 	    || echo "no chromium: the browse page is not tested in a browser"
 
-lint: .venv/tools ## the quick checks: linters, spelling, types and secrets
+lint: .venv/tools ## run quick checks: linters, spelling, types and secrets
 	ruff check . && ruff format --check .
 	mypy workflow/scripts/prefloop
 	snakefmt --check Snakefile rules
@@ -77,22 +77,22 @@ lint: .venv/tools ## the quick checks: linters, spelling, types and secrets
 	python tools/check_words.py
 	python tools/check_secrets.py
 
-format: .venv/tools ## format programs and rules, and fix what ruff can fix
+format: .venv/tools ## format code and rules, and apply ruff's fixes
 	ruff check --fix --exit-zero --quiet .
 	ruff format .
 	snakefmt Snakefile rules
 
-check: lint ## the quick checks, vulnerable packages, and a dry-run of the default
+check: lint ## run quick checks, check for vulnerable packages, and plan the default experiment
 	python tools/audit_packages.py
 	snakemake --dry-run --quiet --cores 1
 
-docs: .venv/installed ## docs/config.md and the JSON schema, after a change of a setting or of config.yaml
+docs: .venv/installed ## write docs/config.md and the JSON schema after a change of settings or config.yaml
 	python tools/write_config_page.py
 
-site: .venv-site/installed ## the documentation as a site: build/site/index.html
+site: .venv-site/installed ## build the documentation as a site: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
 
-# torch first and alone, so that no other package selects another build of it.
+# Install torch first, so that no other package selects another build of it.
 .venv/installed: environment.yml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefloop needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
@@ -104,15 +104,15 @@ site: .venv-site/installed ## the documentation as a site: build/site/index.html
 	pip install --quiet -c constraints.txt -r tests/requirements.txt
 	touch $@
 
-# Tools of the site read the sources and do not import them, so they need no torch.
+# The site's tools need no torch, as they read the sources without importing them.
 .venv-site/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-site
 	.venv-site/bin/pip install --quiet -r docs/requirements.txt
 	touch $@
 
-constraints: .venv/tools ## constraints.txt from the versions in .venv, after a change of pins
+constraints: .venv/tools ## write constraints.txt from the versions in .venv after a change of pins
 	python tools/write_constraints.py > constraints.txt
 
-clean: ## delete everything that was made except the environment and the models
+clean: ## delete all generated files except the environment and models
 	find results -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +
 	rm -rf report.html .snakemake build workflow/scripts/prefloop.egg-info

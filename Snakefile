@@ -57,7 +57,7 @@ rule figures:
 remember_signatures(workflow.rules)
 
 # Resources of a profile are checked once all rules are known.
-if problems := misspelt_in_profile(
+if problems := misspelled_in_profile(
     workflow.resource_settings.default_resources,
     workflow.resource_settings.overwrite_resources,
     {rule.name for rule in workflow.rules},

@@ -49,7 +49,7 @@ from prefloop.config.resolve import (
 )
 from prefloop.config.experiment import experiment_of
 from prefloop.config.recorded_settings import write_settings
-from prefloop.config.existence import misspelt_in_profile
+from prefloop.config.existence import misspelled_in_profile
 from prefloop.monitor.failures import FailureRecorder
 from prefloop.monitor.plan import PLAN_FILE, write_plan
 from prefloop.monitor.plan_summary import plan_summary

@@ -1,4 +1,4 @@
-"""Fixtures: tiny models made once, and a working directory in which the whole pipeline can run."""
+"""Fixtures: tiny models, built once, and a working directory in which the whole pipeline can run."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from prefloop.config.resolve import merged as merge
 from prefloop.models.fetch import fetch
 
 ROOT = Path(__file__).parent.parent
-# As rules/common.smk sets it for programs in workflow/scripts/figures and tables.
+# rules/common.smk sets the same path for programs in workflow/scripts/figures and tables.
 os.environ["PYTHONPATH"] = str(ROOT / "workflow/scripts")
 SHARED_DATA = ROOT.parent / "shared/data/hh_harmless_base_test.jsonl.gz"
 
@@ -29,14 +29,14 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory) -> dict[str, Path]:
-    """A tiny model folder of each architecture; gpt_neox has no chat template, as base models have none."""
+    """One tiny model folder per architecture. Like many base models, gpt_neox has no chat template."""
     root = tmp_path_factory.mktemp("models")
     return {name: tiny.make_model(root / name, name, chat=name != "gpt_neox") for name in tiny.ARCHITECTURES}
 
 
 @pytest.fixture(scope="session")
 def manifests(model_folders, tmp_path_factory) -> dict[str, Path]:
-    """The same models as fetch_model leaves them."""
+    """Manifests of the same models after fetch_model."""
     root = tmp_path_factory.mktemp("fetched")
     for name, folder in model_folders.items():
         fetch(str(folder), root / name)
@@ -45,7 +45,7 @@ def manifests(model_folders, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def trained(manifests, tmp_path_factory) -> Callable[..., Path]:
-    """policy.pt files of the tiny llama that differ clearly from it: trained("lora" or "full", seed=…)."""
+    """trained("lora" or "full", seed=…) returns a policy.pt that differs clearly from the tiny llama."""
     from prefloop.models.loading import load_trainable
     from prefloop.models.options import Lora
 
@@ -73,7 +73,7 @@ TINY = yaml.safe_load((CONFIGS / "tiny.yaml").read_text())
 del TINY["policy"]  # each test has its own model
 TINY["feedback"]["function"] = "prefloop.feedback.lexicons:vader"
 TINY["evaluation"]["evaluator"]["function"] = "prefloop.feedback.lexicons:afinn"
-# Working directories of tests have their own rewards, invalid ones among them.
+# Test working directories have their own reward functions, some of them invalid.
 REWARDS = (
     (CONFIGS / "rewards.py").read_text()
     + """
@@ -118,13 +118,13 @@ SOURCES = ["Snakefile", "rules", "workflow", "experiments", "environment.yml", "
 
 
 def copy_sources(folder: Path) -> None:
-    """Put a copy of the project's sources into a folder."""
+    """Copy the project's sources into a folder."""
     for name in SOURCES:
         subprocess.run(["cp", "-a", str(ROOT / name), str(folder / name)], check=True)
 
 
 class Workdir:
-    """A working directory with a tiny config, and Snakemake to run a clone's Snakefile in it."""
+    """A working directory with a tiny config, in which Snakemake runs a clone's Snakefile."""
 
     def __init__(self, path: Path, model: Path, clone: Path = ROOT):
         self.path, self.clone = path, clone
@@ -138,7 +138,7 @@ class Workdir:
         file.write_text(yaml.safe_dump(merge(config, differences)))
 
     def copy_sources(self) -> None:
-        """Put a copy of the project's sources, to be edited, into the working directory, and run that."""
+        """Copy the project's sources into the working directory, to be edited, and use the copy from now on."""
         copy_sources(self.path)
         self.clone = self.path
 
@@ -148,13 +148,13 @@ class Workdir:
             lines.write(f"\n{text}\n")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Run Snakemake; its output is in `.stdout`."""
+        """Run Snakemake. `.stdout` has its standard output and standard error."""
         return subprocess.run(
             **self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
 
     def command(self, *arguments: str) -> dict:
-        """How Snakemake is run here, as arguments of subprocess.run and Popen."""
+        """Return the arguments for subprocess.run or Popen that start Snakemake here."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         threads = [f"{rule}=1" for rule in MODEL_STAGES]
         arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
@@ -162,7 +162,7 @@ class Workdir:
         return {"args": [*command, *arguments], "cwd": self.path, "env": environment}
 
     def jobs(self, *arguments: str) -> set[str]:
-        """Names of the rules that a dry-run lists."""
+        """Return the names of the rules that a dry-run lists."""
         done = self.run("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout
         if "Nothing to be done" in done.stdout:
@@ -178,7 +178,7 @@ def workdir(tmp_path, model_folders) -> Workdir:
 
 @pytest.fixture
 def sockets(monkeypatch) -> Iterator[Path]:
-    """A folder for the sockets of warm processes of the test's own. Their paths have less than 100 bytes."""
+    """A folder for the sockets of the test's own warm processes. Socket paths must be shorter than 100 bytes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         yield Path(folder)
@@ -186,7 +186,7 @@ def sockets(monkeypatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, model_folders) -> Workdir:
-    """A tiny experiment that has run to its end; copy it before changing anything."""
+    """A finished tiny experiment. Copy it before changing anything."""
     directory = Workdir(tmp_path_factory.mktemp("finished"), model_folders["llama"])
     done = directory.run()
     assert done.returncode == 0, done.stdout
@@ -195,7 +195,7 @@ def finished(tmp_path_factory, model_folders) -> Workdir:
 
 @pytest.fixture
 def copy_of(tmp_path) -> Callable[[Workdir], Workdir]:
-    """A copy of a finished working directory, times and Snakemake's records included, with sources of its own."""
+    """Copies a working directory with its timestamps and Snakemake's records; the copy has its own sources."""
 
     def copy(original: Workdir) -> Workdir:
         target = tmp_path / "copy"

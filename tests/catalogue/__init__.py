@@ -1,7 +1,7 @@
-"""The catalogue of mistakes: what people get wrong, how a test makes it, and the message.
+"""The catalogue of user mistakes: a description, how a test reproduces it, and the expected message.
 
-Each YAML file has sections of cases. tests/workflow/test_catalogue.py runs them, and the tables at the end of
-docs/troubleshooting.md are made from them.
+Each YAML file has sections of cases. tests/workflow/test_catalogue.py runs them.
+The tables at the end of docs/troubleshooting.md are generated from them.
 """
 
 import re
@@ -14,22 +14,22 @@ HERE = Path(__file__).parent
 
 
 class Case(NamedTuple):
-    """One mistake: `config` is merged into the default and checked; `run` is a program or `snakemake` and its flags."""
+    """One mistake. `config` is merged into the default and checked; `run` is a program or `snakemake` with flags."""
 
     mistake: str
-    """In words, as in the documentation."""
+    """The description shown in the documentation."""
     message: str
-    """The whole message after `error: ` or `config: `, or lines that snakemake prints; … is any text."""
+    """The whole message after `error: ` or `config: `, or lines that snakemake prints; `…` matches any text."""
     config: str = ""
     """The text of a config file."""
     run: str = ""
-    """Program and flags, after those of files.FLAGS."""
+    """Program and flags; the flags are appended to those of files.FLAGS."""
     files: dict[str, str | dict | None] = {}
-    """Files in addition to or instead of files.FILES: text, {made: a word of files.MADE}, null for a folder."""
+    """Files that extend or replace files.FILES: text, {made: a key of files.MADE}, or null for a folder."""
 
 
 def read(topic: str) -> dict[str, list[Case]]:
-    """The cases of a file by section."""
+    """Return the cases of a YAML file by section."""
     sections = yaml.safe_load((HERE / f"{topic}.yaml").read_text(encoding="utf-8"))
     return {title: [Case(**case) for case in cases] for title, cases in sections.items()}
 
@@ -39,5 +39,5 @@ def cases(topic: str) -> list[Case]:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a text matches the pattern, in which … is any text."""
+    """Return whether the text matches the pattern; `…` matches any text."""
     return re.fullmatch(".*?".join(map(re.escape, pattern.strip().split("…"))), text.strip(), re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""The files that the cases start from: three prompts with two responses each; and those that no YAML can hold."""
+"""Files that the cases start from (three prompts with two responses each), and files that YAML cannot contain."""
 
 import gzip
 import hashlib
@@ -40,28 +40,28 @@ PAIRS = [
     for name in IDS
     for sides in [{"token_ids": [5, 6, 1], "logp_ref": -6.0, "reward": 1.0}]
 ]
-UNUSABLE = ([[1, None, 1.0]], [])  # judgments of the two responses: one, without a valid answer in its first order
+UNUSABLE = ([[1, None, 1.0]], [])  # one judgment, whose first order has no valid answer
 
 
 def joined(prompt: dict, response: dict) -> str:
-    """Rows of pfp.jsonl with these values in each prompt and each response."""
+    """Return pfp.jsonl with these values set in every prompt and every response."""
     return lines(*(row | prompt | {"responses": [r | response for r in row["responses"]]} for row in JOINED))
 
 
 def clusters(prompts: list[str]) -> bytes:
-    """A clusters.pkl of two clusters."""
+    """Return a clusters.pkl with two clusters."""
     state = {"prompt_ids": prompts, "labels": np.array([0, 0, 1]), "centroids": np.eye(2, dtype=np.float32), "k": 2}
     return pickle.dumps(state | {"inertia": 1.0, "inertias": {}}, protocol=4)
 
 
 def arms(count: int) -> str:
-    """An arms.json of so many clusters."""
+    """Return an arms.json for `count` clusters."""
     one = {"pulls": 1, "count": 1.0, "reward_sum": 0.5, "log_weight": 0.0, "score": 1.0}
     return json.dumps({"arms": [one] * count})
 
 
 def wheel() -> bytes:
-    """A package with a broken GGUF file in it, the same bytes every time."""
+    """Return a wheel that contains a broken GGUF file; its bytes are always the same."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in {
@@ -75,7 +75,7 @@ def wheel() -> bytes:
 
 
 class Poison:
-    """What pickle would call if it were let."""
+    """An object whose unpickling calls `print`."""
 
     def __reduce__(self):
         return print, ("poison",)
@@ -131,7 +131,7 @@ MADE = {
     "deep nesting": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
     "no text": b"\xff\xfe",
 }
-# The flags that every case of a program has; those of the case come after them and win.
+# Default flags of each program. A case's own flags come later and override them.
 FLAGS = {
     "fetch_model": "--manifest out/manifest.json",
     "import_policy": "--model models/llama/manifest.json --output out/policy.pt",

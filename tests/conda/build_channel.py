@@ -1,4 +1,4 @@
-"""Build a local conda channel holding this machine's Python and the wheels of pip, setuptools and wheel."""
+"""Build a local conda channel with this machine's Python and the wheels of pip, setuptools and wheel."""
 
 import argparse
 import platform

@@ -1,11 +1,11 @@
-"""Rewards for models that write no English: they count letters."""
+"""Reward functions that count letters, for random models whose output is not English."""
 
 
 def vowels(prompts, responses):
-    """The number of vowels in each response."""
+    """Return the number of vowels in each response."""
     return [sum(letter in "aeiou" for letter in response) for response in responses]
 
 
 def capitals(prompts, responses):
-    """The number of capital letters in each response."""
+    """Return the number of capital letters in each response."""
     return [sum(letter.isupper() for letter in response) for response in responses]

@@ -1,4 +1,4 @@
-"""docs/config.md and the JSON schema are what the settings declare, and every key is described."""
+"""docs/config.md and the JSON schema match the declared settings, and every key is described."""
 
 import runpy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ TOOL = runpy.run_path(str(ROOT / "tools/write_config_page.py"))
 
 
 def keys_of(node: dict, path: str = "") -> Iterator[tuple[str, dict]]:
-    """(path, property) of every key below a node of the schema."""
+    """Yield (path, property) for every key below a node of the schema."""
     for name, sub in node.get("properties", {}).items():
         sub = TOOL["resolved"](sub, SCHEMA)
         yield f"{path}{name}", sub
@@ -38,6 +38,6 @@ def test_key_has_description_unit_and_meaning_of_null(key: str):
     assert len(sub["description"]) > 5
     types = {option.get("type") for option in sub.get("anyOf", [sub])}
     types |= {option.get("items", {}).get("type") for option in sub.get("anyOf", [sub])}
-    assert ("unit" in sub) == bool(types & {"number", "integer"}), "a number and nothing else has a unit"
+    assert ("unit" in sub) == bool(types & {"number", "integer"}), "exactly the numbers have a unit"
     if "null" in types:
         assert "null" in sub["description"]

@@ -1,6 +1,6 @@
-"""Links, file names, function names, commands and registry words in the documentation are right.
+"""Links, file names, function names, commands and registry words in the documentation are correct.
 
-Commands of Snakemake are planned (`--dry-run`) by tests/docs/test_documented_commands.py.
+tests/docs/test_documented_commands.py dry-runs the Snakemake commands.
 """
 
 import ast
@@ -31,7 +31,7 @@ OWN = {
     "my_data.py",
     "count.py",
     "config.json",
-}  # files that pages take as a reader's own or a model's
+}  # example files of a reader or a model
 
 
 def names(pages: list[Path]) -> list[str]:
@@ -40,7 +40,7 @@ def names(pages: list[Path]) -> list[str]:
 
 @cache
 def defined_in(module: Path) -> set[str]:
-    """Functions, classes and variables at the top of a module."""
+    """Return the names of a module's top-level functions, classes and variables."""
     found = set()
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
         found.add(getattr(node, "name", ""))
@@ -50,8 +50,8 @@ def defined_in(module: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", names(pages()))
-def test_links_lead_somewhere(page):
-    """To files that are there and headings that they have; a function's name to a module that defines it."""
+def test_links_have_targets(page):
+    """Linked files and headings exist. A link whose text is a function name leads to a module that defines it."""
     here = ROOT / page
     for text, target, picture in LINK.findall(without_code(here.read_text(encoding="utf-8"))):
         target = target or picture
@@ -67,10 +67,10 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", names(pages()))
-def test_named_files_are_there(page):
-    """Paths in backticks below the project's folders, and file names alone, which may stand anywhere.
+def test_named_files_exist(page):
+    """Checks paths in backticks, and bare file names, which may be in any folder.
 
-    A page may have its reader make a file ("New file"), which is not there.
+    A file that the page asks the reader to create ("New file") need not exist.
     """
     text = without_code((ROOT / page).read_text(encoding="utf-8"))
     made = set(re.findall(r"^New file `([^`]+)`:$", text, re.MULTILINE))
@@ -86,8 +86,8 @@ def test_named_files_are_there(page):
             assert pattern in basenames, f"{page}: {name}"
 
 
-def test_commands_name_files_that_are_there():
-    """Words of a command that begin with a folder of the project; what a reader fills in (`<name>`) may be anything."""
+def test_files_in_commands_exist():
+    """Checks words that begin with a folder of the project, except those with a placeholder such as `<name>`."""
     for command, page in written().items():
         for word in command.split():
             path = word.strip("\"',}]").partition("::")[0]
@@ -95,16 +95,16 @@ def test_commands_name_files_that_are_there():
                 assert any(ROOT.glob(path.rstrip("/"))), f"{page}: {command}"
 
 
-def test_every_command_that_runs_something_says_on_how_many_cores():
-    """Snakemake refuses to run without, but plans. `snakemake export` in a sentence only names a target."""
-    enough = {"--cores", "--dry-run", "-n", "--report", "--touch", "--lint", "--unlock", "--version"}  # each alone
+def test_snakemake_commands_set_the_number_of_cores():
+    """Snakemake plans without `--cores` but does not run. Two words, as in `snakemake export`, only name a target."""
+    enough = {"--cores", "--dry-run", "-n", "--report", "--touch", "--lint", "--unlock", "--version"}  # one is enough
     commands = [words for command in written() if (words := command.split())[0] == "snakemake" and len(words) > 2]
     for words in commands:
         assert enough.intersection(words) or "profiles/slurm" in words, " ".join(words)
 
 
-def test_make_knows_every_target_that_pages_name():
-    """`-C FOLDER` and `-f FILE` of make, and variables, are no targets."""
+def test_make_targets_on_pages_exist():
+    """The arguments of `-C` and `-f`, and variables, are not targets."""
     commands = [re.sub(r" -[Cf] \S+", "", command) for command in written() if command.startswith("make ")]
     targets = {word for command in commands for word in command.split()[1:] if "=" not in word}
     makefile = (ROOT / "Makefile").read_text()
@@ -118,7 +118,7 @@ def test_make_knows_every_target_that_pages_name():
         ("evaluation", [FIGURES, TABLES, OF_JUDGES, OF_ACQUISITION, OF_VALIDATION]),
     ],
 )
-def test_every_word_of_a_registry_has_a_row(page, registries):
+def test_registry_words_have_a_table_row(page, registries):
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))))
     missing = [word for words in registries for word in words if word not in shown]

@@ -1,12 +1,12 @@
-"""Snakemake can plan every command of its that a page names, in a folder without results."""
+"""Snakemake can plan every Snakemake command in the documentation, in a folder without results."""
 
 import pytest
 
 from documented import ROOT, commands_of, dry_run, project_in, written
 
-# A dry-run of these is none, or needs an image.
+# With these flags a dry-run plans nothing, or needs an image.
 PLANS_NOTHING = {"--report", "--conda-create-envs-only", "--version", "--sdm"}
-OVERRIDES = commands_of(ROOT / "docs/config.md")  # planned, and looked into, by test_overrides.py
+OVERRIDES = commands_of(ROOT / "docs/config.md")  # test_overrides.py plans these and checks their effect
 COMMANDS = [
     command
     for command in written()

@@ -1,4 +1,4 @@
-"""docs/dota_round.md: what its last section recomputes from the files of a run is what the run has."""
+"""docs/dota_round.md: the code of its last section reproduces the numbers of a run from its files."""
 
 import os
 import subprocess
@@ -19,8 +19,8 @@ SETTINGS = {
 }
 
 
-def test_the_last_section_finds_in_a_run_what_the_run_has(tmp_path, model_folders):
-    """The numbers of the model itself are the page's run's; here a tiny model has others, but begins at log 2 too."""
+def test_last_section_reproduces_the_numbers_of_a_run(tmp_path, model_folders):
+    """The page's log-probabilities are those of another model, but the loss of this tiny model starts at log 2, too."""
     directory = Workdir(tmp_path, model_folders["llama"])
     (directory.path / "untied.py").write_text(REWARD)
     directory.configure(**SETTINGS, feedback={"function": "untied:untied"})

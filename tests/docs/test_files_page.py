@@ -1,4 +1,4 @@
-"""docs/files.md is what the files are: every file of a run that uses everything, field by field."""
+"""docs/files.md describes every file of a run that uses all features, field by field."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, model_folders) -> Path:
-    """A tiny experiment in which every kind of file is made: two methods, one of them judged, one exported."""
+    """A tiny experiment that writes every kind of file: two methods, one with a judge, with exports."""
     directory = Workdir(tmp_path_factory.mktemp("files"), model_folders["llama"])
     (directory.path / "judge.txt").write_text("{conversation} A: {response_a} B: {response_b} Best?")
     judge = {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}
@@ -91,8 +91,7 @@ def run(tmp_path_factory, model_folders) -> Path:
 
 
 class Section(NamedTuple):
-    """What the page says of some files: where they are, their fields with whether each may be missing and of which
-    type each is, an example."""
+    """A section of the page: file patterns, fields (True if a field is optional), types and an example."""
 
     patterns: list[str]
     fields: dict[str, bool]
@@ -102,7 +101,7 @@ class Section(NamedTuple):
 
 TYPES = {"text": str, "integer": int, "number": (int, float), "list": list, "mapping": dict, "true": bool}
 TYPES |= {"false": bool}
-TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays, and not said
+TYPES |= {"null": type(None), "[mean,": list, "integers": object, "float32": object, "": object}  # arrays; no type
 
 
 def sections() -> list[Section]:
@@ -113,7 +112,7 @@ def sections() -> list[Section]:
         fields, types = {}, {}
         for cell, kinds in rows:
             named = re.findall(r"`([^`]+)`(\??)", cell)
-            kinds = re.split(r", (?![^{\[]*[}\]])", kinds)  # one for all, or one for each
+            kinds = re.split(r", (?![^{\[]*[}\]])", kinds)  # one type for all fields, or one per field
             fields |= {name: bool(mark) for name, mark in named}
             types |= {n: k for (n, _), k in zip(named, kinds * len(named) if len(kinds) == 1 else kinds, strict=False)}
         example = re.search(r"```json\n(.*)\n```", body)
@@ -125,14 +124,14 @@ SECTIONS = sections()
 
 
 def files_of(section: Section, run: Path) -> list[Path]:
-    """The run's files that a section is about."""
+    """Return the run's files that a section describes."""
     globs = [re.sub(r"<[^>]*>", "*", pattern).rstrip("/") for pattern in section.patterns]
     below = ["**/" + glob if glob.startswith("*") else glob for glob in globs]
     return sorted({path for glob in below for path in run.glob(glob) if path.is_file()})
 
 
 def rows_of(path: Path) -> list[dict]:
-    """What a file holds, as rows."""
+    """Return the content of a file as rows."""
     if path.suffix == ".jsonl":
         return read_rows(path)
     if path.suffix == ".gz":
@@ -145,7 +144,7 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def values_in(row: dict, section: Section) -> dict[str, list]:
-    """A row's fields with what stands there; of a list of mappings that the page goes into, theirs."""
+    """Return a row's values by field name; fields of nested mappings that the page describes are `list[].key`."""
     found: dict[str, list] = {}
     for column, value in row.items():
         name = re.sub(r"^(letters|strict)_", "<evaluator>_", column)
@@ -159,33 +158,33 @@ def values_in(row: dict, section: Section) -> dict[str, list]:
 
 
 def is_of(value, kind: str) -> bool:
-    """Whether a value is of a type as the page words it: `integer`, `number or null`, `list of text`."""
+    """Return whether a value has a type in the page's notation: `integer`, `number or null`, `list of text`."""
     allowed = tuple(TYPES[option.split(" ")[0]] for option in kind.replace("true or false", "true").split(" or "))
     flat = [one for types in allowed for one in (types if isinstance(types, tuple) else (types,))]
     return isinstance(value, tuple(flat)) and (bool in flat or object in flat or not isinstance(value, bool))
 
 
 DESCRIBED = [section for section in SECTIONS if section.fields]
-NOT_MADE_HERE = {"resumed", "preference"}  # of an interrupted training; of a judge as evaluator
-NOT_MADE_HERE |= {"answers", "unfinished_thoughts"}  # of a judge as evaluator; of a reasoning model
-NOT_MADE_HERE |= {"reward_<name>", "disagreement"}  # of feedback by several sources
+NOT_MADE_HERE = {"resumed", "preference"}  # interrupted training; judge as evaluator
+NOT_MADE_HERE |= {"answers", "unfinished_thoughts"}  # judge as evaluator; reasoning model
+NOT_MADE_HERE |= {"reward_<name>", "disagreement"}  # several sources of feedback
 NOT_MADE_HERE |= {"responses[].reward_<name>", "responses[].disagreement"}  # the same
-NOT_MADE_HERE |= {"tournament", "responses[].tournament"}  # of a judge that plays a tournament
+NOT_MADE_HERE |= {"tournament", "responses[].tournament"}  # judge with a tournament
 NOT_MADE_HERE |= {"logp_ref_prefixes", "responses[].logp_ref_prefixes"}  # with train.ld_alpha
 NOT_MADE_HERE |= {"logp_ref_prefix_chosen", "logp_ref_prefix_rejected"}  # the same
-NOT_MADE_HERE |= {"source"}  # of prompts from several sources
-NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # of rule batch
-NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # of a model from the hub
-NOT_MADE_HERE |= {"quantization"}  # of a policy whose base model was loaded in 4 bits
-NOT_MADE_HERE |= {"active_parameters"}  # of a mixture of experts
-NOT_MADE_HERE |= {"difference", "difference_low", "difference_high"}  # from a method that looks at no arm
+NOT_MADE_HERE |= {"source"}  # several sources of prompts
+NOT_MADE_HERE |= {"beta/m0", "beta/sigma", "beta/kept"}  # β rule `batch`
+NOT_MADE_HERE |= {"commit", "license", "license_name", "license_link"}  # model from the hub
+NOT_MADE_HERE |= {"quantization"}  # base model in 4 bits
+NOT_MADE_HERE |= {"active_parameters"}  # mixture of experts
+NOT_MADE_HERE |= {"difference", "difference_low", "difference_high"}  # method that does not use the arms
 
 
 @pytest.mark.parametrize("section", DESCRIBED, ids=lambda section: section.patterns[0])
-def test_every_field_is_as_the_page_says(run, section):
-    """No field without a row of the page, none missing that has no question mark, and each of the page is seen."""
+def test_fields_match_the_page(run, section):
+    """Files have no undescribed field, no required field is missing, and every described field occurs."""
     files, seen = files_of(section, run), set()
-    assert files, "the tiny run makes none"
+    assert files, "the tiny run has no such file"
     required = {name for name, optional in section.fields.items() if not optional}
     for path in files:
         for row in rows_of(path):
@@ -193,7 +192,7 @@ def test_every_field_is_as_the_page_says(run, section):
             names = values.keys()
             assert required <= names <= section.fields.keys(), (path.relative_to(run), names ^ section.fields.keys())
             seen |= names
-            if path.suffix not in (".csv", ".gz"):  # where all is text
+            if path.suffix not in (".csv", ".gz"):  # in CSV files every value is text
                 wrong = [n for n in names for value in values[n] if not is_of(value, section.types[n])]
                 assert not wrong, (path.relative_to(run), wrong)
     assert section.fields.keys() - seen <= NOT_MADE_HERE
@@ -206,7 +205,7 @@ def test_examples_have_the_fields_of_the_page(section):
     assert {name for name, optional in section.fields.items() if not optional} <= names
 
 
-def test_every_file_of_a_run_is_on_the_page(run):
+def test_page_describes_every_file_of_a_run(run):
     described = {path for section in SECTIONS for path in files_of(section, run)}
     undescribed = {path.relative_to(run) for path in run.rglob("*") if path.is_file()} - {
         path.relative_to(run) for path in described
@@ -214,8 +213,8 @@ def test_every_file_of_a_run_is_on_the_page(run):
     assert not undescribed
 
 
-def test_what_a_section_says_of_every_field():
-    """A row of the page has a name, a type, a unit and a meaning, each cell there even where it is empty."""
+def test_table_rows_have_all_cells():
+    """A row has a name and a meaning, or a name, a type, a unit and a meaning; cells may be empty."""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
             assert len(re.split(r"(?<!\\)\|", line)) in (4, 6), line

@@ -1,4 +1,4 @@
-"""docs/library.md: every block runs, one after the other, and prints what the page says; the package installs."""
+"""docs/library.md: its code blocks run in order and print what the page shows. The package installs."""
 
 import os
 import shutil
@@ -12,25 +12,25 @@ PAGE = ROOT / "docs/library.md"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def test_every_block_prints_what_the_page_says(model_folders, tmp_path, monkeypatch, capsys):
-    """With a tiny model in the place of the page's."""
+def test_blocks_print_what_the_page_shows(model_folders, tmp_path, monkeypatch, capsys):
+    """A tiny model replaces the page's model."""
     monkeypatch.chdir(tmp_path)
     blocks, names, ran = blocks_of(PAGE), {"__name__": "page"}, 0
     for number, block in enumerate(blocks):
         if block.language != "python":
             continue
         expected = printed_by(blocks, number)
-        assert expected is not None, f"the page says nothing of what block {number} prints"
+        assert expected is not None, f"the page does not show what block {number} prints"
         capsys.readouterr()
         exec(compile(block.text.replace(MODEL, str(model_folders["llama"])), f"{PAGE}, block {number}", "exec"), names)
-        told = capsys.readouterr().out.splitlines(keepends=True)
-        assert "".join(line for line in told if not line.startswith("{")) == expected, "but for a trainer's own logs"
+        printed = capsys.readouterr().out.splitlines(keepends=True)
+        assert "".join(line for line in printed if not line.startswith("{")) == expected, "except for trainer logs"
         ran += 1
     assert ran == 5
 
 
-def test_the_package_installs_whole_and_alone(tmp_path):
-    """`pip install --no-deps .` in a copy, as building leaves files beside what it builds."""
+def test_package_installs_with_all_modules(tmp_path):
+    """Runs `pip install --no-deps .` in a copy, because a build leaves files next to the sources."""
     clone, target = tmp_path / "clone", tmp_path / "target"
     shutil.copytree(ROOT / "workflow/scripts", clone / "workflow/scripts", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):

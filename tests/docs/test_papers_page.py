@@ -1,4 +1,4 @@
-"""docs/papers.md says of our configs, results and tests what they are."""
+"""docs/papers.md agrees with the configs, results and tests of this repository."""
 
 import csv
 import re
@@ -18,21 +18,21 @@ CODE = re.compile(r"`([^`]*)`")
 
 
 def tables() -> list[list[list[str]]]:
-    """The cells of every table of the page, the line below the header left out."""
+    """Return the cells of every table on the page, without the line below the header."""
     found = re.findall(r"(?:^\|.*\|\n)+", PAGE.read_text(), re.MULTILINE)
     rows = [[[c.strip() for c in line.strip("|").split(" | ")] for line in table.splitlines()] for table in found]
     return [[table[0], *table[2:]] for table in rows]
 
 
 def linked(cell: str) -> Path | None:
-    """The file that a cell links to."""
+    """Return the file that a cell links to."""
     found = LINK.fullmatch(cell)
     return (PAGE.parent / found[2]).resolve() if found else None
 
 
 @cache
 def config_of(path: Path) -> dict:
-    """An experiment with the defaults and presets under it, and all its methods as if they were compared."""
+    """Return an experiment's config with defaults and presets, as if it compared all of its methods."""
     own = yaml.safe_load(path.read_text())
     config = merged(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text()), own)
     return checked(config | {"compare": list(dict.fromkeys([*config["compare"], *own.get("methods", {})]))})
@@ -48,9 +48,11 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("setting", "cell", "path"), SETTINGS)
-def test_a_setting_is_the_config_s(setting, cell, path):
-    """A cell's first code is the value in YAML; of a model a part of its name is enough. A dash is a method of the
-    other scale."""
+def test_settings_match_the_config(setting, cell, path):
+    """The first code span of a cell is the value in YAML, or a part of a model's name.
+
+    A dash marks a method that this scale does not have.
+    """
     *method, key = CODE.findall(setting)
     config = config_of(path)
     if cell == "–":
@@ -63,9 +65,9 @@ def test_a_setting_is_the_config_s(setting, cell, path):
     assert said in value if key == "policy.model" else yaml.safe_load(said) == value
 
 
-def test_every_experiment_of_a_paper_has_its_settings_here():
+def test_page_has_the_settings_of_every_paper_experiment():
     ours = {path for scale in ("paper", "laptop") for path in ROOT.glob(f"experiments/{scale}/*.yaml")}
-    left_out = {"ablation_clusters", "own_reward_model", "headline"}  # dota's settings, and no paper's
+    left_out = {"ablation_clusters", "own_reward_model", "headline"}  # reproduce no paper
     assert {case.values[2] for case in SETTINGS} == {path for path in ours if path.stem not in left_out}
 
 
@@ -73,8 +75,8 @@ RESULTS = [(linked(table[0][0]), table) for table in tables() if (linked(table[0
 
 
 @pytest.mark.parametrize(("path", "table"), RESULTS, ids=[path.parent.name for path, _ in RESULTS])
-def test_results_are_rows_of_the_file(path, table):
-    """Text as it is, numbers to the digits given."""
+def test_results_match_rows_of_the_file(path, table):
+    """Texts are equal; numbers agree to two decimals."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [LINK.sub(r"\1", name) for name in table[0]]
@@ -90,14 +92,14 @@ def test_results_are_rows_of_the_file(path, table):
 
 
 def test_every_preset_has_a_source():
-    """A paper's number at arXiv, or the section of this page that says what is known of it."""
+    """The source is an arXiv number or a link to a section of this page."""
     (sources,) = [table[1:] for table in tables() if table[0] == ["preset", "source"]]
     presets = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())["methods"]
     assert sorted(name for names, _ in sources for name in CODE.findall(names)) == sorted(presets)
     assert all(re.search(r"arXiv \d{4}\.\d{5}|\]\(#", source) for _, source in sources)
 
 
-def test_every_test_named_is_there():
+def test_named_tests_exist():
     defined = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))

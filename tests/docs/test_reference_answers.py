@@ -1,4 +1,4 @@
-"""The reward function of docs/extending.md rewards the reference answer: from the source through prompts.jsonl."""
+"""The reward function of docs/extending.md rewards reference answers that come from the source via prompts.jsonl."""
 
 import json
 import re
@@ -24,8 +24,8 @@ def start(program: str, folder, **flags) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_page_s_function_rewards_right_answers(tmp_path, monkeypatch, manifests):
-    """42 is right, 41 is wrong, and a cut response has no reward."""
+def test_function_of_the_page_rewards_correct_answers(tmp_path, monkeypatch, manifests):
+    """42 is correct, 41 is not, and a truncated response has no reward."""
     code, config = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL), re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     asked = json.loads(re.search(r"such as `(\{.*?\})`", PAGE)[1])
     (tmp_path / "math_rewards.py").write_text(code[1])

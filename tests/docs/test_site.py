@@ -1,6 +1,6 @@
-"""The site: pages outside docs/ and linked source files are part of it, links lead to them, and all are in its menu.
+"""The site contains pages outside docs/ and linked source files, its links work, and its menu lists all pages.
 
-`make site` builds it; these tests need no mkdocs.
+`make site` builds the site; these tests do not need mkdocs.
 """
 
 import ast
@@ -54,7 +54,7 @@ def test_page_becomes_what_the_site_needs(repository, page, link, expected):
 
 
 def test_pages_are_added_only_if_something_links_to_them(repository):
-    """Directly or by another page: a.md links to D.md, and D.md to a.smk."""
+    """The link may come from an added page: a.md links to D.md, and D.md to a.smk."""
     (repository / "c/E.md").write_text("nothing links here\n")
     (repository / "docs/a.md").write_text("[d](../c/D.md)\n")
     (repository / "c/D.md").write_text("[a](../rules/a.smk)\n")
@@ -64,18 +64,18 @@ def test_pages_are_added_only_if_something_links_to_them(repository):
     assert added["c/D.md"] == "[a](../source/rules/a.smk.md)\n"
 
 
-def test_fence_of_a_source_page_is_longer_than_those_within():
+def test_fence_of_a_source_page_is_longer_than_inner_fences():
     assert HOOKS["source_page"]("a.md", "```\ncode\n```\n").endswith("````text\n```\ncode\n```\n````\n")
 
 
 def pages_of_docs() -> dict[str, str]:
-    """Pages of docs/ by path in the site, as the site has them."""
+    """Return the site's version of the pages in docs/, by path in the site."""
     paths = [page.relative_to(ROOT).as_posix() for page in pages() if page.is_relative_to(ROOT / "docs")]
     texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in paths if path != "docs/README.md"}
     return {path.removeprefix("docs/"): HOOKS["site_markdown"](path, text) for path, text in texts.items()}
 
 
-def test_every_link_leads_to_a_part_of_the_site():
+def test_links_stay_within_the_site():
     site = pages_of_docs() | ADDED | API
     assert len(site) > 80
     for page, text in site.items():
@@ -89,7 +89,7 @@ def test_every_link_leads_to_a_part_of_the_site():
 
 
 def entries_of(menu: list) -> Iterator[str]:
-    """The pages that a menu of mkdocs.yml names."""
+    """Return the pages in a menu of mkdocs.yml."""
     for entry in menu:
         for value in entry.values() if isinstance(entry, dict) else [entry]:
             yield from entries_of(value) if isinstance(value, list) else [value]
@@ -100,8 +100,8 @@ def test_menu_has_every_page_once():
     assert sorted(entries_of(SITE["nav"])) == sorted(site)
 
 
-def test_reference_names_what_modules_define():
-    """A documented module and every name that it is to show has a docstring."""
+def test_reference_shows_only_documented_names():
+    """Every module in the reference, and every name shown from it, exists and has a docstring."""
     for page in SITE["extra"]["api"].values():
         for module, members in page["modules"].items():
             path = ROOT / "workflow/scripts/prefloop" / f"{module.replace('.', '/')}.py"
@@ -113,8 +113,8 @@ def test_reference_names_what_modules_define():
                 assert ast.get_docstring(defined[name]), f"{module}: {name}"
 
 
-def test_headings_have_the_anchors_of_github():
-    """Those with which tests/docs/test_docs.py compares all links."""
+def test_headings_have_the_same_anchors_as_on_github():
+    """tests/docs/test_docs.py checks links against GitHub's anchors."""
     heading = "Own readers, `where` a library exists: a–b & c"
     assert HOOKS["github_anchor"](heading.replace("`", ""), "-") == "own-readers-where-a-library-exists-ab--c"
     for page in pages():

@@ -1,4 +1,4 @@
-"""docs/walkthrough.md: its files form a valid experiment, its functions work, and its commands can be planned."""
+"""docs/walkthrough.md: its files form a valid experiment, its functions work and its commands can be planned."""
 
 import csv
 
@@ -17,7 +17,7 @@ COMMANDS = [command for command in commands_of(PAGE) if command.startswith("snak
 
 @pytest.fixture
 def folder(tmp_path):
-    """The project with the files of the page. The reader has more prompts than the page shows."""
+    """The project with the files of the page, and with more prompts than the page shows."""
     project_in(tmp_path)
     for name in ("my_rewards.py", "mine.yaml", "my_evaluation.py"):
         (tmp_path / name).unlink(missing_ok=True)
@@ -28,14 +28,14 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["", "my_evaluation.py", "sweep="])
-def test_command_is_planned_with_the_files_of_the_page(folder, part):
-    """The first run, another evaluator and a sweep; test_documented_commands.py plans the other commands."""
+def test_commands_are_planned_with_the_files_of_the_page(folder, part):
+    """Covers the first run, another evaluator and a sweep. test_documented_commands.py plans the other commands."""
     command = next(command for command in COMMANDS if part in command and "--dry-run" not in command)
     assert "results/mine" in dry_run(folder, command)
 
 
 def test_too_few_rows_of_jsonl_are_refused_before_any_job(folder):
-    """As the page says of JSONL. Rows of a CSV file are not counted before they are read."""
+    """The page says so about JSONL. Rows of a CSV file are not counted before the first job."""
     rows = '{"question": "Which payment methods do you accept?"}\n' * 10
     (folder / "questions.jsonl").write_text(rows)
     config = (folder / "mine.yaml").read_text()
@@ -53,7 +53,7 @@ def test_too_few_rows_of_jsonl_are_refused_before_any_job(folder):
     ],
 )
 def test_functions_of_the_page_score_two_responses(folder, monkeypatch, section, function, expected):
-    """Two words that end, one of them a word of the question; and one word that was cut."""
+    """One response has two words, one of them from the question, and is finished; the other is one truncated word."""
     monkeypatch.chdir(folder)
     config = yaml.safe_load((folder / "mine.yaml").read_text())
     named = config["feedback"] if section == "feedback" else config["evaluation"]["evaluator"]
@@ -68,7 +68,7 @@ def test_functions_of_the_page_score_two_responses(folder, monkeypatch, section,
 
 
 def test_peft_loads_the_folder_that_the_config_trains():
-    """The path in the code has the name, a method, a seed and the last round of the config."""
+    """The path in the page's code has the config's name, one of its methods and seeds, and its last round."""
     blocks = {block.before: block for block in blocks_of(PAGE)}
     config = yaml.safe_load(blocks["New file `mine.yaml`:"].text)
     (code,) = [block.text for block in blocks.values() if "AutoPeftModelForCausalLM" in block.text]

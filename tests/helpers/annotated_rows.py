@@ -2,12 +2,12 @@
 
 
 def asks(text: str) -> list[dict]:
-    """A conversation of one message."""
+    """Return a conversation with one user message."""
     return [{"role": "user", "content": text}]
 
 
 def answer(prompt_id: str, response_id: int, response: str, component: str = "policy", n_tokens: int = 1) -> dict:
-    """A row of generations.jsonl."""
+    """Return a row of generations.jsonl."""
     return {
         "prompt_id": prompt_id,
         "cluster": 0,

@@ -1,4 +1,4 @@
-"""A small finished experiment in the formats of docs/files.md, written without a model, for the browse page."""
+"""A small finished experiment for tests of the browse page, in the formats of docs/files.md and without a model."""
 
 import json
 from pathlib import Path
@@ -27,11 +27,12 @@ def text_of(method: str, number: int, step: int, i: int, j: int) -> str:
 
 
 def write_experiment(root: Path) -> Path:
-    """Two methods, one seed, two rounds of two steps, three clusters, three responses a prompt; returns `root`.
+    """Write the experiment to `root` and return `root`.
 
-    Response j of prompt i has reward i + j/2, logp −10·(j + 1) and j + 4 tokens; its first response in dota's first
-    round is hostile. The round trains on each prompt's best against its worst. Held-out answers have reward i before
-    training and i + 1.5·r − (prompt 0: 5) after round r.
+    It has two methods, one seed, two rounds of two steps, three clusters and three responses per prompt. Response j of
+    prompt i has reward i + j/2, logp −10·(j + 1) and j + 4 tokens. The first response to prompt 0 in dota's first round
+    is hostile. Each round trains on the best and worst response of each prompt. Responses to eval prompts have reward i
+    before training and i + 1.5·r after round r, minus 5 for prompt 0.
     """
     train = [prompt(i) for i in range(TRAIN)]
     write_lines(root / "prompts/train.jsonl", train)

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through the DevTools protocol over a pipe; needs only Debian's package."""
+"""A headless Chromium driven through the DevTools protocol over a pipe. It needs only Debian's package."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 QUIET = [
     "--headless",
-    "--no-sandbox",  # as root there is none; the pages are the tests' own
+    "--no-sandbox",  # root cannot use the sandbox; the pages are the tests' own
     "--disable-gpu",
     "--no-first-run",
     "--disable-background-networking",
@@ -21,7 +21,7 @@ QUIET = [
 
 
 def program() -> str | None:
-    """Where Chromium is, if it is installed."""
+    """Return the path of Chromium, or None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -72,7 +72,7 @@ class Browser:
     def receive(self) -> dict:
         while b"\0" not in self.rest:
             part = os.read(self.out_of, 1 << 16)
-            assert part, "Chromium has ended"
+            assert part, "Chromium has exited"
             self.rest += part
         answer, _, self.rest = self.rest.partition(b"\0")
         return json.loads(answer)
@@ -89,7 +89,7 @@ class Browser:
             self.errors.append(parameters["entry"]["text"])
 
     def open(self, page: Path, address: str = "") -> None:
-        """Load a page from the start, with `address` as the part from # on."""
+        """Load a page from scratch; `address` is the URL's fragment."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=page.as_uri() + address)
         self.until("document.readyState == 'complete' && document.querySelector('#views a') !== null")
@@ -100,7 +100,7 @@ class Browser:
         self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def js(self, expression: str):
-        """The value of a JavaScript expression in the page; promises are awaited."""
+        """Evaluate a JavaScript expression in the page and return its value; promises are awaited."""
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -125,7 +125,7 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        """Press a key, by the name that its event has."""
+        """Press a key, given the name that its event has."""
         codes = {"Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "Tab": 9}
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         event = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0]))}
@@ -136,14 +136,14 @@ class Browser:
         self.send("Input.insertText", text=text)
 
     def size(self, width: int, height: int, dark: bool = False) -> None:
-        """Set the size of the window in CSS pixels, and whether dark pages are preferred."""
+        """Set the window size in CSS pixels, and whether the user prefers dark pages."""
         phone = width < 500
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self, path: Path) -> None:
-        """A screenshot as PNG."""
+        """Return a screenshot as PNG."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:

@@ -2,5 +2,5 @@
 
 
 def asks(*turns: str) -> list[dict]:
-    """A conversation of user, assistant, user, ..."""
+    """Return a conversation with the roles user, assistant, user, ..."""
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]

@@ -1,4 +1,4 @@
-"""A hub to read data sets from: the HTTP requests by which `datasets` finds and downloads the files of a repository."""
+"""A fake hub for data sets: it answers the HTTP requests with which `datasets` finds and downloads files."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from local_server import LocalServer, QuietHandler
 
 
 class DataHub(LocalServer):
-    """Serves one data set, `{revision: {path: content}}`; commits are the SHA-1 of the revisions' names."""
+    """Serves one data set, `{revision: {path: content}}`. A revision's commit is the SHA-1 of its name."""
 
     def __init__(self, name: str, revisions: dict[str, dict[str, bytes]]):
         self.commits = {revision: hashlib.sha1(revision.encode()).hexdigest() for revision in revisions}

@@ -1,4 +1,4 @@
-"""The commands in the documentation, and dry runs of those of Snakemake."""
+"""The commands in the documentation, and dry runs of the Snakemake commands."""
 
 import gzip
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )?(?:snakemake|make|pytest|python|pip|ruff|snakefmt) [^`]+)`")
-SHELL = ("", "sh", "bash")  # a block without a language is one of commands
-# Reward functions and a config that pages take as examples of a reader's own files.
+SHELL = ("", "sh", "bash")  # a block without a language contains commands
+# Reward functions and a config that pages use as examples of a reader's own files.
 OWN_REWARDS = "def helpful(prompts, responses):\n    return [0.0 for _ in responses]\n"
 OWN_EVALUATION = OWN_REWARDS.replace("helpful", "complete")
 OWN_CONFIG = """name: mine
@@ -27,20 +27,20 @@ evaluation: {evaluator: {kind: reward_model, model: my/reward-model}}
 
 
 def pages() -> list[Path]:
-    """Every page of documentation, by path."""
+    """Return the paths of all documentation pages, sorted."""
     return sorted(
         [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/**/*.md")]
     )
 
 
 def without_code(text: str) -> str:
-    """A page without its blocks of code."""
+    """Return a page's text without its code blocks."""
     return FENCE.sub("", text)
 
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings as GitHub makes them; a heading that comes again gets a number."""
+    """Return the anchors that GitHub generates for a page's headings; repeated headings get a number."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
@@ -52,9 +52,9 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands_of(page: Path) -> list[str]:
-    """The commands of a page, without comments: of its blocks, and those of programs within a sentence.
+    """Return the commands in a page's code blocks and sentences, without comments.
 
-    Within a sentence, text with a placeholder (`…`, `<name>`) is an explanation and no command.
+    In a sentence, code with a placeholder (`…`, `<name>`) is not a command.
     """
     text = page.read_text(encoding="utf-8")
     found = [line for _, language, body in FENCE.findall(text) if language in SHELL for line in commands_in(body)]
@@ -64,13 +64,15 @@ def commands_of(page: Path) -> list[str]:
 
 
 def written() -> dict[str, str]:
-    """Every command, with a page that has it."""
+    """Map every documented command to a page that contains it."""
     return {command: str(page.relative_to(ROOT)) for page in pages() for command in commands_of(page)}
 
 
 def commands_in(block: str) -> Iterator[str]:
-    """A block's commands, also those between `&&`: lines, joined where they end in a backslash, without comments and
-    with the variables that are set above them in the block."""
+    """Yield the commands of a block without comments.
+
+    Lines that end in a backslash are joined, lines are split at `&&`, and variables set in the block are replaced.
+    """
     variables: dict[str, str] = {}
     for line in block.replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#\s.*$", "", line).strip()
@@ -84,7 +86,7 @@ def commands_in(block: str) -> Iterator[str]:
 
 
 def project_in(folder: Path) -> Path:
-    """A folder with links to the project's sources and no results."""
+    """Fill a folder with links to the project's sources and with example files, but no results; return it."""
     for name in [
         "Snakefile",
         "rules",
@@ -106,7 +108,11 @@ def project_in(folder: Path) -> Path:
 
 
 def dry_run(folder: Path, command: str) -> str:
-    """The output of a dry run; AssertionError if Snakemake fails. Without conda, which need not be installed."""
+    """Return the output of a dry run without conda.
+
+    Raises:
+        AssertionError: Snakemake fails.
+    """
     command = command.replace("/path/to/prefloop", str(ROOT))
     words = [word for word in shlex.split(command) if word != "--use-conda"]
     cores = [] if "--cores" in words else ["--cores", "1"]

@@ -1,6 +1,6 @@
-"""Tiny models of well-known families: the layout of their chat templates, their special tokens, random weights.
+"""Tiny random models with the special tokens and the chat format of well-known families.
 
-The templates are written for these tests from what the families' conversations look like.
+The templates were written for these tests and reproduce the families' conversation formats.
 """
 
 import string
@@ -72,7 +72,7 @@ SMOLLM3 = """{% if enable_thinking is not defined %}{% set enable_thinking = tru
 
 
 def llama_like(name: str) -> Callable:
-    """A tiny decoder with rotary positions, by the name that transformers' classes begin with."""
+    """Return a builder of a tiny decoder with rotary positions; `name` is the prefix of transformers' classes."""
 
     def build(**ids) -> transformers.PreTrainedModel:
         config = "Gemma3Text" if name == "Gemma3" else name
@@ -94,7 +94,7 @@ def gpt2(**ids) -> transformers.PreTrainedModel:
 
 @dataclass
 class Family:
-    """What distinguishes the models of a family."""
+    """The properties that distinguish a model family."""
 
     build: Callable
     """Makes the model from the ids of its special tokens."""
@@ -142,7 +142,7 @@ FAMILIES = {
 
 
 def make_tokenizer(family: Family) -> transformers.PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of a few hundred tokens with the family's special tokens."""
+    """Return a byte-pair tokenizer of a few hundred tokens with the family's special tokens."""
     core = Tokenizer(models.BPE(unk_token=None if family.words == "bytes" else "<unk>"))
     alphabet = (
         [*pre_tokenizers.ByteLevel.alphabet()]

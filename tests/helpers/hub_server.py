@@ -1,4 +1,4 @@
-"""A hub to push to: the HTTP requests by which huggingface_hub creates a repository and commits files to it."""
+"""A fake hub for uploads: it answers the requests with which huggingface_hub creates repositories and commits files."""
 
 import base64
 import json
@@ -7,9 +7,9 @@ from local_server import LocalServer, QuietHandler
 
 
 class HubServer(LocalServer):
-    """Keeps repositories in memory: {id: {path: content}}. Requests with another token than `token` are refused.
+    """Keeps repositories in memory as {id: {path: content}} and refuses requests without the token `token`.
 
-    `made` are the requests that create repositories, `tokens` the authorization headers.
+    `made` has the requests that create repositories, and `tokens` the authorization headers.
     """
 
     def __init__(self, token: str):

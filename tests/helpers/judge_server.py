@@ -1,4 +1,4 @@
-"""A judge's server to test with: HTTP in OpenAI's format, with the failures of real servers."""
+"""A fake judge server: OpenAI's HTTP format, with the failures of real servers."""
 
 import json
 import threading
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from local_server import LocalServer, QuietHandler
 
-SOON = {"retry-after-ms": "5"}  # how long the client should wait; short, so that tests are fast
+SOON = {"retry-after-ms": "5"}  # a short wait before the client retries, so that tests are fast
 
 
 class Reply(NamedTuple):
-    """What is sent instead of an answer, after `stall` seconds, in which a client may give up.
+    """A response sent instead of an answer, after `stall` seconds, during which a client may give up.
 
-    `parts` are sent in place of a body, one by one, until they end or the client hangs up.
+    `parts` replace the body and are sent one by one until they end or the client hangs up.
     """
 
     status: int
@@ -44,10 +44,10 @@ def no_trouble(question: str, attempt: int, headers) -> None:
 
 
 class JudgeServer(LocalServer):
-    """Answers POST /v1/chat/completions with `answer` of the question, unless `trouble` returns another Reply.
+    """Answers POST /v1/chat/completions with `answer(question)`, unless `trouble` returns another Reply.
 
-    Counts by question: `attempts`, and `answered`, those that got an answer. `peak` is the largest number of
-    simultaneous requests, each of which takes at least `pause` seconds. `bodies` are the requests in order.
+    `attempts` and `answered` count requests and answers per question. `peak` is the largest number of simultaneous
+    requests. Each request takes at least `pause` seconds. `bodies` has the request bodies in order.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class JudgeServer(LocalServer):
         judge = self
 
         class Handler(QuietHandler):
-            wbufsize = -1  # head and body in one packet, or the client's kernel makes each answer wait for 40 ms
+            wbufsize = -1  # head and body in one packet; two packets would delay each answer by 40 ms
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -94,7 +94,7 @@ class JudgeServer(LocalServer):
             self.peak = max(self.peak, self.active)
         reply = self.trouble(question, attempt, headers)
         time.sleep(self.pause)
-        with self.lock:  # before the answer is sent: the client's next request may come at once
+        with self.lock:  # before the answer is sent, because the client may send its next request immediately
             self.active -= 1
             if reply is None:
                 self.answered[question] += 1

@@ -1,4 +1,4 @@
-"""Limits of time and memory of a block of code, which hostile inputs of tests must not exceed."""
+"""Time and memory limits for a block of code that processes hostile input."""
 
 import contextlib
 import faulthandler
@@ -15,17 +15,18 @@ STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def memory(field: str) -> int:
-    """Bytes of this process by a field of Linux's status: VmRSS (now), VmHWM (peak) or VmSize (addresses)."""
+    """Return this process's memory in bytes: VmRSS (now), VmHWM (peak) or VmSize (address space)."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
 @contextlib.contextmanager
 def limited(seconds: float = 10.0, memory_bytes: int = GIB) -> Iterator[None]:
-    """Fail the test if the block takes longer or uses more memory than that, in addition to what is there before.
+    """Fail the test if the block takes more time or more additional memory than allowed.
 
-    Memory is what is really used. Addresses are limited to three times as much, so that a bomb raises MemoryError and
-    leaves the machine alone. Code that does not return to Python in three times the time ends the process.
+    `memory_bytes` limits the resident memory. The address space is limited to three times as much, so that a
+    decompression bomb raises MemoryError before it harms the machine. Code that does not return to Python within three
+    times the allowed time ends the process.
     """
 
     def fail(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A web server of this process, for the servers that tests stand in for."""
+"""A web server in this process, the base of the tests' fake servers."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 class LocalServer(ThreadingHTTPServer):
-    """Serves at `url`, on a free port of this machine unless one is given, within a `with` block."""
+    """Serves at `url` within a `with` block, on a free local port unless one is given."""
 
     daemon_threads, request_queue_size = True, 128
 
@@ -24,7 +24,7 @@ class LocalServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def handle_error(self, request, client_address):
-        pass  # clients that hang up are part of some tests
+        pass  # in some tests clients hang up
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""A made-up experiment for tests of figures and tables, and their programs run as rules run them."""
+"""Made-up experiments for tests of figures and tables, whose programs run with the flags that rules pass."""
 
 import runpy
 import shlex
@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
 
 def experiment_in(root: Path, **changes) -> Experiment:
-    """An experiment with cost files and no rows: one run of one round and step, unless `changes` say otherwise."""
+    """Return an experiment with cost files but no rows; by default one run with one round and one step."""
     usual = {"methods": ("only",), "seeds": (0,), "rounds": 1, "steps": 1}
     experiment = Experiment(root=root, **(usual | changes))
     for _, folder in experiment.folders():
@@ -29,7 +29,7 @@ def experiment_in(root: Path, **changes) -> Experiment:
 
 
 def drawn(program: str, experiment: Experiment, *more: str) -> tuple[pd.DataFrame, str]:
-    """The CSV and the caption that plot_<word> or tabulate_<word> writes; `more` are flags of its own."""
+    """Run plot_<word> or tabulate_<word>, with further flags `more`, and return its CSV and its caption."""
     verb, word = program.split("_", maxsplit=1)
     kind = {"plot": "figure", "tabulate": "table"}[verb]
     path = experiment.root / f"{kind}s/{word}.{'pdf' if kind == 'figure' else 'csv'}"

@@ -1,4 +1,4 @@
-"""A hub to download models from: the HTTP requests by which huggingface_hub resolves a revision and fetches files."""
+"""A fake hub for models: it answers the requests with which huggingface_hub resolves revisions and fetches files."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from local_server import LocalServer, QuietHandler
 
 
 class ModelHub(LocalServer):
-    """Serves folders: {repository: {revision: (commit, folder)}}. `fetched` are the names of the files it has sent."""
+    """Serves {repository: {revision: (commit, folder)}}. `fetched` has the names of the files that were sent."""
 
     def __init__(self, repositories: dict[str, dict[str, tuple[str, Path]]]):
         self.repositories, self.fetched = repositories, set()

@@ -1,7 +1,7 @@
 """Random mutations of valid data: values replaced, deleted, wrapped, renamed, repeated or cut.
 
-`mutated(tree)` is a hypothesis strategy. Values that JSON or Python cannot hold in the usual way (`HUGE`) are put in at
-the end, by `as_json` into a text and by `as_objects` into a tree.
+`mutated(tree)` is a hypothesis strategy. Some values cannot be written with `json.dumps` or are not plain values
+(`HUGE`). Their placeholders are replaced at the end, by `as_json` in a text and by `as_objects` in a tree.
 """
 
 import copy
@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from limits import limited
 
 DIGITS, NAN, INFINITY = "@digits", "@nan", "@infinity"
-DEEP = {"@deep": 5000, "@deeper": 300}  # levels of lists
+DEEP = {"@deep": 5000, "@deeper": 300}  # depths of nested lists
 HUGE = {DIGITS: "9" * 5000, NAN: "NaN", INFINITY: "-Infinity"}
 HUGE |= {word: "[" * depth + "]" * depth for word, depth in DEEP.items()}
 DATE = datetime.date(2024, 1, 1)
-YAML_KEYS = {"2024-01-01": DATE, "null": None, "true": True, "0": 0, "1e5": 1e5}  # what YAML makes of a key
+YAML_KEYS = {"2024-01-01": DATE, "null": None, "true": True, "0": 0, "1e5": 1e5}  # keys that YAML converts
 NUMBERS = [None, True, False, 0, 1, -1, 2, 0.5, -3.7, 1e308, 2**63, -(10**30)]
 WORDS = ["", " ", "\n", "\t", "null", "true", "1e5", "5e-7", "-1", "0", "x" * 3000]
 WORDS += ["user", "system", "assistant", "tool", "length", "stop", "temperature", "all", "packaged", "trained:x"]
@@ -38,7 +38,7 @@ VALUES = [*NUMBERS, *WORDS, *ODD, *SHAPES, *HUGE]
 
 
 def fuzzing(examples: int) -> Callable[[Callable], Callable]:
-    """Make a property test of it: the same examples each time, or as many random ones as FUZZ_EXAMPLES says.
+    """Return a decorator for a property test with fixed examples, or with FUZZ_EXAMPLES random ones.
 
     An example that takes more than 10 seconds or 1 GiB of memory fails.
     """
@@ -57,12 +57,12 @@ def fuzzing(examples: int) -> Callable[[Callable], Callable]:
 
 
 def is_short_line(message: str) -> bool:
-    """Whether an error message is one line of a readable length that any terminal can print."""
+    """Return whether an error message is one printable line of a readable length."""
     return bool(message.strip()) and message.isprintable() and len(message) < 1300
 
 
 def places(tree: Any) -> Iterator[tuple]:
-    """The path of every value of a tree; the root is the empty path."""
+    """Yield the path of every value in a tree; the root has the empty path."""
     yield ()
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
@@ -70,7 +70,7 @@ def places(tree: Any) -> Iterator[tuple]:
 
 
 def change(draw: st.DrawFn, value: Any) -> Any:
-    """Another value in place of this one."""
+    """Return a value that replaces `value`."""
     how = draw(st.sampled_from(["replace", "replace", "wrap", "insert", "cut", "cut", "retype"]))
     if how == "wrap":
         return draw(st.sampled_from([[value], {"content": value}, [value, value], {"value": value, "x": None}]))
@@ -101,7 +101,7 @@ def change(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def mutated(draw: st.DrawFn, tree: Any) -> Any:
-    """A tree of dicts, lists and scalars with one to three changes at random places."""
+    """Draw a copy of a tree of dicts, lists and scalars with one to three random changes."""
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(places(tree))))
@@ -116,7 +116,7 @@ def mutated(draw: st.DrawFn, tree: Any) -> Any:
 
 
 def as_json(tree: Any) -> str:
-    """The JSON text of a tree."""
+    """Return the JSON text of a tree, with the placeholders of HUGE replaced."""
     text = json.dumps(tree)
     for word, value in HUGE.items():
         text = text.replace(f'"{word}"', value)
@@ -124,7 +124,7 @@ def as_json(tree: Any) -> str:
 
 
 def as_objects(tree: Any) -> Any:
-    """A tree with the objects that the words of HUGE are for."""
+    """Return a tree in which placeholders and YAML keys are replaced by the objects they stand for."""
     if isinstance(tree, dict):
         return {YAML_KEYS.get(key, key): as_objects(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -140,7 +140,7 @@ def as_objects(tree: Any) -> Any:
 
 @st.composite
 def torn(draw: st.DrawFn, text: str) -> str:
-    """A text with a cut, a repetition, or odd characters."""
+    """Draw a copy of a text in which parts are cut, repeated or replaced by odd characters."""
     for _ in range(draw(st.integers(1, 3))):
         start, end = sorted(draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
         middle = draw(st.sampled_from(["", text[start:end] * 2, *WORDS, *ODD, *HUGE.values()]))

@@ -1,6 +1,6 @@
-"""Pages of docs/ as tests follow them: fenced blocks, where they go, and what they print.
+"""Fenced code blocks of the documentation: what they contain, which file they belong to, and what they print.
 
-A line such as "In `path`, below `name`:" before a block says where it goes; the words are those of `PLACE`.
+A line such as "In `path`, below `name`:" before a block says where the block belongs; see `PLACE`.
 """
 
 import ast
@@ -16,7 +16,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, and the last line of text before it."""
+    """A fenced block: its language, its text, and the last line of the page before it."""
 
     language: str
     text: str
@@ -24,7 +24,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Every fenced block of a page, in order."""
+    """Return the fenced blocks of a page in order."""
     text, found = page.read_text(encoding="utf-8"), []
     for match in FENCE.finditer(text):
         lines = text[: match.start()].rstrip().splitlines()
@@ -33,7 +33,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def follow(page: Path, root: Path) -> list[str]:
-    """Put every block that has a place into the tree at `root`, in order; the files that changed."""
+    """Write every block that names a file into the folder `root`, in order; return the changed files."""
     changed = []
     for block in blocks_of(page):
         place = PLACE.match(block.before)
@@ -42,7 +42,7 @@ def follow(page: Path, root: Path) -> list[str]:
         new, file, where, name, ended, at_end = place.groups()
         path = root / (new or file or ended)
         if new:
-            assert not path.exists(), f"{new} is there already"
+            assert not path.exists(), f"{new} exists already"
             path.write_text(block.text, encoding="utf-8")
         else:
             text = path.read_text(encoding="utf-8")
@@ -52,9 +52,10 @@ def follow(page: Path, root: Path) -> list[str]:
 
 
 def placed(text: str, block: str, suffix: str, where: str, name: str | None) -> str:
-    """`text` of a file with a block `where` the page says: by the `name` of a definition, or by how a line begins.
+    """Return a file's `text` with `block` inserted where the page says.
 
-    Two blank lines separate definitions; lines are indented like their neighbor.
+    `name` is a definition or the beginning of a line. Two blank lines separate definitions. Other blocks are indented
+    like the line next to them.
     """
     lines = text.splitlines(keepends=True)
     if where == "at the end":
@@ -62,10 +63,10 @@ def placed(text: str, block: str, suffix: str, where: str, name: str | None) -> 
     definition = definition_of(text, name) if suffix == ".py" else None
     if where == "in":
         assert definition is not None, f"no {name}"
-        closing = isinstance(definition, ast.Assign | ast.AnnAssign)  # the brace; a class has none
+        closing = isinstance(definition, ast.Assign | ast.AnnAssign)  # before the closing brace; a class has none
         lines.insert(definition.end_lineno - closing, indent(block, "    "))
     elif definition is not None:
-        assert where == "below", "a definition can be followed and not replaced"
+        assert where == "below", "a block can follow a definition but not replace it"
         lines.insert(definition.end_lineno, f"\n\n{block}")
     else:
         (number,) = [i for i, line in enumerate(lines) if line.strip().startswith(name)]
@@ -78,7 +79,7 @@ def placed(text: str, block: str, suffix: str, where: str, name: str | None) -> 
 
 
 def definition_of(text: str, name: str) -> ast.stmt | None:
-    """The function, class or assignment of this name at the top of a module."""
+    """Return the top-level function, class or assignment with this name, or None."""
     for node in ast.parse(text).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if name in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
@@ -87,6 +88,6 @@ def definition_of(text: str, name: str) -> ast.stmt | None:
 
 
 def printed_by(blocks: list[Block], number: int) -> str | None:
-    """What the page says that block `number` prints: the `text` block right after it, if there is one."""
+    """Return the documented output of block `number`: the `text` block that follows it, or None."""
     following = blocks[number + 1] if number + 1 < len(blocks) else None
     return dedent(following.text) if following is not None and following.language == "text" else None

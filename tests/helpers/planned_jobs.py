@@ -1,4 +1,4 @@
-"""The jobs that Snakemake plans, run in this process: the same programs, flags and files, without a start per stage."""
+"""Run the jobs that Snakemake plans in this process, with the same flags and files but no new process per stage."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ COMMAND = re.compile(r"^ *Shell command: (.+) > (\S+) 2>&1$")
 
 
 class Job(NamedTuple):
-    """One planned job."""
+    """A job that Snakemake has planned."""
 
     inputs: list[str]
     outputs: list[str]
@@ -28,10 +28,10 @@ class Job(NamedTuple):
 
 
 def run_planned(directory, *targets: str) -> int:
-    """Run what `snakemake targets` would run in a `Workdir`, one job after the other; returns how many jobs.
+    """Run the jobs of `snakemake targets` in a `Workdir`, one after the other; return their number.
 
     Raises:
-        AssertionError: Snakemake cannot plan it, a program fails, or it does not make its outputs.
+        AssertionError: Snakemake cannot plan the targets, or a program fails or does not write its outputs.
     """
     plan = directory.run("--dry-run", "--printshellcmds", *targets, "--config", "warm_start=False")
     assert plan.returncode == 0, plan.stdout
@@ -43,7 +43,7 @@ def run_planned(directory, *targets: str) -> int:
 
 
 def read_jobs(lines: Sequence[str]) -> Iterator[Job]:
-    """The jobs that a dry-run with --printshellcmds lists."""
+    """Yield the jobs that a dry-run with --printshellcmds lists."""
     paths: dict[str, list[str]] = {}
     for line in lines:
         if found := PATHS.match(line):
@@ -57,19 +57,19 @@ def read_jobs(lines: Sequence[str]) -> Iterator[Job]:
 
 
 def in_order(jobs: list[Job]) -> list[Job]:
-    """The jobs, each after those that make its inputs."""
+    """Return the jobs in an order in which every job follows the jobs that write its inputs."""
     ordered: list[Job] = []
     while jobs:
         missing = {path for job in jobs for path in job.outputs}
         ready = [job for job in jobs if not missing & set(job.inputs)]
-        assert ready, "jobs that wait for each other"
+        assert ready, "jobs depend on each other in a cycle"
         ordered += ready
         jobs = [job for job in jobs if job not in ready]
     return ordered
 
 
 def run_job(job: Job) -> None:
-    """Run a program in the working directory; what it prints goes to its log."""
+    """Run a job's program in the working directory; its output goes to its log."""
     for path in (*job.outputs, job.log):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -1,4 +1,4 @@
-"""Finished experiments that no model has run: every file that rows are made of, with numbers that tests can predict."""
+"""Made-up finished experiments: every file from which rows are made, with predictable numbers."""
 
 from pathlib import Path
 
@@ -16,7 +16,10 @@ OUTCOMES = ("win", "tie", "loss", "invalid")
 
 
 def finished_experiment(root: Path, *, gain: float = 0.0, sample: str = "an answer", **changes) -> RecordedExperiment:
-    """An experiment of two methods, rounds and steps; rewards grow by `gain`, the round and a tenth of the seed."""
+    """Write an experiment with two methods, rounds and steps.
+
+    Rewards after training grow with `gain`, the round and a tenth of the seed.
+    """
     settings = {"policy": {"model": "some/model"}, "name": root.name, "evaluation": {"samples": 2}}
     config = checked(merge(TINY, merge(settings, changes)))
     experiment = experiment_of(config, str(root))
@@ -39,7 +42,7 @@ def finished_experiment(root: Path, *, gain: float = 0.0, sample: str = "an answ
 
 
 def judgment_rows(reward: float) -> list[dict]:
-    """Judgments of two samples per prompt, with texts that rows do not keep."""
+    """Return judgments of two samples per prompt, including texts that are not stored in rows."""
     return [
         {"prompt_id": p, "sample": k, "outcome": OUTCOMES[(place + k + round(9 * reward)) % 4]}
         | {"reward": reward + 0.7 * place - k / 7, "feedback": None if place == 1 else reward * place}
@@ -50,7 +53,7 @@ def judgment_rows(reward: float) -> list[dict]:
 
 
 def write_run_files(experiment: Experiment) -> None:
-    """What each round annotated and trained on: two prompts and three rewards per step, five pairs, seven steps."""
+    """Write two prompts and three rewards per step, and five pairs and seven optimizer steps per round."""
     for keys, folder in experiment.folders():
         write_rows(folder / "pairs.jsonl", ({"prompt_id": f"p{k}"} for k in range(5)))
         write_rows(folder / "training.jsonl", ({"step": k, "loss": 0.5} for k in range(7)))
@@ -62,7 +65,7 @@ def write_run_files(experiment: Experiment) -> None:
 
 
 def write_costs(experiment: Experiment) -> None:
-    """Cost files with other numbers in each."""
+    """Write cost files, each with different numbers."""
     paths = [path for _, path in cost_files(experiment)]
     paths += [experiment.root / path for path in evaluation_cost_files(experiment, divergence=True, perplexity=False)]
     for number, path in enumerate([experiment.root / "cluster_prompts.cost.json", *paths], start=1):
@@ -74,7 +77,7 @@ def write_costs(experiment: Experiment) -> None:
 
 
 def stored(recorded: RecordedExperiment, *, divergence: bool = True) -> Path:
-    """The rows folder of an experiment."""
+    """Write and return the rows folder of an experiment."""
     experiment = recorded.experiment
     folder = experiment.root / "rows"
     shared = [experiment.root / "cluster_prompts.cost.json"]

@@ -1,4 +1,4 @@
-"""Files of a made-up step, written from one row per response."""
+"""Write the files of a made-up step from one row per response."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ FIELDS = {
     "rewards": ["reward", "beats", "judged"],
     "logprobs": ["n_tokens", "logp", "logp_ref"],
 }
-# Flags of prepare_prompts: its outputs, in the working directory.
+# Flags for prepare_prompts that put its outputs into the working directory.
 PROMPT_OUTPUTS = ["--train", "train.jsonl", "--eval", "eval.jsonl"]
 PROMPT_OUTPUTS += ["--provenance", "sources.json", "--chat", "chat.json"]
 USUAL = {"cluster": 0, "token_ids": [], "sampler": "policy", "component": "policy", "logp_ref": -1.0}
@@ -26,10 +26,10 @@ def write_step(
     """Write a step's prompts, generations, rewards and log-probabilities, and pfp.jsonl unless `orders` are given.
 
     Args:
-        folder: Where the files go.
-        responses: Rows with prompt_id, response_id, reward, n_tokens, logp, and what differs from `USUAL`.
-        prompts: Rows with prompt_id and messages; by default those of `prompt_of`.
-        orders: Order of the rows of each file that is not in the order of `responses`.
+        folder: Output folder.
+        responses: Rows with prompt_id, response_id, reward, n_tokens, logp, and values that differ from `USUAL`.
+        prompts: Rows with prompt_id and messages; made by `prompt_of` if None.
+        orders: Row order per file, for files whose order differs from that of `responses`.
 
     Returns:
         The path of pfp.jsonl.
@@ -49,5 +49,5 @@ def write_step(
 
 
 def prompt_of(prompt_id: str) -> dict:
-    """The prompt `<id>?`."""
+    """Return a prompt with the text `<id>?`."""
     return {"prompt_id": prompt_id, "messages": [{"role": "user", "content": f"{prompt_id}?"}]}

@@ -1,4 +1,4 @@
-"""Models small enough to make on the spot, real enough for transformers: what the tests align."""
+"""Tiny models that the tests build with transformers and align."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ ARCHITECTURES = {
     "qwen": lambda **ids: transformers.Qwen3ForCausalLM(
         transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8, max_position_embeddings=256, **ids)
     ),
-    "gpt2": lambda **ids: transformers.GPT2LMHeadModel(  # absolute positions, and dropout of its own
+    "gpt2": lambda **ids: transformers.GPT2LMHeadModel(  # absolute positions and its own dropout
         transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **ids)
     ),
     "gpt_neox": lambda **ids: transformers.GPTNeoXForCausalLM(
@@ -32,7 +32,7 @@ ARCHITECTURES = {
 
 
 def tokenizer(chat: bool = True) -> transformers.PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of 90 tokens that adds BOS, with or without a chat template."""
+    """Return a byte-pair tokenizer of 90 tokens that adds BOS, with or without a chat template."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Metaspace()
     alphabet = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:!?<>'\n")
@@ -52,12 +52,12 @@ def tokenizer(chat: bool = True) -> transformers.PreTrainedTokenizerFast:
 
 
 def make_model(folder: Path, architecture: str = "llama", chat: bool = True, seed: int = 0, tied: bool = False) -> Path:
-    """Write a randomly initialised causal language model to `folder`; its responses end soon."""
+    """Write a randomly initialized causal language model to `folder`; its responses are short."""
     torch.manual_seed(seed)
     words = tokenizer(chat)
     ids = {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     model = ARCHITECTURES[architecture](**ids, tie_word_embeddings=tied)
-    for name, parameter in model.named_parameters():  # sharper than the usual 0.02: contexts must matter
+    for name, parameter in model.named_parameters():  # larger than the usual 0.02: outputs must depend on the context
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.12 if "embed" not in name else 0.5)
     model.save_pretrained(folder)
@@ -66,7 +66,7 @@ def make_model(folder: Path, architecture: str = "llama", chat: bool = True, see
 
 
 def make_reward_model(folder: Path, labels: int = 1, seed: int = 0) -> Path:
-    """Write a randomly initialised sequence classifier to `folder`."""
+    """Write a randomly initialized sequence classifier to `folder`."""
     torch.manual_seed(seed)
     words = tokenizer()
     config = transformers.LlamaConfig(
@@ -78,7 +78,7 @@ def make_reward_model(folder: Path, labels: int = 1, seed: int = 0) -> Path:
 
 
 def write_policy(path: Path, model, manifest: Path, lora: Lora | None, seed: int = 0) -> None:
-    """Write the policy that `model` is now as the policy.pt of round 1."""
+    """Write the current weights of `model` as the policy.pt of round 1."""
     provenance = Provenance(manifest, round_index=1, seed=seed, pairs_sha256="")
     content = policy_content(model, trained_weights(model, lora), lora, provenance, beta_state={"rule": "constant"})
     write_tensors(path, content)

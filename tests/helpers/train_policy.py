@@ -1,4 +1,4 @@
-"""Training as workflow/scripts/train.py does it, without files."""
+"""Train as workflow/scripts/train.py does, but without files."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ def train_policy(
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> tuple[list[Metrics], dict]:
-    """Train a policy in place; returns the steps' metrics and the β rule's state.
+    """Train a policy in place; return the metrics of each step and the β rule's state.
 
-    `options` are those of `optimize`: on_step and checkpoint.
+    `options` are on_step and checkpoint of `optimize`.
     """
     accelerator = accelerator or Accelerator(cpu=True)
     model = wrap_model(network, sharding, accelerator, dtype)

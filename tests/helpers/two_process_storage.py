@@ -1,7 +1,7 @@
-"""Load, train, save and resume tiny policies in shards, in the processes that run this; the first one writes results.
+"""Load, train, save and resume tiny policies in shards, in all processes that run this; the first writes the results.
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 tests/helpers/two_process_storage.py FOLDER`, where
-FOLDER/cases.json lists the arguments of `load_trainable` by name, and FOLDER/whole has a state of one process.
+Run with `python -m torch.distributed.run --standalone --nproc-per-node 2 tests/helpers/two_process_storage.py FOLDER`.
+FOLDER/cases.json has arguments of `load_trainable` by name, and FOLDER/whole has the saved state of one process.
 """
 
 import json
@@ -38,7 +38,7 @@ def refuse(*_):
 
 
 def loaded(accelerator, manifest: str, policy: str, parameters: str, dtype: str) -> dict:
-    """A model's numbers once it is in shards, those of all processes' buffers, and what each process gathers."""
+    """Return a sharded model's parameters, every process's buffers, and how many weights each process gathers."""
     reads = is_read_here("fsdp2", accelerator)
     own = loading.load_base, loading.load_full
     if not reads:
@@ -60,7 +60,11 @@ def loaded(accelerator, manifest: str, policy: str, parameters: str, dtype: str)
 def trained(
     manifest: Path, folder: Path, sharding: str, kill_at: int | None = None, accelerator=None
 ) -> tuple[list, dict, bool]:
-    """Train from the state in `folder`: steps without times, weights, and whether the restored state was let go."""
+    """Train from the state in `folder`.
+
+    Returns:
+        Steps without times, weights, and whether the restored state has been released.
+    """
     accelerator = accelerator or start_accelerator("cpu", Tracking())
     network, _ = loading.load_trainable(
         manifest, manifest, "full", LORA, torch.float32, is_read_here(sharding, accelerator)
@@ -75,7 +79,7 @@ def trained(
     try:
         steps, _ = train_policy(network, two_processes.PAIRS, SETTINGS, **options)
     except Killed:
-        accelerator.wait_for_everyone()  # the files are as a kill of all at this step leaves them
+        accelerator.wait_for_everyone()  # the files are now as if all processes had been killed at this step
         return [], {}, False
     weights = {name: gather_full(p).clone() for name, p in network.named_parameters()}
     return [{k: v for k, v in step.items() if k != "seconds"} for step in steps], weights, checkpoint.state is None
@@ -101,4 +105,4 @@ if __name__ == "__main__":
     result = outcomes(Path(sys.argv[1]), accelerator)
     if accelerator.is_main_process:
         torch.save(result, Path(sys.argv[1], "out.pt"))
-    accelerator.end_training()  # a gloo thread that still runs when Python ends can abort the process
+    accelerator.end_training()  # a gloo thread that is still running at exit can abort the process

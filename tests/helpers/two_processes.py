@@ -1,7 +1,7 @@
-"""Train the tiny policy under every β rule, whole and sharded, in the processes that run this; the first one writes the
-results.
+"""Train the tiny policy with every β rule, unsharded and sharded, in all processes that run this; the first writes.
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 tests/helpers/two_processes.py MANIFEST OUT.pt`
+Run with
+`python -m torch.distributed.run --standalone --nproc-per-node 2 tests/helpers/two_processes.py MANIFEST OUT.pt`.
 """
 
 import sys
@@ -26,8 +26,8 @@ from prefloop.models.precision import trained_parameters  # noqa: E402
 from prefloop.training.preference import TokenizedPair  # noqa: E402
 from train_policy import train_policy  # noqa: E402
 
-# Seven pairs in batches of four: of the second batch's three, two processes get two and one; in micro-batches of one
-# the second process's last is empty.
+# Seven pairs in batches of four. Of the second batch's three pairs, the first process gets two and the second one.
+# In micro-batches of one pair, the second process's last micro-batch is empty.
 TOKENS = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [12, 1], [50, 51, 1], [61, 20], [8, 30, 31, 1]]
 PAIRS = [
     TokenizedPair([0, 10 + i, 20], chosen, rejected, -20.0 - i, -15.0 + i, 1.0 + 0.1 * i, 0.0)
@@ -55,12 +55,12 @@ def settings_of(
 
 
 def outcomes(manifest: Path) -> dict:
-    """By rule, parameters, micro-batch size and options: the trained weights, the log and the rule's state."""
+    """Return trained weights, log and rule state by β rule, parameters, micro-batch size and options."""
     results = {}
     cases = [(rule, "lora", size, "") for rule in BETAS for size in (1, 2)] + [("batch", "full", 2, "")]
     cases += [("batch", "full", 1, "fsdp2"), ("risk", "lora", 2, "fsdp2"), ("constant", "full", 2, "fsdp2")]
     cases += [("batch", "lora", 2, "tokens"), ("constant", "full", 2, "fsdp2 tokens")]
-    cases += [("constant", "full", 1, "fsdp2 once")]  # gradients are exchanged once per step, as on a GPU with memory
+    cases += [("constant", "full", 1, "fsdp2 once")]  # exchange gradients once per step, as on a GPU with enough memory
     cases += [("constant", p, 1, f"{o}bf16") for p in ("full", "lora") for o in ("", "fsdp2 ", "fsdp2 once ")]
     cases += [("batch", "lora", 1, "aot"), ("constant", "lora", 1, "aot_unpaired"), ("batch", "lora", 1, "sft")]
     cases += [("constant", "lora", 1, f"dora{o}") for o in ("", " fsdp2", " bf16")]
@@ -70,7 +70,7 @@ def outcomes(manifest: Path) -> dict:
         lora = Lora(r=4, dora="dora" in options, rslora="dora" in options)
         model, _ = load_trainable(manifest, manifest, parameters, lora, dtype)
         sharding = "fsdp2" if "fsdp2" in options else "none"
-        if sharding == "fsdp2":  # both at once: layers are computed again while others' shards are on their way
+        if sharding == "fsdp2":  # recomputes layers while shards of other layers are in transit
             checkpoint_activations(model)
         with patch.object(distributed, "device_memory", lambda _, size="once" in options: 2**40 * size):
             loss = options if options in LOSSES else "dpo"
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     result, accelerator = outcomes(Path(sys.argv[1])), Accelerator(cpu=True)
     if accelerator.is_main_process:
         torch.save(result, sys.argv[2])
-    accelerator.end_training()  # a gloo thread that still runs when Python ends can abort the process
+    accelerator.end_training()  # a gloo thread that is still running at exit can abort the process

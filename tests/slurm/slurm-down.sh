@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Ends the daemons that slurm-up.sh started in STATE_DIR, by their recorded process ids.
+# Stop the daemons that slurm-up.sh started in STATE_DIR, by their recorded process ids.
 #   slurm-down.sh STATE_DIR
 state=$(realpath -m "${1:?usage: $0 STATE_DIR}")
-"$state/bin/scancel" --user "$(id -un)" 2> /dev/null # what a failed test may have left
+"$state/bin/scancel" --user "$(id -un)" 2> /dev/null # jobs left by a failed test
 running() { [ -n "$(ps -o stat= -p "$1" | grep -v '^Z')" ]; }
 for file in "$state"/slurmd-*.pid "$state/slurmctld.pid" "$state/munged.pid"; do
     [ -s "$file" ] || continue

@@ -1,4 +1,4 @@
-"""The checks of the repository: secrets in files, and vulnerable packages."""
+"""Checks of the repository: secrets in files and vulnerable packages."""
 
 import http.server
 import json
@@ -15,7 +15,7 @@ from conftest import ROOT
 
 SECRETS = runpy.run_path(str(ROOT / "tools/check_secrets.py"))
 AUDIT = runpy.run_path(str(ROOT / "tools/audit_packages.py"))
-# In two parts, so that this file has none.
+# Split, so that this file contains no secret.
 PLANTED = {
     "a private key": "-----BEGIN RSA " + "PRIVATE KEY-----",
     "a key of AWS": "AKIA" + "ABCDEFGHIJKLMNOP",
@@ -67,8 +67,8 @@ def test_vulnerability_is_named_with_the_version_that_fixes_it():
     assert line.startswith("a 1.0: CVE-1, fixed in 2.0; ")
 
 
-def test_silent_server_is_given_up(monkeypatch):
-    """Neither a closed port nor one that never answers holds the check."""
+def test_unreachable_server_skips_the_check(monkeypatch):
+    """A closed port or a server that never answers does not block the check."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -93,8 +93,8 @@ def test_silent_server_is_given_up(monkeypatch):
         (json.dumps({"dependencies": []}), "Found 1 known vulnerability", None),
     ],
 )
-def test_failure_of_pip_audit_is_no_success(monkeypatch, tmp_path, stdout, stderr, raised):
-    """Only a lost connection skips the check."""
+def test_other_failures_of_pip_audit_fail_the_check(monkeypatch, tmp_path, stdout, stderr, raised):
+    """Only a connection error skips the check."""
     done = subprocess.CompletedProcess([], 1, stdout, stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     if raised is None:

@@ -1,4 +1,4 @@
-"""The library's packages: imports go down one floor at a time, and modules and functions stay small."""
+"""The library's structure: packages import only from their own layer and lower ones, and modules stay small."""
 
 import ast
 from collections import Counter
@@ -14,15 +14,15 @@ SCRIPTS = ROOT / "workflow/scripts"
 LIBRARY = SCRIPTS / "prefloop"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 PROGRAMS = sorted(path for path in SCRIPTS.rglob("*.py") if LIBRARY not in path.parents)
-# From the top floor down: a package imports from its own floor and from those below.
-FLOORS = [
+# From the top layer down. A package imports from its own layer and from lower ones.
+LAYERS = [
     {"report", "browse", "monitor"},
     {"training", "evaluation", "generation", "feedback", "data"},
     {"config"},
     {"models", "methods"},
     {"core"},
 ]
-FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 MODULE_LINES, FUNCTION_LINES, PROGRAM_LINES = 350, 60, 100
 
 
@@ -32,7 +32,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Dotted names below `prefloop` that a module imports, at its top or within functions: `core.errors`."""
+    """Return the modules of `prefloop` that a module imports, also within functions, as `core.errors`."""
     names = set()
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -47,19 +47,19 @@ def relative(path: Path) -> str:
     return str(path.relative_to(SCRIPTS))
 
 
-def test_every_package_has_a_floor():
-    assert {path.parent.name for path in MODULES} == FLOOR_OF.keys()
+def test_every_package_has_a_layer():
+    assert {path.parent.name for path in MODULES} == LAYER_OF.keys()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_imports_go_down(path):
-    own = FLOOR_OF[path.parent.name]
-    upward = [name for name in imported_modules(path) if FLOOR_OF[name.split(".")[0]] < own]
+def test_imports_are_from_the_same_or_lower_layers(path):
+    own = LAYER_OF[path.parent.name]
+    upward = [name for name in imported_modules(path) if LAYER_OF[name.split(".")[0]] < own]
     assert upward == []
 
 
 def test_no_import_cycle():
-    """Neither between modules nor between packages; graphlib raises CycleError."""
+    """Checks modules and packages; graphlib raises CycleError."""
     dotted = {f"{path.parent.name}.{path.stem}": path for path in MODULES}
     modules = {name: imported_modules(path) & dotted.keys() - {name} for name, path in dotted.items()}
     packages: dict[str, set[str]] = {}
@@ -78,13 +78,13 @@ def test_no_file_name_occurs_twice():
 
 
 def test_no_test_file_name_occurs_twice():
-    """pytest imports test files by their name alone."""
+    """pytest imports test files by base name."""
     counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_no_public_name_is_defined_twice():
-    """Functions and classes at the top of the library's modules."""
+    """Checks top-level functions and classes of the library."""
     places: dict[str, list[str]] = {}
     for path in MODULES:
         for node in tree_of(path).body:
@@ -111,8 +111,8 @@ def test_functions_are_short(path):
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=relative)
-def test_every_function_of_a_program_is_typed(path):
-    """The library is checked by mypy, which does not look at programs of one name in two folders."""
+def test_functions_of_programs_are_typed(path):
+    """mypy checks only the library, because it cannot check programs of the same name in two folders."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

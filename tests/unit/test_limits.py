@@ -1,4 +1,4 @@
-"""The limits of fuzz tests: an example that takes too much time or memory fails."""
+"""Limits of fuzz tests: an example that takes too much time or memory fails."""
 
 import resource
 import time
@@ -30,14 +30,14 @@ def test_error_handlers_do_not_hide_the_limit():
         wait()
 
 
-def test_memory_that_was_given_back_counts():
+def test_freed_memory_counts():
     with pytest.raises(pytest.fail.Exception, match=r"used 0.\d+ GiB, more than 0.05"), limited(memory_bytes=GIB // 20):
         assert len(b"x" * (100 * MEGABYTE)) == 100 * MEGABYTE
     with limited(memory_bytes=GIB // 20):
         assert len(b"x" * (10 * MEGABYTE)) == 10 * MEGABYTE
 
 
-def test_much_more_memory_is_not_given():
+def test_excessive_allocation_raises():
     allowed = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(MemoryError), limited(memory_bytes=100 * MEGABYTE):
         bytes(2000 * MEGABYTE)

@@ -1,4 +1,4 @@
-"""What surrounds the code: the package's description, hooks before a commit, and spelling."""
+"""Files around the code: package metadata, pre-commit hooks, workflows and spelling."""
 
 import re
 import runpy
@@ -20,12 +20,12 @@ HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="ut
 
 
 def package_names(lines: list[str]) -> set[str]:
-    """The packages that lines of requirements name."""
+    """Return the packages in lines of requirements."""
     return {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
 
 
 def pinned_packages(name: str) -> list[str]:
-    """The lines of a file of pinned packages."""
+    """Return the lines of a file with pinned packages."""
     text = (ROOT / name).read_text(encoding="utf-8")
     if name != "environment.yml":
         return text.splitlines()
@@ -40,7 +40,7 @@ def test_extra_has_the_packages_of_its_file(extra, file):
 
 
 def test_versions_of_the_site_are_pinned():
-    """All packages of the site, in the versions of constraints.txt where that has them."""
+    """All packages of the site are pinned. Those in constraints.txt have the same version there."""
     lines = pinned_packages("docs/requirements.txt")[1:]
     constraints = dict(line.split("==") for line in pinned_packages("constraints.txt")[1:])
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
@@ -50,8 +50,8 @@ def test_versions_of_the_site_are_pinned():
     assert {name: pinned[name] for name in shared} == {name: constraints[name] for name in shared}
 
 
-def test_changelog_has_a_section_per_release():
-    """From the newest to the oldest, below what is unreleased; the version is the newest one or the one to come."""
+def test_changelog_has_one_section_per_release():
+    """Releases are in descending order below "Unreleased". The version is the newest or the next release."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     first, *headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert first == "[Unreleased]"
@@ -65,7 +65,7 @@ def test_changelog_has_a_section_per_release():
 
 
 def test_hooks_run_tools_of_the_environment():
-    """A hook starts a pinned package's program or one of the project's tools, as `make check` does."""
+    """Each hook runs a program that `make check` also runs: that of a pinned package, or a tool of the project."""
     commands = (ROOT / "Makefile").read_text(encoding="utf-8")
     packages = package_names(pinned_packages("tests/requirements.txt"))
     for hook in HOOKS:
@@ -77,7 +77,7 @@ def test_hooks_run_tools_of_the_environment():
             assert name in packages and f"\t{name}" in commands, hook["id"]
 
 
-def test_every_target_has_a_line_of_help():
+def test_every_target_has_a_help_text():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     printed = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -85,7 +85,7 @@ def test_every_target_has_a_line_of_help():
 
 
 def test_all_yaml_is_valid():
-    """Every file in YAML of the repository, hidden ones included; a key that occurs twice is an error."""
+    """Checks all YAML files, including hidden ones; repeated keys are errors."""
     files = [path for path in SECRETS["repository_files"]() if path.suffix in {".yaml", ".yml", ".cff"}]
     assert {"mkdocs.yml", "dependabot.yml", "lint.yml", ".pre-commit-config.yaml"} <= {path.name for path in files}
     for path in files:
@@ -94,7 +94,7 @@ def test_all_yaml_is_valid():
 
 
 def repeated_keys(node: yaml.Node) -> list[str]:
-    """The keys that a mapping within a YAML node has twice."""
+    """Return the keys that occur more than once in a mapping within a YAML node."""
     if isinstance(node, yaml.SequenceNode):
         return [key for item in node.value for key in repeated_keys(item)]
     if not isinstance(node, yaml.MappingNode):
@@ -110,7 +110,7 @@ def test_repeated_key_is_found():
 
 @pytest.mark.parametrize("name", ["docs", "lint", "tiny", "unit"])
 def test_workflow_runs_a_make_target(name):
-    """With read access alone, a time limit, the oldest Python, and existing files as the cache's key."""
+    """Workflows have read access only, a time limit, the oldest Python, and existing files as cache key."""
     workflow = yaml.load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     assert workflow["permissions"] == {"contents": "read"} and set(workflow["on"]) == {"push", "pull_request"}
     (job,) = workflow["jobs"].values()
@@ -130,7 +130,7 @@ def test_every_workflow_is_tested():
 
 
 @pytest.mark.parametrize("name", ["bug", "feature"])
-def test_issue_form_has_what_github_asks_for(name):
+def test_issue_form_has_the_fields_required_by_github(name):
     form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text(encoding="utf-8"))
     assert form["name"] and form["description"]
     assert {part["type"] for part in form["body"]} <= {"markdown", "textarea", "input", "dropdown", "checkboxes"}
@@ -140,15 +140,15 @@ def test_issue_form_has_what_github_asks_for(name):
     assert any(part.get("validations", {}).get("required") for part in fields)
 
 
-def test_dependabot_updates_what_exists():
+def test_dependabot_updates_existing_files():
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
     files = {"docker": "Containerfile", "github-actions": ".github/workflows/lint.yml", "pip": "requirements.txt"}
     for update in updates:
         assert (ROOT / update["directory"].strip("/") / files[update["package-ecosystem"]]).is_file()
 
 
-def test_image_has_what_make_install_needs():
-    """The image installs the pins by `make install`; its build sees the copied files and no others."""
+def test_image_has_the_files_for_make_install():
+    """The image installs the pinned packages with `make install`. Its build sees only the copied files."""
     lines = (ROOT / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     assert {word for word, _ in steps} == {"FROM", "RUN", "WORKDIR", "COPY", "ENV"}
@@ -170,11 +170,11 @@ def test_catalog_knows_how_to_run_the_workflow():
     assert usage["software-stack-deployment"] == {"conda": True, "apptainer": True, "apptainer+conda": False}
     assert usage["report"] is True
     readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
-    assert "snakemake" in readme and "workflow" in readme  # by which the catalog finds repositories
+    assert "snakemake" in readme and "workflow" in readme  # the catalog finds repositories by these words
 
 
 def misspelled(folder) -> list[str]:
-    """What codespell finds in a folder by the project's settings, a line per word."""
+    """Return codespell's findings in a folder with the project's settings, one line per word."""
     command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert not done.stderr and done.returncode in (0, 65), done.stderr
@@ -183,7 +183,7 @@ def misspelled(folder) -> list[str]:
 
 
 def test_misspelled_word_is_found(tmp_path):
-    wrong = "reci" + "eve"  # in two parts, so that this file has none
+    wrong = "reci" + "eve"  # split, so that this file has no misspelled word
     for name in ("page.md", ".github/page.yml", "results/page.md", ".venv/page.md", "rows.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"dota can {wrong} labels\n")
@@ -212,16 +212,16 @@ def test_repository_has_no_misspelled_word():
     ],
 )
 def test_archaic_words_and_patterns_are_found(tmp_path, text, found):
-    """Words everywhere; patterns only in the text of pages."""
+    """Words are searched everywhere, patterns only in the text of pages."""
     (tmp_path / "page.md").write_text(f"{text}\n", encoding="utf-8")
     assert [match for _, match, _ in STYLE["faults_of"](tmp_path / "page.md")] == sorted(found)
 
 
-def test_line_of_a_match_is_right(tmp_path):
+def test_match_has_the_correct_line_number(tmp_path):
     (tmp_path / "page.md").write_text("```\n\ncode\n```\n\n3 nats a token\n", encoding="utf-8")
     assert STYLE["faults_of"](tmp_path / "page.md") == [(6, "nats a token", "per")]
 
 
-def test_program_is_searched_for_words_only(tmp_path):
+def test_programs_are_searched_only_for_words(tmp_path):
     (tmp_path / "program.py").write_text("# alike, 3 nats a token\n", encoding="utf-8")
     assert [match for _, match, _ in STYLE["faults_of"](tmp_path / "program.py")] == ["alike"]

@@ -1,4 +1,4 @@
-"""A clone is used from other folders: with --directory, as a module, read-only, by several experiments, and moved."""
+"""A clone works with --directory, as a module, read-only, for several experiments at once, and after a move."""
 
 import json
 import os
@@ -23,7 +23,7 @@ module prefloop:
 
 use rule * from prefloop{renamed}
 """
-# What conda prints before it makes an environment.
+# A replacement for conda that prints what Snakemake asks for before it creates an environment.
 CONDA = """#!/bin/sh
 case "$*" in
     --version) echo "conda 25.1.0";;
@@ -34,7 +34,7 @@ esac
 
 
 def copy_clone(folder: Path) -> Path:
-    """A copy of the project's sources in which every file is new, as `git clone` makes one."""
+    """Copy the project's sources. Every file is new, as in a fresh `git clone`."""
     folder.mkdir()
     for name in [*SOURCES, "config.yaml", "Makefile"]:
         if (ROOT / name).is_dir():
@@ -45,7 +45,7 @@ def copy_clone(folder: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
-    """Snakemake started in a folder."""
+    """Start Snakemake in a folder."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, "--resources", "gpu=2"]
     return subprocess.Popen(
@@ -54,14 +54,14 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def files_of(folder: Path) -> set[Path]:
-    """Every file of a clone; root may write what Python compiles, and chmod stops others."""
+    """List the files of a clone. For root, ignore `__pycache__`, as chmod does not stop root from writing there."""
     files = {path.relative_to(folder) for path in folder.rglob("*")}
     return {path for path in files if os.geteuid() != 0 or "__pycache__" not in path.parts}
 
 
 @pytest.fixture
 def importing(tmp_path, model_folders):
-    """Make a folder with a Snakefile that imports the workflow, its config, and a reward function."""
+    """Return a function that makes a folder with an importing Snakefile, its config and a reward function."""
 
     def make(name: str, renamed: str = "", clone: Path = ROOT, snakefile: str = IMPORTING, **differences) -> Path:
         folder = tmp_path / name
@@ -77,13 +77,13 @@ def importing(tmp_path, model_folders):
     return make
 
 
-def test_two_experiments_at_once_from_a_read_only_clone(tmp_path, importing, model_folders):
-    """One with --directory, one as a module; the packaged prompts and judge's template come from the clone."""
+def test_two_experiments_run_at_once_from_a_read_only_clone(tmp_path, importing, model_folders):
+    """One runs with --directory and one as a module. Packaged prompts and the judge template come from the clone."""
     clone = copy_clone(tmp_path / "a clone")
     subprocess.run(["chmod", "-R", "a-w", clone], check=True)
     before = files_of(clone)
     model = Path(shutil.copytree(model_folders["qwen"], tmp_path / "judge"))
-    config = json.loads((model / "config.json").read_text())  # the packaged template is longer than tests' prompts
+    config = json.loads((model / "config.json").read_text())  # the packaged template is longer than the tests' prompts
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
     judge = {"kind": "judge", "model": str(model), "judge": {"min_label_mass": 0.0}}
     differences = {"rounds": 1, "steps": 1, "compare": ["dota"], "evaluation": {"evaluator": judge}}
@@ -104,8 +104,8 @@ def test_two_experiments_at_once_from_a_read_only_clone(tmp_path, importing, mod
     subprocess.run(["chmod", "-R", "u+w", clone], check=True)
 
 
-def test_paths_with_spaces(tmp_path, model_folders):
-    """Case 23: of the clone, the working directory, the config, the model, the prompts and the rewards."""
+def test_paths_with_spaces_work(tmp_path, model_folders):
+    """This holds for the clone, working directory, config, model, prompts and rewards."""
     clone, folder = copy_clone(tmp_path / "user's clone"), tmp_path / "my experiments"
     (folder / "my configs").mkdir(parents=True)
     shutil.copytree(model_folders["llama"], folder / "a model")
@@ -122,7 +122,7 @@ def test_paths_with_spaces(tmp_path, model_folders):
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert (folder / "results/tiny/tables/results.csv").is_file() and not (tmp_path / "results").exists()
-    # As a user types it: the variables of a make that runs these tests would make this one print its directory.
+    # Without these variables of a make that runs the tests: they would make this one print its directory.
     environment = {
         name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     }
@@ -132,7 +132,7 @@ def test_paths_with_spaces(tmp_path, model_folders):
 
 
 def test_python_in_a_path_with_spaces_is_refused_on_a_cluster(tmp_path, workdir):
-    """Case 23: before any job; Snakemake would submit a command that the shell splits. Locally it works."""
+    """The check runs before any job, as the shell would split the submitted command. Local runs work."""
     (tmp_path / "my venv").symlink_to(Path(sys.prefix), target_is_directory=True)
     python = f"{tmp_path}/my venv/bin/python"
     for arguments, refused in [(["--executor", "slurm", "--jobs", "1"], True), (["--cores", "1", "--dry-run"], False)]:
@@ -144,7 +144,7 @@ def test_python_in_a_path_with_spaces_is_refused_on_a_cluster(tmp_path, workdir)
 
 
 @pytest.mark.parametrize("renamed", ["", " as prefloop_*"])
-def test_a_module_has_every_target(importing, renamed):
+def test_module_has_all_targets(importing, renamed):
     folder = importing("module", renamed, shards=2)
     for target in ("all", "export", "browse"):
         planned = snakemake(folder, renamed.removeprefix(" as ").replace("*", target) or target, "--dry-run")
@@ -153,13 +153,13 @@ def test_a_module_has_every_target(importing, renamed):
         assert "gather_rewards" in output
 
 
-def test_a_module_without_a_config_is_the_demo(importing):
+def test_module_without_a_config_runs_the_demo(importing):
     folder = importing("module", snakefile=IMPORTING.replace('    config: config["prefloop"]\n', ""))
     output, _ = snakemake(folder, "--dry-run").communicate()
     assert "results/default/figures/quality.pdf" in output
 
 
-def test_a_module_with_a_prefix_of_paths_is_refused(importing):
+def test_module_with_a_path_prefix_is_refused(importing):
     folder = importing("module", snakefile=IMPORTING.replace('Snakefile"\n', 'Snakefile"\n    prefix: "below"\n'))
     refused = snakemake(folder, "--dry-run")
     output, _ = refused.communicate()
@@ -168,15 +168,15 @@ def test_a_module_with_a_prefix_of_paths_is_refused(importing):
 
 
 def test_another_clone_reruns_nothing(finished, tmp_path):
-    """Neither its path nor the times of its files count; of a copy with the results, test_disturbances.py tells."""
+    """The clone's path and file times do not matter. test_disturbances.py checks moved results."""
     moved = Workdir.__new__(Workdir)
     moved.path, moved.clone = finished.path, copy_clone(tmp_path / "moved")
     assert moved.jobs() == set()
     assert moved.jobs("--workflow-profile", str(moved.clone / "profiles/cpu")) == set()
 
 
-def test_an_environment_of_conda_reruns_nothing(finished, tmp_path, monkeypatch):
-    """Its hash has the folder's path in it, and a run without conda has none."""
+def test_switching_to_conda_reruns_nothing(finished, tmp_path, monkeypatch):
+    """The environment's hash depends on the folder's path, and a run without conda has no hash."""
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -184,14 +184,14 @@ def test_an_environment_of_conda_reruns_nothing(finished, tmp_path, monkeypatch)
 
 
 def reserved_gpus(workdir, *arguments: str) -> dict[str, set[str]]:
-    """The values of `gpu` of each rule's jobs in a dry-run."""
+    """Return the values of `gpu` in the jobs of each rule in a dry run."""
     listed = workdir.run("--dry-run", "--printshellcmds", *arguments).stdout
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*\bgpu=(\d)", listed, re.MULTILINE)
     return {rule: {gpu for name, gpu in jobs if name == rule} for rule, _ in jobs}
 
 
-def test_slurm_profile_keeps_the_number_of_gpus(workdir):
-    """vLLM on two GPUs: two for stages that sample, one for other models, none for a function; the same on SLURM."""
+def test_slurm_profile_keeps_the_number_of_gpus_per_rule(workdir):
+    """With vLLM on two GPUs, sampling stages reserve two, other models one and functions none, also on SLURM."""
     workdir.configure(shards=2, generation={"engine": "vllm", "vllm": {"tensor_parallel_size": 2}})
     local = reserved_gpus(workdir)
     expected = {"generate_shard": {"2"}, "sample": {"2"}, "logprobs_shard": {"1"}, "train": {"1"}}
@@ -202,7 +202,7 @@ def test_slurm_profile_keeps_the_number_of_gpus(workdir):
     assert reserved_gpus(workdir, "--workflow-profile", str(ROOT / "profiles/slurm"))["generate"] == {"2"}
 
 
-def test_a_gpu_is_reserved_where_feedback_loads_a_model(workdir, model_folders):
+def test_gpu_is_reserved_only_if_feedback_loads_a_model(workdir, model_folders):
     def gpus() -> dict[str, set[str]]:
         return reserved_gpus(workdir)
 

@@ -1,4 +1,4 @@
-"""How Snakemake tells of a stage's mistakes, and files that are whole or not there; messages are in tests/catalogue."""
+"""Snakemake reports errors of stages, and output files are complete or missing. tests/catalogue has the messages."""
 
 import json
 import os
@@ -19,7 +19,7 @@ STEP = "uniform/seed-0/round-1/step-1"
 PAIRS = "uniform/seed-0/round-1/pairs.jsonl"
 POLICY = "uniform/seed-0/round-1/policy.pt"
 NO_SERVER = {"kind": "judge", "function": None}
-NO_SERVER["judge"] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}  # a port that is closed
+NO_SERVER["judge"] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}  # a closed port
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ NO_SERVER["judge"] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "max_re
         ),
     ],
 )
-def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, differences, missing, message):
-    """One line at the very end names the error, without a traceback; its output is gone, what was made before stays."""
+def test_snakemake_reports_bad_input_of_a_stage(finished, copy_of, differences, missing, message):
+    """The last line is the error, without a traceback. The stage's output is missing and earlier files are kept."""
     directory = copy_of(finished)
     directory.configure(**differences)
     done = directory.run(f"results/tiny/{POLICY}")
@@ -67,7 +67,7 @@ def test_bad_input_in_a_stage_is_told_by_snakemake(finished, copy_of, difference
     assert (directory.path / "results/tiny/prompts/train.jsonl").is_file()
 
 
-def test_config_text_is_never_run_by_the_shell(workdir):
+def test_shell_never_runs_text_of_the_config(workdir):
     nasty = "a b'; $(touch ran) `touch ran`.jsonl"
     rows = "".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(10))
     (workdir.path / nasty).write_text(rows)
@@ -77,7 +77,7 @@ def test_config_text_is_never_run_by_the_shell(workdir):
     assert not (workdir.path / "ran").exists()
 
 
-def test_an_error_half_way_leaves_neither_output_nor_partial(tmp_path):
+def test_error_while_writing_leaves_no_files(tmp_path):
     def rows():
         yield {"a": 1}
         raise InputError("half way")
@@ -88,11 +88,11 @@ def test_an_error_half_way_leaves_neither_output_nor_partial(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [{"a": 1}])
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_rows(tmp_path / "rows.jsonl", [{"a": float("nan")}])
-    assert read_rows(tmp_path / "rows.jsonl") == [{"a": 1}], "the whole file of before stays"
+    assert read_rows(tmp_path / "rows.jsonl") == [{"a": 1}], "the previous file is kept"
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_stage_leaves_no_output_that_looks_whole(tmp_path, death):
+def test_killed_stage_leaves_no_output(tmp_path, death):
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from prefloop.core.files import atomic_write as whole\n"
@@ -108,7 +108,7 @@ def test_a_killed_stage_leaves_no_output_that_looks_whole(tmp_path, death):
     assert not (tmp_path / "rows.jsonl").exists()
 
 
-def test_whole_makes_missing_folders(tmp_path):
+def test_atomic_write_creates_missing_folders(tmp_path):
     with atomic_write(tmp_path / "a/b/c.txt") as partial:
         partial.write_text("x")
     assert (tmp_path / "a/b/c.txt").read_text() == "x"

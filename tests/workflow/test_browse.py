@@ -1,6 +1,6 @@
-"""The browse page in a real browser: searched, sorted, filtered, paged, and given hostile text.
+"""Searching, sorting, filtering, paging and hostile text on the browse page in a real browser.
 
-Skipped where no Chromium is installed; .ci/run installs Debian's where it can.
+These tests are skipped without Chromium. .ci/run installs Debian's package where it can.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of a small experiment, written by the program without a config."""
+    """Write the page of a small experiment with browse.py, without a config."""
     root = write_experiment(tmp_path_factory.mktemp("browsed") / "small")
     page = root.parent / "page.html"
     script = ROOT / "workflow/scripts/browse.py"
@@ -42,7 +42,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page):
-    """Opens the page at an address, and checks at the end that it requested nothing and reported no error."""
+    """Return a function that opens the page at an address. Check at the end for requests and errors."""
     browser.size(1280, 800)
 
     def open_at(address: str) -> Browser:
@@ -56,18 +56,18 @@ def opened(browser, page):
 
 
 def cells(browser: Browser, label: str) -> list[str]:
-    """The texts of a column of the table."""
+    """Return the texts of a column of the table."""
     index = browser.js(HEADS).index(label)
     return browser.js(f"[...document.querySelectorAll('{ROWS}')].map(row => row.cells[{index}].textContent)")
 
 
 def head(browser: Browser, label: str) -> str:
-    """The selector of a column's head."""
+    """Return the CSS selector of a column's header."""
     return f"#rows thead th:nth-child({browser.js(HEADS).index(label) + 1})"
 
 
 def sort_by(browser: Browser, label: str, direction: str) -> None:
-    """Click a column's order button, and wait until the table is sorted."""
+    """Click a column's order button and wait until the table is sorted."""
     browser.click(f"{head(browser, label)} .dtcc-button_order")
     browser.until(f"document.querySelector('{head(browser, label)}').ariaSort === '{direction}'")
 
@@ -85,7 +85,7 @@ def search(browser: Browser, text: str) -> None:
     browser.type(text)
 
 
-def test_each_view_has_its_rows(opened):
+def test_each_view_shows_its_rows(opened):
     browser = opened("")
     tabs = browser.js("[...document.querySelectorAll('#views a')].map(tab => tab.textContent)")
     assert tabs == ["Pairs 96", "Responses 96", "Clusters 6", "Judgments 30", f"Before and after {2 * HELD_OUT}"]
@@ -96,7 +96,7 @@ def test_each_view_has_its_rows(opened):
         assert browser.js(f"document.querySelectorAll('{ROWS}').length") == min(25, int(tabs[i].split()[-1]))
 
 
-def test_search_leaves_the_rows_that_hold_every_word(opened):
+def test_search_keeps_rows_that_contain_all_words(opened):
     browser = opened("#responses")
     search(browser, "VERY orchard")
     browser.until("document.querySelector('.dt-info').textContent.includes('filtered from 96')")
@@ -105,10 +105,10 @@ def test_search_leaves_the_rows_that_hold_every_word(opened):
     address = browser.js("location.hash")
     browser = opened("#pairs")
     browser = opened(address)
-    assert cells(browser, "response") == [row[1] for row in rows], "the address holds the search"
+    assert cells(browser, "response") == [row[1] for row in rows], "the address includes the search"
 
 
-def test_numbers_sort_by_size(opened):
+def test_numbers_sort_numerically(opened):
     browser = opened("#responses")
     sort_by(browser, "reward", "ascending")
     rising = list(map(float, cells(browser, "reward")))
@@ -117,7 +117,7 @@ def test_numbers_sort_by_size(opened):
     assert rising == sorted(rising) and falling == sorted(falling, reverse=True) and falling[0] == 16.0
 
 
-def test_rows_without_a_value_come_last_in_both_directions(browser, tmp_path):
+def test_missing_values_sort_last_in_both_directions(browser, tmp_path):
     rows = [{"response": str(i), "reward": None if i < 2 else float(i)} for i in range(12)]
     path = tmp_path / "missing.html"
     table = Table("responses", "Responses", "", RESPONSES, rows, len(rows))
@@ -128,7 +128,7 @@ def test_rows_without_a_value_come_last_in_both_directions(browser, tmp_path):
         assert cells(browser, "reward") == [f"{i:.3f}" for i in expected] + ["–"] * 2
 
 
-def test_columns_filter_by_word_and_by_number(opened):
+def test_columns_filter_by_text_and_number(opened):
     browser = opened("#responses")
     browser.click(f"{head(browser, 'method')} .dtcc-button_dropdown")
     browser.click(".dtcc-list-buttons button[aria-label=uniform]")
@@ -159,10 +159,10 @@ def test_paging_shows_every_row_once(opened):
     assert len(seen) == len(set(seen)) == 96
 
 
-def test_a_row_opens_by_keyboard_and_shows_everything(opened):
+def test_keyboard_opens_the_details_of_a_row(opened):
     browser = opened("#pairs?trained=yes")
     browser.click(f"{ROWS} td")
-    browser.press("Enter")  # closes the row that the click has opened
+    browser.press("Enter")  # closes the row that the click opened
     browser.until("document.querySelector('.details') === null")
     browser.press("ArrowDown")
     browser.press("Enter")
@@ -188,7 +188,7 @@ def test_a_row_opens_by_keyboard_and_shows_everything(opened):
     browser.until("document.querySelector('.dt-info').textContent.includes('of 96 entries')")
 
 
-def test_the_map_selects_a_cluster(opened):
+def test_map_selects_a_cluster(opened):
     browser = opened("#clusters")
     assert browser.js("document.querySelectorAll('#map circle').length") == 24
     assert cells(browser, "pulls") == ["6", "6", "5", "5", "5", "5"]
@@ -208,7 +208,7 @@ def test_judgments_are_counted(opened):
     assert summary(browser) == "outcome: 5 win, 1 loss · mean change 2.167"
 
 
-def test_before_and_after_sort_by_change(opened):
+def test_before_and_after_view_sorts_by_change(opened):
     browser = opened("#before-after?method=uniform")
     sort_by(browser, "change", "ascending")
     assert cells(browser, "change") == ["−2.000", "3.000", "3.000", "3.000", "3.000", "3.000"]
@@ -217,7 +217,7 @@ def test_before_and_after_sort_by_change(opened):
     assert (cells(browser, "reward before")[0], cells(browser, "reward after")[0]) == ("0.000", "−2.000")
 
 
-def test_hostile_text_is_shown_and_inert(opened):
+def test_hostile_text_is_shown_as_plain_text(opened):
     browser = opened("#responses")
     assert cells(browser, "response")[0] == HOSTILE
     browser.click(f"{ROWS} td")
@@ -230,8 +230,8 @@ def test_hostile_text_is_shown_and_inert(opened):
     assert browser.js("document.querySelector('.dt-empty').textContent") == "No row matches."
 
 
-def test_the_policy_blocks_html_that_is_written(browser, page):
-    """If a text were read as HTML after all, its handler would not run and its picture would not be requested."""
+def test_content_security_policy_blocks_injected_html(browser, page):
+    """Even if text were parsed as HTML, its handler would not run and its image would not load."""
     browser.open(page)
     browser.requests.clear()
     browser.js("document.body.insertAdjacentHTML('beforeend', '<img src=http://127.0.0.1:9/x onerror=\"hostile=1\">')")
@@ -242,13 +242,13 @@ def test_the_policy_blocks_html_that_is_written(browser, page):
     browser.errors.clear()
 
 
-def test_a_phone_needs_no_sideways_scrolling(opened):
+def test_page_fits_the_width_of_a_phone(opened):
     browser = opened("#before-after")
     browser.size(390, 844)
     assert browser.js("document.documentElement.scrollWidth") <= 390
 
 
-def test_many_rows_are_searched_and_only_a_page_of_them_is_drawn(browser, tmp_path):
+def test_many_rows_are_searchable_and_only_one_page_is_drawn(browser, tmp_path):
     rows = [
         {
             "method": "dota",
@@ -274,8 +274,8 @@ def test_many_rows_are_searched_and_only_a_page_of_them_is_drawn(browser, tmp_pa
     assert cells(browser, "response")[0].startswith("response number 7777 and")
 
 
-def test_the_rule_makes_the_page_and_nothing_else_once_all_is_there(finished, copy_of, browser):
-    """The rows of a real run; the page is the same when it is made again."""
+def test_browse_target_runs_only_its_own_rule(finished, copy_of, browser):
+    """The page has the rows of a real run, and writing it again gives the same bytes."""
     assert finished.jobs("browse") == {"browse"}
     directory = copy_of(finished)
     done = directory.run("browse")

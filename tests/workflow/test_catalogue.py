@@ -1,4 +1,4 @@
-"""Every mistake of tests/catalogue is told as it stands there, without a traceback, and nothing half-made is left."""
+"""Every mistake in tests/catalogue gives its message there, without a traceback, and leaves no incomplete files."""
 
 import contextlib
 import io
@@ -32,12 +32,12 @@ PROGRAMS = [case for trade in ("prompts", "models", "feedback", "stages") for ca
 
 
 def named(of: list[Case]) -> dict:
-    """Arguments of parametrize: the cases by their mistakes."""
+    """Return arguments of `parametrize` whose ids are the mistakes."""
     return {"argnames": "case", "argvalues": of, "ids": [case.mistake for case in of]}
 
 
 def put(folder: Path, content: dict) -> None:
-    """Write files, their content as in `Case.files`."""
+    """Write files with contents as in `Case.files`."""
     for name, text in content.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize(**named(cases("config")))
-def test_a_config_is_refused(case: Case, tmp_path, monkeypatch):
+def test_wrong_config_is_refused(case: Case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     put(tmp_path, case.files)
@@ -65,7 +65,7 @@ def test_a_config_is_refused(case: Case, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def shared(manifests, trained, tmp_path_factory) -> Path:
-    """A folder with fetched models/, wrong ones among them, and policies/."""
+    """Make a folder with policies/ and fetched models/, some of them wrong."""
     root = tmp_path_factory.mktemp("shared")
     plain, bare = tiny.make_model(root / "plain"), tiny.make_model(root / "bare")
     (plain / "chat_template.jinja").write_text(
@@ -93,7 +93,7 @@ def shared(manifests, trained, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server():
-    """A judge's server that lets nobody in."""
+    """Start a judge server that refuses all requests."""
     replies = {
         "strict": Reply(400, '{"error": {"message": "Unsupported parameter: max_tokens"}}'),
         "m": Reply(401, '{"error": {"message": "no such key"}}'),
@@ -104,7 +104,7 @@ def server():
 
 @pytest.fixture
 def place(shared, tmp_path, monkeypatch) -> Path:
-    """The working directory, with models, policies and the files of a step, and neither network nor a key."""
+    """Make a working directory with models and policies, without network and API key."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -119,13 +119,13 @@ def place(shared, tmp_path, monkeypatch) -> Path:
 
 
 def ends(command: list[str]) -> SimpleNamespace:
-    """How a program ends that is run here as Snakemake would start it: its status and what it printed."""
+    """Run a program in this process as Snakemake would start it; return its status and output."""
     printed, argv, known = io.StringIO(), sys.argv, set(sys.modules)
     sys.argv, status = command, 0
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             runpy.run_path(command[0], run_name="__main__")
-    except SystemExit as error:  # as Python does with it
+    except SystemExit as error:  # as Python handles it
         status = error.code
         if isinstance(status, str):
             printed.write(f"{status}\n")
@@ -140,20 +140,20 @@ def ends(command: list[str]) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(**named(PROGRAMS))
-def test_a_program_says_what_is_wrong(case: Case, place, server):
+def test_programs_report_mistakes(case: Case, place, server):
     put(place, files.FILES | case.files)
     before = everything(place)
     program, *flags = shlex.split(case.run.replace("{server}", server.url).replace("{sha256}", files.SHA256))
     done = ends([str(SCRIPTS / f"{program}.py"), *shlex.split(files.FLAGS[program]), *flags])
     assert done.status not in (0, None), done.printed
     assert "Traceback" not in done.printed
-    message = done.printed.rpartition("error: ")[2]  # of what is wrong with flags, tyro says all
+    message = done.printed.rpartition("error: ")[2]  # tyro reports all wrong flags
     assert matches(case.message, message), f"@@@{case.mistake}@@@{message}@@@"
-    assert everything(place) == before, "something half-made is left"
+    assert everything(place) == before, "incomplete files are left"
 
 
 @pytest.mark.parametrize(**named(cases("snakemake")))
-def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
+def test_snakemake_reports_mistakes(case: Case, workdir: Workdir):
     put(workdir.path, case.files)
     _, *flags = shlex.split(case.run)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "500"}
@@ -176,8 +176,8 @@ def test_snakemake_says_what_is_wrong(case: Case, workdir: Workdir):
         assert not (workdir.path / "results").exists()
 
 
-def test_memory_that_is_full_is_told_in_one_line(tmp_path):
-    """Python's, NumPy's and torch's ways to say so."""
+def test_full_memory_prints_one_line(tmp_path):
+    """This covers the exceptions of Python, NumPy and torch."""
     for raised in (
         "numpy.zeros(10**16)",
         "torch.zeros(10**16)",
@@ -193,7 +193,7 @@ def test_memory_that_is_full_is_told_in_one_line(tmp_path):
         )
 
 
-def test_ctrl_c_is_told_in_one_line(tmp_path):
+def test_ctrl_c_prints_one_line(tmp_path):
     heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # what was started in the background hears none
     pressed = "signal.raise_signal(signal.SIGINT)"
     text = f"import signal\nfrom _program import run\n{heard}\ndef main() -> None:\n    {pressed}\nrun(main)\n"
@@ -203,7 +203,7 @@ def test_ctrl_c_is_told_in_one_line(tmp_path):
     assert done.printed.strip() == INTERRUPTED
 
 
-def test_ctrl_c_during_imports_is_told_in_one_line(tmp_path):
+def test_ctrl_c_during_imports_prints_one_line(tmp_path):
     (tmp_path / "slow_module.py").write_text("raise KeyboardInterrupt\n")
     (tmp_path / "program.py").write_text("from _program import run\nimport slow_module\n")
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
@@ -219,24 +219,24 @@ PAGE = TOOL["PAGE"].read_text(encoding="utf-8")
 QUOTED = [line for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
-def test_the_page_has_the_catalogue():
-    """After a change there: python tools/write_troubleshooting_page.py."""
+def test_troubleshooting_page_has_the_catalogue():
+    """After a change of the catalogue, run python tools/write_troubleshooting_page.py."""
     assert TOOL["page"](PAGE) == PAGE, "run tools/write_troubleshooting_page.py"
 
 
-def test_every_message_on_the_page_is_printed():
-    """By a case of the catalogue, or by the installed Snakemake's and this project's own sources."""
-    said = [f"config: {case.message}" for case in cases("config")]
-    said += [f"error: {case.message}" for case in PROGRAMS]
-    said += [line for case in cases("snakemake") for line in case.message.splitlines()]
+def test_troubleshooting_page_quotes_real_messages():
+    """Each message is in the catalogue or in the sources of Snakemake or this project."""
+    messages = [f"config: {case.message}" for case in cases("config")]
+    messages += [f"error: {case.message}" for case in PROGRAMS]
+    messages += [line for case in cases("snakemake") for line in case.message.splitlines()]
     package = Path(pytest.importorskip("snakemake").__file__).parent
     sources = [*package.rglob("*.py"), *SCRIPTS.rglob("*.py"), *(ROOT / "rules").glob("*.smk"), ROOT / "Makefile"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    text = re.sub(r'"\s*f?"', "", text)  # texts that their lines divide
+    text = re.sub(r'"\s*f?"', "", text)  # joins texts split over lines
     missing = [
         line
         for line in QUOTED
-        if not any(matches(line, message) for message in said)
+        if not any(matches(line, message) for message in messages)
         and not all(part.strip(" ()`';:.,") in text for part in re.split(r"…|^error: |^Error: ", line))
     ]
     assert len(QUOTED) > 40

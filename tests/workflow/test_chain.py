@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny model: everything appears, twice the same, and nothing is made without need."""
+"""The whole pipeline on a tiny model makes all outputs, gives the same bytes twice, and reruns only what changed."""
 
 import filecmp
 import json
@@ -18,7 +18,7 @@ JUDGMENTS = "evaluation/temperature-0.7/against-initial.jsonl"
 ROWS = ["prompts.jsonl", "generations.jsonl", "rewards.jsonl", "logprobs.jsonl", "pfp.jsonl"]
 
 
-def test_figures_tables_and_policies_appear(finished):
+def test_figures_tables_and_policies_exist(finished):
     results = finished.path / "results/tiny"
     for figure in FIGURES:
         for suffix in ("pdf", "svg", "png", "csv", "rst"):
@@ -31,7 +31,7 @@ def test_figures_tables_and_policies_appear(finished):
         assert (results / method / "seed-0/round-2/adapter/adapter_config.json").is_file()
 
 
-def test_the_second_call_does_nothing(finished):
+def test_second_run_does_nothing(finished):
     assert finished.jobs() == set()
 
 
@@ -60,8 +60,8 @@ def test_arms_count_every_step(finished):
     assert [sum(arm["pulls"] for arm in step["arms"]) for step in steps] == [4, 8, 12, 16]
 
 
-def test_tables_are_the_rows_again(finished):
-    """The results table recomputed from rows with pandas alone."""
+def test_results_table_matches_the_rows(finished):
+    """The expected values are computed from the rows with pandas only."""
     results = finished.path / "results/tiny"
     table = pd.read_csv(results / "tables/results.csv").set_index("method")
     for method in ("dota", "uniform"):
@@ -76,7 +76,7 @@ def test_tables_are_the_rows_again(finished):
 
 
 def test_two_runs_are_byte_identical(finished, workdir):
-    """Another folder, from scratch: the same JSONL and arms.json in one round, the same CSV from the same rows."""
+    """A run in another folder gives the same JSONL files and arms.json, and redrawn figures are the same."""
     target = f"results/tiny/dota/seed-0/round-1/{JUDGMENTS}"
     done = workdir.run(target, "results/tiny/dota/seed-0/round-1/step-2/arms.json")
     assert done.returncode == 0, done.stdout
@@ -92,8 +92,8 @@ def test_two_runs_are_byte_identical(finished, workdir):
         assert filecmp.cmp(path, workdir.path / "figures" / path.name, shallow=False), path
 
 
-def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
-    """Training, and what follows it: evaluation, later rounds, figures of results; of round 1 no step."""
+def test_editing_a_loss_reruns_only_training_and_later_stages(finished, copy_of):
+    """Evaluation, later rounds and figures of results run again, but no step of round 1."""
     directory = copy_of(finished)
     assert directory.jobs() == set()
     directory.append("workflow/scripts/prefloop/methods/losses.py", "EDITED = 1")
@@ -112,14 +112,14 @@ def test_editing_a_loss_retrains_and_nothing_else(finished, copy_of):
         ("prefloop/report/plotting.py", {f"plot_{name}" for name in FIGURES} | {"all"}),
     ],
 )
-def test_editing_how_a_figure_looks_redraws_and_nothing_else(finished, copy_of, edited, expected):
+def test_editing_plots_only_redraws_figures(finished, copy_of, edited, expected):
     directory = copy_of(finished)
     directory.append(f"workflow/scripts/{edited}", "EDITED = 1")
     assert directory.jobs() == expected
 
 
 def test_comments_and_formatting_rerun_nothing(finished, copy_of):
-    """In the module that most others import, in a program, and in the rules; the times of all files are new, too."""
+    """The edits are in two common modules, programs and rules, and all files get new times."""
     directory = copy_of(finished)
     for file in ["prefloop/core/errors.py", "prefloop/core/jsonl.py", "_program.py", "train.py"]:
         path = directory.path / "workflow/scripts" / file
@@ -132,13 +132,13 @@ def test_comments_and_formatting_rerun_nothing(finished, copy_of):
     assert directory.jobs() == set()
 
 
-def test_editing_how_models_are_fetched_deletes_none(finished, copy_of):
+def test_editing_fetch_keeps_fetched_models(finished, copy_of):
     directory = copy_of(finished)
     directory.append("workflow/scripts/prefloop/models/fetch.py", "EDITED = 1")
     assert "fetch_model" not in directory.jobs()
 
 
-def test_writing_a_default_out_runs_nothing(finished, copy_of):
+def test_writing_defaults_into_the_config_reruns_nothing(finished, copy_of):
     directory = copy_of(finished)
     directory.configure(pairs={"min_gap": None}, train={"loss": "dpo"})
     assert directory.jobs() == set()
@@ -153,7 +153,7 @@ def test_editing_a_reward_function_scores_again(finished, copy_of):
     assert not {"cluster_prompts", "prepare_prompts", "fetch_model"} & directory.jobs()
 
 
-def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
+def test_adding_a_seed_runs_only_that_seed(finished, copy_of):
     directory = copy_of(finished)
     listed = directory.run("--dry-run", "--printshellcmds", "--config", "seeds=[0,1]").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
@@ -162,7 +162,7 @@ def test_adding_a_seed_runs_that_seed_alone(finished, copy_of):
     assert not {"fetch_model", "prepare_prompts", "cluster_prompts"} & directory.jobs("--config", "seeds=[0,1]")
 
 
-def test_raising_rounds_runs_the_new_round_alone(finished, copy_of):
+def test_raising_rounds_runs_only_the_new_round(finished, copy_of):
     directory = copy_of(finished)
     listed = directory.run("--dry-run", "--printshellcmds", "--config", "rounds=3").stdout
     outputs = [line for line in listed.splitlines() if line.strip().startswith("output:")]
@@ -177,8 +177,8 @@ def test_report_is_one_file_with_captions(finished):
     assert "95 % CIs over prompts" in report
 
 
-def test_other_methods_and_kinds(workdir, model_folders):
-    """all, offline and top_k; every parameter trained; elbow; a reward model as judge and an encoder that embeds."""
+def test_other_methods_and_models_work(workdir, model_folders):
+    """The run has methods all, offline and top_k, full training, elbow, and a reward model and an encoder."""
     judge, encoder = tiny.make_reward_model(workdir.path / "rm"), tiny.make_model(workdir.path / "encoder", seed=5)
     workdir.configure(
         policy={"model": str(model_folders["gpt_neox"])},
@@ -209,7 +209,7 @@ def test_other_methods_and_kinds(workdir, model_folders):
     assert {row["prompt_id"] for row in read_rows(results / "all/seed-0/round-1/step-1/prompts.jsonl")} == train
     samplers = {row["sampler"] for row in read_rows(results / "offline/seed-0/round-2/step-1/generations.jsonl")}
     assert samplers == {"reference"}
-    assert not (results / "offline/seed-0/round-1/policy.pt").exists(), "the reference needs no training to answer"
+    assert not (results / "offline/seed-0/round-1/policy.pt").exists(), "sampling from the reference needs no training"
     assert not (results / "full/seed-0/round-1/adapter").exists()
     judgments = read_rows(results / "full/seed-0/round-2" / JUDGMENTS)
     assert any(row["reward"] != row["reward_opponent"] for row in judgments)
@@ -218,16 +218,16 @@ def test_other_methods_and_kinds(workdir, model_folders):
 
 
 def test_planted_cluster_gains_share(workdir):
-    """One cluster is given large PFP; the bandit finds it, which it cannot if `cluster` is lost on the way.
+    """The bandit finds a cluster with large PFP. It could not if a stage lost the column `cluster`.
 
-    In the planted cluster long responses win, so that the chosen one is improbable and its PFP large;
-    in the others short ones win.
+    Long responses win in the planted cluster. Chosen responses are then improbable and have large PFP.
+    Short responses win in the other clusters.
     """
     topics = ["zzz zzz zzz", "Q: 12 + 34 = 56?", "the reply is good"]
     prompts = [
         {"prompt_id": f"{t}{i:02d}", "prompt": f"{topic} {i}"} for t, topic in enumerate(topics) for i in range(40)
     ]
-    assert prompts[7]["prompt_id"] == "007", "ids that look like numbers stay text"
+    assert prompts[7]["prompt_id"] == "007", "numeric ids stay text"
     (workdir.path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (workdir.path / "planted.py").write_text(
         "def reward(prompts, responses):\n"

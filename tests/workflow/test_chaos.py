@@ -1,6 +1,6 @@
-"""tools/chaos.py: stages die at renames, and a short run of all disturbances ends in the same files.
+"""tools/chaos.py kills stages at renames, and a short run with all disturbances gives the same files.
 
-Full disks and changed clocks are in test_disturbances.py.
+test_disturbances.py covers full disks and changed clocks.
 """
 
 import json
@@ -22,8 +22,8 @@ write_json(Path(sys.argv[1]), {"a": 1})
 """
 
 
-def test_stage_dies_before_or_after_a_rename(tmp_path):
-    """Before it a temporary file is left, which the next start deletes; after it the file is whole."""
+def test_stage_is_killed_before_or_after_a_rename(tmp_path):
+    """If killed before it, a temporary file is left that the next start deletes. After it the output is complete."""
     program, output, log = tmp_path / "workflow/scripts/write.py", tmp_path / "out/output.json", tmp_path / "log"
     program.parent.mkdir(parents=True)
     program.write_text(PROGRAM)
@@ -53,8 +53,8 @@ def test_stage_dies_before_or_after_a_rename(tmp_path):
 
 
 @pytest.mark.slow
-def test_disturbed_run_ends_in_the_same_files():
-    """One round of all kinds of disturbances, in the smallest experiment."""
+def test_disturbed_run_gives_the_same_files():
+    """The smallest experiment has one disturbance of each kind."""
     command = [sys.executable, ROOT / "tools/chaos.py", "--small", "--disturbances", "1", "--pause", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

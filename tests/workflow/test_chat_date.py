@@ -1,4 +1,4 @@
-"""The date that a chat template prints is chosen once per experiment."""
+"""An experiment keeps the date that its chat template prints."""
 
 import families
 from conftest import Workdir
@@ -7,8 +7,8 @@ from prefloop.core.files import read_json, write_json
 CHAT = "results/tiny/prompts/chat.json"
 
 
-def test_a_rerun_next_week_keeps_the_date(tmp_path):
-    """prepare_prompts runs again, for whatever reason, and the prompts keep their token ids (case 3)."""
+def test_rerun_on_another_day_keeps_the_date(tmp_path):
+    """The token ids of prompts therefore stay the same when prepare_prompts runs again."""
     workdir = Workdir(tmp_path, families.make_family(tmp_path / "model", "smollm3"))
     workdir.configure(policy={"chat_template_kwargs": {"enable_thinking": False}, "system_prompt": "Be kind."})
     done = workdir.run(CHAT)

@@ -1,4 +1,4 @@
-"""The workflow in an environment that conda makes from environment.yml, as `snakemake --use-conda` does."""
+"""`snakemake --use-conda` runs the workflow in an environment made from environment.yml."""
 
 import subprocess
 
@@ -16,7 +16,7 @@ Path("prefix.txt").write_text(sys.prefix)
 
 @pytest.fixture
 def conda(tmp_path_factory, monkeypatch):
-    """The `conda` of tests/conda on PATH."""
+    """Put the `conda` of tests/conda on PATH."""
     command = f". {ROOT}/tests/conda/up.sh {tmp_path_factory.mktemp('conda')} >&2 && env -0"
     made = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
@@ -27,14 +27,14 @@ def conda(tmp_path_factory, monkeypatch):
 
 
 def rows_of(directory: Workdir) -> dict[str, bytes]:
-    """What two runs of one config must have alike: rows, arms and the data of figures."""
+    """Return the rows, arms and figure data, which two runs of one config must share."""
     root = directory.path / "results/tiny"
     files = [path for pattern in ("**/*.jsonl", "**/arms.json", "figures/*.csv") for path in root.glob(pattern)]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 @pytest.mark.slow
-def test_an_experiment_in_condas_environment_gives_the_same_bytes(conda, workdir, finished):
+def test_conda_environment_gives_the_same_bytes(conda, workdir, finished):
     rewards = workdir.path / "rewards.py"
     rewards.write_text(rewards.read_text() + MADE_AT_IMPORT)
     done = workdir.run("--use-conda")

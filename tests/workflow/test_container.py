@@ -1,4 +1,4 @@
-"""Jobs in a container image, as `snakemake --sdm apptainer` runs them, with another program in place of Apptainer."""
+"""`snakemake --sdm apptainer` runs jobs in a container image. A script replaces Apptainer."""
 
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Workdir
 
-# As Apptainer, it starts the command in the working directory, with the PATH of the image and not with Snakemake's.
+# Like Apptainer, it starts the command in the working directory with the image's PATH instead of Snakemake's.
 APPTAINER = """#!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.3.6"; exit; fi
 echo "$@" | head -n 1 >> {calls}
@@ -21,7 +21,7 @@ exec {python} "$@"
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """A folder with `apptainer`, which is on PATH, and with what it was called with and which programs ran."""
+    """Put an `apptainer` on PATH that records its arguments and programs in its folder; return the folder."""
     folder = tmp_path / "apptainer"
     (folder / "image").mkdir(parents=True)
     python = PYTHON.format(programs=folder / "programs", python=sys.executable)
@@ -35,7 +35,7 @@ def calls(tmp_path, monkeypatch):
 
 @pytest.fixture
 def image(tmp_path, monkeypatch):
-    """The file that PREFLOOP_IMAGE names."""
+    """Set PREFLOOP_IMAGE to an empty file."""
     path = tmp_path / "image.sif"
     path.touch()
     monkeypatch.setenv("PREFLOOP_IMAGE", str(path))
@@ -43,7 +43,7 @@ def image(tmp_path, monkeypatch):
 
 
 def test_every_job_runs_in_the_image(workdir: Workdir, calls, image, sockets):
-    """Also one that would start from a warm process, which is outside of the container."""
+    """This includes jobs that would otherwise start from a warm process outside the container."""
     target = "results/tiny/dota/seed-0/round-1/step-1/generations.jsonl"
     done = workdir.run(target, "--sdm", "apptainer", "--apptainer-args=--nv", "--config", "warm_start=true")
     assert done.returncode == 0, done.stdout
@@ -56,8 +56,8 @@ def test_every_job_runs_in_the_image(workdir: Workdir, calls, image, sockets):
     assert list(sockets.iterdir()) == []
 
 
-def test_profile_can_ask_for_containers(workdir: Workdir, calls, image):
-    """With the keys that docs/cluster.md names."""
+def test_profile_can_enable_containers(workdir: Workdir, calls, image):
+    """The keys are those in docs/cluster.md."""
     (workdir.path / "profile").mkdir()
     keys = 'software-deployment-method: apptainer\napptainer-args: "--nv"\n'
     (workdir.path / "profile/profile.yaml").write_text(keys)
@@ -77,7 +77,7 @@ def test_missing_image_is_refused_before_any_job(workdir: Workdir, calls, monkey
 
 
 def test_image_is_ignored_without_apptainer(workdir: Workdir, monkeypatch):
-    """Such a run names no image, and so Snakemake's plan has none."""
+    """Snakemake's plan then has no image."""
     monkeypatch.setenv("PREFLOOP_IMAGE", "missing.sif")
     done = workdir.run("--dry-run")
     assert done.returncode == 0, done.stdout

@@ -1,6 +1,6 @@
-"""What happens to experiments on real machines: full disks, torn files, a second Snakemake, clocks set back, moves.
+"""Experiments survive full disks, torn files, a second Snakemake, clocks set back, and moves.
 
-Killed processes are tools/chaos.py's.
+tools/chaos.py covers killed processes.
 """
 
 import os
@@ -15,12 +15,12 @@ import pytest
 from conftest import ROOT, Workdir
 
 RUN = "results/tiny/dota/seed-0"
-# All that leads to the first policy of one method.
+# Its dependencies include all stages of a round except evaluation.
 POLICY = f"{RUN}/round-1/policy.pt"
 
 
 def contents(directory: Workdir) -> dict[str, bytes]:
-    """Every row and trained weight of the run, by path; no hidden file may lie beside them."""
+    """Return rows and weights of the run by path; check that it has no hidden files."""
     root = directory.path / RUN
     assert [path for path in root.rglob(".*")] == []
     wanted = [path for path in root.rglob("*") if path.suffix in (".jsonl", ".pt") or path.name == "arms.json"]
@@ -28,14 +28,14 @@ def contents(directory: Workdir) -> dict[str, bytes]:
 
 
 def same_as(directory: Workdir, whole: Workdir) -> bool:
-    """Whether all that was made has the bytes it has in the undisturbed experiment."""
+    """Whether all files made so far equal those of the undisturbed experiment."""
     expected, found = contents(whole), contents(directory)
     return bool(found) and all(expected[path] == content for path, content in found.items())
 
 
 @pytest.fixture
 def small_disk():
-    """Mount a disk of so many KiB at a folder; it is taken away after the test."""
+    """Return a function that mounts a disk of `size` KiB at a folder until the test ends."""
     mounted = []
 
     def mount(folder: Path, size: int) -> None:
@@ -53,7 +53,7 @@ def small_disk():
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(workdir, finished, small_disk):
+def test_run_continues_after_a_full_disk_gets_more_space(workdir, finished, small_disk):
     full = 0
     for doublings in range(10):
         small_disk(workdir.path / "results", 64 * 2**doublings)
@@ -66,8 +66,8 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(workdir, finished
     assert same_as(workdir, finished)
 
 
-def test_full_or_read_only_records_of_snakemake_are_one_line(workdir, small_disk):
-    """Before Snakemake writes there, which would end in a traceback."""
+def test_full_or_read_only_snakemake_records_print_one_line(workdir, small_disk):
+    """The check runs before Snakemake writes there, which would give a traceback."""
     records = workdir.path / ".snakemake"
     small_disk(records, 64)
     full = workdir.run("--dry-run")
@@ -80,7 +80,7 @@ def test_full_or_read_only_records_of_snakemake_are_one_line(workdir, small_disk
 
 
 @pytest.mark.parametrize("name", ["rows", "policy"])
-def test_a_full_disk_is_told_in_one_line(tmp_path, small_disk, name):
+def test_full_disk_prints_one_line(tmp_path, small_disk, name):
     small_disk(tmp_path / "disk", 64)
     script = tmp_path / "program.py"
     script.write_text(
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, small_disk, name):
     assert list((tmp_path / "disk").iterdir()) == []
 
 
-def test_a_torn_file_is_named_and_made_again(finished, copy_of):
+def test_torn_file_is_named_and_can_be_made_again(finished, copy_of):
     directory = copy_of(finished)
     torn = directory.path / RUN / "round-1/step-1/generations.jsonl"
     content = torn.read_bytes()
@@ -121,7 +121,7 @@ def test_a_torn_file_is_named_and_made_again(finished, copy_of):
     assert same_as(directory, finished)
 
 
-def test_a_second_snakemake_is_refused_and_harms_nothing(workdir, finished):
+def test_second_snakemake_is_refused_and_changes_nothing(workdir, finished):
     target = f"{RUN}/round-1/step-1/rewards.jsonl"
     first = subprocess.Popen(**workdir.command(target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list((workdir.path / ".snakemake/locks").glob("*")):
@@ -134,13 +134,13 @@ def test_a_second_snakemake_is_refused_and_harms_nothing(workdir, finished):
     assert same_as(workdir, finished)
 
 
-def test_a_clock_that_was_set_back_is_told_and_mended_by_touch(workdir, finished):
-    """What was made before the change lies in the future: what is made from it seems older, which Snakemake refuses."""
+def test_touch_fixes_file_times_after_a_clock_change(workdir, finished):
+    """Files made before the clock was set back seem newer than files made from them, which Snakemake refuses."""
     rewards, pairs = f"{RUN}/round-1/step-1/rewards.jsonl", f"{RUN}/round-1/pairs.jsonl"
     done = workdir.run(rewards)
     assert done.returncode == 0, done.stdout
     ahead = time.time() + 3600
-    for path in (workdir.path / "results/tiny").rglob("*"):  # the model's files are links to what other tests read
+    for path in (workdir.path / "results/tiny").rglob("*"):  # other tests share the model's files, which are links
         os.utime(path, (ahead, ahead))
     done = workdir.run(pairs)
     assert done.returncode != 0
@@ -150,12 +150,12 @@ def test_a_clock_that_was_set_back_is_told_and_mended_by_touch(workdir, finished
     assert done.returncode == 0, done.stdout
     done = workdir.run(pairs, "--printshellcmds")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("rule generate:") == 1, "that of step 2: what had been made is kept"
+    assert done.stdout.count("rule generate:") == 1, "only step 2 generates; earlier files are kept"
     assert same_as(workdir, finished)
 
 
-def test_results_may_move(finished, copy_of, tmp_path):
-    """To another disk with a link in its place, or all of the folder: nothing is made again, and the rest goes on."""
+def test_moved_results_rerun_nothing(finished, copy_of, tmp_path):
+    """The results move behind a symbolic link, then the whole folder moves. The run still continues."""
     directory = copy_of(finished)
     shutil.move(directory.path / "results", tmp_path / "elsewhere")
     (directory.path / "results").symlink_to(tmp_path / "elsewhere")

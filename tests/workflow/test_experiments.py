@@ -1,4 +1,4 @@
-"""Every experiment that comes with the project is accepted and has a plan, at a laptop's scale and at the papers'."""
+"""Every experiment of the project is valid and can be planned, at laptop scale and paper scale."""
 
 import re
 import subprocess
@@ -18,15 +18,15 @@ PUBLISHED = ["ablation_clusters", "dota", "dynamic_beta", "online_dpo", "replica
 
 
 @pytest.mark.parametrize("path", [START, *EXPERIMENTS], ids=str)
-def test_an_experiment_has_a_plan(path):
+def test_experiments_can_be_planned(path):
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--cores", "1", "--configfile", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_methods_that_are_kept_but_not_compared_are_right_too(path):
-    """A file may define a method that a reader turns on later."""
+def test_methods_that_are_not_compared_are_valid(path):
+    """A file may define methods that users enable later."""
     config = {}
     for file in ("experiments/methods.yaml", path):
         config = merged(config, yaml.safe_load((ROOT / file).read_text()))
@@ -35,18 +35,18 @@ def test_methods_that_are_kept_but_not_compared_are_right_too(path):
         checked(config | {"compare": list(dict.fromkeys([*config["compare"], *own]))})
 
 
-def test_every_published_comparison_is_there_at_both_scales():
+def test_published_comparisons_exist_at_both_scales():
     for scale in ("laptop", "paper"):
         assert set(PUBLISHED) <= {path.stem for path in EXPERIMENTS if path.parent.name == scale}
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_a_header_gives_the_command(path):
+def test_header_has_the_command(path):
     assert f"--configfile {path}\n" in (ROOT / path).read_text()
 
 
-def test_on_a_cluster_every_figure_and_table_shares_one_job():
-    """The three loops, and the three rules next to them."""
+def test_figures_and_tables_share_one_cluster_job():
+    """figures.smk has three rules in loops and three others."""
     rules = (ROOT / "rules/figures.smk").read_text()
     bodies = re.split(r"^ *rule\b.*:$", rules, flags=re.MULTILINE)[1:]
     assert len(bodies) == 6
@@ -54,8 +54,8 @@ def test_on_a_cluster_every_figure_and_table_shares_one_job():
 
 
 @pytest.mark.parametrize("path", [Path(START), *EXPERIMENTS], ids=str)
-def test_a_comparison_has_a_baseline_without_any_selection(path):
-    """Prompts at random (or all), pairs at random, and no filter by reward gap, which would be a selector itself."""
+def test_comparisons_have_a_baseline_without_selection(path):
+    """The baseline takes random or all prompts and random pairs, without a filter by reward gap."""
     config = {}
     for file in ("experiments/methods.yaml", path):
         config = merged(config, yaml.safe_load((ROOT / file).read_text()))

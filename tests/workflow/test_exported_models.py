@@ -1,13 +1,13 @@
-"""snakemake export: what it makes, when, and what it is not part of."""
+"""`snakemake export` writes models and model cards, and the default target does not include it."""
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefloop.core.files import read_json
 
 
-def test_export_makes_a_model_and_a_card_of_each_methods_end(finished, copy_of):
+def test_export_writes_a_model_and_card_per_method(finished, copy_of):
     directory = copy_of(finished)
-    assert directory.jobs() == set(), "export is no part of the default target"
+    assert directory.jobs() == set(), "the default target does not include export"
     done = directory.run("export")
     assert done.returncode == 0, done.stdout
     models = sorted(directory.path.glob("results/tiny/*/seed-*/round-*/model"))

@@ -1,4 +1,4 @@
-"""docs/extending.md followed to the letter: its blocks in a copy of the project, their tests, and an experiment."""
+"""The code blocks of docs/extending.md work in a copy of the project, with their tests and in an experiment."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory, model_folders) -> Workdir:
-    """A copy of the project with everything that the page adds, and its experiment run."""
+    """Copy the project, add the code of the page and run an experiment that uses it."""
     directory = Workdir(tmp_path_factory.mktemp("extended"), model_folders["llama"])
     directory.copy_sources()
     shutil.copytree(ROOT / "tests", directory.path / "tests")
@@ -58,8 +58,8 @@ def extended(tmp_path_factory, model_folders) -> Workdir:
     return directory
 
 
-def test_the_page_s_tests_pass(extended):
-    checks = ["has_a_test", "has_a_program", "is_listed", "conditions_name", "reads_constants", "registry_words"]
+def test_tests_of_the_page_pass(extended):
+    checks = ["has_a_test", "has_a_program", "special_columns", "conditions_name", "read_constants", "registry_words"]
     chosen = " or ".join([*WORDS, *checks, "docstring"])
     files = ["bandit", "beta_rules", "validation", "declarations", "annotate", "losses", "pair_metrics", "samplers"]
     files += ["plot_lengths", "tabulate_annotated"]
@@ -73,7 +73,7 @@ def test_the_page_s_tests_pass(extended):
         assert any(word in line for line in passed), f"no test of {word}"
 
 
-def test_the_page_s_code_is_in_the_project_s_style(extended):
+def test_code_of_the_page_passes_ruff(extended):
     ruff = [sys.executable, "-m", "ruff"]
     for command in ([*ruff, "check"], [*ruff, "format", "--check"]):
         paths = [path for path in extended.changed if path.endswith(".py")]
@@ -81,7 +81,7 @@ def test_the_page_s_code_is_in_the_project_s_style(extended):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_experiment_uses_every_new_word(extended):
+def test_experiment_uses_all_new_names(extended):
     results = extended.path / "results/tiny"
     first, second = (results / f"added/seed-0/round-{number}" for number in (1, 2))
     generations = read_rows(second / "step-1/generations.jsonl")
@@ -96,18 +96,18 @@ def test_an_experiment_uses_every_new_word(extended):
     assert sum(arm["pulls"] for arm in arms) == 4
     assert read_policy(second / "policy.pt")["beta_state"]["rule"] == "spread"
     steps = read_rows(first / "training.jsonl")
-    assert steps[0]["beta"] == 0.3, "config's β reaches a rule that the schema has never heard of"
+    assert steps[0]["beta"] == 0.3, "the new rule receives beta of the config"
     data = pd.read_csv(results / "figures/lengths.csv").set_index("round")
     assert data.loc[2, "n_tokens"] == pytest.approx(pd.DataFrame(generations)["n_tokens"].mean(), rel=1e-5)
     table = pd.read_csv(results / "tables/annotated.csv").set_index("round")
     assert table.loc[2, "mean"] == pytest.approx(pd.DataFrame(rewards)["reward"].mean(), rel=1e-5)
 
 
-def test_a_new_constant_trains_again_and_a_program_that_is_edited_rewards_again(extended):
+def test_changed_constant_retrains_and_edited_program_rewards_again(extended):
     assert extended.jobs() == set()
     changed = extended.jobs("--config", "methods={added: {train: {odpo_alpha: 2.0}}}")
     assert "train" in changed
-    assert "allocate" not in changed, "prompts of both rounds were drawn by what was there before"
+    assert "allocate" not in changed, "prompts of both rounds are already drawn"
     with (extended.path / "count.py").open("a") as file:
         file.write("# edited\n")
     assert "reward" in extended.jobs()

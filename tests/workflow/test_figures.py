@@ -1,4 +1,4 @@
-"""Every figure and table from one tiny experiment, and their numbers again from rows with pandas alone."""
+"""One tiny experiment makes every figure and table. Their numbers are checked against the rows with pandas only."""
 
 import json
 
@@ -12,14 +12,14 @@ from prefloop.models.policies import read_policy
 
 METHODS = ["two_arms", "uniform"]
 SEEDS = [0, 1]
-DRAWN = [name for name in FIGURES if name != "sweep"]  # nothing is swept
-MADE = [name for name in TABLES if name != "judge_answers"]  # there is no judge
+DRAWN = [name for name in FIGURES if name != "sweep"]  # the experiment has no sweep
+MADE = [name for name in TABLES if name != "judge_answers"]  # the experiment has no judge
 WIN = {"win": 1, "tie": 0.5, "loss": 0}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory, model_folders) -> Workdir:
-    """An experiment that asks for everything; the evaluator is the feedback that trains."""
+    """Run an experiment with all outputs. Its evaluator is also the training feedback."""
     directory = Workdir(tmp_path_factory.mktemp("drawn"), model_folders["llama"])
     rows = [
         {"prompt": f"question {i} of many?", "chosen": "a reason" + " and more" * (i % 4), "rejected": "no"}
@@ -67,7 +67,7 @@ def rows_of(results, method, seed, opponent="chosen", temperature=0.7) -> pd.Dat
 
 
 def test_every_figure_and_table_has_a_program():
-    """The rules are made from these names, so that a program without a name would never run."""
+    """Rules are made from these names, so a program without a name would never run."""
     for folder, prefix, words in (
         ("figures", "plot", FIGURES),
         ("tables", "tabulate", TABLES | OF_JUDGES | OF_ACQUISITION | OF_VALIDATION),
@@ -84,7 +84,7 @@ def test_every_figure_and_table_is_made(results):
         assert r"\toprule" in (results / f"tables/{table}.tex").read_text()
 
 
-def test_captions_say_what_intervals_are(results):
+def test_captions_explain_intervals(results):
     for figure in (
         "quality",
         "differences",
@@ -97,7 +97,7 @@ def test_captions_say_what_intervals_are(results):
         caption = (results / f"figures/{figure}.rst").read_text()
         assert "95 % CIs over prompts and seeds (crossed random effects); with 2 seeds" in caption, figure
         stated = caption.split(" Truncated ")[0]
-        assert stated.count(". ") <= 2, f"{figure}: a caption has at most three sentences, and warnings"
+        assert stated.count(". ") <= 2, f"{figure}: captions have at most three sentences besides warnings"
 
 
 def test_results_are_the_rows_again(results):
@@ -151,7 +151,7 @@ def test_lengths_are_the_rows_again(results):
     assert table.loc["two_arms", "longer_won"] == pytest.approx(longer.mean(), rel=1e-5)
 
 
-def test_costs_are_the_files_again(results):
+def test_costs_table_matches_cost_files(results):
     table = pd.read_csv(results / "tables/costs.csv").set_index(["method", "stage"])
     for stage, file in {"train": "train", "measure_kl": "evaluation/measure_kl"}.items():
         found = [json.loads(p.read_text()) for p in (results / "two_arms").glob(f"seed-*/round-1/{file}.cost.json")]
@@ -163,14 +163,14 @@ def test_costs_are_the_files_again(results):
     assert {"fine_tune", "measure_gradients"} <= set(table.loc["shared"].index)
 
 
-def test_the_price_of_a_target_is_read_off_the_curve(results):
-    """One round: the curve is a line from the initial reward at no cost to the last at the run's."""
+def test_cost_to_reach_interpolates_the_reward_curve(results):
+    """With one round, the curve is a line from the initial reward at cost 0 to the final reward at the full cost."""
     table = pd.read_csv(results / "tables/cost_to_reach.csv").query("cost == 'flops'").set_index("method")
     path = results / "initial/evaluation/temperature-0.7/against-chosen.jsonl"
     initial = pd.read_json(path, lines=True)["reward"].mean()
     ends = {m: np.mean([rows_of(results, m, seed)["reward"].mean() for seed in SEEDS]) for m in METHODS}
     best = max(ends.values())
-    target = (initial + best) / 2 if best > initial else np.nan  # such small models may get worse
+    target = (initial + best) / 2 if best > initial else np.nan  # such a small model may get worse
     assert table["target"].to_numpy() == pytest.approx(target, rel=1e-5, nan_ok=True)
     spent = pd.read_csv(results / "tables/results.csv").set_index("method")["flops"]
     for method, end in ends.items():
@@ -178,14 +178,14 @@ def test_the_price_of_a_target_is_read_off_the_curve(results):
         assert table.loc[method, "value"] == pytest.approx(expected, rel=1e-4, nan_ok=True), method
 
 
-def test_clusters_of_its_own_are_the_method_s_alone(results):
+def test_own_clusters_apply_only_to_their_method(results):
     arms = {m: json.loads((results / m / "seed-0/round-1/step-1/arms.json").read_text())["arms"] for m in METHODS}
     assert {m: len(found) for m, found in arms.items()} == {"two_arms": 2, "uniform": 3}
     eval_prompts = pd.read_csv(results / "clusters_eval.csv")
     assert set(eval_prompts["prompt_id"]) == set(pd.read_json(results / "prompts/eval.jsonl", lines=True)["prompt_id"])
 
 
-def test_the_checkpoint_of_the_last_step_is_the_policy(results):
+def test_checkpoint_of_the_last_step_equals_the_policy(results):
     run = results / "two_arms/seed-1/round-1"
     ends = [read_policy(path) for path in (run / "policy.pt", run / "checkpoint-2/policy.pt")]
     first = read_policy(run / "checkpoint-1/policy.pt")["state_dict"]
@@ -194,7 +194,7 @@ def test_the_checkpoint_of_the_last_step_is_the_policy(results):
     assert any(not tensor.equal(first[name]) for name, tensor in ends[0]["state_dict"].items())
 
 
-def test_more_steps_than_a_round_has_are_refused(drawn, copy_of):
+def test_checkpoint_after_the_last_step_is_refused(drawn, copy_of):
     directory = copy_of(drawn)
     directory.configure(evaluation={"by_checkpoint": {"steps": [1, 99]}})
     done = directory.run("results/tiny/two_arms/seed-0/round-1/checkpoint-99/policy.pt")
@@ -202,12 +202,12 @@ def test_more_steps_than_a_round_has_are_refused(drawn, copy_of):
     assert "evaluation.by_checkpoint.steps: 99, and a round trains 2 steps at most" in done.stdout
 
 
-def test_only_methods_that_are_evaluated_over_training_keep_checkpoints(results):
+def test_only_methods_evaluated_by_checkpoint_keep_checkpoints(results):
     found = {path.relative_to(results).parts[0] for path in results.glob("*/seed-*/round-1/checkpoint-*")}
     assert found == {"two_arms"}
 
 
-def test_the_gallery_opens_with_the_experiment_s_own_words(drawn, copy_of):
+def test_gallery_starts_with_the_comment_of_the_config(drawn, copy_of):
     directory = copy_of(drawn)
     asked = "# Which of two is better?\n#   snakemake --configfile asked.yaml\n"
     (directory.path / "asked.yaml").write_text(asked + (directory.path / "config.yaml").read_text())
@@ -221,15 +221,15 @@ def test_the_gallery_opens_with_the_experiment_s_own_words(drawn, copy_of):
     assert "| method |" in page
 
 
-def test_redrawing_computes_nothing(drawn, copy_of):
-    """Asked again the figures are there; a figure that is edited is drawn again, and nothing else happens."""
+def test_redrawing_runs_no_other_stage(drawn, copy_of):
+    """Existing figures are kept, and an edited figure is the only one drawn again."""
     assert drawn.jobs("figures") == set()
     directory = copy_of(drawn)
     directory.append("workflow/scripts/figures/plot_frontier.py", "EDITED = 1")
     assert directory.jobs() == {"plot_frontier", "all"}
 
 
-def test_the_report_has_every_figure_and_its_caption(drawn):
+def test_report_has_figures_and_captions(drawn):
     done = drawn.run("--report", "report.html")
     assert done.returncode == 0, done.stdout
     page = (drawn.path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The acceptance command for a GPU runs on a CPU, where all of its checks pass."""
+"""All checks of benchmarks/gpu.py pass on a CPU."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The training program killed for real, in one process and in two: what it ends in is what it would have been."""
+"""Training that is killed and resumed, in one or two processes, gives the same result as without interruptions."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ WAYS = {
 
 
 class Training:
-    """train.py on a file of pairs, to be started, killed and started again in one folder."""
+    """train.py on a file of pairs. It can be started, killed and started again in one folder."""
 
     def __init__(self, folder: Path, manifest: Path, way: str, processes: int = 1, *more: str):
         self.folder = folder
@@ -74,7 +74,7 @@ class Training:
         assert self.start().wait(300) == 0, (self.folder / "log").read_text()[-3000:]
 
     def kill(self, how: signal.Signals, delay: float) -> int:
-        """Start, wait until a state newer than what lies there is saved, wait `delay` seconds and kill it."""
+        """Start training, wait until it saves a new state, wait `delay` seconds and kill it; return its exit status."""
         state = self.folder / "policy.partial/state.pt"
         before = state.stat().st_mtime_ns if state.exists() else 0
         process = self.start()
@@ -89,7 +89,7 @@ class Training:
         return process.wait(60)
 
     def hashes(self) -> dict[str, str]:
-        """The hash of every file whose bytes must not depend on interruptions."""
+        """Hash the files whose bytes must not depend on interruptions."""
         files = [file for pattern in ("**/policy.pt", "training.jsonl", "adapter/*.safetensors") for file in
                  self.folder.glob(pattern)]  # fmt: skip
         return {str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -100,7 +100,7 @@ class Training:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_killed_at_random_moments(manifests, tmp_path, way):
+def test_training_killed_at_random_moments_ends_the_same(manifests, tmp_path, way):
     undisturbed, killed = (Training(tmp_path / name, manifests["llama"], way) for name in ("undisturbed", "killed"))
     undisturbed.finish()
     rng = random.Random(way)
@@ -121,8 +121,8 @@ def test_killed_at_random_moments(manifests, tmp_path, way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "sharding"), [("lora", "none"), ("full", "fsdp2")])
-def test_two_processes_are_interrupted(manifests, tmp_path, way, sharding):
-    """SIGTERM to the launcher saves in both; two go on to the same bytes, and one goes on to the same weights."""
+def test_interrupted_processes_end_the_same(manifests, tmp_path, way, sharding):
+    """After SIGTERM to the launcher, two processes continue to the same bytes and one process to the same weights."""
     more = ["--sharding", sharding, "--lora.dropout", "0"]
     trainings = {
         "two": Training(tmp_path / "two", manifests["llama"], way, 2, *more),
@@ -151,8 +151,8 @@ def test_two_processes_are_interrupted(manifests, tmp_path, way, sharding):
 
 
 @pytest.mark.slow
-def test_bfloat16_in_shards(manifests, tmp_path):
-    """Weights stay in float32; two processes that compute in bfloat16 have losses near those of one in float32."""
+def test_sharded_bfloat16_losses_are_near_float32_losses(manifests, tmp_path):
+    """Weights stay in float32. Two processes compute in bfloat16 and one in float32."""
     rows = {}
     for name, processes, dtype in (("one", 1, "float32"), ("two", 2, "bfloat16")):
         training = Training(tmp_path / name, manifests["llama"], "full", processes, "--sharding", "fsdp2")
@@ -165,8 +165,8 @@ def test_bfloat16_in_shards(manifests, tmp_path):
 
 
 @pytest.mark.slow
-def test_through_the_rule(workdir):
-    """`train.processes` starts torchrun; the policy is that of one process, and going back to one runs nothing."""
+def test_train_rule_starts_torchrun(workdir):
+    """`train.processes` gives the policy of one process, and setting it back to one reruns nothing."""
     policy, one = "results/tiny/dota/seed-0/round-1/policy.pt", "results/one/dota/seed-0/round-1/policy.pt"
     workdir.configure(rounds=1, steps=1, compare=["dota"], train={"parameters": "full"})
     done = workdir.run(policy, "--config", "train={processes: 2, sharding: fsdp2}", "--printshellcmds")
@@ -181,8 +181,8 @@ def test_through_the_rule(workdir):
         assert weight.numpy() == pytest.approx(weights[1][name].numpy(), abs=1e-5)
 
 
-def test_launch():
-    """Several nodes: one launcher each, told its place by SLURM."""
+def test_launch_commands():
+    """With several nodes, each runs one launcher that reads its rank from SLURM."""
     assert launch(1) == "python"
     assert "prefloop.core.gpus python -m torch.distributed.run --nproc-per-node 4 --standalone" in launch(4)
     words = shlex.split(launch(8, nodes=2, threads=16))
@@ -195,8 +195,8 @@ def test_launch():
 
 
 @pytest.mark.slow
-def test_two_nodes(manifests, tmp_path):
-    """SLURM's part is played by a script: two launchers of one process each, on this machine, are one training."""
+def test_two_nodes_train_one_policy(manifests, tmp_path):
+    """A script replaces SLURM and starts two launchers with one process each on this machine."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "srun").write_text(
@@ -218,8 +218,8 @@ def test_two_nodes(manifests, tmp_path):
     assert read_state(training.folder / "policy.partial/state.pt", "") == (None, "")
 
 
-def test_how_a_training_runs_is_no_reason_to_run_it_again(finished, copy_of):
-    """Shards, saved states and trackers change nothing that comes out; what does is a reason."""
+def test_settings_without_effect_on_results_do_not_retrain(finished, copy_of):
+    """Processes, sharding, saved states and trackers do not change the policy. Epochs do."""
     workdir = copy_of(finished)
     how = {"processes": 2, "sharding": "fsdp2", "gradient_checkpointing": True, "save_every": 7}
     how |= {"save_every_minutes": 0.5}

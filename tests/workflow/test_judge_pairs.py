@@ -1,4 +1,4 @@
-"""A judge that compares some pairs only, for two rounds on the tiny model, in shards and with joined steps."""
+"""A judge that compares only some pairs works for two rounds, in shards and with joined steps."""
 
 import json
 import re
@@ -10,13 +10,13 @@ from conftest import Workdir
 from prefloop.core.jsonl import read_rows
 
 PROMPTS, RESPONSES = 4, 5
-PLANS = {"all": 10, "random_k": 3, "best_worst_tournament": 7}  # comparisons per prompt, at most
+PLANS = {"all": 10, "random_k": 3, "best_worst_tournament": 7}  # maximum number of comparisons per prompt
 VARIANTS = {"plain": {}, "shards": {"shards": 2}, "joined": {"join_steps": True}}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, model_folders) -> dict[str, Workdir]:
-    """A working directory per variant: plain has two rounds with every plan, the others a round with two of them."""
+    """Run a working directory per variant: two rounds with all plans, or one round with two plans."""
     directories = {}
     for name, settings in VARIANTS.items():
         directory = directories[name] = Workdir(tmp_path_factory.mktemp(name), model_folders["llama"])
@@ -64,7 +64,7 @@ def test_only_planned_pairs_are_compared(ran, plan):
                 assert not any("tournament" in response for response in row["responses"])
 
 
-def test_pairs_are_compared_ones(ran):
+def test_selected_pairs_were_compared(ran):
     for plan in PLANS:
         for number in (1, 2):
             folder = ran["plain"].path / f"results/tiny/{plan}/seed-0/round-{number}"
@@ -74,7 +74,7 @@ def test_pairs_are_compared_ones(ran):
                 assert pair["response_id_rejected"] in beats[pair["response_id_chosen"]]
 
 
-def test_questions_are_the_labels(ran):
+def test_labels_count_the_questions(ran):
     table = pd.read_csv(ran["plain"].path / "results/tiny/tables/costs.csv").query("stage == 'reward'")
     labels = table.set_index("method")["labels"]
     assert labels["all"] == 2 * 10 * PROMPTS * 4
@@ -83,7 +83,7 @@ def test_questions_are_the_labels(ran):
 
 
 @pytest.mark.parametrize("variant", ["shards", "joined"])
-def test_shards_and_joined_steps_change_no_byte(ran, variant):
+def test_shards_and_joined_steps_give_the_same_bytes(ran, variant):
     def files(directory: Workdir) -> dict[str, bytes]:
         root = directory.path / "results/tiny"
         return {str(path.relative_to(root)): path.read_bytes() for path in root.glob("*/seed-0/**/*.jsonl")}
@@ -99,8 +99,8 @@ def test_shards_and_joined_steps_change_no_byte(ran, variant):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_only_a_plan_has_flags(ran, plan):
-    """Runs with every pair have the command line that they had before."""
+def test_only_plans_add_flags(ran, plan):
+    """The command for all pairs has no flags of plans."""
     directory = ran["plain"]
     target = (steps_of(directory, plan)[0] / "rewards.jsonl").relative_to(directory.path)
     done = directory.run("--dry-run", "--printshellcmds", "--force", str(target))

@@ -1,4 +1,4 @@
-"""Every published method runs, and so do references, fine-tuning, judges and reward models around them."""
+"""Every published method runs, also with other references, fine-tuning, judges and reward models."""
 
 import json
 import math
@@ -23,11 +23,11 @@ LABELLED_PAIRS = ("delta_ucb", "drts", "random_pair")
 
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory, model_folders):
-    """Two rounds of every preset on the tiny model, from the laptop experiment's own file."""
+    """Run two rounds of every preset on the tiny model with the file of the laptop experiment."""
     from conftest import Workdir
 
     directory = Workdir(tmp_path_factory.mktemp("presets"), model_folders["llama"])
-    small = {  # what must be smaller for the tiny model, over what the experiment says
+    small = {  # smaller settings for the tiny model, over those of the experiment
         "prompts": {"take": 40, "eval_fraction": 0.1, "max_prompt_tokens": 160, "max_response_tokens": 300},
         "bandit": {"budget": 4},
         "generation": {"n": 4},
@@ -50,7 +50,7 @@ def presets(tmp_path_factory, model_folders):
     return directory.path / "results/laptop_methods"
 
 
-def test_the_laptop_experiment_names_every_preset():
+def test_laptop_experiment_compares_every_preset():
     assert LAPTOP["compare"] == PRESETS
 
 
@@ -66,7 +66,7 @@ def test_preset_trains_for_two_rounds(presets, method):
 
 
 def components(presets, method: str, number: int = 2) -> list[list[str]]:
-    """The components of each prompt's responses, in their order."""
+    """Return the components of each prompt's responses, in order."""
     rows = read_rows(presets / method / f"seed-0/round-{number}/step-1/generations.jsonl")
     return pd.DataFrame(rows).groupby("prompt_id", sort=False)["component"].agg(list).tolist()
 
@@ -112,7 +112,7 @@ def test_gshf_replay_trains_on_three_origins(presets):
 
 
 def test_uniform_has_no_gap_filter(presets):
-    """Nor has uniform_filtered here, as the experiment has none: the two are then the same."""
+    """The experiment sets no gap, so uniform_filtered gives the same pairs here."""
     pairs = [read_rows(presets / f"{m}/seed-0/round-2/pairs.jsonl") for m in ("uniform", "uniform_filtered")]
     assert pairs[0] == pairs[1]
     settings = checked(merged(yaml.safe_load((ROOT / "experiments/methods.yaml").read_text()), LAPTOP))
@@ -131,20 +131,20 @@ def test_xpo_pairs_carry_a_response_of_the_reference(presets):
         assert (pair["prompt_id"], tuple(pair["token_ids_explored"])) in sampled
 
 
-def test_beta_rules_move_beta_and_carry_their_state(presets):
+def test_beta_rules_change_beta_and_keep_their_state(presets):
     states = {m: read_policy(presets / m / "seed-0/round-2/policy.pt")["beta_state"] for m in PRESETS}
     assert states["uniform"]["rule"] == "constant"
     assert states["beta_dpo"]["rule"] == "batch"
     assert states["risk_beta"]["rule"] == "risk"
     assert states["risk_beta_calibrated"]["rule"] == "risk_calibrated"
     steps = [step for n in (1, 2) for step in read_rows(presets / f"risk_beta/seed-0/round-{n}/training.jsonl")]
-    assert states["risk_beta"]["steps"] == len(steps), "the second round goes on where the first ended"
+    assert states["risk_beta"]["steps"] == len(steps), "the second round continues from the first"
     batch = read_rows(presets / "beta_dpo/seed-0/round-2/training.jsonl")
     assert len({step["beta"] for step in batch}) == len(batch)
     assert {"margins/mean", "margins/sd", "margins/p10", "margins/median", "margins/p90", "beta/m0"} <= batch[0].keys()
 
 
-def test_annotate_all_annotates_everything_and_the_others_their_budget(presets):
+def test_annotate_all_takes_all_prompts_and_others_their_budget(presets):
     drawn = {m: len(read_rows(presets / m / "seed-0/round-1/step-1/prompts.jsonl")) for m in PRESETS}
     assert drawn["annotate_all"] == len(read_rows(presets / "prompts/train.jsonl"))
     twice = ("online_dpo", *LABELLED_PAIRS)  # two labels per prompt instead of four
@@ -155,7 +155,7 @@ def test_annotate_all_annotates_everything_and_the_others_their_budget(presets):
 
 
 def write_pairs(path) -> None:
-    """Forty questions whose good answer is long and has many vowels."""
+    """Write forty questions whose chosen answer is long and has many vowels."""
     rows = [
         {
             "prompt": f"question {i} of many?",
@@ -168,7 +168,7 @@ def write_pairs(path) -> None:
 
 
 def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, model_folders):
-    """Three methods start from a fine-tuned policy; a tiny language model judges, a trained classifier evaluates."""
+    """Three methods start from a fine-tuned policy. A tiny model judges and a trained reward model evaluates."""
     write_pairs(workdir.path / "pairs.jsonl")
     (workdir.path / "judge.txt").write_text("{conversation} A: {response_a} B: {response_b} Best?")
     judge = {"template": "judge.txt", "min_label_mass": 0.0}
@@ -212,23 +212,23 @@ def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, 
         rows = read_rows(results / method / f"seed-0/round-{number}/step-1/logprobs.jsonl")
         return [row["logp"] - row["logp_ref"] for row in rows]
 
-    assert set(gaps("follows", 3)) == {0.0}, "the policy before the round is its own reference"
-    assert set(gaps("judged", 1)) == {0.0}, "the fine-tuned policy is the first reference, and not the model before it"
+    assert set(gaps("follows", 3)) == {0.0}, "the reference is the policy before the round"
+    assert set(gaps("judged", 1)) == {0.0}, "the first reference is the fine-tuned policy"
     assert any(gaps("judged", 3))
     assert any(gaps("averages", 3))
     assert read_policy(results / "averages/seed-0/round-3/reference.pt")["adapter"]["r"] == 8
 
     run = results / "follows/seed-0/round-3"
     steps = read_rows(run / "training.jsonl")
-    assert read_policy(run / "policy.pt")["beta_state"]["batches"] == len(steps), "each round starts the rule anew"
+    assert read_policy(run / "policy.pt")["beta_state"]["batches"] == len(steps), "each round resets the rule"
 
     rows = read_rows(results / "judged/seed-0/round-1/step-1/rewards.jsonl")
     judged = [(row["prompt_id"], row["response_id"], other[0]) for row in rows for other in row["judged"]]
-    assert len(judged) == len(set(judged)) == 4 * 3, "three responses meet in three pairs"
+    assert len(judged) == len(set(judged)) == 4 * 3, "three responses have three pairs"
     table = pd.read_csv(results / "tables/judges.csv")
     assert (table[["A", "B", "tie", "invalid"]].sum(axis=1) == table["pairs"]).all()
     assert set(table["method"]) == {"judged"}
     models = pd.read_csv(results / "tables/reward_models.csv").iloc[0]
     assert models["longer_wins"] == 1.0
-    assert "WARNING: mine: the reward model" in done.stdout, "no model beats a rule that is always right: it says so"
+    assert "WARNING: mine: the reward model" in done.stdout, "it warns as longer responses always win"
     assert "fine_tune" in set(pd.read_csv(results / "tables/costs.csv")["stage"])

@@ -1,7 +1,8 @@
-"""A newcomer's path, by the commands of the documentation, in a folder that has nothing of the clone.
+"""A new user's path with commands of the documentation, in a folder outside the clone.
 
-Own prompts, rewards and evaluation set; a sweep; Ctrl-C in a training and a second start; a comparison of two
-experiments; an export; and the results loaded by transformers and peft in a process without this project.
+The experiment has its own prompts, rewards and evaluation prompts, and a sweep. It is stopped with Ctrl-C during
+training, started again, compared with a second experiment, and exported. transformers and peft load the export in a
+process without this project.
 """
 
 import csv
@@ -23,7 +24,7 @@ from prefloop.core.jsonl import read_rows
 
 TOPICS = ["a river", "the moon", 'a "lost" key', "bread, warm", "a storm", "chess", "a garden", "a train", "glass"]
 TOPICS += ["winter", "a bridge", "salt", "an echo", "a map", "honey", "a kite", "stone", "a mirror", "rain", "wool"]
-# docs/data.md and docs/extending.md: a function takes what its parameters name.
+# A function gets what its parameters name (docs/data.md, docs/extending.md).
 REWARDS = '''"""Rewards of my own."""
 
 
@@ -42,7 +43,7 @@ def brevity(responses, n_tokens):
     """Shorter is better."""
     return [-count for count in n_tokens]
 '''
-# As in README.md, with sizes for a random model; save_every, so that Ctrl-C meets a training with a saved state.
+# As in README.md, with sizes for a random model. With save_every, Ctrl-C interrupts training after a saved state.
 CONFIG = """
 name: mine
 seeds: [0]
@@ -68,12 +69,12 @@ evaluation:
 figures: [sweep]
 tables: [results]
 """
-RUN = "results/mine/dota_train_beta_0p05/seed-0/round-1"  # as docs/methods.md names the folder of a value
-# Where the two experiments that are compared differ.
+RUN = "results/mine/dota_train_beta_0p05/seed-0/round-1"  # named as in docs/methods.md
+# The differences of the second experiment that `make compare` gets.
 SECOND = ["--config", "name=second", "compare=[uniform]", "train={beta: 0.5}", "figures=[]", "tables=[results]"]
-# Files with seconds or the date; everything else is compared byte for byte.
+# Files with measured seconds or the date. All other files are compared byte by byte.
 MEASURED = re.compile(r"\.cost\.json$|/training_speed\.csv$")
-# Run by another Python process: greedy answers of an adapter and of the exported model.
+# Another Python process runs this and prints greedy answers of an adapter and the exported model.
 LOAD = """
 import json, sys
 from peft import AutoPeftModelForCausalLM
@@ -91,7 +92,7 @@ print(json.dumps(sorted(name for name in sys.modules if name.startswith("prefloo
 
 
 def write_files(folder: Path, model: Path) -> None:
-    """What a newcomer writes: a model folder, prompts, an evaluation set, rewards and a config."""
+    """Write the files of a new user: a model folder, prompts, an evaluation set, rewards and a config."""
     folder.mkdir()
     shutil.copytree(model, folder / "my_model")
     with (folder / "my_prompts.csv").open("w", newline="", encoding="utf-8") as file:
@@ -105,15 +106,15 @@ def write_files(folder: Path, model: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The shell of someone who has activated the environment, and nothing of the tests."""
+    """Return the environment of a user's shell, without the variables of the tests."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PREFLOOP_LOG")}
     return inherited | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def command(*arguments: str) -> list[str]:
-    """`snakemake -s CLONE/Snakefile --workflow-profile CLONE/profiles/cpu ...`, as in docs/running.md.
+    """Return `snakemake -s CLONE/Snakefile --workflow-profile CLONE/profiles/cpu …`, as in docs/running.md.
 
-    Targets come before --configfile, which would take them for files.
+    Targets come before --configfile, which would otherwise read them as files.
     """
     profile = ["--workflow-profile", str(ROOT / "profiles/cpu")]
     snakemake = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -121,7 +122,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(folder: Path, words: list[str]) -> str:
-    """What a command that succeeds prints."""
+    """Run a command that must succeed; return what it prints."""
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run(words, cwd=folder, env=environment(), check=False, **output)
     assert done.returncode == 0, done.stdout
@@ -129,7 +130,7 @@ def run(folder: Path, words: list[str]) -> str:
 
 
 def interrupt_training(folder: Path) -> str:
-    """Start the experiment and press Ctrl-C once a training has saved a state; returns what was printed."""
+    """Start the experiment and press Ctrl-C once training has saved a state; return the output."""
     with subprocess.Popen(
         command(),
         cwd=folder,
@@ -137,7 +138,7 @@ def interrupt_training(folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        process_group=0,  # a terminal sends SIGINT to all processes of a group
+        process_group=0,  # a terminal sends SIGINT to a whole process group
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs
     ) as process:
         while process.poll() is None and not list(folder.glob("results/mine/*/seed-0/round-1/policy.partial/state.pt")):
@@ -149,19 +150,19 @@ def interrupt_training(folder: Path) -> str:
 
 
 def results_of(folder: Path) -> dict[str, bytes]:
-    """Every file of an experiment's results without measured seconds, by path."""
+    """Return the result files without measured seconds, by path."""
     root = folder / "results/mine"
     paths = [path for path in root.rglob("*") if path.is_file() and not MEASURED.search(str(path))]
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 class Newcomer(NamedTuple):
-    """A newcomer's folders, and what the terminal showed."""
+    """A new user's folders and the terminal output."""
 
     folder: Path
-    """The experiment without an interruption."""
+    """The experiment without interruptions."""
     interrupted: Path
-    """The experiment with Ctrl-C in a training and a second start."""
+    """The experiment with Ctrl-C during training and a second start."""
     first: str
     second: str
     trained_before: int
@@ -169,7 +170,7 @@ class Newcomer(NamedTuple):
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory, model_folders) -> Newcomer:
-    """The experiment with Ctrl-C and a second start; then, in a copy at the same path, all trainings at once."""
+    """Run the experiment with Ctrl-C and a second start. Then train without interruption in a copy at the same path."""
     root = tmp_path_factory.mktemp("newcomer")
     folder, interrupted = root / "work", root / "interrupted"
     write_files(folder, model_folders["llama"])
@@ -182,8 +183,8 @@ def newcomer(tmp_path_factory, model_folders) -> Newcomer:
     return Newcomer(folder, interrupted, first, second, trained)
 
 
-def test_a_plan_is_one_table(newcomer):
-    """Nothing is left to do in one folder; a longer experiment is planned in a screenful."""
+def test_plan_is_one_table(newcomer):
+    """A finished experiment has nothing to do, and the plan of a longer one is less than 60 lines."""
     assert "Nothing to be done" in run(newcomer.folder, command("--dry-run"))
     planned = run(newcomer.folder, command("--dry-run", "--config", "rounds=2", "name=planned"))
     assert "planned: 2 methods x 1 seed (0) x 2 rounds" in planned
@@ -191,7 +192,7 @@ def test_a_plan_is_one_table(newcomer):
     assert len(planned.splitlines()) < 60 and "input:" not in planned
 
 
-def test_ctrl_c_is_resumed_to_the_same_bytes(newcomer):
+def test_run_after_ctrl_c_gives_the_same_bytes(newcomer):
     assert newcomer.trained_before < 2
     logs = [path.read_text() for path in newcomer.interrupted.glob("results/logs/mine/*/seed-0/round-1/train.log")]
     assert any("resumes after step" in text for text in logs)
@@ -204,7 +205,7 @@ def test_ctrl_c_is_resumed_to_the_same_bytes(newcomer):
     assert {"figures/sweep.pdf", "tables/results.csv", policy.removeprefix("results/mine/")} <= expected.keys()
 
 
-def test_the_terminal_shows_a_line_per_stage_and_how_to_go_on(newcomer):
+def test_terminal_shows_one_line_per_stage_and_how_to_continue(newcomer):
     assert "Traceback" not in newcomer.first + newcomer.second
     assert "start again" in newcomer.first.splitlines()[-1], newcomer.first
     lines = newcomer.second.splitlines()
@@ -214,8 +215,8 @@ def test_the_terminal_shows_a_line_per_stage_and_how_to_go_on(newcomer):
     assert not any(line.startswith(("rule ", "localrule ")) for line in lines)
 
 
-def test_own_columns_and_evaluators_score(newcomer):
-    """The reward is that of my function on the column `style`; the evaluation set is a file of its own."""
+def test_own_columns_and_evaluators_work(newcomer):
+    """The own function uses the column `style`, and evaluation prompts come from their own file."""
     run_folder = newcomer.folder / RUN / "step-1"
     texts = {(r["prompt_id"], r["response_id"]): r["response"] for r in read_rows(run_folder / "generations.jsonl")}
     styles = {row["prompt_id"]: row["meta"]["style"] for row in read_rows(run_folder / "prompts.jsonl")}
@@ -237,7 +238,7 @@ def test_make_status_and_compare(newcomer):
     makefile = str(ROOT / "Makefile")
     assert run(folder, ["make", "--no-print-directory", "-f", makefile, "status"]).startswith("mine: done")
     run(folder, command(*SECOND))
-    # The environment is there: -o keeps make from installing it.
+    # -o stops make from installing the environment, which already exists.
     make = ["make", "-o", ".venv/installed", "--no-print-directory", "-C", str(ROOT), "compare"]
     words = [f"A={folder}/results/mine", f"B={folder}/results/second", "PAIRS=dota_train_beta_0p05:uniform"]
     compared = run(folder, [*make, *words])
@@ -245,8 +246,8 @@ def test_make_status_and_compare(newcomer):
     assert "dota_train_beta_0p05" in compared and "uniform" in compared, compared
 
 
-def test_export_loads_elsewhere(newcomer, tmp_path):
-    """The merged model answers as the adapter does."""
+def test_exported_model_loads_without_this_project(newcomer, tmp_path):
+    """The merged model gives the same answers as the adapter."""
     run(newcomer.folder, command("export"))
     run_folder = newcomer.folder / RUN
     assert "Results" in (run_folder / "model/README.md").read_text()

@@ -1,4 +1,4 @@
-"""--config on the command line: the commands of docs/config.md, planned on the embedded default."""
+"""The commands with --config in docs/config.md give the right plans with the default config."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 
 from documented import ROOT, commands_of, dry_run, project_in
 
-# By the first key that a command names: what must stand in some call of a program, its neighbors' settings included.
+# Words that calls of programs must contain, by the first key in the command. Some belong to neighboring settings.
 EXPECTED = {
     "seeds": {"train": ["--seed 2 "], "generate": ["--temperature 0.9 ", "results/default/"]},
     "rounds": {"train": ["--round 5 "], "allocate": ["--budget 24 ", "--alpha 0.1 "]},
@@ -20,14 +20,14 @@ EXPECTED = {
 LISTED = {re.search(r"--config '?(\w+)=", c)[1]: c for c in commands_of(ROOT / "docs/config.md") if "--config " in c}
 
 
-def test_every_listed_override_is_planned_here():
+def test_every_documented_override_is_tested():
     assert LISTED.keys() == EXPECTED.keys()
 
 
 @pytest.mark.parametrize("key", EXPECTED)
-def test_an_override_changes_what_it_names_and_keeps_what_stands_beside_it(tmp_path, key):
+def test_override_changes_only_the_named_settings(tmp_path, key):
     calls: dict[str, list[str]] = {}
-    for call in dry_run(project_in(tmp_path), LISTED[key]).split("Shell command:")[1:]:  # some have several lines
+    for call in dry_run(project_in(tmp_path), LISTED[key]).split("Shell command:")[1:]:  # some calls have several lines
         if program := re.search(r"workflow/scripts/(?!_)(\w+)\.py", call):
             calls.setdefault(program[1], []).append(call)
     for program, expected in EXPECTED[key].items():

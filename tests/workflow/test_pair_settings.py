@@ -1,4 +1,4 @@
-"""Two rounds of every setting of section pairs on the tiny model."""
+"""All settings of section pairs work for two rounds on the tiny model."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ from prefloop.models.response_logprobs import response_logprobs
 
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory, model_folders):
-    """Methods that differ in how pairs are formed and selected."""
+    """Run methods that form and select pairs differently."""
     directory = Workdir(tmp_path_factory.mktemp("pairs"), model_folders["llama"])
     uniform = {"allocation": "uniform"}
     directory.configure(
@@ -44,16 +44,16 @@ def pairs_of(selected, method: str, number: int) -> list[dict]:
     return read_rows(selected / f"{method}/seed-0/round-{number}/pairs.jsonl")
 
 
-def test_the_seed_policy_is_that_of_random_pairs(selected):
+def test_first_round_of_less_is_more_trains_on_random_pairs(selected):
     assert pairs_of(selected, "seeded", 1) == pairs_of(selected, "random", 1)
     policies = [(selected / f"{method}/seed-0/round-1/policy.pt").read_bytes() for method in ("seeded", "random")]
     assert policies[0] == policies[1]
     second = pairs_of(selected, "seeded", 2)
     assert {row["metric"] for row in second} == {"less_is_more"}
-    assert len({row["score"] for row in second}) > 1, "its margin against the initial policy decides"
+    assert len({row["score"] for row in second}) > 1, "scores are margins against the initial policy"
 
 
-def test_sweet_spot_makes_one_pair_a_prompt(selected):
+def test_sweet_spot_makes_at_most_one_pair_per_prompt(selected):
     for number in (1, 2):
         pairs = pairs_of(selected, "sweet", number)
         rows = read_rows(selected / f"sweet/seed-0/round-{number}/step-1/pfp.jsonl")
@@ -62,7 +62,7 @@ def test_sweet_spot_makes_one_pair_a_prompt(selected):
         assert all(row["reward_chosen"] == best[row["prompt_id"]] > row["reward_rejected"] for row in pairs)
 
 
-def test_implicit_margin_is_that_against_the_initial_policy(selected):
+def test_implicit_margin_is_against_the_initial_policy(selected):
     pairs = pairs_of(selected, "easy", 2)
     for row in pairs:
         ratios = [row[f"logp_{side}"] - row[f"logp_ref_{side}"] for side in ("chosen", "rejected")]
@@ -71,7 +71,7 @@ def test_implicit_margin_is_that_against_the_initial_policy(selected):
     assert any(row["score"] for row in pairs)
 
 
-def test_pvar_selects_prompts(selected):
+def test_pairs_of_a_prompt_share_its_pvar(selected):
     pairs = pairs_of(selected, "variance", 1)
     scores = {}
     for row in pairs:
@@ -90,7 +90,7 @@ SHARES = {"replay": {"share": 0.25}, "offline_share": 0.25}
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, model_folders):
-    """Replayed pairs and pairs of the data set with each kind of reference, and a method without them."""
+    """Run methods with replayed and data set pairs for each kind of reference, and one method without them."""
     directory = Workdir(tmp_path_factory.mktemp("mixed"), model_folders["llama"])
     uniform = {"bandit": {"allocation": "uniform"}, "pairs": {"metric": "random"}}
     methods = {
@@ -106,7 +106,7 @@ def mixed(tmp_path_factory, model_folders):
 
 
 def mixed_rows(mixed, method: str, number: int) -> dict[str, list[dict]]:
-    """The rows that a round trained on, by origin."""
+    """Return the training rows of a round by origin."""
     rows = read_rows(mixed / f"{method}/seed-0/round-{number}/mixed_pairs.jsonl")
     origins = ("own", "replay", "dataset")
     assert [row["origin"] for row in rows] == sorted((row["origin"] for row in rows), key=origins.index)
@@ -114,7 +114,7 @@ def mixed_rows(mixed, method: str, number: int) -> dict[str, list[dict]]:
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_pairs_that_join_are_their_share(mixed, kind):
+def test_added_pairs_have_their_share(mixed, kind):
     given = {row["prompt_id"]: row for row in read_rows(mixed / "prompts/train.jsonl")}
     for number in (1, 2):
         run = mixed / f"{kind}/seed-0/round-{number}"
@@ -133,8 +133,8 @@ def test_pairs_that_join_are_their_share(mixed, kind):
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_pairs_that_join_are_scored_by_the_rounds_policy_and_reference(mixed, kind):
-    """Both models are loaded here, and each response is scored alone."""
+def test_added_pairs_are_scored_by_the_current_policy_and_reference(mixed, kind):
+    """The test loads both models and scores each response alone."""
     run, (base,) = mixed / f"{kind}/seed-0", mixed.parent.glob("models/*/manifest.json")
     before = run / "round-1/policy.pt"
     reference = {"fixed": base, "previous": before, "averaged": run / "round-2/reference.pt"}[kind]
@@ -156,22 +156,22 @@ def test_pairs_that_join_are_scored_by_the_rounds_policy_and_reference(mixed, ki
     assert max(moved) == 0 if kind == "previous" else max(moved) > 1e-3
 
 
-def test_margins_start_at_0_where_the_reference_is_the_policy(mixed):
-    """Log-probabilities of an older reference would show as margins before the first update."""
+def test_margins_start_at_0_if_the_reference_is_the_policy(mixed):
+    """Log-probabilities of an older reference would give margins before the first update."""
     first = read_rows(mixed / "previous/seed-0/round-2/training.jsonl")[0]
     assert max(abs(first["margins/min"]), abs(first["margins/max"])) < 1e-3
 
 
-def test_costs_of_mixing_are_counted(mixed):
+def test_costs_include_mixing_pairs(mixed):
     costs = pd.read_csv(mixed / "tables/costs.csv").set_index(["method", "stage"])
     assert all(costs.loc[(kind, "mix_pairs"), "flops"] > 0 for kind in REFERENCES)
     assert ("plain", "mix_pairs") not in costs.index
 
 
-def test_without_shares_no_pair_joins(mixed):
+def test_without_shares_no_pairs_are_added(mixed):
     run = mixed / "plain/seed-0/round-1"
     assert not (run / "mixed_pairs.jsonl").exists()
     assert read_policy(run / "policy.pt")["pairs_sha256"] == sha256_of(run / "pairs.jsonl")
     assert mixed_rows(mixed, "fixed", 1)["own"] == [
         row | {"origin": "own", "round": 1} for row in read_rows(run / "pairs.jsonl")
-    ], "the round's own pairs are those of a method without additions"
+    ], "own pairs equal those of a method without added pairs"

@@ -1,4 +1,4 @@
-"""Perplexity of plain text and the best round in a tiny experiment: off by default, and as their rows say."""
+"""Perplexity of plain text and the best round are off by default and match their rows."""
 
 import json
 import math
@@ -28,7 +28,7 @@ TEXTS = ["the reply is good and the answer is bad " * 4, "why not?"]
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, model_folders) -> Workdir:
-    """A finished experiment without either check."""
+    """Run an experiment without the two checks."""
     directory = Workdir(tmp_path_factory.mktemp("plain"), model_folders["llama"])
     (directory.path / "own text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     directory.configure(**SETTINGS)
@@ -39,7 +39,7 @@ def plain(tmp_path_factory, model_folders) -> Workdir:
 
 @pytest.fixture(scope="module")
 def checked_run(plain) -> tuple[set[str], Workdir, pd.DataFrame]:
-    """The same experiment with both: the jobs that this adds, the finished run, and the results before."""
+    """Run the experiment again with both checks; return the added jobs, the directory and the earlier results."""
     before = pd.read_csv(plain.path / "results/tiny/tables/results.csv")
     plain.configure(evaluation=ASKED, figures=["quality", "perplexity"])
     jobs = plain.jobs()
@@ -48,13 +48,13 @@ def checked_run(plain) -> tuple[set[str], Workdir, pd.DataFrame]:
     return jobs, plain, before
 
 
-def test_checks_add_their_own_jobs_and_rerun_no_other(checked_run):
+def test_checks_rerun_no_other_stages(checked_run):
     jobs, _, _ = checked_run
     added = {"measure_perplexity", "plot_perplexity", "tabulate_best_round"}
     assert jobs == added | {"tabulate_results", "tabulate_costs", "all"}
 
 
-def test_perplexity_is_the_rows_again(checked_run):
+def test_perplexity_matches_the_rows(checked_run):
     _, directory, before = checked_run
     results = directory.path / "results/tiny"
     rows = {
@@ -78,8 +78,8 @@ def test_perplexity_is_the_rows_again(checked_run):
     assert costs["uniform", "measure_perplexity"] == 2 * costs["shared", "measure_perplexity"] > 0
 
 
-def test_best_round_is_the_rows_again(checked_run):
-    """Chosen by pandas on the validation prompts, and compared by pandas on the others; prompts have families."""
+def test_best_round_matches_the_rows(checked_run):
+    """The expected round is chosen with pandas on validation prompts, and rewards come from the other prompts."""
     _, directory, _ = checked_run
     results = directory.path / "results/tiny"
     rows = [json.loads(line) for line in (results / "prompts/eval.jsonl").read_text().splitlines()]

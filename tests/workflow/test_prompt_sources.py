@@ -1,4 +1,4 @@
-"""Several sources and an evaluation set of its own through Snakemake, and what reruns when one of them changes."""
+"""Several prompt sources and a separate evaluation set work, and a changed source reruns the stages that read it."""
 
 from datasets import Dataset
 
@@ -14,8 +14,8 @@ def save(workdir: Workdir, name: str) -> None:
     Dataset.from_list(rows).save_to_disk(workdir.path / "saved evaluation")
 
 
-def test_sources_are_read_and_changes_rerun_their_stages(workdir, model_folders):
-    """A function's comment reruns nothing; its code, a table and a saved folder rerun what reads them."""
+def test_sources_are_read_and_changes_rerun_their_readers(workdir, model_folders):
+    """Comments of a function do not matter. Changed code, tables and saved folders do."""
     (workdir.path / "my_data.py").write_text("def rows():\n    return [{'prompt': f'a {n}'} for n in range(40)]\n")
     table = "question,best,worst\n" + "".join(f"b {n},good,bad\n" for n in range(40))
     (workdir.path / "my pairs.csv").write_text(table)

@@ -1,4 +1,4 @@
-"""Runs of two rounds by several sources of rewards and with noise: training sees the noise, evaluation does not."""
+"""Several sources of rewards and noise work for two rounds. Training gets the noise and evaluation does not."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def capitals(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, model_folders) -> Workdir:
-    """A sum of a function and a reward model with noise, a function alone, and an ensemble of two reward models."""
+    """Run a noisy sum of a function and a reward model, a function, and an ensemble of two reward models."""
     root = tmp_path_factory.mktemp("rewards")
     models = [
         {"kind": "reward_model", "model": str(tiny.make_reward_model(root / f"model_{seed}", seed=seed))}
@@ -65,7 +65,7 @@ def step(results: Path, method: str, round_index: int, name: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("round_index", [1, 2])
-def test_sum_of_a_function_and_a_reward_model_has_their_columns(results, round_index):
+def test_sum_has_the_columns_of_its_sources(results, round_index):
     rewards, generations = (step(results, "noisy", round_index, name) for name in ("rewards", "generations"))
     assert [row["reward_vowels"] for row in rewards] == [vowels(row["response"]) for row in generations]
     assert len({row["reward_source_2"] for row in rewards}) > 1
@@ -75,7 +75,7 @@ def test_sum_of_a_function_and_a_reward_model_has_their_columns(results, round_i
 
 
 @pytest.mark.parametrize("round_index", [1, 2])
-def test_noisy_rewards_decide_pairs(results, round_index):
+def test_noisy_rewards_determine_pairs(results, round_index):
     by_key = {(row["prompt_id"], row["response_id"]): row for row in step(results, "noisy", round_index, "rewards")}
     pairs = read_rows(results / f"noisy/seed-0/round-{round_index}/pairs.jsonl")
     assert pairs
@@ -85,7 +85,7 @@ def test_noisy_rewards_decide_pairs(results, round_index):
         assert chosen["reward"] > rejected["reward"]
 
 
-def test_rounds_have_noise_of_their_own(results):
+def test_rounds_have_different_noise(results):
     def noise(round_index: int) -> set[float]:
         return {row["reward"] - row["reward_true"] for row in step(results, "noisy", round_index, "rewards")}
 
@@ -95,7 +95,7 @@ def test_rounds_have_noise_of_their_own(results):
     assert 0 < changed < total
 
 
-def test_ensemble_has_the_mean_of_its_members_and_their_disagreement(results):
+def test_ensemble_has_mean_and_disagreement_of_its_members(results):
     for row in step(results, "members", 2, "rewards"):
         members = row["reward_source_1"], row["reward_source_2"]
         assert row["reward"] == pytest.approx(np.mean(members))
@@ -106,7 +106,7 @@ def test_ensemble_has_the_mean_of_its_members_and_their_disagreement(results):
 
 
 @pytest.mark.parametrize("round_index", [1, 2])
-def test_pairs_on_which_the_members_disagree_come_first(results, round_index):
+def test_pairs_with_most_disagreement_come_first(results, round_index):
     rows = {
         (row["prompt_id"], row["response_id"]): np.array([row["reward_source_1"], row["reward_source_2"]])
         for row in step(results, "members", round_index, "rewards")
@@ -120,13 +120,13 @@ def test_pairs_on_which_the_members_disagree_come_first(results, round_index):
     assert scores[0] > 0
 
 
-def test_one_function_has_the_reward_alone(results):
+def test_single_function_adds_only_the_reward(results):
     assert all(
         set(row) == {"prompt_id", "cluster", "response_id", "reward"} for row in step(results, "plain", 1, "rewards")
     )
 
 
-def test_sum_costs_what_its_models_cost(results):
+def test_sum_costs_as_much_as_its_models(results):
     one, two = (
         json.loads((results / f"{method}/seed-0/round-1/step-1/reward.cost.json").read_text())
         for method in ("noisy", "members")
@@ -146,7 +146,7 @@ def test_evaluation_has_no_noise(results):
         assert row["reward"] == 0.5 * vowels(text) - capitals(text)
 
 
-def test_a_weight_reruns_the_rewards_of_its_method(directory):
+def test_changed_noise_reruns_rewards_of_its_method(directory):
     config = (directory.path / "config.yaml").read_text()
     assert directory.jobs() == set()
     directory.configure(methods={"noisy": {"feedback": {"noise": {"temperature": 1.0}}}})

@@ -1,4 +1,4 @@
-"""Rows of a finished run: figures and tables drawn from them are the run's own, byte by byte."""
+"""Figures and tables drawn from the rows of a finished run equal those of the run, byte by byte."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ def files_below(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy_of, tmp_path):
-    """The run is deleted before its rows are drawn. A merged folder of one run says the same."""
+def test_redrawn_figures_and_tables_equal_those_of_the_run(finished: Workdir, copy_of, tmp_path):
+    """They are drawn from merged rows of one run after the run is deleted."""
     directory = copy_of(finished)
     directory.configure(figures=["learning_curves", "quality", "differences", "perplexity", "training"])
     directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}}})
@@ -47,7 +47,7 @@ def test_redrawn_figures_and_tables_are_those_of_the_run(finished: Workdir, copy
     assert done.stdout.startswith("redraw: rows are not enough for training\n")
 
 
-def test_redrawing_a_folder_without_rows_is_one_line(tmp_path):
+def test_redrawing_a_folder_without_rows_prints_one_line(tmp_path):
     program = ROOT / "workflow/scripts/redraw.py"
     command = [sys.executable, program, "--rows", tmp_path, "--output", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

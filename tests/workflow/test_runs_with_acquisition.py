@@ -1,4 +1,4 @@
-"""Every rule that chooses which responses get a label, and every kind of feedback, for two rounds on the tiny model."""
+"""Every acquisition rule, which chooses the responses that get a label, works with every kind of feedback."""
 
 import json
 import math
@@ -21,13 +21,13 @@ SMALL = {"steps": 1, "generation": {"n": RESPONSES}, "clusters": {"k": 2}, "band
 
 
 def later_word(question: str) -> str:
-    """The response that comes later in the alphabet; of equal ones, A."""
+    """Prefer the response that comes later in the alphabet, and A for equal ones."""
     a, b = question.split("|")[-2:]
     return "B" if b > a else "A"
 
 
 def feedbacks(directory: Workdir, url: str, judge: str) -> dict[str, dict]:
-    """Feedback of each kind, for which the working directory gets a template and a reward model."""
+    """Return feedback of each kind; write its template and reward model to the working directory."""
     (directory.path / "judge.txt").write_text("{conversation}|{response_a}|{response_b}")
     reward_model = tiny.make_reward_model(directory.path / "reward_model")
     local = {"template": "judge.txt", "min_label_mass": 0.0, "dtype": "float32"}
@@ -40,7 +40,7 @@ def feedbacks(directory: Workdir, url: str, judge: str) -> dict[str, dict]:
 
 
 def method_of(rule: str, feedback: dict) -> dict:
-    """A method that chooses by a rule."""
+    """Return a method with an acquisition rule."""
     return {
         "acquisition": {"rule": rule, "labels": LABELS[rule], "pool": POOL.get(rule, 1)},
         "reference": {"kind": "ema" if rule == "drts" else "initial"},
@@ -59,7 +59,7 @@ OTHERS = [
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, model_folders):
-    """The working directory after two rounds of a method per rule, and the questions that a server was asked."""
+    """Run two rounds of a method per rule; return the working directory and the questions that the server got."""
     directory = Workdir(tmp_path_factory.mktemp("acquisition"), model_folders["llama"])
     with JudgeServer(later_word) as server:
         kinds = feedbacks(directory, server.url, str(model_folders["qwen"]))
@@ -73,7 +73,7 @@ def ran(tmp_path_factory, model_folders):
 
 @pytest.fixture(scope="module")
 def ran_with_others(tmp_path_factory, model_folders):
-    """The experiment's folder after two rounds of every rule with the kinds of feedback that `ran` does not have."""
+    """Run two rounds of every rule with the other kinds of feedback; return the experiment's folder."""
     directory = Workdir(tmp_path_factory.mktemp("others"), model_folders["llama"])
     with JudgeServer(later_word) as server:
         kinds = feedbacks(directory, server.url, str(model_folders["qwen"]))
@@ -107,14 +107,14 @@ def test_only_chosen_responses_have_labels(ran, rule, number):
 
 
 @pytest.mark.parametrize("rule", list(LABELS))
-def test_the_second_round_has_a_head(ran, rule):
+def test_second_round_has_predictions(ran, rule):
     first, second = (read_rows(folder_of(ran, rule, n) / "step-1/acquired.jsonl") for n in (1, 2))
     assert all(row["predicted"] is None for row in first)
     assert all(isinstance(row["predicted"], float) and row["deviation"] >= 0 for row in second)
 
 
-def test_every_rule_and_kind_of_feedback_is_run():
-    """A judge is a server in one of the two experiments and a model in the other."""
+def test_every_rule_and_kind_of_feedback_is_tested():
+    """For this count, a judge on a server and a local judge are the same kind."""
     kinds = {(rule, KINDS.get(rule, "function").replace("local_judge", "server")) for rule in LABELS}
     assert {rule for rule, _ in OTHERS} == set(LABELS) == set(ACQUISITIONS)
     assert kinds | set(OTHERS) == {(rule, kind) for rule in LABELS for kind in ("function", "reward_model", "server")}
@@ -122,7 +122,7 @@ def test_every_rule_and_kind_of_feedback_is_run():
 
 @pytest.mark.parametrize(("rule", "kind"), OTHERS)
 def test_rule_runs_with_every_kind_of_feedback(ran_with_others, rule, kind):
-    """Two rounds: only chosen responses get labels and form pairs, and those of the first round teach the second."""
+    """Only chosen responses get labels and form pairs, and the second round predicts from labels of the first."""
     run = ran_with_others / f"{rule}_{kind}/seed-0"
     for number in (1, 2):
         step = run / f"round-{number}/step-1"
@@ -149,15 +149,15 @@ def test_methods_start_with_the_same_labels(ran):
     assert all(rows == first[0] for rows in first)
 
 
-def test_a_judge_is_asked_about_the_chosen_pair_only(ran):
+def test_judge_compares_only_the_chosen_pair(ran):
     assert sum(ran[1].values()) <= 2 * 2 * PROMPTS
     for rule in ("infomax", "random_pair"):
         rows = read_rows(folder_of(ran, rule) / "step-1/rewards.jsonl")
         assert sum(len(row["judged"]) for row in rows) == PROMPTS
 
 
-def test_the_pass_for_features_is_paid_for(ran):
-    """Only where the reference is not the initial policy is there one pass more: three instead of two."""
+def test_costs_include_the_pass_for_features(ran):
+    """There are two passes, or three if the reference is not the initial policy."""
 
     def passes(rule: str) -> float:
         step = folder_of(ran, rule) / "step-1"
@@ -169,7 +169,7 @@ def test_the_pass_for_features_is_paid_for(ran):
 
 
 def test_labels_are_counted(ran):
-    """Of every method and round: responses, or two questions per pair; the methods differ, and the caption says so."""
+    """Tables and figures count labels per method, and captions say that methods differ."""
     folder = ran[0].path / "results/tiny"
     by_round = {rule: PROMPTS * labels for rule, labels in LABELS.items()}
     costs = pd.read_csv(folder / "tables/costs.csv").query("stage == 'reward'").set_index("method")["labels"]
@@ -181,7 +181,7 @@ def test_labels_are_counted(ran):
         assert fact in (folder / file).read_text().replace("\\", "")
 
 
-def test_the_table_has_a_row_per_step(ran):
+def test_acquisition_table_has_one_row_per_step(ran):
     table = pd.read_csv(ran[0].path / "results/tiny/tables/acquisition.csv")
     assert table["method"].unique().tolist() == list(LABELS)
     assert (table["responses"] == [PROMPTS * LABELS[rule] for rule in LABELS for _ in range(2)]).all()
@@ -189,8 +189,8 @@ def test_the_table_has_a_row_per_step(ran):
     assert table["correlation"][1::2].dropna().between(-1, 1).all()
 
 
-def test_shards_change_no_byte(tmp_path, model_folders):
-    """Features, choices and rewards in one and in three shards."""
+def test_shards_give_the_same_bytes(tmp_path, model_folders):
+    """Features, choices and rewards are equal for one and three shards."""
     files = {}
     for shards in (1, 3):
         folder = tmp_path / f"shards-{shards}"
@@ -201,7 +201,7 @@ def test_shards_change_no_byte(tmp_path, model_folders):
         directory.configure(logprobs={"batch_size": 8})
         run_planned(directory, *(f"results/tiny/{method}/seed-0/round-2/pairs.jsonl" for method in methods))
         paths = [path for suffix in ("jsonl", "npy") for path in folder.glob(f"results/tiny/*/seed-0/**/*.{suffix}")]
-        paths = [path for path in paths if not path.parent.name.startswith("shard-")]  # which Snakemake deletes
+        paths = [path for path in paths if not path.parent.name.startswith("shard-")]  # Snakemake deletes these
         files[shards] = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     assert files[1] == files[3]
     assert not [path for path in files[1] if "everything" in path and path.endswith((".npy", "acquired.jsonl"))]

@@ -1,4 +1,4 @@
-"""A run with two named evaluators, the second of which joins it later."""
+"""A run has two named evaluators. The second is added later."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ TABLES = ["results", "differences", "seeds", "win_rates", "costs", "power"]
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, model_folders) -> Workdir:
-    """A finished run of one round with the evaluator `letters`, a function."""
+    """Run one round with the function `letters` as an evaluator."""
     found = Workdir(tmp_path_factory.mktemp("evaluators"), model_folders["llama"])
     small = {"base": str(model_folders["llama"]), "source": "packaged", "take": 24, "max_tokens": 64}
     found.configure(
@@ -32,12 +32,12 @@ def directory(tmp_path_factory, model_folders) -> Workdir:
     )
     done = found.run()
     assert done.returncode == 0, done.stdout
-    assert not (found.path / "results/tiny/reward_models").exists(), "no evaluator names it"
+    assert not (found.path / "results/tiny/reward_models").exists(), "no evaluator uses it"
     return found
 
 
-def test_an_evaluator_scores_the_samples_of_the_run(directory):
-    """The function counts vowels in the policy's samples and in those of the opponent."""
+def test_evaluator_scores_the_samples_of_the_run(directory):
+    """The function counts vowels in samples of the policy and the opponent."""
     results = directory.path / "results/tiny"
     policy, initial = "dota/seed-0/round-1", "initial"
     samples = [read_rows(results / name / EVALUATION / "samples.jsonl") for name in (policy, initial)]
@@ -60,8 +60,8 @@ def test_an_evaluator_scores_the_samples_of_the_run(directory):
     )
 
 
-def test_an_evaluator_that_joins_later_runs_alone(directory):
-    """Its reward model and its scoring; no sample, no comparison by another evaluator, no figure without it."""
+def test_added_evaluator_reruns_only_what_uses_it(directory):
+    """Its reward model, scores, figures and tables are made. Samples and other evaluations are kept."""
     results = directory.path / "results/tiny"
     kept = [path for path in results.rglob("*.jsonl")] + [results / "figures/comparisons.csv"]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept}

@@ -1,4 +1,4 @@
-"""`join_steps` makes one job of the steps of a round, and changes no byte of what the stages write."""
+"""`join_steps` runs the steps of a round in one job and gives the same bytes."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def run(folder, model, reward_model, *, join_steps: bool) -> Workdir:
     return directory
 
 
-def test_joined_steps_change_no_byte(tmp_path, model_folders):
+def test_joined_steps_give_the_same_bytes(tmp_path, model_folders):
     reward_model = tiny.make_reward_model(tmp_path / "reward_model")
     apart = run(tmp_path / "apart", model_folders["llama"], reward_model, join_steps=False).path / "results"
     directory = run(tmp_path / "joined", model_folders["llama"], reward_model, join_steps=True)
@@ -61,14 +61,14 @@ def test_joined_steps_change_no_byte(tmp_path, model_folders):
     outputs = {job["output"].removeprefix("results/tiny/") for job in jobs if job["stage"] == "generate_round"}
     assert outputs == {f"mixture/seed-0/round-{i}/step-2/generate.cost.json" for i in (1, 2)}
     assert not list((logs / "mixture" / ROUND).glob("step-*/generate.log"))
-    assert (logs / "arms/seed-0/round-1/step-2/generate.log").is_file()  # which needs the arms of step 1
-    # A function loads no model, so its steps are jobs of their own.
+    assert (logs / "arms/seed-0/round-1/step-2/generate.log").is_file()  # it needs the arms of step 1
+    # A function loads no model, so each of its steps has its own job.
     assert planned_rules(directory, f"results/tiny/plain/{ROUND}/pairs.jsonl") >= {"generate_round", "reward"}
-    # Which responses get a label depends on the labels of earlier steps.
+    # The choice of responses to label depends on labels of earlier steps.
     choosing = planned_rules(directory, f"results/tiny/choosing/{ROUND}/pairs.jsonl")
     assert choosing >= {"generate_round", "logprobs_with_features", "reward"}
 
-    # Everything is done; the file of one step is made by the round's job, and nothing else runs again.
+    # The run is complete. The round's job makes a missing file of one step, and nothing else runs again.
     assert planned_rules(directory, *TARGETS) == set()
     (joined / f"tiny/mixture/{ROUND}/step-1/rewards.jsonl").unlink()
     assert planned_rules(directory, f"results/tiny/mixture/{ROUND}/step-1/rewards.jsonl") == {"reward_round"}

@@ -1,4 +1,4 @@
-"""A metric, a loss, an allocation, a β rule, a reward and a figure of the user, in files of another folder."""
+"""Metrics, losses, allocations, β rules, rewards and figures of the user work from files in another folder."""
 
 import re
 
@@ -21,7 +21,7 @@ FUNCTIONS = {
     "    return picture, data, 'The rounds.'\n",
     "reward": "def length(prompts, responses):\n    return [len(response) for response in responses]\n",
 }
-# The first stage that each reruns.
+# The first stage that a change of each function reruns.
 STAGES = {"metric": "update_arms", "allocation": "allocate", "loss": "train", "beta_rule": "train"}
 STAGES |= {"reward": "reward", "figure": "plot_rounds"}
 ORDER = ["prepare_prompts", "cluster_prompts", "allocate", "generate", "reward", "update_arms", "train", "plot_rounds"]
@@ -30,7 +30,7 @@ POLICY = "results/tiny/dota/seed-0/round-1/policy.pt"
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, model_folders) -> Workdir:
-    """One round of two steps with functions from a folder that is not the working directory."""
+    """Run one round of two steps with functions from a folder outside the working directory."""
     directory = Workdir(tmp_path_factory.mktemp("run"), model_folders["llama"])
     own = tmp_path_factory.mktemp("own")
     for name, text in FUNCTIONS.items():
@@ -55,7 +55,7 @@ def ran(tmp_path_factory, model_folders) -> Workdir:
     return directory
 
 
-def test_the_functions_of_the_user_are_used(ran):
+def test_own_functions_are_used(ran):
     run = ran.path / "results/tiny/dota/seed-0/round-1"
     assert {row["cluster"] for row in read_rows(run / "step-2/prompts.jsonl")} == {0}
     pairs = read_rows(run / "pairs.jsonl")
@@ -63,7 +63,7 @@ def test_the_functions_of_the_user_are_used(ran):
     assert all(row["metric"].endswith("metric.py:longer") for row in pairs)
     assert all(row["reward_chosen"] > row["reward_rejected"] for row in pairs)
     first = read_rows(run / "training.jsonl")[0]
-    assert first["loss"] == pytest.approx(0, abs=1e-6), "the linear loss of margin 0"
+    assert first["loss"] == pytest.approx(0, abs=1e-6), "the linear loss is 0 at margin 0"
     assert first["beta"] == pytest.approx(0.05)
     assert read_policy(ran.path / POLICY)["beta_state"]["rule"] == "halved"
     assert (ran.path / "results/tiny/figures/rounds.rst").read_text().startswith("The rounds.")
@@ -71,7 +71,7 @@ def test_the_functions_of_the_user_are_used(ran):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_editing_a_function_reruns_its_stages_and_no_others(ran, name):
+def test_editing_a_function_reruns_only_its_stages(ran, name):
     path = ran.own / f"{name}.py"
     text = path.read_text()
     try:
@@ -79,7 +79,7 @@ def test_editing_a_function_reruns_its_stages_and_no_others(ran, name):
         assert ran.jobs() == set()
         path.write_text(f"EDITED = 1\n{text}")
         listed = ran.run("--dry-run", "--printshellcmds").stdout
-        # Rules that share a cluster job are indented below it.
+        # Rules that share a cluster job are indented.
         job = re.compile(r"^( *)rule (\w+):\n(?:\1    .*\n)*?\1    reason: Params have changed", re.MULTILINE)
         changed = {rule for _, rule in job.findall(listed)}
         assert STAGES[name] in changed

@@ -1,4 +1,4 @@
-"""Nothing that a config, a model or an intermediate file says is executed, and secrets stay where they are."""
+"""Text of configs, models and intermediate files is never executed, and secrets are not copied."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ from prefloop.models.policies import read_policy
 from prefloop.models.sources import model_name
 
 SOURCES = [path for part in ("workflow", "benchmarks") for path in sorted((ROOT / part).rglob("*.py"))]
-FORBIDDEN = {  # what executes or may execute what a file says
+FORBIDDEN = {  # calls that can execute the content of a file
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "os.system", "os.popen", "eval", "exec"),
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "subprocess.getoutput", "shelve.open", "marshal.loads"),
 }
@@ -39,7 +39,7 @@ CONSTRAINTS = runpy.run_path(str(ROOT / "tools/write_constraints.py"))
 
 
 def calls(path: Path):
-    """(dotted name, keyword arguments, line) of every call in a file."""
+    """Yield (dotted name, keyword arguments, line) of every call in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), {k.arg: k.value for k in node.keywords}, f"{path}:{node.lineno}"
@@ -49,14 +49,14 @@ def is_literally(node: ast.expr | None, value) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def test_no_program_calls_what_executes_a_file():
-    """Except the warm process, which runs the programs of the clone."""
+def test_programs_never_execute_file_contents():
+    """The exception is the warm process, which runs programs of the clone."""
     sources = [path for path in SOURCES if path.name != "forked_program.py"]
     found = [where for path in sources for name, _, where in calls(path) if name in FORBIDDEN]
     assert found == []
     loose = [where for path in SOURCES for _, words, where in calls(path) if is_literally(words.get("shell"), True)]
     loose += [w for path in SOURCES for _, words, w in calls(path) if is_literally(words.get("allow_pickle"), True)]
-    # The benchmark's command is the config's own, which is code in any case (docs/security.md).
+    # Configs can run code in any case, such as the command of a benchmark (docs/security.md).
     assert [where for where in loose if "run_benchmark.py" not in where] == []
 
 
@@ -67,21 +67,21 @@ def test_torch_loads_weights_only():
     assert [where for words, where in found if not is_literally(words.get("weights_only"), True)] == []
 
 
-def test_every_model_and_tokenizer_is_told_whether_to_trust_code():
-    """Said in every call, as transformers asks on the terminal where it is not; and never True of its own accord.
+def test_every_model_and_tokenizer_call_sets_trust_remote_code():
+    """Without a value, transformers asks on the terminal. The value is never a literal True.
 
-    The Auto classes can run a repository's code, and no others.
+    Only Auto classes can run a repository's code.
     """
     loaders = [call for path in SOURCES for call in calls(path) if call[0].endswith(".from_pretrained")]
     found = [(words, where) for name, words, where in loaders if "GenerationConfig" not in name]
     assert len(found) > 6
-    said = [where for words, where in found if "trust_remote_code" in words]
-    assert said == [where for _, where in found]
+    stated = [where for words, where in found if "trust_remote_code" in words]
+    assert stated == [where for _, where in found]
     assert [where for words, where in found if is_literally(words["trust_remote_code"], True)] == []
 
 
 def trusted_in_jobs(directory) -> list[set[str]]:
-    """The models that each job's program may run the code of, by the commands of a dry-run."""
+    """Return the models whose code each job may run, from the commands of a dry run."""
     done = directory.run("--dry-run", "--printshellcmds")
     assert done.returncode == 0, done.stdout
     commands = [line for line in done.stdout.splitlines() if "PREFLOOP_LOG=" in line]
@@ -89,8 +89,8 @@ def trusted_in_jobs(directory) -> list[set[str]]:
     return [set(re.findall(r"--trusted-model (\S+)", command)) for command in commands]
 
 
-def test_programs_are_told_which_models_config_trusts(workdir, model_folders):
-    """hostile S1: the named models and what this experiment derives from them, and no others."""
+def test_programs_get_the_trusted_models_of_the_config(workdir, model_folders):
+    """These are the named models and those that the experiment derives from them."""
     policy, judge = str(model_folders["llama"]), str(model_folders["gpt2"])
     evaluator = {"kind": "judge", "model": judge}
     mine = {"base": judge, "source": "packaged"}
@@ -116,7 +116,7 @@ class Poison:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_poisoned_policy_is_refused_and_nothing_runs(trained, tmp_path):
+def test_poisoned_policy_is_refused_without_running_it(trained, tmp_path):
     saved = torch.load(trained("lora"), weights_only=True)
     for place in (saved, saved["state_dict"], saved["adapter"]):
         place["extra"] = Poison(tmp_path / "pwned")
@@ -129,11 +129,11 @@ def test_a_poisoned_policy_is_refused_and_nothing_runs(trained, tmp_path):
         read_policy(tmp_path / "policy.pt")
     assert not (tmp_path / "pwned").exists()
     pickle.loads((tmp_path / "policy.pt").read_bytes())
-    assert (tmp_path / "pwned").exists(), "the poison works where it is let in"
+    assert (tmp_path / "pwned").exists(), "the pickle does run code where it is loaded"
 
 
-def test_broken_clusters_are_refused_whatever_their_bytes(tmp_path):
-    """Neither code nor a crash: numpy's own unpickling, given such bytes, ends in a segmentation fault."""
+def test_broken_clusters_never_crash(tmp_path):
+    """NumPy's unpickling can end with a segmentation fault for such bytes."""
     path, rng = tmp_path / "clusters.pkl", random.Random(0)
     value = {"prompt_ids": ["a", "b"], "labels": np.array([0, 1]), "centroids": np.ones((2, 3), "f4"), "k": 2}
     write_clusters(path, value)
@@ -153,8 +153,8 @@ def test_broken_clusters_are_refused_whatever_their_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_flags_bring_any_text_through_the_shell(tmp_path, text):
-    """bash and tyro give a program the very text that config holds."""
+def test_flags_keep_any_text_through_the_shell(tmp_path, text):
+    """After bash and tyro, a program gets the exact text of the config."""
     (tmp_path / "program.py").write_text(
         "import json, tyro\n"
         "def main(*, text: str, words: tuple[str, ...], count: int = -1) -> None:\n"
@@ -192,7 +192,7 @@ METHOD = {"pairs": {"metric": "random"}}
         ({"policy": {"model": "pypi:--index-url==x/y#sha256=" + "0" * 64}}, "expected pypi:package==version"),
     ],
 )
-def test_texts_that_could_harm_are_refused_before_any_job(differences, message):
+def test_harmful_texts_are_refused_before_any_job(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(merge(TINY, {"policy": {"model": "some/model"}}), differences))
 
@@ -201,15 +201,15 @@ def test_texts_that_could_harm_are_refused_before_any_job(differences, message):
     ("judge", "secret"),
     [({"api_key_env": "sk-verysecret"}, "sk-verysecret"), ({"base_url": "https://me:pass@x/v1"}, "pass@")],
 )
-def test_a_key_in_config_is_refused_and_not_repeated(judge, secret):
+def test_key_in_config_is_refused_and_not_printed(judge, secret):
     feedback = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"} | judge}
     with pytest.raises(InputError, match="judge") as caught:
         checked(merge(TINY, {"policy": {"model": "some/model"}, "feedback": feedback}))
     assert secret not in str(caught.value)
 
 
-def test_every_package_that_is_installed_is_pinned():
-    """What environment.yml asks for is pinned there, and all that it brings in constraints.txt; both agree."""
+def test_every_installed_package_is_pinned():
+    """environment.yml pins direct requirements and constraints.txt pins all packages. Both agree."""
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
     asked = CONSTRAINTS["direct"]()
     assert len(asked) > 10 and all(line.count("==") == 1 for line in asked)
@@ -219,12 +219,12 @@ def test_every_package_that_is_installed_is_pinned():
     assert all(pinned[canonicalize_name(name)] == version for name, version in (line.split("==") for line in asked))
 
 
-def test_a_package_named_like_a_flag_is_none():
+def test_package_names_cannot_be_flags():
     assert PACKAGE.fullmatch("pypi:a-b.c==1.0/x.gguf#sha256=" + "0" * 64)
     assert not PACKAGE.fullmatch("pypi:-r==1.0/x.gguf#sha256=" + "0" * 64)
 
 
-def test_captions_name_no_folder_of_this_machine():
+def test_captions_have_no_local_folders():
     local = {"template": "~/t/strict.txt", "tie_margin": 0.0, "min_label_mass": 0.01}
     for feedback in (
         {"kind": "judge", "model": "/home/someone/big", "judge": local},
@@ -233,8 +233,8 @@ def test_captions_name_no_folder_of_this_machine():
         assert not {"home", "someone", "~"} & set(re.findall(r"\w+|~", feedback_identity(feedback)))
 
 
-def test_files_of_any_name_work(workdir, model_folders):
-    """Prompts and the model have names that a shell would act on; a judge's template and a server's model, too."""
+def test_file_names_with_shell_characters_work(workdir, model_folders):
+    """This covers prompts, the model, a judge's template and a server's model."""
     name = "-a b'\"; $(touch pwned) `touch pwned` & *größe"
     rows = "".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(40))
     (workdir.path / f"{name}.jsonl").write_text(rows)
@@ -259,13 +259,13 @@ def command_lines() -> str:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return "\n".join(found)
 
 
-def test_a_judges_key_is_written_nowhere(workdir, monkeypatch):
-    """Asked through Snakemake: the key reaches the server, and no file, log, record, message or command line."""
+def test_judge_key_is_never_written(workdir, monkeypatch):
+    """The server gets the key, but files, logs, Snakemake's records, output and command lines do not contain it."""
     key, seen, keys = "sk-aKeyThatNobodyMayRead", [], set()
 
     def answer(question: str) -> str:
@@ -294,7 +294,7 @@ def test_a_judges_key_is_written_nowhere(workdir, monkeypatch):
 
 @pytest.fixture
 def simulated(workdir):
-    """A simulation on a table of actions, which needs no model, with its figure."""
+    """Run a tabular simulation, which needs no model, and draw its figure."""
     tabular = {"seeds": 1, "normalized": {"steps": 3}, "empirical": {"steps": 3}}
     workdir.configure(compare=[], figures=["tabular"], tables=[], tabular=tabular)
     done = workdir.run()
@@ -302,8 +302,8 @@ def simulated(workdir):
     return workdir
 
 
-def test_a_planted_caption_does_not_run_in_the_report(simulated):
-    """hostile S2: a caption in a shared folder is text, whatever it says."""
+def test_code_in_captions_does_not_run_in_the_report(simulated):
+    """Captions are plain text, as others may write to a shared folder."""
     (simulated.path / "secret.txt").write_text("the secret")
     code = '{{ cycler.__init__.__globals__.os.system("touch pwned") }}'
     caption = simulated.path / "results/tiny/figures/tabular.rst"

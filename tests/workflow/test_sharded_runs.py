@@ -1,4 +1,4 @@
-"""The number of shards changes no byte of what the stages write."""
+"""The number of shards does not change a byte of the outputs."""
 
 import json
 
@@ -15,7 +15,7 @@ METHODS = {
 
 @pytest.fixture
 def ran(tmp_path, model_folders):
-    """The rows and costs of a run with a number of shards, by path below its folder."""
+    """Return a function that runs with a number of shards and returns rows and costs by path."""
     reward_model = tiny.make_reward_model(tmp_path / "reward_model")
 
     def run(shards: int) -> tuple[dict[str, bytes], dict[str, dict]]:
@@ -26,7 +26,7 @@ def ran(tmp_path, model_folders):
         model = {"kind": "reward_model", "model": str(reward_model), "batch_size": 8}
         METHODS["given"]["feedback"]["sources"] = [{"function": "rewards:vowels"}, model]
         directory.configure(methods=METHODS, compare=list(METHODS), shards=shards, steps=1)
-        # Batches of two prompts, so that a step's four are fewer batches than the three shards.
+        # With batches of two prompts, a step has two batches, fewer than the three shards.
         directory.configure(generation={"n": 4, "batch_size": 8}, logprobs={"batch_size": 8})
         done = directory.run(*(f"results/tiny/{method}/seed-0/round-2/training.jsonl" for method in METHODS))
         assert done.returncode == 0, done.stdout
@@ -38,11 +38,11 @@ def ran(tmp_path, model_folders):
     return run
 
 
-def test_shards_change_no_byte(ran):
-    """Two models mixed, a reward model and a noisy sum: generated, scored and trained on in one and in three shards."""
+def test_shards_give_the_same_bytes(ran):
+    """One and three shards agree for mixed models, a reward model and a noisy sum."""
     alone, cost = ran(1)
     many, costs = ran(3)
-    assert alone == many  # the shards' own files are gone, too
+    assert alone == many  # this includes that files of shards are deleted
     assert costs.keys() == cost.keys()
     for path, counted in costs.items():
         for amount in ("tokens_in", "tokens_out", "flops"):

@@ -1,4 +1,4 @@
-"""`share_first_step` samples once for methods that begin in the same way, and changes no byte of what they have."""
+"""`share_first_step` samples once for methods with the same start and gives the same bytes."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def job_counts(workdir: Workdir, *arguments: str) -> dict[str, int]:
     return {line.split()[0]: int(line.split()[1]) for line in table.splitlines()[3:] if line.strip()}
 
 
-def test_three_methods_sample_once_and_have_the_same_files(tmp_path, model_folders):
+def test_methods_share_samples_and_have_the_same_files(tmp_path, model_folders):
     folders = {name: tmp_path / name for name in ("alone", "shared")}
     workdirs = {}
     for name, folder in folders.items():

@@ -1,7 +1,7 @@
-"""A real SLURM on one machine: the tiny experiment through profiles/slurm, with a failure and a timeout on the way.
+"""A real SLURM on one machine runs the tiny experiment with profiles/slurm, a failed job and a timeout.
 
-tests/slurm/slurm-up.sh starts it and says what it needs; without, these tests are skipped. Only they see it, as its
-clients are on PATH for them alone: where a client is there and no controller answers, Snakemake starts 9 s later.
+tests/slurm/slurm-up.sh starts it and lists its requirements. Without them, these tests are skipped. Its clients are
+on PATH only in these tests, as Snakemake starts 9 s later where a client finds no controller.
 """
 
 import filecmp
@@ -26,7 +26,7 @@ MODEL_STAGES = {"generate", "logprobs", "train", "sample", "cluster_prompts"}
 STAGE = re.compile("compare_samples|cluster_prompts|generate|logprobs|train|sample")  # longer names first
 CONFIG = "my config.yaml"
 POLICY = "results/tiny/dota/seed-0/round-1/policy.pt"
-# A reward that fails once, in rule reward and not in the evaluation, and writes down the GPUs that it was given.
+# A reward that fails once in rule reward, not in evaluation, and writes its GPUs to a file.
 ONCE = """
 import os
 import sys
@@ -39,7 +39,7 @@ def once(prompts, responses):
     Path("gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
     return [sum(letter in "aeiou" for letter in response) for response in responses]
 """
-# One round of one step, of which training takes some seconds; its state is saved every few steps.
+# One round of one step. Training takes several seconds and often saves its state.
 SMALL = {
     "rounds": 1,
     "steps": 1,
@@ -53,7 +53,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """The folder of clients of a SLURM that runs while these tests do."""
+    """Run SLURM during these tests; yield the folder of its clients."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         pytest.skip("a SLURM of our own needs root, for its devices, and apt-get, for its packages")
     if shutil.which("sbatch"):
@@ -72,19 +72,19 @@ def slurm(tmp_path_factory):
 
 
 class Cluster:
-    """Snakemake and SLURM's clients, run in a working directory."""
+    """Runs Snakemake and SLURM's clients in a working directory."""
 
     def __init__(self, clients: Path, workdir: Workdir):
         self.workdir, self.snakefile = workdir.path, workdir.clone / "Snakefile"
         self.environment = os.environ | {"PATH": f"{clients}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.environment |= {"PREFLOOP_DEVICE": "cpu"}  # SLURM's GPUs are declared and not there
+        self.environment |= {"PREFLOOP_DEVICE": "cpu"}  # SLURM's GPUs do not exist
 
     def profile(self, name: str, **training) -> str:
-        """profiles/slurm for this small machine: few jobs on a thread each, soon looked after; training as told."""
+        """Write profiles/slurm for few jobs with one thread, early status checks and `training` resources."""
         profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
         profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 10, "jobs": 3}
         profile |= {"set-threads": dict.fromkeys(MODEL_STAGES, 1)}
-        # One job each for what comes before the policy's answers, and for them, so that less time is spent in queues.
+        # Groups save time in the queue.
         profile["groups"] = dict.fromkeys(["fetch_model", "prepare_prompts", "cluster_prompts"], "inputs")
         profile["groups"] |= dict.fromkeys(["allocate", "generate"], "answers_{method}_{seed}_{round}_{step}")
         profile["set-resources"]["train"] = profile["set-resources"]["train"] | training
@@ -94,7 +94,7 @@ class Cluster:
         return folder.name
 
     def start(self, log: Path, profile: str, *arguments: str) -> subprocess.Popen:
-        """The workflow, by way of SLURM."""
+        """Start the workflow with a profile."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)]
         command += ["--configfile", CONFIG, "--workflow-profile", profile, *arguments]
         with log.open("w") as file:
@@ -103,21 +103,21 @@ class Cluster:
             )
 
     def ask(self, *command: str) -> str:
-        """What a client of SLURM prints."""
+        """Return the output of a SLURM client."""
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
 
     def jobs(self) -> list[dict]:
-        """SLURM's record of every job, oldest first."""
+        """Return SLURM's records of all jobs, oldest first."""
         lines = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if line.startswith("JobId=")]
 
     def jobs_of(self, name: str) -> list[dict]:
-        """The jobs of a rule or group."""
+        """Return the jobs of a rule or group."""
         return [job for job in self.jobs() if job["Comment"].startswith(f"rule_{name}")]
 
 
 def outlast(cluster: Cluster, snakemake: subprocess.Popen) -> None:
-    """Hold the training still once it has saved a state, until its time is over and SLURM has said so."""
+    """Stop the training process after it saves a state, until SLURM reports a timeout."""
     while not (cluster.workdir / POLICY).with_name("policy.partial").joinpath("state.pt").exists():
         assert snakemake.poll() is None
         time.sleep(0.02)
@@ -136,9 +136,9 @@ def outlast(cluster: Cluster, snakemake: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def runs(slurm, model_folders, tmp_path_factory) -> tuple[Path, Cluster, Path]:
-    """The same experiment on this machine and through SLURM, where a reward fails once and the training times out.
+    """Run the same experiment locally and with SLURM, where a reward fails once and training times out.
 
-    Case 23: the clone, the working directory and the config that SLURM sees have spaces in their paths.
+    The clone, working directory and config for SLURM have spaces in their paths.
     """
     clone = tmp_path_factory.mktemp("a clone")
     here, there = [
@@ -163,27 +163,27 @@ def runs(slurm, model_folders, tmp_path_factory) -> tuple[Path, Cluster, Path]:
 
 
 def memory(job: dict) -> float:
-    """What a job asked for, in MB."""
+    """Return the requested memory of a job in MB."""
     number, unit = re.search(r"mem=([\d.]+)([MG])", job["TRES"]).groups()
     return float(number) * {"M": 1, "G": 1024}[unit]
 
 
-def test_a_cluster_makes_the_bytes_of_this_machine(runs):
-    """Rows, weights, figures and tables, through a failed and a timed-out job; what tells the time is left out."""
+def test_cluster_gives_the_same_bytes_as_this_machine(runs):
+    """This compares all files without measured times, after a failed job and a timeout."""
     here, cluster, _ = runs
     timed = re.compile(r"\.(cost\.json|log)$|training_speed")
     files = [p.relative_to(here) for p in here.glob("results/tiny/**/*") if p.is_file() and not timed.search(p.name)]
     assert len(files) > 20
     different = [p for p in files if not filecmp.cmp(here / p, cluster.workdir / p, shallow=False)]
-    for path in [p for p in different if p.name == "adapter_config.json"]:  # names the base model's absolute folder
+    for path in [p for p in different if p.name == "adapter_config.json"]:  # has the absolute folder of the base model
         contents = [(folder / path).read_text().replace(str(folder), "") for folder in (here, cluster.workdir)]
         assert contents[0] == contents[1]
         different.remove(path)
     assert different == []
 
 
-def test_gpus_are_asked_of_slurm(runs):
-    """One GPU for a stage that loads a model, and none for any other, such as a reward function."""
+def test_slurm_jobs_request_gpus_only_for_models(runs):
+    """Stages that load a model request one GPU. Others, such as reward functions, request none."""
     here, cluster, _ = runs
     for job in cluster.jobs():
         stages = set(STAGE.findall(re.sub("_wildcards.*", "", job["Comment"])))
@@ -192,7 +192,7 @@ def test_gpus_are_asked_of_slurm(runs):
     assert (cluster.workdir / "gpus").read_text() == "none"
 
 
-def test_a_failed_job_comes_again_with_more_memory_and_time(runs):
+def test_failed_job_is_retried_with_more_memory_and_time(runs):
     _, cluster, _ = runs
     first, second = cluster.jobs_of("reward")
     assert [first["JobState"], second["JobState"]] == ["FAILED", "COMPLETED"]
@@ -200,15 +200,15 @@ def test_a_failed_job_comes_again_with_more_memory_and_time(runs):
     assert [first["TimeLimit"], second["TimeLimit"]] == ["02:00:00", "04:00:00"]
 
 
-def test_a_training_that_times_out_goes_on(runs):
-    """SLURM's SIGTERM reaches the program, which saves; the second job starts from there, and nothing is left of it."""
+def test_training_continues_after_a_timeout(runs):
+    """On SIGTERM the program saves its state, the second job continues from it, and the state is deleted at the end."""
     _, cluster, log = runs
     first, second = cluster.jobs_of("train")
     assert [first["JobState"], second["JobState"]] == ["TIMEOUT", "COMPLETED"]
     assert [first["TimeLimit"], second["TimeLimit"]] == ["00:01:00", "00:10:00"]
-    assert "SIGTERM, saved after step" in log.read_text()  # the failed job's log, which Snakemake shows
-    # What SIGTERM reached was the program, not a shell around it, which would die of the signal and leave the program.
-    # SLURM may kill the step's Snakemake before it has said how the program ended, so nothing else is asked of its log.
+    assert "SIGTERM, saved after step" in log.read_text()  # Snakemake prints the log of the failed job
+    # SIGTERM reached the program and not a shell around it, which would die and leave the program running. SLURM may
+    # kill the step's Snakemake early, so other lines of this log are not checked.
     (ended,) = (cluster.workdir / "results/logs/slurm/rule_train").rglob(f"{first['JobId']}.log")
     assert "Terminated" not in ended.read_text() and "died with" not in ended.read_text()
     train = (cluster.workdir / "results/logs/tiny/dota/seed-0/round-1/train.log").read_text()
@@ -216,8 +216,8 @@ def test_a_training_that_times_out_goes_on(runs):
     assert not (cluster.workdir / POLICY).with_name("policy.partial").exists()
 
 
-def test_small_jobs_share_one(runs):
-    """Figures and tables are one job of SLURM's; its logs are kept for the two jobs that failed."""
+def test_small_jobs_share_one_slurm_job(runs):
+    """Figures and tables share one SLURM job. SLURM logs are kept only for the two jobs that failed."""
     _, cluster, _ = runs
     (figures,) = cluster.jobs_of("figures")
     assert "plot_quality" in figures["Comment"]
@@ -226,7 +226,7 @@ def test_small_jobs_share_one(runs):
 
 
 def test_two_nodes_train_together(runs):
-    """The settings of docs/cluster.md for several nodes: one launcher on each, and the losses of one process."""
+    """With the settings of docs/cluster.md for several nodes, losses are near those of one process."""
     here, cluster, _ = runs
     log = cluster.workdir / "log_of_two_nodes"
     nodes = {"gpu": 2, "gres": "gpu:1", "nodes": 2, "tasks": 2, "tasks_per_gpu": 0, "mpi": "srun"}

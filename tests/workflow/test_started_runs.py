@@ -1,4 +1,4 @@
-"""A run starts from the policy of another run, and what is then equal to one longer run."""
+"""A run can start from the policy of another run and then partly equals one longer run."""
 
 import shlex
 import subprocess
@@ -20,7 +20,7 @@ SAMPLES = "evaluation/temperature-0.7/samples.jsonl"
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory, model_folders) -> Workdir:
-    """`whole` has two rounds; `first` has one, and `second` one that starts from the policy of `first`."""
+    """Run `whole` with two rounds, `first` with one, and `second` with one that starts from the policy of `first`."""
     directory = Workdir(tmp_path_factory.mktemp("started"), model_folders["llama"])
     directory.configure(compare=["dota"], steps=1, name="whole")
     done = directory.run(f"results/whole/{RUN}/round-2/policy.pt", f"results/whole/{RUN}/round-1/{SAMPLES}")
@@ -44,12 +44,12 @@ def same(directory: Workdir, first: str, second: str) -> bool:
     return files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_one_round_is_the_first_of_two(started):
+def test_single_round_equals_the_first_of_two(started):
     assert same(started, f"first/{RUN}/round-1/policy.pt", f"whole/{RUN}/round-1/policy.pt")
 
 
 def test_initial_policy_is_the_start(started):
-    """The file itself, and so its samples of the eval prompts, which evaluation compares with."""
+    """Both the file and its samples for evaluation prompts are equal."""
     assert same(started, "second/initial/policy.pt", f"first/{RUN}/round-1/policy.pt")
     assert same(started, f"second/initial/{SAMPLES}", f"whole/{RUN}/round-1/{SAMPLES}")
 
@@ -61,22 +61,22 @@ def test_start_is_policy_and_reference_of_the_first_round(started):
 
 
 def test_kl_is_from_the_start(started):
-    """A round of small steps is near its start, and not equal to it."""
+    """A round of small steps stays near its start but is not equal to it."""
     rows = read_rows(started.path / f"results/second/{RUN}/round-1/evaluation/kl.jsonl")
     assert any(row["kl"] > 0 for row in rows)
     log = (started.path / f"results/logs/second/{RUN}/round-1/evaluation/measure_kl.log").read_text()
     assert "error" not in log
 
 
-def test_second_run_draws_other_prompts_and_responses_than_the_second_round(started):
-    """Random numbers belong to the round's number, which is 1 again."""
+def test_second_run_differs_from_a_second_round(started):
+    """Random numbers depend on the round number, which is 1 again."""
     step = f"{RUN}/round-2/step-1"
     assert not same(started, f"second/{RUN}/round-1/step-1/generations.jsonl", f"whole/{step}/generations.jsonl")
     assert not same(started, f"second/{RUN}/round-1/policy.pt", f"whole/{RUN}/round-2/policy.pt")
 
 
-def test_training_continues_the_start_as_it_continues_the_round_before(started):
-    """The second round's training, given the start in place of the first round's policy, ends in the same bytes."""
+def test_training_from_the_start_equals_training_from_the_previous_round(started):
+    """The second round's training from the start policy gives the same bytes as from the first round's policy."""
     folder, output = started.path / "results", started.path / "again"
     config = read_json(folder / "whole/settings.json")["settings"]
     settings = relevant(of_method(config, "dota")["train"], inner(ExperimentConfig, "train"))
@@ -103,7 +103,7 @@ def test_finished_run_has_nothing_to_do(started):
     assert started.jobs(*targets_of_second()) == set()
 
 
-def test_start_that_does_not_fit_is_one_line(started):
+def test_start_with_other_adapters_prints_one_line(started):
     started.configure(name="third", train={"lora": {"r": 8}})
     done = started.run("results/third/initial/policy.pt")
     assert done.returncode != 0

@@ -1,16 +1,16 @@
-"""The plan of a sweep: one run per combination of values, and shared stages once."""
+"""The plan of a sweep has one run per combination of values and runs shared stages once."""
 
 
 def job_counts(workdir) -> dict[str, int]:
-    """Jobs by rule, as a dry-run lists them."""
+    """Return the number of jobs per rule in a dry run."""
     done = workdir.run("--dry-run")
     assert done.returncode == 0, done.stdout
     table = done.stdout.split("Job stats:")[1].split("total")[0]
     return {line.split()[0]: int(line.split()[1]) for line in table.splitlines()[3:] if line.strip()}
 
 
-def test_sweep_shares_what_docs_say(workdir):
-    """Two β of dota, and uniform: two rounds of two steps each. clusters.k of one method has clusters of its own."""
+def test_sweep_shares_stages(workdir):
+    """dota with two β and uniform have two rounds of two steps. Another clusters.k gives uniform its own clusters."""
     workdir.configure(sft={"enabled": True, "lora": {"r": 4}, "dtype": "float32"})
     methods = {"dota": {"sweep": {"train.beta": [0.05, 0.2]}}, "uniform": {"clusters": {"k": 2}}}
     workdir.configure(methods=methods, figures=["quality"], tables=["results"])

@@ -1,4 +1,4 @@
-"""Two rounds with each loss and adapter that no preset has."""
+"""Losses and adapters that no preset uses work for two rounds."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_both_rounds_train(ran, method):
 
 @pytest.mark.parametrize("method", ["stabilized", "dora"])
 def test_adapters_load_with_plain_peft(ran, method):
-    """The second round goes on from the first one's adapter; peft alone computes what policy.pt does."""
+    """The second round continues from the first adapter, and peft alone gives the logits of policy.pt."""
     run, ids = ran.path / f"results/tiny/{method}/seed-0", torch.tensor([[5, 9, 33, 1, 7]])
     (manifest,) = (ran.path / "results/models").glob("*/manifest.json")
     found = []
@@ -70,8 +70,8 @@ def test_adapters_load_with_plain_peft(ran, method):
         assert config["target_modules"] == ["down_proj", "q_proj"]
 
 
-def test_prefixes_are_those_of_the_reference(ran):
-    """In round 2, whose policy is another model; training starts at the margin of the discounted log-probabilities."""
+def test_log_probs_of_prefixes_come_from_the_reference(ran):
+    """The policy of round 2 differs from the reference. Training in round 1 starts at margin 0."""
     run = ran.path / "results/tiny/desensitized/seed-0"
     (manifest,) = (ran.path / "results/models").glob("*/manifest.json")
     reference, tokenizer = load_policy(manifest, manifest, torch.float32, "cpu")
@@ -85,12 +85,12 @@ def test_prefixes_are_those_of_the_reference(ran):
                 expected = response_logprobs(scorer, [prompt_ids(tokenizer, row["messages"], chat)], [ids]).item()
             assert row[f"logp_ref_prefix_{side}"] == pytest.approx(expected, abs=1e-3)
             longer += row[f"n_{side}"] > shared
-    assert longer, "a pair of unequal lengths"
+    assert longer, "no pair has unequal lengths"
     plain = read_rows(ran.path / "results/tiny/weighted/seed-0/round-1/pairs.jsonl")
     names = [name for name in read_rows(run / "round-1/pairs.jsonl")[0] if not name.startswith("logp_ref_prefix")]
-    assert [list(row) for row in plain] == [names] * len(plain), "others have no prefixes"
+    assert [list(row) for row in plain] == [names] * len(plain), "other methods have no prefixes"
     first = read_rows(run / "round-1/training.jsonl")[0]
-    assert max(abs(first["margins/min"]), abs(first["margins/max"])) < 1e-3, "the policy is its reference"
+    assert max(abs(first["margins/min"]), abs(first["margins/max"])) < 1e-3, "the policy equals the reference"
 
 
 def test_editing_a_weighted_function_retrains(ran):

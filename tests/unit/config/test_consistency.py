@@ -1,4 +1,4 @@
-"""Settings that contradict each other are refused with the reason, before any job."""
+"""Contradictory settings are refused with the reason, before any job."""
 
 import gzip
 
@@ -246,7 +246,7 @@ def test_impossible_method_is_refused(differences, message):
         ({"generation": {"engine": "vllm"}}, "what vLLM samples from, and generation.engine is vllm"),
     ],
 )
-def test_base_weights_in_4_bits_need_adapters_and_transformers(differences, message):
+def test_quantized_base_weights_need_adapters_and_transformers(differences, message):
     config = merge(VALID, {"policy": {"quantization": "nf4"}})
     checked(config)
     with pytest.raises(InputError, match=f"policy.quantization: .*{message}"):
@@ -270,7 +270,7 @@ def test_base_weights_in_4_bits_need_adapters_and_transformers(differences, mess
         ({"policy": {"start": "results/tiny/policy.pt"}}, "a result of this experiment; give the experiment that cont"),
     ],
 )
-def test_start_is_a_policy_of_another_run_that_all_methods_can_continue(differences, message, tmp_path, monkeypatch):
+def test_start_must_be_a_policy_that_all_methods_can_continue(differences, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("other", "tiny"):
         (tmp_path / "results" / name).mkdir(parents=True)
@@ -283,14 +283,14 @@ def test_start_is_a_policy_of_another_run_that_all_methods_can_continue(differen
             checked(config)
 
 
-def test_evaluation_has_no_noise():
+def test_noise_in_evaluation_is_refused():
     noise = {"noise": {"kind": "bradley_terry"}}
     with pytest.raises(InputError, match="evaluation.evaluator.noise.kind: evaluation has no noise; set it to null"):
         checked(merge(VALID, {"evaluation": {"evaluator": noise}}))
     checked(merge(VALID, {"feedback": noise}))
 
 
-def test_answers_of_judges_need_a_judge():
+def test_table_judge_answers_needs_a_judge():
     tables = {"tables": ["judge_answers"]}
     with pytest.raises(InputError, match="tables: judge_answers needs a judge, as feedback or evaluator"):
         checked(merge(VALID, tables))
@@ -360,12 +360,12 @@ SEVERAL = {"source": None, "take": None}
         ),
     ],
 )
-def test_sources_that_exclude_each_other_are_refused(differences, message):
+def test_conflicting_sources_are_refused(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, differences))
 
 
-def test_a_first_metric_needs_a_second_round():
+def test_first_metric_needs_a_second_round():
     config = merge(VALID, {"rounds": 1, "pairs": {"first_metric": "random"}})
     with pytest.raises(InputError, match="pairs.first_metric: with rounds 1 pairs.metric is never used; raise rounds"):
         checked(config)
@@ -379,14 +379,14 @@ def test_replay_needs_an_earlier_round():
     assert checked(config | {"rounds": 2})["pairs"]["replay"] == {"rounds": 1, "share": 0.5}
 
 
-def test_pairs_of_prompts_without_responses_are_refused():
+def test_offline_pairs_need_a_format_with_responses():
     config = merge(VALID, {"prompts": {"format": "mt_bench"}, "pairs": {"offline_share": 0.5}})
     with pytest.raises(InputError, match="pairs.offline_share: prompts.format mt_bench has no responses; set it to 0"):
         checked(config)
 
 
-def test_pairs_that_join_make_rounds_longer():
-    """8 own pairs are 2 steps; half of all from elsewhere, 4 steps; replayed ones not in round 1, for checkpoints."""
+def test_additional_pairs_make_rounds_longer():
+    """8 own pairs take 2 steps, or 4 with half of all pairs from the data set. Round 1 has no replayed pairs."""
     steps = {"evaluation": {"by_checkpoint": {"steps": [4]}}}
     for pairs, message in (
         ({"offline_share": 0.5}, None),
@@ -404,7 +404,7 @@ def test_pairs_that_join_make_rounds_longer():
 
 
 def test_several_sources_and_an_evaluation_set_are_accepted():
-    """With a set of its own no prompt is held out: 52 of 52 are left for training."""
+    """With a separate evaluation set no prompt is held out, so all 52 are left for training."""
     sources = [PACKAGED | {"share": 0.5}, PACKAGED | {"format": "alpaca", "share": 0.5}]
     own = {"source": None, "sources": [PACKAGED, PACKAGED | {"format": "alpaca_eval"}], "take": 20}
     prompts = {"source": None, "take": 52, "sources": sources}
@@ -433,7 +433,7 @@ def test_several_sources_and_an_evaluation_set_are_accepted():
         ("rows.xlsx", "prompts.source: rows.xlsx: expected packaged, a .jsonl, .json, .csv"),
     ],
 )
-def test_sources_are_looked_up_before_any_job(source, message, tmp_path, monkeypatch):
+def test_sources_are_checked_before_any_job(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_data.py").write_text("def rows():\n    yield {}\n")
     for file in ("saved/dataset_info.json", "empty/other.json", "rows.csv"):
@@ -447,7 +447,7 @@ def test_sources_are_looked_up_before_any_job(source, message, tmp_path, monkeyp
             checked(config)
 
 
-def test_dataset_cannot_evaluate_new_samples():
+def test_dataset_as_evaluator_is_refused():
     with pytest.raises(InputError, match="evaluation.evaluator: the data set has no preference between new samples"):
         checked(merge(VALID, {"evaluation": {"evaluator": {"kind": "dataset"}}}))
 
@@ -470,7 +470,7 @@ AFINN = {"evaluator": {"function": "prefloop.feedback.lexicons:afinn"}}
 
 
 @pytest.mark.parametrize(("samples", "temperature", "lines"), [(1, 0, 0), (2, 0.7, 0), (2, 0, 1)])
-def test_equal_samples_of_a_prompt_warn(samples, temperature, lines):
+def test_several_samples_at_temperature_0_warn(samples, temperature, lines):
     evaluation = {"evaluation": {"samples": samples, "temperature": temperature}}
     found = doubts(checked(merge(VALID, evaluation)))
     assert sum(line.startswith("evaluation.samples: 2, but at evaluation.temperature 0") for line in found) == lines
@@ -493,7 +493,7 @@ def test_equal_samples_of_a_prompt_warn(samples, temperature, lines):
         ({"methods": {"dota": {"generation": {"sampler": "dataset"}, "feedback": {"kind": "dataset"}}}}, 0),
     ],
 )
-def test_lexicon_as_evaluator_of_another_reward_warns(differences, lines):
+def test_lexicon_as_evaluator_of_another_kind_of_reward_warns(differences, lines):
     found = doubts(checked(merge(merge(VALID, {"evaluation": AFINN}), differences)))
     assert len(found) == lines
     assert all(line.startswith("evaluation.evaluator: ") for line in found)

@@ -1,4 +1,4 @@
-"""What the settings declare: choices, conditions, defaults and docstrings."""
+"""Declarations of settings: choices, conditions, defaults and docstrings."""
 
 import dataclasses
 from typing import Annotated, Any, Literal
@@ -56,7 +56,7 @@ def test_registry_words_are_read_from_source(name, words):
     assert registry_words(name) == list(words)
 
 
-def test_settings_that_do_not_count_reach_no_program():
+def test_irrelevant_settings_are_not_passed_to_programs():
     train = checked(VALID)["train"]
     assert (
         not {"rmax", "xpo_alpha", "label_smoothing", "beta_batch", "beta_risk"} & relevant(train, TrainSection).keys()
@@ -75,10 +75,10 @@ def test_conditions_name_keys_and_values_that_exist(settings):
             known = choices(hints(settings)[condition.key])
             assert set(condition.values) | set(condition.other_than) <= set(known), name
         else:
-            assert condition.key == "sampler", "only the evaluation shares settings with a section that has samplers"
+            assert condition.key == "sampler", "only evaluation may refer to a sampler elsewhere"
 
 
-def test_condition_on_other_values_holds_for_new_entries():
+def test_condition_with_exceptions_holds_for_new_entries():
     assert OnlyIf("beta_rule", other_than=("schedule",)).holds({"beta_rule": "added later"})
     assert conditions(TrainSection)["beta"].other_than == ("schedule",)
     for name in ("n", "temperature", "batch_size"):
@@ -86,18 +86,18 @@ def test_condition_on_other_values_holds_for_new_entries():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_sampler_that_reads_constants_gets_them(name):
-    """generation.mixp reaches the samplers that its condition names; another would run with the defaults."""
+def test_samplers_that_read_constants_get_them(name):
+    """generation.mixp reaches only the samplers in its condition. Any other sampler would use the defaults."""
     try:
         SAMPLERS[name](4, [0.2, 0.6], None)
         reads = False
     except AttributeError:
         reads = True
-    assert reads == (name in conditions(GenerationConfig)["mixp"].values), "see OnlyIf of Sampling.mixp"
+    assert reads == (name in conditions(GenerationConfig)["mixp"].values), "see OnlyIf at GenerationConfig.mixp"
 
 
-def test_defaults_of_a_program_are_those_of_the_config():
-    """A program run by hand without a flag does what the workflow does without the key."""
+def test_defaults_of_programs_match_the_config():
+    """A program started by hand without a flag uses the same value as the workflow without the key."""
     config = checked(VALID | {"train": {}, "pairs": {}})
     program = defaults(TrainSection)
     assert {name: config["train"][name] for name in program} == program
@@ -136,13 +136,13 @@ def test_methods_override_exactly_the_sections_of_the_experiment():
         (Any, "2025-01-31", "2025-01-31"),
     ],
 )
-def test_text_is_read_as_yaml_where_no_text_is_declared(hint, text, value):
+def test_text_is_parsed_as_yaml_unless_text_is_declared(hint, text, value):
     found = retyped(text, hint)
     assert (found, type(found)) == (value, type(value))
 
 
 def test_weights_given_as_text_are_numbers():
-    """As `--config train={loss: {dpo: 1, nll: 0.2}}` passes them."""
+    """`--config train={loss: {dpo: 1, nll: 0.2}}` passes the weights as text."""
     given = {"train": {"loss": {"dpo": "1", "nll": "0.2"}}}
     assert retyped(given, ExperimentConfig) == {"train": {"loss": {"dpo": 1, "nll": 0.2}}}
 

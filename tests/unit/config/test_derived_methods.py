@@ -16,7 +16,7 @@ def with_methods(compare, **methods):
 
 
 def test_like_takes_the_settings_of_a_chain():
-    """c changes one key of b's, which has those of uniform; a method's loss replaces a sum of losses."""
+    """c changes a key of b, and b derives from uniform. A single loss replaces a sum of losses."""
     config = with_methods(
         ["uniform", "b", "c"],
         c={"like": "b", "train": {"beta": 0.3, "loss": "ipo"}},
@@ -31,7 +31,7 @@ def test_like_takes_the_settings_of_a_chain():
 
 
 def test_experiment_without_labels_has_none():
-    """Figures of experiments without labels are not drawn again."""
+    """Otherwise figures of experiments without labels would be drawn again."""
     assert experiment_of(checked(VALID), "results/x").labels == ()
 
 
@@ -51,7 +51,7 @@ def test_experiment_without_labels_has_none():
         ({"a": {"like": "dota", "rounds": 2}}, "methods.a.rounds: unknown key"),
     ],
 )
-def test_wrong_entry_is_named_in_one_line(methods, message):
+def test_invalid_entries_raise_with_one_line(methods, message):
     with pytest.raises(InputError, match=f"^config: {message}") as error:
         checked(merge(VALID, {"methods": methods}))
     assert len(str(error.value).splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Named evaluators: their names, their measures, and what an invalid one is refused with."""
+"""Named evaluators: their names, their measures, and the errors for invalid ones."""
 
 from dataclasses import asdict, replace
 
@@ -21,11 +21,11 @@ TRAINED = {"kind": "reward_model", "model": "trained:mine"}
 
 
 def named(evaluators: dict, **evaluation) -> dict:
-    """A config with these evaluators and other settings of the evaluation."""
+    """Return a config with these named evaluators and further evaluation settings."""
     return merge(VALID, {"evaluation": {"evaluators": evaluators} | evaluation})
 
 
-def test_measures_have_the_name_of_their_evaluator():
+def test_measures_start_with_the_name_of_their_evaluator():
     assert split_measure(reward_measure("a_b")) == ("a_b", "reward")
     assert split_measure(win_measure("a_b")) == ("a_b", "win")
     for own in ("reward", "feedback", "win", "n_tokens"):
@@ -41,7 +41,7 @@ def test_invalid_name_raises(name):
         checked(named({name: FUNCTION}))
 
 
-def test_number_as_a_name_raises():
+def test_number_as_name_raises():
     with pytest.raises(InputError, match="evaluation.evaluators: 3, expected a name of letters"):
         checked(named({3: FUNCTION}))
 
@@ -66,20 +66,20 @@ def test_similar_names_are_valid(name):
         ({"function": "nowhere_at_all:f"}, "evaluation.evaluators.x.function: no module nowhere_at_all"),
     ],
 )
-def test_checks_of_the_evaluator_hold_for_named_ones(evaluator, message):
+def test_named_evaluators_are_checked_like_the_evaluator(evaluator, message):
     with pytest.raises(InputError) as error:
         checked(named({"fine": FUNCTION, "x": evaluator}))
     assert message in str(error.value)
 
 
-def test_named_lexicon_warns_as_the_evaluator_does():
+def test_named_lexicon_warns_like_the_evaluator():
     other = {"feedback": {"kind": "reward_model", "model": "my/rm"}}
     config = merge(named({"words": FUNCTION}, evaluator={"kind": "reward_model", "model": "another/rm"}), other)
     assert [line.partition(": ")[0] for line in doubts(checked(config))] == ["evaluation.evaluators.words"]
 
 
-def test_models_are_fetched_and_trained_only_for_evaluators_that_are_named():
-    """A declared reward model that nothing names is not trained."""
+def test_only_models_of_named_evaluators_are_fetched_and_trained():
+    """A declared reward model that no setting uses is not trained."""
     without = checked(merge(VALID, MINE))
     assert not trained_here(without) and set(model_sources(without).values()) == {"some/model"}
     config = checked(merge(named({"small": TRAINED, "strict": JUDGE}), MINE))
@@ -105,7 +105,7 @@ def test_named_evaluators_have_all_defaults():
     ],
 )
 def test_measure_may_name_an_evaluator(word, measure):
-    """Its reward, or its win rate if it is a judge."""
+    """The name of an evaluator means its reward, or its win rate if it is a judge."""
     settings = {"target": {"measure": word}, "primary": {"method": "dota", "measure": word}}
     settings["validation"] = {"fraction": 0.3, "measure": word}
     config = checked(named({"words": FUNCTION, "strict": JUDGE}, **settings))

@@ -1,4 +1,4 @@
-"""What an experiment compares, and where the files of each comparison are."""
+"""The comparisons of an experiment and the paths of their files."""
 
 from pathlib import Path
 
@@ -55,13 +55,13 @@ def test_no_method_is_compared_with_itself():
     assert {c.round for c in TWO.against_everybody()} == {2}
 
 
-def test_temperatures_are_of_base_fine_tuned_and_last_rounds():
+def test_temperatures_use_the_base_initial_and_last_policies():
     found = {(c.method, c.seed, c.round, c.temperature) for c in TWO.over_temperatures()}
     expected = {(name, -1, 0, t) for name in ("base", "initial") for t in (0.25, 0.7)}
     assert found == expected | {("a", seed, 2, t) for seed in (0, 7) for t in (0.25, 0.7)}
 
 
-def test_training_is_followed_through_checkpoints_and_rounds():
+def test_curves_over_training_use_checkpoints_and_rounds():
     found = [(c.method, c.seed, c.round, c.checkpoint) for c in TWO.over_training()]
     runs = [("b", seed, number, step) for seed in (0, 7) for number in (1, 2) for step in (3, None)]
     assert found == [("initial", -1, 0, None), *runs]
@@ -74,13 +74,13 @@ def test_every_comparison_is_listed_once():
     assert set(comparisons) == set().union(*lists)
 
 
-def test_what_no_figure_shows_is_not_evaluated():
-    """Temperatures have a default; without their figure they cost nothing."""
+def test_policies_that_no_figure_shows_are_not_evaluated():
+    """Temperatures have a default but are only evaluated for their figure."""
     assert configured().over_temperatures() == []
     assert len(configured(figures=["temperatures"]).over_temperatures()) == 4 * 3
 
 
-def test_the_config_names_baseline_evaluator_and_feedback():
+def test_baseline_evaluator_and_feedback_match_the_config():
     experiment = configured()
     assert experiment.baseline == "uniform"
     assert experiment.evaluator == lexicon("afinn")
@@ -90,11 +90,11 @@ def test_the_config_names_baseline_evaluator_and_feedback():
     assert own.trained_by == (lexicon("afinn"), lexicon("vader"))
 
 
-def test_tuples_become_flags_as_lists_do():
+def test_tuples_become_the_same_flags_as_lists():
     assert flags({"a": (1, 2), "b": ()}) == flags({"a": [1, 2], "b": []}) == "--a 1 2"
 
 
-def test_the_primary_contrast_is_that_of_the_config():
+def test_primary_contrast_matches_the_config():
     assert configured().primary == Primary("", "reward")
     assert configured(evaluation={"primary": {"method": "dota"}}).primary == Primary("dota", "reward")
     named = {"method": "dota", "measure": "win"}

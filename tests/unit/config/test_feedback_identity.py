@@ -1,4 +1,4 @@
-"""Two feedbacks have one identity exactly if they give the same rewards or judgments."""
+"""Two feedback configurations have the same identity if and only if they give the same rewards or judgments."""
 
 import json
 
@@ -37,7 +37,7 @@ def digest(feedback: dict) -> str:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A working directory with two reward models in folders of the same name, and two templates."""
+    """A working directory with two reward models in folders of the same name, each with a judge's template."""
     for folder in ("a/rm", "b/rm"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "judge.txt").write_text("Which?")
@@ -45,16 +45,16 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_same_folder_name_is_two_models(project):
+def test_folders_with_the_same_name_are_different_models(project):
     assert reward_model("a/rm") != reward_model("b/rm")
 
 
-def test_relative_and_absolute_path_are_one_model(project):
+def test_relative_and_absolute_paths_are_the_same_model(project):
     ways = ["a/rm", "./a/rm", "a/rm/", "b/../a/rm", project / "a/rm"]
     assert len({reward_model(way) for way in ways}) == 1
 
 
-def test_module_and_path_are_one_function(project):
+def test_module_and_path_are_the_same_function(project):
     (project / "own").mkdir()
     (project / "own/rewards.py").touch()
     names = ["own.rewards:short", "own/rewards.py:short", "./own/rewards.py:short", f"{project}/own/rewards.py:short"]
@@ -80,18 +80,18 @@ def test_hub_ids_and_packages_are_compared_as_written(project):
     [{"template": "a/rm/judge.txt"}, {"tie_margin": 0.1}, {"min_label_mass": 0.5}, {"loaded": "b"}],
     ids=lambda settings: next(iter(settings)),
 )
-def test_a_setting_of_a_judges_output_counts(project, settings):
+def test_settings_that_change_a_judges_output_change_the_identity(project, settings):
     assert judge(**{"loaded": "a"} | settings) != judge("a")
 
 
 @pytest.mark.parametrize("settings", [{"concurrency": 1}, {"cache": "elsewhere"}, {"max_tokens": 99}])
-def test_a_setting_without_effect_on_the_output_does_not_count(settings):
+def test_settings_without_effect_keep_the_identity(settings):
     assert judge("a", **settings) == judge("a")
 
 
 def test_servers_differ_by_address_model_and_answer_length():
     same = judge(**SERVER)
-    assert judge(**SERVER, tie_margin=0.2) == same, "a server's answers have no margin"
+    assert judge(**SERVER, tie_margin=0.2) == same, "the tie margin has no effect on a server's answers"
     for settings in ({"base_url": "http://other/v1"}, {"model": "small"}, {"max_tokens": 1}):
         assert judge(**SERVER | settings) != same
     options = {"drop": [], "rename": {}, "extra": {}}
@@ -99,8 +99,8 @@ def test_servers_differ_by_address_model_and_answer_length():
     assert judge(**SERVER, request=options | {"extra": {"reasoning_effort": "low"}}) != same
 
 
-def test_what_a_feedback_reads_counts():
-    """Cases 4 and 6: the digest of configs without these settings stays."""
+def test_settings_of_the_input_change_the_identity():
+    """Default values keep the digest of configs without these settings."""
     usual = {"kind": "function", "function": "a:b"}
     same = {"system_prompt": None, "chat_template_kwargs": {}, "strip_thinking": True}
     assert digest(usual | same) == digest(usual)
@@ -113,13 +113,13 @@ def test_what_a_feedback_reads_counts():
         assert digest(usual | changed) != digest(usual)
 
 
-def test_sources_and_weights_count():
+def test_sources_and_weights_change_the_identity():
     first, second = {"function": "a:b", "weight": 0.5}, {"kind": "reward_model", "model": "c/d"}
 
     def of(kind: str, *sources: dict) -> str:
         return digest({"kind": kind, "sources": list(sources)})
 
-    assert of("sum", first, second) == of("sum", second, first | {"name": "other"}), "columns change no reward"
+    assert of("sum", first, second) == of("sum", second, first | {"name": "other"}), "names and order do not count"
     others = [of("ensemble", first, second), of("sum", first), of("sum", first | {"weight": 1.0}, second)]
     others += [of("sum", first, second | {"output": "score"}), function("a:b")]
     assert len({of("sum", first, second), *others}) == 6

@@ -1,4 +1,4 @@
-"""Methods share a first step only if the same prompts are drawn and the same responses sampled."""
+"""Methods share a first step only if they draw the same prompts and sample the same responses."""
 
 import pytest
 
@@ -26,26 +26,26 @@ def with_methods(**methods) -> dict:
         ({}, {"bandit": {"budget": 3}}, False),
         ({}, {"generation": {"temperature": 0.5}}, False),
         ({}, {"generation": {"n": 2}}, False),
-        ({}, {"generation": {"batch_size": 7}}, False),  # which changes rounding
+        ({}, {"generation": {"batch_size": 7}}, False),  # changes rounding
         (UNIFORM, UNIFORM | {"bandit": {"alpha": 3.0, "allocation": "uniform"}}, True),
         ({}, {"bandit": {"alpha": 3.0}}, False),
         ({}, {"bandit": {"metric": "reward_gap"}}, True),
         ({}, UNIFORM, False),
     ],
 )
-def test_only_methods_that_draw_and_sample_alike_share(first, second, same):
+def test_only_methods_with_the_same_draw_and_sampling_share(first, second, same):
     shared = first_steps(with_methods(first=first, second=second))
     assert (shared["first"] == shared["second"]) == same
 
 
 @pytest.mark.parametrize("own", [{"clusters": {"k": 2}}, {"acquisition": {"rule": "random_pair"}}])
-def test_methods_with_clusters_or_labels_of_their_own_share_nothing(own):
+def test_methods_with_their_own_clusters_or_labels_share_nothing(own):
     config = with_methods(own=own, other={})
     assert first_steps(config).keys() == {"other"} and sharing(config, "generate") == ["other"]
 
 
 def test_shared_step_has_the_settings_of_its_methods():
-    """All that draws and samples is the method's; all else is the experiment's, so that it depends on no method."""
+    """Settings for drawing and sampling come from the method, all others from the experiment."""
     config = with_methods(
         first={"generation": {"sampler": "policy_reference", "n": 4}, "train": {"beta": 0.2}},
         second=UNIFORM | {"generation": {"top_p": 0.9, "stop": ["."]}},
@@ -66,7 +66,7 @@ def test_name_of_a_shared_step_does_not_depend_on_other_methods():
     assert alone == first_steps(with_methods(before={}, other=UNIFORM, only={"pairs": {"metric": "random"}}))["only"]
 
 
-def test_rewards_and_logprobs_are_shared_where_they_are_those_of_the_experiment():
+def test_rewards_and_logprobs_are_shared_if_they_match_the_experiment():
     config = with_methods(
         plain={},
         rewarded={"feedback": {"function": "prefloop.feedback.lexicons:afinn"}},

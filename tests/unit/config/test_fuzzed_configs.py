@@ -1,6 +1,6 @@
-"""Random mutations of valid configs: each wrong setting is one line, and there is never a traceback.
+"""Random mutations of valid configs: each invalid setting gives one line, and never a traceback.
 
-CI runs the same examples each time. As many random ones as you like: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
+CI runs the same examples each time. For more, random examples: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
 """
 
 import yaml
@@ -15,7 +15,7 @@ from prefloop.config.validation import check_keys, checked
 from prefloop.core.errors import InputError
 
 METHODS = yaml.safe_load((ROOT / "experiments/methods.yaml").read_text())
-# What the configs of experiments/ do not set.
+# Settings that the configs in experiments/ do not have.
 REQUEST = {"drop": ["temperature"], "rename": {"max_tokens": "max_completion_tokens"}, "extra": {"effort": "low"}}
 REST = {
     "policy": {"model": "owner/name@main", "system_prompt": "Be brief.", "template_date": "2026-01-31"}
@@ -45,9 +45,9 @@ CONFIGS = [
 @given(data=st.data())
 @fuzzing(700)
 def test_fuzzed_configs(data):
-    """Each wrong setting is one line; a config that passes has flags and an experiment."""
+    """Each invalid setting gives one line. A config that passes can be turned into flags and an experiment."""
     config = as_objects(data.draw(mutated(data.draw(st.sampled_from(CONFIGS)))))
-    assume(isinstance(config, dict))  # Snakemake takes no other config
+    assume(isinstance(config, dict))  # Snakemake accepts only mappings
     try:
         resolved = checked(config)
     except InputError as error:
@@ -61,8 +61,8 @@ def test_fuzzed_configs(data):
 
 @given(data=st.data())
 @fuzzing(300)
-def test_fuzzed_files_of_configs(tmp_path_factory, data):
-    """A repeated key is named; what is no YAML is left to Snakemake, which has read the file before."""
+def test_fuzzed_config_files(tmp_path_factory, data):
+    """Repeated keys are named. Invalid YAML is left to Snakemake, which reads the file first."""
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
     text = data.draw(torn(data.draw(st.sampled_from([yaml.safe_dump(CONFIGS[0]), "a: &x {b: [1, *x]}\nc: *x\n"]))))
     path.write_bytes(text.encode("utf-8", errors="surrogatepass"))

@@ -1,4 +1,4 @@
-"""The settings that an experiment's folder records."""
+"""The settings recorded in an experiment's folder."""
 
 import os
 
@@ -11,7 +11,7 @@ from prefloop.config.validation import checked
 
 
 @pytest.mark.parametrize(("changes", "written_again"), [({}, False), ({"rounds": 5}, True)])
-def test_settings_are_written_again_only_if_they_have_changed(tmp_path, changes, written_again):
+def test_settings_are_rewritten_only_if_they_changed(tmp_path, changes, written_again):
     path = tmp_path / SETTINGS_FILE
     for config in (TINY, merge(TINY, changes)):
         if path.exists():

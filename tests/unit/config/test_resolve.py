@@ -1,4 +1,4 @@
-"""Configs are resolved to exports and repositories."""
+"""Resolved configs: exports, models, flags and permissions."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from prefloop.config.resolve import (
 from prefloop.config.validation import checked
 
 
-def test_exports_are_last_rounds_of_the_first_seed_by_default():
+def test_default_exports_are_last_rounds_of_the_first_seed():
     usual = {"methods": None, "seeds": None, "rounds": None}
     config = {"compare": ["a", "b"], "seeds": [3, 4], "rounds": 2, "export": usual}
     assert [tuple(where.values()) for where in exports_of(config)] == [("a", 3, 2), ("b", 3, 2)]
@@ -25,7 +25,7 @@ def test_exports_are_last_rounds_of_the_first_seed_by_default():
 
 
 def test_models_of_several_sources_are_fetched_and_trained():
-    """A model of a sum may run its own code only if its source allows it."""
+    """A model in a sum may run its own code only if its source allows it."""
     sources = [
         {"function": "prefloop.feedback.lexicons:vader"},
         {"kind": "reward_model", "model": "o/plain"},
@@ -44,14 +44,14 @@ def test_weighted_losses_are_one_flag():
     assert flags({"loss": {"nll": 0.2, "dpo": 1.0}}) == """--loss '{"dpo": 1.0, "nll": 0.2}'"""
 
 
-def test_adapter_switches_are_flags_only_if_they_are_on():
+def test_adapter_switches_are_flags_only_if_on():
     shape = {"r": 4, "target_modules": [], "rslora": False, "dora": False}
     assert flags({"lora": shape}) == "--lora.r 4"
     on = flags({"lora": shape | {"target_modules": ["q_proj", "v_proj"], "rslora": True, "dora": True}})
     assert on == "--lora.dora True --lora.r 4 --lora.rslora True --lora.target-modules q_proj v_proj"
 
 
-def test_a_method_replaces_the_whole_sum_of_losses():
+def test_loss_of_a_method_replaces_the_whole_sum():
     base = {"train": {"loss": {"dpo": 1.0, "nll": 0.2}, "beta": 0.1}}
     assert merged(base, {"train": {"loss": {"ipo": 1.0}}}) == {"train": {"loss": {"ipo": 1.0}, "beta": 0.1}}
     assert merged(base, {"train": {"loss": "ipo"}})["train"]["loss"] == "ipo"
@@ -61,8 +61,8 @@ NAMES = {"policy": "o/policy", "feedback": "o/reward", "evaluator": "o/judge", "
 
 
 @pytest.mark.parametrize("trusted", [None, "policy", "feedback", "evaluator", "base"])
-def test_only_the_named_model_may_run_code(trusted):
-    """Every model of an experiment is fetched without permission but the one that has it next to its name."""
+def test_only_the_trusted_model_may_run_code(trusted):
+    """Only the model with trust_remote_code next to its name has permission."""
     may = {section: {"trust_remote_code": section == trusted} for section in NAMES}
     judge = {"kind": "judge", "model": NAMES["evaluator"]} | may["evaluator"]
     differences = {

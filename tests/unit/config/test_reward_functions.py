@@ -1,4 +1,4 @@
-"""Reward functions whose parameters no row can fill are refused before any job."""
+"""Reward functions with parameters that no row can fill are refused before any job."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_functions_that_cannot_be_called_are_refused(tmp_path, definition, messa
         check(tmp_path, definition)
 
 
-def test_an_evaluation_set_of_its_own_keeps_its_own_columns(tmp_path):
+def test_separate_evaluation_set_needs_its_own_columns(tmp_path):
     """The function rewards responses to both sets of prompts."""
     (tmp_path / "own.py").write_text("def score(response, answer):\n    return 0\n")
     (tmp_path / "eval.jsonl").write_text('{"prompt": "why?", "answer": "so"}\n' * 9)

@@ -1,4 +1,4 @@
-"""Which files and functions a stage depends on for its sources."""
+"""The files and functions on which a stage depends through its sources."""
 
 from prefloop.config.source_names import configured_sources, source_code, source_files
 
@@ -8,7 +8,7 @@ def section(*sources: str) -> dict:
 
 
 def test_files_of_sources(tmp_path, monkeypatch):
-    """Those that exist, of a folder each file but the caches that reading it leaves there."""
+    """Only existing files count, and in a folder all files except the caches that reading leaves there."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.csv", "saved/dataset_info.json", "saved/data-0.arrow", "saved/cache-1.arrow", "my_data.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -19,7 +19,7 @@ def test_files_of_sources(tmp_path, monkeypatch):
     assert source_files({"source": None, "sources": None}) == []
 
 
-def test_code_of_functions_changes_with_their_meaning(tmp_path, monkeypatch):
+def test_code_hash_changes_only_with_the_meaning(tmp_path, monkeypatch):
     from prefloop.core.code_dependencies import code_files, read_module
 
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,7 @@ def with_sweep(sweep, **differences):
 
 
 def test_product_of_lists_in_order():
-    """Two methods by two values by two; the last key varies fastest, and settings are those of the point."""
+    """Two methods, two keys with two values each: the last key varies fastest, and each variant has its values."""
     config = with_sweep({"train.beta": [0.05, 0.1], "pairs.metric": ["pfp", "reward_gap"]})
     assert config["compare"][:2] == [
         "dota_pairs_metric_pfp_train_beta_0p05",
@@ -30,11 +30,11 @@ def test_product_of_lists_in_order():
         *[(0.05, "pfp"), (0.05, "reward_gap")],
         *[(0.1, "pfp"), (0.1, "reward_gap")],
     ]
-    assert {c["bandit"]["allocation"] for c in found[4:]} == {"uniform"}, "settings of the swept method stay"
+    assert {c["bandit"]["allocation"] for c in found[4:]} == {"uniform"}, "other settings of the swept method stay"
     assert experiment_of(config, "x").labels[:2] == ("dota, β 0.05, metric pfp", "dota, β 0.05, metric reward_gap")
 
 
-def test_sweep_of_an_entry_stands_for_that_of_the_experiment():
+def test_sweep_of_a_method_replaces_that_of_the_experiment():
     methods = {"dota": {"sweep": {"train.lora.r": [2, 4]}, "label": "D"}, "uniform": {"sweep": {}}}
     config = with_sweep({"train.beta": [0.1, 0.2]}, methods=methods, evaluation={"baseline": "uniform"})
     assert config["compare"] == ["dota_train_lora_r_2", "dota_train_lora_r_4", "uniform"]
@@ -79,11 +79,11 @@ def test_names_are_safe(value, name):
     assert re.fullmatch(name.replace("True", "true"), found) and len(found) <= 120
 
 
-def test_names_do_not_follow_the_order_of_keys():
+def test_names_do_not_depend_on_the_order_of_keys():
     assert variant_name("m", {"train.x": 1, "pairs.y": 2}) == variant_name("m", {"pairs.y": 2, "train.x": 1})
 
 
-def test_texts_that_differ_in_other_characters_have_other_names():
+def test_texts_that_differ_in_replaced_characters_have_different_names():
     names = {variant_name("m", {"train.loss": value}) for value in ("a.py:f", "a-py:f", "a_py_f")}
     assert len(names) == 3
 
@@ -106,7 +106,7 @@ def test_texts_that_differ_in_other_characters_have_other_names():
         ({"generation.temperature": [0.0]}, "generation.temperature: 0 makes all .*methods dota_generation_temp"),
     ],
 )
-def test_wrong_sweep_is_one_line(sweep, message):
+def test_invalid_sweeps_raise_with_one_line(sweep, message):
     with pytest.raises(InputError, match=f"^config: {message}") as error:
         with_sweep(sweep)
     assert len(str(error.value).splitlines()) == 1
@@ -117,6 +117,6 @@ def test_names_of_other_methods_are_refused():
         with_sweep({"train.beta": [0.2]}, methods={"dota_train_beta_0p2": {}})
 
 
-def test_baseline_that_is_swept_is_refused():
+def test_swept_baseline_is_refused():
     with pytest.raises(InputError, match="evaluation.baseline: dota is none of dota_train_beta_0p2, uniform_train"):
         with_sweep({"train.beta": [0.2]}, evaluation={"baseline": "dota"})

@@ -1,4 +1,4 @@
-"""Config: wrong keys and values are named before any job, methods are differences, flags are safe for the shell."""
+"""Validation of configs: invalid keys and values are named before any job, and flags are safe for the shell."""
 
 import datetime
 import re
@@ -9,7 +9,7 @@ import yaml
 
 from conftest import ROOT, TINY, merge
 from prefloop.config.declarations import hints
-from prefloop.config.existence import misspelt_in_profile
+from prefloop.config.existence import misspelled_in_profile
 from prefloop.config.messages import RENAMED
 from prefloop.config.resolve import flags, model_sources, of_method, target_measure
 from prefloop.config.schema import declared
@@ -105,24 +105,26 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"methods": {"$(date)": {}}}, "methods: .*, expected a name of letters"),
     ],
 )
-def test_wrong_config_is_named(differences, message):
+def test_invalid_configs_raise_with_the_key(differences, message):
     with pytest.raises(InputError, match=message):
         checked(merge(VALID, differences))
 
 
-def test_misspelt_profile_names_are_reported():
+def test_misspelled_profile_names_are_reported():
     by_rule = {"train": {"gpu": 1, "my_license": 1}, "tarin": {"gpu": 4}, "gather_rewards": {"mem_mib": 1}}
-    assert misspelt_in_profile({"slurm_acount": "x", "mem_mb": 1}, by_rule, {"train", "sample"}) == [
+    assert misspelled_in_profile({"slurm_acount": "x", "mem_mb": 1}, by_rule, {"train", "sample"}) == [
         "profile: default-resources: slurm_acount: unknown resource; did you mean slurm_account?",
         "profile: set-resources: tarin: unknown rule; did you mean train?",
     ]
-    assert misspelt_in_profile(None, {}, {"train"}) == []
+    assert misspelled_in_profile(None, {}, {"train"}) == []
 
 
-def test_the_slurm_profile_has_no_name_that_looks_misspelt():
+def test_slurm_profile_has_no_misspelled_name():
     profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
     rules = set(re.findall(r"^ *(?:use )?rule (\w+)|\bas (\w+) with:", all_rules(), re.MULTILINE))
-    assert misspelt_in_profile(profile["default-resources"], profile["set-resources"], {a or b for a, b in rules}) == []
+    assert (
+        misspelled_in_profile(profile["default-resources"], profile["set-resources"], {a or b for a, b in rules}) == []
+    )
 
 
 def all_rules() -> str:
@@ -136,7 +138,7 @@ def test_all_mistakes_are_reported_at_once():
     assert "sedes" in str(error.value)
 
 
-def test_defaults_fill_what_is_absent():
+def test_defaults_fill_missing_keys():
     config = checked(VALID)
     assert config["train"]["loss"] == "dpo"
     assert config["train"]["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0, **SWITCHES_OFF}
@@ -149,11 +151,11 @@ def test_default_config_is_valid():
     assert config["compare"] == ["dota", "uniform"]
 
 
-def test_theory_alone_compares_no_method():
+def test_experiment_with_only_theory_compares_no_method():
     assert checked(merge(VALID, {"compare": [], "figures": ["tabular"], "tables": []}))["compare"] == []
 
 
-def test_clusters_of_a_method_may_need_another_model():
+def test_clusters_of_a_method_may_use_another_model():
     config = checked(merge(VALID, {"methods": {"dota": {"clusters": {"embedding": "an/encoder"}}}}))
     assert set(model_sources(config).values()) == {"some/model", "an/encoder"}
 
@@ -168,7 +170,7 @@ def test_every_preset_is_a_valid_method():
     assert len(config["compare"]) == 26
 
 
-def test_a_preset_can_be_changed_in_one_key():
+def test_one_key_of_a_preset_can_be_changed():
     config = checked(merge(merge(VALID, PRESETS), {"methods": {"dota": {"bandit": {"alpha": 0.5}}}}))
     assert of_method(config, "dota")["bandit"]["alpha"] == 0.5
     assert of_method(config, "dota")["pairs"]["metric"] == "pfp"
@@ -183,7 +185,7 @@ def test_a_preset_can_be_changed_in_one_key():
     ],
 )
 def test_target_measure_follows_the_evaluator(evaluation, measure):
-    """A judge gives no rewards, so that by default the price is one of a win rate."""
+    """A judge gives no rewards, so the default target is a win rate."""
     assert target_measure(checked(merge(VALID, {"evaluation": evaluation}))) == measure
 
 
@@ -206,7 +208,7 @@ def test_numbers_given_as_text_on_the_command_line_are_numbers():
     assert config["methods"]["dota"]["pairs"]["top_n"] == 5
 
 
-def test_a_method_is_its_differences():
+def test_methods_are_differences_from_the_experiment():
     config = checked(merge(VALID, {"methods": {"dota": {"train": {"lora": {"r": 2}}}}}))
     assert of_method(config, "dota")["train"]["lora"] == {"r": 2, "alpha": 32.0, "dropout": 0.0, **SWITCHES_OFF}
     assert of_method(config, "uniform")["train"]["lora"]["r"] == 4
@@ -254,7 +256,7 @@ def test_name_that_is_a_number_is_refused():
         checked(merge(VALID, {"methods": {3: {}}}))
 
 
-def test_error_of_a_key_says_where_in_a_list():
+def test_error_names_the_position_in_a_list():
     with pytest.raises(InputError, match=r"prompts.messages_template.0.role: 'usr' is none of system, user, assistant"):
         checked(merge(VALID, {"prompts": {"messages_template": [{"role": "usr", "content": "{a}"}]}}))
 
@@ -278,7 +280,7 @@ DISPLAYED = {
 @pytest.mark.parametrize("text", ["a\n\n.. include:: /etc/passwd", "a\tb", "a\rb", "a\x1b[2J", "a\u2028b", "a\x85b"])
 @pytest.mark.parametrize("key", DISPLAYED)
 def test_displayed_texts_have_one_line(key, text):
-    """hostile S3: a line break in a name would begin a directive of the report."""
+    """A line break in a name could start a directive in the report."""
     differences: object = text
     for name in reversed(key.split(".")):
         differences = {name: differences}
@@ -299,8 +301,8 @@ UNREACHABLE = [
 
 
 @pytest.mark.parametrize(("key", "text", "reason"), UNREACHABLE)
-def test_name_that_no_file_can_have_is_refused(key, text, reason):
-    """The system refuses to look for it; an absent file is another message."""
+def test_impossible_file_names_are_refused(key, text, reason):
+    """The operating system rejects the name itself. A missing file has another message."""
     differences: object = text
     for name in reversed(key.split(".")):
         differences = {name: differences}
@@ -309,7 +311,7 @@ def test_name_that_no_file_can_have_is_refused(key, text, reason):
     assert len(str(caught.value)) < 200
 
 
-def test_folder_of_a_model_has_a_name_that_a_disk_can_hold():
+def test_folder_name_of_a_model_is_short():
     assert len(model_name("/models/" + "x" * 250)) < 100
 
 
@@ -332,7 +334,7 @@ def test_checked_does_not_change_its_argument():
     assert checked(config)["tabular"]["paper"]["steps"] == 13
 
 
-# Nine values, nine times in each of 30 further lists: a number of 30 digits.
+# Each of 30 further lists repeats the one before nine times, which expands to 9**31 values.
 LISTS = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '1'] * 9)}]\n" for i in range(31)]
 ALIASES = "".join(LISTS).encode()
 
@@ -352,13 +354,13 @@ ALIASES = "".join(LISTS).encode()
         (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; join the two"),
     ],
 )
-def test_config_files_that_yaml_reads_in_another_way_are_refused(tmp_path, content, message):
+def test_unsafe_or_ambiguous_config_files_are_refused(tmp_path, content, message):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(InputError, match=f"^{message}"):
         check_keys([tmp_path / "config.yaml"])
 
 
-def test_aliases_of_a_usual_size_are_read(tmp_path):
+def test_aliases_of_usual_size_are_accepted(tmp_path):
     (tmp_path / "config.yaml").write_text("a: &a {b: [1, 2], ? c : 2026-01-01}\nd: *a\ne: {<<: *a, f: ~, g: 0.5}\n")
     check_keys([tmp_path / "config.yaml"])
 
@@ -373,25 +375,25 @@ def test_aliases_of_a_usual_size_are_read(tmp_path):
         ({"reward_models": {"x": {"seed": 2**40}}}, "reward_models.x.seed: 1099511627776"),
     ],
 )
-def test_no_integer_is_beyond_what_libraries_accept(differences, where):
+def test_integers_beyond_32_bits_are_refused(differences, where):
     with pytest.raises(InputError, match=f"config: {re.escape(where)}, expected 2147483647 or less"):
         checked(merge(VALID, differences))
 
 
 @pytest.mark.parametrize("key", ["rounds", "steps", "shards"])
-def test_a_plan_is_not_larger_than_snakemake_can_hold(key):
+def test_plans_too_large_for_snakemake_are_refused(key):
     with pytest.raises(InputError, match=f"config: {key}: 10001, expected 10000 or less"):
         checked(merge(VALID, {key: 10_001}))
 
 
-def test_integers_for_others_have_no_limit():
-    """A template or server may have any number."""
+def test_integers_passed_to_templates_have_no_limit():
+    """A template or server may accept any number."""
     large = {"chat_template_kwargs": {"big": 2**40}}
     assert checked(merge(VALID, {"policy": large}))["policy"]["chat_template_kwargs"] == {"big": 2**40}
 
 
-def test_a_date_as_key_or_value_is_named():
-    """YAML reads 2024-01-01 as a date, and refuses 2024-13-01 with a ValueError."""
+def test_dates_as_keys_or_values_are_named():
+    """YAML reads 2024-01-01 as a date and raises ValueError for 2024-13-01."""
     day = datetime.date(2024, 1, 1)
     with pytest.raises(InputError, match="config: 2024-01-01: unknown key") as refused:
         checked(merge(VALID, {day: 1, "rounds": day, "steps": "2024-13-01"}))
@@ -399,7 +401,7 @@ def test_a_date_as_key_or_value_is_named():
     assert "config: steps: '2024-13-01', expected a whole number" in str(refused.value)
 
 
-def test_a_value_nested_too_deeply_is_named():
+def test_deeply_nested_values_are_refused():
     deep: list = []
     for _ in range(5000):
         deep = [deep]
@@ -412,8 +414,8 @@ def test_a_value_nested_too_deeply_is_named():
     ["https://x/v1?api_key=sk-secret", "https://sk-secret@x/v1", "https://me:sk-secret@x/v1", "https://x/v1#sk-secret"]
     + ["https:///sk-secret@x", "http://a\\@sk-secret", "ftp://x?sk-secret", ["https://x?sk-secret"]],
 )
-def test_address_with_a_secret_is_refused_without_it(address):
-    """Hostile S10: before any job, for the judge of training and of evaluation."""
+def test_address_with_a_secret_is_refused_without_repeating_it(address):
+    """The judge may be the feedback or the evaluator."""
     judge = {"kind": "judge", "judge": {"base_url": address, "model": "m"}}
     for differences in ({"feedback": judge}, {"evaluation": {"evaluator": judge}}):
         with pytest.raises(

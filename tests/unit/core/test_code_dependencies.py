@@ -1,4 +1,4 @@
-"""Code is compared by its meaning, and a stage's code is what it imports."""
+"""The hash of a stage's code covers everything that the stage imports and ignores formatting."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PROGRAM = '"""Doubles."""\nimport helper\n\n\ndef double(x):\n    """Twice x."""
 
 @pytest.fixture
 def hash_of(tmp_path):
-    """The hash of a program, after files were written next to it."""
+    """Writes a program and modules next to it and returns the program's hash."""
 
     def write(program: str = PROGRAM, **modules: str) -> str:
         for cached in (read_module, code_files, module_files, is_file):
@@ -38,7 +38,7 @@ def hash_of(tmp_path):
         PROGRAM.replace('"""Twice x."""\n    ', ""),
     ],
 )
-def test_docstrings_comments_and_formatting_do_not_count(hash_of, same):
+def test_docstrings_comments_and_formatting_keep_the_hash(hash_of, same):
     assert hash_of(same) == hash_of()
 
 
@@ -55,20 +55,20 @@ def test_docstrings_comments_and_formatting_do_not_count(hash_of, same):
         PROGRAM + "TEXT = 'a text that has a name'\n",
     ],
 )
-def test_expressions_count(hash_of, other):
+def test_changed_expressions_change_the_hash(hash_of, other):
     assert hash_of(other) != hash_of()
 
 
-def test_imports_within_functions_count(hash_of):
+def test_imports_within_functions_change_the_hash(hash_of):
     program = "def f():\n    from package.inner import deep\n"
     modules = {"package.__init__": "", "package.inner": "from . import deep\n", "package.deep": "X = 1\n"}
     first = hash_of(program, **modules)
     assert hash_of(program, **modules | {"package.deep": "X = 2\n"}) != first
     assert hash_of(program, **modules | {"package.__init__": "X = 1\n"}) != first
-    assert hash_of(program, **modules | {"helper": "X = 2\n"}) == first, "nothing imports it"
+    assert hash_of(program, **modules | {"helper": "X = 2\n"}) == first, "no module imports it"
 
 
-def test_a_cycle_of_imports_ends(hash_of):
+def test_cyclic_imports_are_handled(hash_of):
     assert hash_of(helper="import program\n") == hash_of(helper="import program\n")
 
 
@@ -80,7 +80,7 @@ def test_moved_code_has_the_same_hash(hash_of, tmp_path_factory):
     assert code_hash(elsewhere / "program.py", root=elsewhere) == first
 
 
-def test_invalid_syntax_counts_by_its_bytes(hash_of):
+def test_code_with_invalid_syntax_is_hashed_by_its_bytes(hash_of):
     assert hash_of(helper="def\n") != hash_of(helper="def f\n")
 
 
@@ -88,7 +88,7 @@ def names_of(program: str) -> set[str]:
     return {str(path.relative_to(SCRIPTS)) for path in code_files(SCRIPTS / program)}
 
 
-def test_code_of_a_stage_is_what_it_imports():
+def test_code_of_a_stage_includes_its_imports():
     train = names_of("train.py")
     assert {"train.py", "_program.py", "prefloop/core/jsonl.py"} <= train
     assert {f"prefloop/methods/{name}.py" for name in ("losses", "beta_rules")} <= train

@@ -1,4 +1,4 @@
-"""CSV tables have finite numbers or empty cells, and no cell that a spreadsheet runs as a formula."""
+"""CSV tables have finite numbers or empty cells, and no cell that a spreadsheet would run as a formula."""
 
 import ast
 import csv
@@ -18,7 +18,7 @@ PLAIN = ["", "a=b", "it's", "'quoted'", "1.5", "-1.5", "+3", "-1e-05", " =1", "a
 
 @pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'=1", "''-x"])
 def test_text_is_read_as_it_was_written(tmp_path, text):
-    """A cell that begins with an apostrophe and a formula gets one more, so both readers know which one to remove."""
+    """A cell with an apostrophe before a formula gets a second one, so that readers can remove exactly one."""
     expected = text.replace("\r", "\n")
     write_frame(tmp_path / "a.csv", pd.DataFrame({"prompt_id": [text, "b"], "cluster": [0, 1]}))
     assert read_frame(tmp_path / "a.csv").to_dict("list") == {"prompt_id": [expected, "b"], "cluster": [0, 1]}
@@ -27,7 +27,7 @@ def test_text_is_read_as_it_was_written(tmp_path, text):
 
 
 def test_no_formula_is_written(tmp_path):
-    """In cells and headers, by both writers, whatever the type of the column; carriage returns end no row."""
+    """Covers cells and headers, both writers and all column types. Carriage returns do not end a row."""
     mixed = pd.DataFrame({"text": FORMULAS, "mixed": [1, None, *FORMULAS[2:]], "=x": FORMULAS})
     mixed["kind"] = pd.Categorical(FORMULAS)
     write_frame(tmp_path / "a.csv", mixed)
@@ -42,7 +42,7 @@ def test_no_formula_is_written(tmp_path):
 
 
 def test_numbers_are_finite_or_empty(tmp_path):
-    """In columns of floats and of objects; every other byte is as pandas writes it."""
+    """Covers columns of floats and of objects. All other bytes are written as by pandas."""
     data = pd.DataFrame(
         {"a": [0.1234567, -math.inf, math.nan, math.inf], "b": [-1, 2, 3, 4], "c": ["x", "y", "z", "-3"]}
     )
@@ -51,12 +51,12 @@ def test_numbers_are_finite_or_empty(tmp_path):
     write_frame(tmp_path / "a.csv", data)
     expected = "a,b,c,d,e\n0.123457,-1,x,-5,True\n,2,y,,False\n,3,z,,True\n,4,-3,,False\n"
     assert (tmp_path / "a.csv").read_text() == expected
-    assert data["a"].iloc[3] == math.inf, "the caller's table stays as it is"
+    assert data["a"].iloc[3] == math.inf, "the caller's table is not changed"
     write_cells(tmp_path / "b.csv", ["n"], [[math.inf], [-0.5], [np.float64("nan")]])
     assert (tmp_path / "b.csv").read_text() == 'n\n""\n-0.5\n""\n'
 
 
-def test_a_broken_table_is_one_line(tmp_path):
+def test_broken_tables_raise_with_one_line(tmp_path):
     path = tmp_path / "a.csv"
     for content in (b"", b'a,b\n1,2\n"3', b"a\n\xff\n", b"a\n1,2,3\n1\n1,2,3,4\n"):
         path.write_bytes(content)
@@ -71,8 +71,8 @@ def test_a_broken_table_is_one_line(tmp_path):
             read(path)
 
 
-def test_tables_leave_and_enter_in_one_place():
-    """No other module of the pipeline writes CSV, or reads one of its own; data/raw_rows.py reads files of others."""
+def test_only_csv_files_reads_and_writes_csv():
+    """data/raw_rows.py is the exception: it reads the user's data."""
     found = set()
     for path in (ROOT / "workflow").rglob("*.py"):
         names = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}

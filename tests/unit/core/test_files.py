@@ -1,4 +1,4 @@
-"""Files are complete or absent, and on the disk where it matters; killed writers leave nothing for good."""
+"""Files are complete or absent and synced where it matters; files of killed writers are removed."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ with atomic_write(sys.argv[2]) as partial:
 
 
 def start_writer(path: Path) -> subprocess.Popen:
-    """A process in the middle of writing a file; it ends the file when its stdin is closed."""
+    """Start a process that writes half of a file, and the whole file once its stdin is closed."""
     command = [sys.executable, "-c", WRITER, str(ROOT / "workflow/scripts"), str(path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
@@ -40,7 +40,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_partial_file_of_a_killed_process_is_swept(tmp_path):
-    """Hostile S12: by the next write to the folder, also of another file."""
+    """The next write to the folder removes it, even if it writes another file."""
     with start_writer(tmp_path / "rows.jsonl") as process:
         os.kill(process.pid, signal.SIGKILL)
     assert len(names(tmp_path)) == 1
@@ -48,12 +48,12 @@ def test_partial_file_of_a_killed_process_is_swept(tmp_path):
     assert names(tmp_path) == {"other.json"}
 
 
-def test_partial_file_of_a_living_process_stays(tmp_path):
-    """Hostile S12: of any age, and whatever its process id means on this machine."""
+def test_partial_file_of_a_running_process_is_kept(tmp_path):
+    """The file's age and process id do not matter."""
     with start_writer(tmp_path / "rows.jsonl") as process:
         (partial,) = tmp_path.iterdir()
         os.utime(partial, (0, 0))
-        renamed = partial.rename(tmp_path / ".rows.jsonl.999999999.partial")  # as if by another machine
+        renamed = partial.rename(tmp_path / ".rows.jsonl.999999999.partial")  # as if written on another machine
         write_json(tmp_path / "other.json", {})
         assert names(tmp_path) == {renamed.name, "other.json"}
         renamed.rename(partial)
@@ -63,7 +63,7 @@ def test_partial_file_of_a_living_process_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine.partial", ".mine.partial", ".mine.1.partial.txt", ".hidden"])
-def test_files_of_others_are_not_swept(tmp_path, name):
+def test_other_files_are_not_swept(tmp_path, name):
     (tmp_path / name).write_text("x")
     write_json(tmp_path / "a.json", {})
     assert (tmp_path / name).read_text() == "x"
@@ -76,8 +76,8 @@ def test_planted_link_is_not_followed(tmp_path):
     assert (tmp_path / "precious").read_text() == "x"
 
 
-def test_two_writers_of_one_file_in_a_process_do_not_mix(tmp_path):
-    """The second waits until the first is done."""
+def test_threads_write_a_file_one_after_the_other(tmp_path):
+    """The second writer waits for the first."""
     from threading import Thread
 
     def write(text: str) -> None:
@@ -97,7 +97,7 @@ def test_two_writers_of_one_file_in_a_process_do_not_mix(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[str, str]]:
-    """What is synced and renamed, in order: the name of the call, and of the file."""
+    """Records (call, file name) of every sync and rename in order."""
     calls: list[tuple[str, str]] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -115,14 +115,13 @@ def calls(monkeypatch) -> list[tuple[str, str]]:
 
 
 def test_policies_and_states_are_synced_around_the_rename(tmp_path, calls):
-    """Hostile S11: first the content, then the name."""
+    """First the content is synced, then the file is renamed and its folder synced."""
     write_tensors(tmp_path / "policy/policy.pt", {"a": torch.ones(3)})
     partial = f".policy.pt.{os.getpid()}.partial"
     assert calls == [("sync", partial), ("rename", "policy.pt"), ("sync", "policy")]
 
 
 def test_cached_answers_are_synced(tmp_path, calls):
-    """Hostile S11."""
     cache, answer = AnswerCache(tmp_path, "http://localhost/v1"), {"answer": "A", "prompt_tokens": 1}
     cache.write({"model": "m"}, answer)
     assert [call for call, _ in calls] == ["sync", "rename", "sync"]
@@ -134,8 +133,8 @@ def test_other_files_are_not_synced(tmp_path, calls):
     assert calls == [("rename", "a.json")]
 
 
-def test_huge_json_file_is_refused_unread(tmp_path):
-    """A sparse file of 100 GB takes no room on the disk."""
+def test_huge_json_file_is_refused_before_reading(tmp_path):
+    """The file is sparse: its 100 GB take no disk space."""
     path = tmp_path / "manifest.json"
     with path.open("wb") as file:
         file.truncate(100 * 10**9)

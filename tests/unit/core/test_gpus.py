@@ -1,4 +1,4 @@
-"""Leases: stages that run in parallel get different GPUs, and a process that dies gives its own back."""
+"""GPU leases: stages that run in parallel get different GPUs, and killed processes release theirs."""
 
 import os
 import re
@@ -25,7 +25,7 @@ echo '2, GPU-cccc'
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch) -> Path:
-    """A machine of three GPUs by a made-up nvidia-smi; the folder of its locks."""
+    """A machine with three GPUs according to a fake nvidia-smi. Yields the folder of the locks."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvidia-smi").write_text(SMI)
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
@@ -39,7 +39,7 @@ def machine(tmp_path, monkeypatch) -> Path:
 
 
 class Stage:
-    """A process that takes a lease, prints what it can see, and holds it until it is told to end."""
+    """A process that takes a lease, prints its visible GPUs, and holds the lease until `end` is called."""
 
     def __init__(self, count: int, *command: str, **environment: str):
         self.process = subprocess.Popen(
@@ -66,8 +66,8 @@ def test_parallel_stages_get_different_gpus(machine):
         stage.end()
 
 
-def test_killed_stage_gives_its_gpus_back(machine):
-    """One that needs three GPUs waits for the one that holds two, and is not overtaken by one that needs one."""
+def test_killed_stage_releases_its_gpus(machine):
+    """A stage that needs three GPUs waits for one that holds two; a later stage that needs one does not overtake it."""
     holder = Stage(2)
     held = holder.line()
     waiting, later = Stage(3), None
@@ -85,7 +85,7 @@ def test_killed_stage_gives_its_gpus_back(machine):
 
 
 def test_launcher_holds_the_lease_of_its_processes(machine):
-    """The command runs in the launcher's process, and a process with a LOCAL_RANK takes no lease of its own."""
+    """The command replaces the launcher's process. Processes with a LOCAL_RANK take no lease of their own."""
     worker = f"import os; os.environ['LOCAL_RANK'] = '0'; {LEASE}"
     launcher = Stage(2, sys.executable, "-m", "prefloop.core.gpus", sys.executable, "-c", worker)
     assert launcher.line() == "0,1"
@@ -95,8 +95,8 @@ def test_launcher_holds_the_lease_of_its_processes(machine):
         stage.end()
 
 
-def test_allotted_gpus_stay(machine, monkeypatch):
-    """SLURM has chosen them, and numbers those of each job from 0 where it hides the others."""
+def test_gpus_chosen_by_a_scheduler_are_kept(machine, monkeypatch):
+    """SLURM has already chosen them. If it hides other GPUs, it numbers those of each job from 0."""
     monkeypatch.setenv(VISIBLE, "2")
     first, second = Stage(1), Stage(1)
     assert [first.line(), second.line()] == ["2", "2"]
@@ -115,8 +115,8 @@ def test_lease_is_among_the_visible_gpus(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("given", [None, "0,1"])
-def test_cpu_in_spite_of_gpus(machine, monkeypatch, given):
-    """Also where a scheduler has set CUDA_VISIBLE_DEVICES for the job."""
+def test_cpu_can_be_chosen_despite_gpus(machine, monkeypatch, given):
+    """This also works if a scheduler has set CUDA_VISIBLE_DEVICES for the job."""
     if given is not None:
         monkeypatch.setenv(VISIBLE, given)
     stage = Stage(1, **{DEVICE: "cpu"})
@@ -144,8 +144,8 @@ def test_visible_gpus(machine, monkeypatch, listed, expected):
     assert visible_gpus() == expected
 
 
-def test_rules_pass_their_number_of_gpus():
-    """Each rule that reserves GPUs names their number to the program."""
+def test_rules_pass_the_number_of_gpus():
+    """Every rule that reserves GPUs passes their number to the program."""
     bodies = [
         body for path in (ROOT / "rules").glob("*.smk") for body in re.split(r"^\s*rule ", path.read_text(), flags=re.M)
     ]

@@ -1,4 +1,4 @@
-"""Several steps in one call: their command lines, what they share, and their summary."""
+"""Several steps in one call: their command lines, shared objects and summary."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_steps_load_once():
     assert loads == ["a", "b"]
     keep(load, "a")
     keep(load, "a")
-    assert loads == ["a", "b", "a", "a"]  # a call with one step keeps nothing
+    assert loads == ["a", "b", "a", "a"]  # nothing is kept outside `keeping`
 
 
 def test_summary_is_the_sum_of_all_steps(capsys):

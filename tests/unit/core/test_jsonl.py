@@ -1,4 +1,4 @@
-"""Rows of JSON lines are read one by one, and again at their byte offsets."""
+"""Rows of JSON lines are read one by one, or at their byte offsets."""
 
 import gzip
 
@@ -9,7 +9,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.jsonl import iterate_rows, iterate_with_offsets, read_rows, row_at, write_rows
 
 
-def test_a_row_is_found_again_at_its_offset(tmp_path):
+def test_rows_are_read_at_their_offsets(tmp_path):
     rows = [{"text": "é" * i + "\u2028\n"} for i in range(5)]
     write_rows(tmp_path / "rows.jsonl", rows)
     placed = list(iterate_with_offsets(tmp_path / "rows.jsonl", ["text"]))
@@ -18,10 +18,10 @@ def test_a_row_is_found_again_at_its_offset(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch, packed):
-    """A packed row of a few MB can have GBs."""
+def test_long_lines_are_not_read_completely(tmp_path, monkeypatch, packed):
+    """A compressed row of a few MB can expand to GBs."""
     monkeypatch.setattr(prefloop.core.jsonl, "MAX_LINE", 20)
-    rows = '{"a": "aaaaaaaaaa"}\n{"a": "aaaaaaaaaaa"}\n'  # of 20 and 21 bytes
+    rows = '{"a": "aaaaaaaaaa"}\n{"a": "aaaaaaaaaaa"}\n'  # 20 and 21 bytes
     path = tmp_path / ("rows.jsonl.gz" if packed else "rows.jsonl")
     path.write_bytes(gzip.compress(rows.encode()) if packed else rows.encode())
     found = iterate_rows(path)
@@ -31,8 +31,8 @@ def test_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch, packed):
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", '"\\ud800"', '{"x": [NaN]}', '"\\uDFFF\\uD800"', "9" * 5000])
-def test_value_that_no_file_can_hold_names_the_line(tmp_path, value):
-    """Hostile S7: in any field; rows of others may have NaN and half pairs in fields that nobody reads."""
+def test_unwritable_value_raises_with_the_line(tmp_path, value):
+    """Every field is checked, except that users' rows may have NaN and lone surrogates in unused fields."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "\\u00e9 NaN \\ud83d\\ude00"}\n{"text": ' + value + "}\n")
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2: ") as caught:
@@ -56,8 +56,7 @@ def test_value_that_no_file_can_hold_names_the_line(tmp_path, value):
         ("messages", "[]", "a list of messages, each with role and content"),
     ],
 )
-def test_field_of_another_type_names_the_line(tmp_path, field, value, expected):
-    """Hostile S7."""
+def test_field_of_wrong_type_raises_with_the_line(tmp_path, field, value, expected):
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"{field}": {value}}}\n')
     with pytest.raises(
@@ -68,8 +67,8 @@ def test_field_of_another_type_names_the_line(tmp_path, field, value, expected):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
-def test_row_that_cannot_be_written_is_named(tmp_path, value):
-    """Hostile S7: the file's line, the response's ids, and no file."""
+def test_unwritable_row_raises_with_line_and_ids(tmp_path, value):
+    """No file is written."""
     rows = [{"prompt_id": "a", "response_id": i, "x": value if i else 0} for i in range(2)]
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2, prompt_id a, response_id 1: ") as caught:
         write_rows(tmp_path / "rows.jsonl", rows)

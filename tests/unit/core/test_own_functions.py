@@ -1,4 +1,4 @@
-"""Functions of the user are found by module or path, in the working directory and elsewhere."""
+"""User functions are found by module or path, in the working directory and elsewhere."""
 
 import sys
 
@@ -15,7 +15,7 @@ MINE = "def double(x):\n    from helper_of_tests import times\n    return times(
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working directory with a module that imports another one, one of them within its function."""
+    """A working directory and a folder in it, each with a module whose function imports another module."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "other").mkdir()
@@ -34,23 +34,23 @@ def test_functions_are_recognized_by_their_form(word):
 
 
 @pytest.mark.parametrize("word", ["pfp", "m", "a/b:f", "m:", ":f", "m:f:g", "path.py:1f", None, 3])
-def test_other_words_are_no_functions(word):
+def test_other_words_are_not_functions(word):
     assert not is_own(word)
 
 
 @pytest.mark.parametrize("module", ["mine_of_tests", "mine_of_tests.py", "other/mine_of_tests.py"])
-def test_a_called_function_imports_from_its_own_folder(module):
+def test_functions_import_from_their_own_folder(module):
     assert load_own(f"{module}:double", "train.loss")(21) == 42
     assert lookup({}, f"{module}:double", "train.loss")(21) == 42
 
 
-def test_an_absolute_path_outside_the_working_directory_is_found(folder, monkeypatch):
+def test_absolute_path_outside_the_working_directory_is_found(folder, monkeypatch):
     monkeypatch.chdir(folder / "other")
     assert load_own(f"{folder}/mine_of_tests.py:double", "train.loss")(2) == 4
 
 
 @pytest.mark.parametrize("function", ["mine_of_tests:double", "other/mine_of_tests.py:double"])
-def test_the_hash_of_a_function_covers_its_imports(function, folder):
+def test_hash_of_a_function_covers_its_imports(function, folder):
     def code() -> str:
         for cached in (code_files, is_file, module_files, read_module):
             cached.cache_clear()
@@ -63,7 +63,7 @@ def test_the_hash_of_a_function_covers_its_imports(function, folder):
     assert code() != first
 
 
-def test_an_installed_function_has_no_hash():
+def test_installed_functions_have_no_hash():
     assert own_code("numpy:mean") == ""
     assert lookup({}, "numpy:mean", "train.loss")([1, 3]) == 2
 
@@ -77,12 +77,12 @@ def test_an_installed_function_has_no_hash():
         ("mine_of_tests:__name__", "has str __name__, expected a function"),
     ],
 )
-def test_a_missing_function_raises_with_its_setting(function, problem):
+def test_missing_function_raises_with_its_setting(function, problem):
     with pytest.raises(InputError, match=f"train.loss: .*{problem}"):
         lookup({}, function, "train.loss")
 
 
-def test_an_error_of_a_module_names_its_line(folder):
+def test_error_in_a_module_names_its_line(folder):
     (folder / "wrong_of_tests.py").write_text("\n1 / 0\n")
     with pytest.raises(InputError, match="ZeroDivisionError: division by zero, in wrong_of_tests.py, line 2"):
         load_own("wrong_of_tests.py:f", "train.loss")

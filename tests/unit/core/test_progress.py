@@ -1,4 +1,4 @@
-"""Progress of stages: lines in a log, a bar in a terminal, and one summary line."""
+"""Progress of stages: lines in a log, a bar in a terminal, and a summary line."""
 
 import ast
 import copy
@@ -27,7 +27,7 @@ PROGRAMS = sorted(path for path in (ROOT / "workflow/scripts").glob("[!_]*.py") 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock in seconds that the test sets, and a log file for stderr."""
+    """A clock in seconds that the test sets; stderr is not a terminal."""
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -60,7 +60,7 @@ def test_durations_are_exact_or_rough(seconds, exact, rough):
 @pytest.mark.parametrize(
     ("count", "expected"), [(1, "0.027 pairs/s"), (37, "1 pairs/s"), (123, "3.3 pairs/s"), (380_000, "10,270 pairs/s")]
 )
-def test_rates_have_two_figures_or_all_before_the_point(count, expected):
+def test_rates_have_two_digits_or_all_integer_digits(count, expected):
     assert rate(count, 37.0, "pair") == expected
 
 
@@ -84,12 +84,12 @@ def test_log_gets_a_line_every_30_seconds(clock, capsys):
         clock[0] = 1200.0
         shown.update(256, 100)
     assert capsys.readouterr().out.splitlines() == [
-        "generate: 128/512 responses, 41 s, 380 tokens/s, about 2 min left",  # 15,580 tokens; 41 s for a quarter
+        "generate: 128/512 responses, 41 s, 380 tokens/s, about 2 min left",  # 15,580 tokens; a quarter took 41 s
         "generate: 256/512 responses, 71 s, 403 tokens/s, about 71 s left",
-    ], "the last update prints nothing: the summary line follows"
+    ], "the last update prints nothing, because the summary line follows"
 
 
-def test_earlier_work_counts_as_done_but_not_for_speed(clock, capsys):
+def test_earlier_work_counts_as_done_but_not_for_the_rate(clock, capsys):
     with Progress("train", 40, "pair", done=20) as shown:
         clock[0] = 1040.0
         shown.update(4)
@@ -124,7 +124,7 @@ def test_terminal_gets_a_bar(clock, capsys, monkeypatch):
 
 
 def test_bar_of_a_library_writes_lines(clock, capsys):
-    """As vLLM uses it: around an iterable, then with a total, elapsed time and a postfix."""
+    """vLLM uses the bar around an iterable, then with a total, elapsed time and a postfix."""
     made = bar_in_log("generate", "response")
     assert list(made(["a", "b"], desc="Adding requests")) == ["a", "b"]
     bar = made(total=8, desc="Processed prompts", dynamic_ncols=True, postfix="est. speed")
@@ -141,7 +141,7 @@ def test_bar_of_a_library_writes_lines(clock, capsys):
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_every_program_returns_its_summary(path):
-    """Each return statement of `main` itself returns a Summary, or None in a process other than the first."""
+    """Each return statement of `main` returns a Summary; processes other than the first may return None."""
     (main,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "main"]
     assert ast.unparse(main.returns) in ("Summary", "Summary | None")
     inner = {id(node) for part in ast.walk(main) if isinstance(part, ast.FunctionDef) and part is not main
@@ -159,7 +159,7 @@ def test_every_program_returns_its_summary(path):
 
 
 def written(monkeypatch) -> list[dict]:
-    """The statuses that are written from now on."""
+    """Return a list that collects all statuses written from now on."""
     statuses: list[dict] = []
     monkeypatch.setattr(
         progress, "write_status", lambda stage, state, **amounts: statuses.append({"stage": stage} | amounts)
@@ -167,8 +167,8 @@ def written(monkeypatch) -> list[dict]:
     return statuses
 
 
-def test_a_loop_over_the_same_units_writes_the_status(clock, monkeypatch):
-    """The outer loop has one batch, of all units, and learns nothing until its end."""
+def test_inner_loop_over_the_same_units_writes_the_status(clock, monkeypatch):
+    """The outer loop has one batch with all units, so it makes no progress until its end."""
     statuses = written(monkeypatch)
     with Progress("reward", 4, "response") as outer:
         with Progress("my_function", 4, "response") as inner:
@@ -184,7 +184,7 @@ def test_a_loop_over_the_same_units_writes_the_status(clock, monkeypatch):
     ]
 
 
-def test_a_loop_within_one_batch_of_several_writes_none(clock, monkeypatch):
+def test_inner_loop_over_one_of_several_batches_writes_no_status(clock, monkeypatch):
     statuses = written(monkeypatch)
     with Progress("reward", 8, "response"), Progress("reward model", 4, "response") as inner:
         clock[0] = 1006.0
@@ -192,8 +192,8 @@ def test_a_loop_within_one_batch_of_several_writes_none(clock, monkeypatch):
     assert [status["stage"] for status in statuses] == ["reward"]
 
 
-def test_loops_over_a_watched_list_are_progress(clock, capsys):
-    """A first fast loop, as max(map(len, responses)), counts for nothing of the slow one."""
+def test_loops_over_a_watched_list_count_as_progress(clock, capsys):
+    """A fast first loop such as max(map(len, responses)) does not count."""
     with Progress("slow", 4, "response") as shown:
         responses = WatchedList(["a", "bb", "ccc", "dddd"])
         responses.progress = shown
@@ -208,7 +208,7 @@ def test_loops_over_a_watched_list_are_progress(clock, capsys):
     ]
 
 
-def test_copies_of_a_watched_list_are_plain(clock):
+def test_copies_of_a_watched_list_are_plain_lists(clock):
     responses = WatchedList(["a"])
     responses.progress = Progress("slow", 1, "response")
     for copied in (pickle.loads(pickle.dumps(responses)), copy.deepcopy(responses)):

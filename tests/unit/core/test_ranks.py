@@ -11,7 +11,7 @@ def test_ranks_are_between_0_and_1_and_ties_share_theirs():
     assert rank_normalize(np.array([7.0])).tolist() == [0.5]
 
 
-def test_spearman_sees_order_only():
+def test_spearman_depends_on_the_order_only():
     x = np.array([1.0, 2.0, 3.0, 4.0])
     assert spearman(x, np.exp(x)) == pytest.approx(1)
     assert spearman(x, -(x**3)) == pytest.approx(-1)
@@ -19,5 +19,5 @@ def test_spearman_sees_order_only():
 
 
 def test_spearman_by_hand():
-    """One swap among four: 1 − 6·2/(4·15) = 0.8."""
+    """One swap among four values: 1 − 6·2/(4·15) = 0.8."""
     assert spearman(np.array([1, 2, 3, 4]), np.array([1, 3, 2, 4])) == pytest.approx(0.8)

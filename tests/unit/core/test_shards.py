@@ -1,4 +1,4 @@
-"""Shards take whole batches; their merged rows and costs equal those of an unsharded run."""
+"""Shards consist of whole batches; their merged rows and costs equal those of an unsharded run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A stage writes its status next to its log: while it runs and however it ends."""
+"""A stage writes its status next to its log while it runs and when it ends, even with an error."""
 
 import json
 import os
@@ -23,13 +23,13 @@ def log(tmp_path, monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time in seconds, which a test sets."""
+    """A clock in seconds that the test sets."""
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_status_holds_state_process_and_time(log):
+def test_status_has_state_process_and_time(log):
     write_status("train", "done", seconds=3.5)
     status = json.loads(status_file(log).read_text())
     assert status_file(log).name == "train.status.json"
@@ -50,7 +50,7 @@ def test_only_the_main_process_writes(log, monkeypatch):
     assert read_status(log) is None
 
 
-def test_a_full_disk_does_not_end_the_stage(log, tmp_path):
+def test_write_errors_do_not_end_the_stage(log, tmp_path):
     log.parent.write_text("a file where the folder should be")
     write_status("train", "running")
     assert list(tmp_path.iterdir()) == [log.parent]
@@ -69,7 +69,7 @@ def test_progress_is_written_every_five_seconds(log, clock):
     assert {name: status[name] for name in amounts} == amounts and status["state"] == "running"
 
 
-def test_the_outermost_of_nested_loops_is_written(log, clock):
+def test_only_the_outermost_loop_is_written(log, clock):
     with Progress("reward", 8, "response") as outer:
         with Progress("judge", 3, "question") as inner:
             clock[0] += 10.0
@@ -81,8 +81,8 @@ def test_the_outermost_of_nested_loops_is_written(log, clock):
         assert read_status(log)["stage"] == "train"
 
 
-def test_a_librarys_own_bar_is_written(log, clock):
-    """vLLM's bar: the loop around it is at its start until the whole bar is done."""
+def test_bar_of_a_library_is_written(log, clock):
+    """The loop around vLLM's bar makes no progress until the bar is done."""
     with Progress("generate (policy)", 8, "response"):
         bar = bar_in_log("generate", "response")(total=8)
         clock[0] += 10.0
@@ -90,7 +90,7 @@ def test_a_librarys_own_bar_is_written(log, clock):
         assert (read_status(log)["done"], read_status(log)["seconds_left"]) == (2, 30.0)
 
 
-def test_a_silent_loop_writes_nothing(log):
+def test_silent_loop_writes_nothing(log):
     with Progress("train", 1, "pair", silent=True):
         assert read_status(log) is None
 
@@ -104,7 +104,7 @@ def test_a_silent_loop_writes_nothing(log):
         (KeyboardInterrupt(), "failed"),
     ],
 )
-def test_how_a_stage_ends(log, error, state):
+def test_state_at_the_end_of_a_stage(log, error, state):
     with pytest.raises(type(error)), recorded("train"):
         assert read_status(log)["state"] == "running"
         raise error
@@ -133,8 +133,8 @@ run(main)
     ("end", "state", "seconds"),
     [("meter", "done", 7.5), ("clock", "done", 0.0), ("bad", "failed", None), ("ctrl-c", "stopped", None)],
 )
-def test_a_program_records_its_end(log, end, state, seconds):
-    """The duration is that of the cost meter, where there is one: it includes interrupted parts."""
+def test_program_records_its_end(log, end, state, seconds):
+    """The duration comes from the cost meter, if any, because it includes interrupted parts."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
     subprocess.run([sys.executable, "-c", PROGRAM, "--end", end], env=environment, capture_output=True, check=False)
     status = read_status(log)

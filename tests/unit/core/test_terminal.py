@@ -1,4 +1,4 @@
-"""Whatever a server, a row, a name or a library writes: no character that is printed commands a terminal."""
+"""Printed text contains no control characters, even if a server, a row, a name or a library provides some."""
 
 import io
 import os
@@ -39,8 +39,8 @@ run(main)
 """
 
 
-def test_escapes_are_shown():
-    """Hostile S14: C0, C1, bidirectional overrides, and line ends of other systems; text in any script stays."""
+def test_control_characters_are_escaped():
+    """Covers C0, C1, bidirectional overrides and other line separators. Text in any script is unchanged."""
     assert printable(ESCAPES) == SHOWN
     assert printable("é 漢字 العربية 🙂\n\tx") == "é 漢字 العربية 🙂\n\tx"
     assert printable("\ud800") == r"\ud800"
@@ -49,8 +49,8 @@ def test_escapes_are_shown():
 @pytest.mark.parametrize(
     ("flags", "word"), [([], "doubtful "), (["--error", "True"], "wrong: "), (["--traceback", "True"], "odd ")]
 )
-def test_programs_print_no_escapes(tmp_path, flags, word):
-    """Hostile S14: prints, warnings, messages, summaries and tracebacks of a program."""
+def test_programs_print_no_control_characters(tmp_path, flags, word):
+    """Covers prints, warnings, messages, summaries and tracebacks of a program."""
     (tmp_path / "odd.py").write_text(PROGRAM.format(text=ESCAPES))
     command = [sys.executable, str(tmp_path / "odd.py"), str(ROOT / "workflow/scripts"), *flags]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONUTF8": "1"})
@@ -58,11 +58,11 @@ def test_programs_print_no_escapes(tmp_path, flags, word):
     text = (done.stdout + done.stderr).decode()
     assert text.replace("\n", "").replace("\t", "").isprintable()
     for start in ("printed ", "written ", "warned ", word):
-        assert start + SHOWN in text.replace("\\\\", "\\"), start  # the repr of a KeyError's text is escaped already
+        assert start + SHOWN in text.replace("\\\\", "\\"), start  # KeyError shows an escaped repr
 
 
-def test_progress_bars_still_move():
-    """A bar begins its line again, and one inside another goes back to the line above."""
+def test_progress_bars_keep_their_cursor_movements():
+    """A bar returns to the start of its line, and an inner bar moves up to the line of the outer one."""
     plain, shown = io.StringIO(), io.StringIO()
     for stream in (plain, PrintableStream(shown)):
         for _ in tqdm.tqdm(range(2), file=stream, ascii=True, desc="outer", bar_format="{desc}{n}", mininterval=0):
@@ -72,8 +72,8 @@ def test_progress_bars_still_move():
     assert shown.getvalue() == plain.getvalue()
 
 
-def test_status_shows_no_escapes(tmp_path):
-    """Hostile S14: `make status` quotes the last line of a log and a warning, whoever wrote them."""
+def test_status_shows_no_control_characters(tmp_path):
+    """`make status` quotes the last line of a log, which may contain any text."""
     logs = tmp_path / "results/logs/tiny"
     logs.mkdir(parents=True)
     log = "results/logs/tiny/s.log"

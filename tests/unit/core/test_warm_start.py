@@ -1,4 +1,7 @@
-"""A program forked from the warm process is like a new one, ends with its client, and never fails because of it."""
+"""A program forked from the warm process behaves like a new process, and ends with its client.
+
+If forking fails, a new process is started.
+"""
 
 import json
 import os
@@ -50,7 +53,7 @@ state = {
 random = [torch.rand(1).item(), numpy.random.rand(), random.random(), os.urandom(4).hex()]
 print(json.dumps([state, random]))
 """
-# The handler writes without a buffer, because the signal may arrive while `print` still holds it.
+# The handler writes unbuffered, because the signal may arrive during a `print`, which locks the buffer.
 WAITER = """
 import os, signal, sys, time
 def end(number, frame):
@@ -61,7 +64,7 @@ print(os.getpid(), os.getppid(), flush=True)
 time.sleep(float(sys.argv[1]))
 print("slept", flush=True)
 """
-# A warm process that imports only `package`, and writes down that it has started.
+# A warm process that imports only `package`, and records that it has started.
 LIGHT = f"""
 import sys
 from pathlib import Path
@@ -87,7 +90,7 @@ start(Path(__file__).with_name("light.py"), sys.argv[1:])
 
 @pytest.fixture
 def light(tmp_path, sockets) -> Callable[..., subprocess.Popen]:
-    """light("code", words) starts a program by a warm process of the test's own, and light.folder is where it is."""
+    """light("code", *words) starts a program from the test's own warm process, or directly with direct=True."""
     for name, text in {"light.py": LIGHT, "client.py": CLIENT}.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "packages").mkdir()
@@ -119,11 +122,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         time.sleep(0.1)
-    raise AssertionError("it has not happened within a minute")
+    raise AssertionError("condition not true within a minute")
 
 
-def test_program_sees_what_a_new_process_sees(tmp_path, sockets, monkeypatch):
-    """Flags, folder, environment, streams, umask, limits, signals, threads and random numbers."""
+def test_program_has_the_state_of_a_new_process(tmp_path, sockets, monkeypatch):
+    """Compares flags, folder, environment, streams, umask, limits, signals, threads and random numbers."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("OF_THE_JOB", "ä\udcff and\nmore")
     (tmp_path / "a folder").mkdir()
@@ -160,8 +163,8 @@ def test_program_sees_what_a_new_process_sees(tmp_path, sockets, monkeypatch):
         "import pickle\nclass A:\n    pass\nprint(pickle.loads(pickle.dumps(A())).__class__)",
     ],
 )
-def test_program_ends_as_a_new_process_ends(light, code):
-    """The exit status or signal, and what is written, tracebacks included."""
+def test_program_ends_like_a_new_process(light, code):
+    """Compares the exit status or signal and the output, including tracebacks."""
     assert output(light(code)) == output(light(code, direct=True))
 
 
@@ -172,7 +175,7 @@ def test_sigterm_reaches_the_programs_handler(light):
     assert output(process) == (128 + signal.SIGTERM, f"handled {int(signal.SIGTERM)}\n")
 
 
-def test_killed_client_takes_its_program_along(light):
+def test_killing_the_client_kills_its_program(light):
     process = light(WAITER, "600")
     program, server = map(int, process.stdout.readline().split())
     assert program != process.pid
@@ -181,7 +184,7 @@ def test_killed_client_takes_its_program_along(light):
     assert is_alive(server)
 
 
-def test_killed_warm_process_starts_the_program_again(light):
+def test_program_restarts_if_the_warm_process_is_killed(light):
     process = light(WAITER, "1")
     program, server = map(int, process.stdout.readline().split())
     os.kill(server, signal.SIGKILL)
@@ -232,8 +235,8 @@ def test_import_warnings_reach_the_log(light, tmp_path):
     assert output(light("print('done')")) == (0, "careful\ndone\n")
 
 
-def test_object_that_keeps_stderr_follows_it(light, tmp_path):
-    """Libraries keep sys.stderr when they are imported; programs replace it later."""
+def test_saved_reference_to_stderr_follows_replacements(light, tmp_path):
+    """Libraries save a reference to sys.stderr on import, and programs replace sys.stderr later."""
     (tmp_path / "packages/package.py").write_text("import sys\nkept = sys.stderr\n")
     code = (
         "import io, package, sys\nsys.stderr = io.StringIO()\npackage.kept.write('x')\nprint([sys.stderr.getvalue()])"
@@ -243,13 +246,13 @@ def test_object_that_keeps_stderr_follows_it(light, tmp_path):
 
 def test_import_that_opens_a_gpu_is_not_forked(monkeypatch):
     monkeypatch.setattr(Path, "readlink", lambda path: Path("/dev/nvidia0"))
-    monkeypatch.setattr(warm_server.threading, "active_count", lambda: 1)  # parallel tests have threads
+    monkeypatch.setattr(warm_server.threading, "active_count", lambda: 1)  # pytest-xdist starts threads
     with pytest.raises(SystemExit, match="GPU"):
         warm_server.check_forkable()
 
 
 def test_other_user_is_refused(monkeypatch, tmp_path):
-    """By the mode of the folder, and by the credentials of the connection."""
+    """The server checks the credentials of the connection."""
     import socket
 
     path = tmp_path / "a.socket"
@@ -259,7 +262,7 @@ def test_other_user_is_refused(monkeypatch, tmp_path):
     server = warm_server.WarmServer(listener, path, 1.0, [])
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(path))
-    monkeypatch.setattr(warm_server, "receive_request", lambda client: pytest.fail("it reads the request"))
+    monkeypatch.setattr(warm_server, "receive_request", lambda client: pytest.fail("the server reads the request"))
     monkeypatch.setattr(warm_server.os, "getuid", lambda: 12345)
     assert server.accept() is None
     assert client.recv(1) == b""
@@ -283,7 +286,7 @@ def test_folder_that_others_can_open_is_refused(light, tmp_path, sockets, kind):
         socket_folder()
 
 
-def test_key_is_that_of_what_a_process_inherits(monkeypatch):
+def test_key_depends_on_inherited_attributes(monkeypatch):
     key = attributes_key(Path("a.py"))
     for name in ("PREFLOOP_LOG", "PREFLOOP_GPUS", "PWD", "PYTEST_CURRENT_TEST"):
         monkeypatch.setenv(name, "other")

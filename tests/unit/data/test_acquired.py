@@ -1,4 +1,4 @@
-"""Which responses get a label: from what the labels of earlier steps teach, and at random before there are any."""
+"""The choice of responses to label: by a head trained on the labels of earlier steps, and random before that."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ WEIGHTS = np.array([1.0, -2.0, 0.0])
 
 
 def write_step(folder, seed: int, judged: bool = False, labels: int = RESPONSES) -> StepFiles:
-    """A step whose rewards are linear in its features, which have large means and different scales."""
+    """Write a step with rewards that are linear in its features; the features have large means and different scales."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((PROMPTS, RESPONSES, FEATURES)) * [1, 100, 0.01] + rng.standard_normal(
@@ -52,12 +52,12 @@ def choose(rule: str, step: StepFiles, history, seed: int = 0, labels: int = 2, 
     return choose_responses(candidates, history, LabelChoice(rule, labels, 1.0, seed, (2, 1), prompts))
 
 
-def test_the_config_knows_every_rule():
+def test_config_knows_every_rule():
     assert ("all", *ACQUISITIONS) == ACQUISITION_RULES
 
 
 @pytest.mark.parametrize("judged", [False, True])
-def test_the_head_learns_planted_rewards(tmp_path, judged):
+def test_head_learns_planted_rewards(tmp_path, judged):
     history = read_history([write_step(tmp_path / str(seed), seed, judged) for seed in range(4)])
     assert (len(history.targets), history.judged) == (
         (4 * PROMPTS, True) if judged else (4 * PROMPTS * RESPONSES, False)
@@ -84,7 +84,7 @@ def test_predictions_are_in_units_of_the_reward(tmp_path):
 
 @pytest.mark.parametrize("rule", list(ACQUISITIONS))
 @pytest.mark.parametrize("labels", [2, 3])
-def test_the_first_step_is_the_same_under_every_rule(tmp_path, rule, labels):
+def test_first_step_is_the_same_for_every_rule(tmp_path, rule, labels):
     step = write_step(tmp_path / "a", 0)
     rows, has_head = choose(rule, step, None, labels=labels)
     assert (rows, has_head) == choose("random_pair", step, None, labels=labels)
@@ -96,7 +96,7 @@ def test_the_first_step_is_the_same_under_every_rule(tmp_path, rule, labels):
     assert rows == by_order
 
 
-def test_labels_that_teach_nothing_leave_the_choice_to_chance(tmp_path):
+def test_uninformative_labels_lead_to_a_random_choice(tmp_path):
     step = write_step(tmp_path / "a", 0)
     rewards = [{"prompt_id": "p0", "response_id": r, "reward": 1.0} for r in range(2)]
     write_rows(step.rewards, rewards)
@@ -106,7 +106,7 @@ def test_labels_that_teach_nothing_leave_the_choice_to_chance(tmp_path):
     assert read_history([]) is None
 
 
-def test_a_label_without_features_raises(tmp_path):
+def test_label_without_features_raises(tmp_path):
     step = write_step(tmp_path / "a", 0)
     write_rows(step.rewards, [{"prompt_id": "p0", "response_id": 9, "reward": 1.0}])
     with pytest.raises(InputError, match="response 9 to prompt p0 is not in"):
@@ -121,7 +121,7 @@ def test_only_acquired_responses_are_kept(tmp_path):
         keep_acquired(rows[:2], tmp_path / "acquired.jsonl")
 
 
-def test_of_a_pool_the_prompts_with_the_widest_gap_get_labels(tmp_path):
+def test_prompts_of_a_pool_with_the_largest_gaps_get_labels(tmp_path):
     step, history = write_step(tmp_path / "b", 1), read_history([write_step(tmp_path / "a", 0)])
     everything, _ = choose("delta_ucb", step, history)
     gaps = {
@@ -133,7 +133,7 @@ def test_of_a_pool_the_prompts_with_the_widest_gap_get_labels(tmp_path):
     assert rows == [row for row in everything if row in rows]
 
 
-def test_of_a_pool_the_first_prompts_are_random_and_the_same_for_every_rule(tmp_path):
+def test_first_prompts_of_a_pool_are_random_and_the_same_for_every_rule(tmp_path):
     step = write_step(tmp_path / "a", 0)
     rows, _ = choose("drts", step, None, prompts=5)
     assert rows == choose("infomax", step, None, prompts=5)[0]

@@ -1,4 +1,4 @@
-"""arms.json holds the whole state of the arms."""
+"""arms.json contains the complete state of the arms."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from prefloop.data.arms_file import arms_before, read_arms, write_arms
 from prefloop.methods.bandit import ARM_FIELDS, Arms, ucb_scores, update_arms
 
 
-def test_file_keeps_the_state(tmp_path):
+def test_file_restores_the_state(tmp_path):
     arms = update_arms(Arms.fresh(3), np.array([0, 2, 2]), np.array([0.1, 0.2, 0.9]), 1.0)
     arms.score = ucb_scores(arms, 1.0)
     write_arms(tmp_path / "arms.json", arms, round=1, step=2)
@@ -22,13 +22,13 @@ def test_first_step_has_fresh_arms(tmp_path):
     assert arms_before(None, 3, tmp_path / "clusters.pkl").pulls.tolist() == [0, 0, 0]
 
 
-def test_other_number_of_clusters_raises(tmp_path):
+def test_different_number_of_clusters_raises(tmp_path):
     write_arms(tmp_path / "arms.json", Arms.fresh(5), round=1, step=1)
     with pytest.raises(InputError, match="arms.json: 5 arms, expected 2 as .*clusters.pkl has clusters"):
         arms_before(tmp_path / "arms.json", 2, tmp_path / "clusters.pkl")
 
 
-def test_other_file_raises(tmp_path):
+def test_invalid_file_raises(tmp_path):
     write_json(tmp_path / "arms.json", {"arms": [{"pulls": 1}]})
     with pytest.raises(InputError, match="not an arms file: missing 'count'"):
         read_arms(tmp_path / "arms.json")

@@ -1,4 +1,4 @@
-"""Clusters: planted groups are found, and the pickle cannot run code."""
+"""Clusters: planted groups are found, and loading the pickle cannot run code."""
 
 import os
 import pickle
@@ -51,7 +51,7 @@ def test_more_clusters_than_prompts_is_an_error():
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A tiny BERT, an encoder that is no language model."""
+    """A tiny BERT: an encoder that is not a language model."""
     torch.manual_seed(0)
     folder, words = tmp_path_factory.mktemp("bert"), tiny.tokenizer(chat=False)
     config = BertConfig(**tiny.SIZES, vocab_size=len(words), max_position_embeddings=128)
@@ -61,7 +61,7 @@ def encoder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
-def test_embeddings_do_not_see_padding(kind, model_folders, encoder):
+def test_embeddings_do_not_depend_on_padding(kind, model_folders, encoder):
     folder = model_folders["llama"] if kind == "decoder" else encoder
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), load_tokenizer(folder)
     texts = ["good", "a much longer text than the other one, which pads it"]
@@ -82,7 +82,7 @@ def test_many_prompts_are_clustered_from_one_start(monkeypatch):
 
 
 def test_many_threads_give_the_same_bytes():
-    """scikit-learn's own k-means with four threads does not: here two of five such runs differed."""
+    """scikit-learn's own k-means with four threads is not deterministic: on this data, two of five runs differed."""
     program = (
         "import sys, hashlib, numpy as np\n"
         "from prefloop.data.clusters import cluster\n"
@@ -95,11 +95,11 @@ def test_many_threads_give_the_same_bytes():
     assert len(set(done.stdout.split())) == 1
 
 
-def test_plane_has_two_coordinates():
+def test_projection_has_two_coordinates():
     assert plane(planted(), seed=0).shape == (100, 2)
 
 
-def test_file_keeps_arrays_and_refuses_everything_else(tmp_path):
+def test_file_restores_arrays_and_other_objects_are_refused(tmp_path):
     path = tmp_path / "clusters.pkl"
     labels, centroids, inertia = cluster(planted(), 4, seed=0)
     ids = [str(i) for i in range(100)]

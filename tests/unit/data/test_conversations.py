@@ -1,4 +1,4 @@
-"""Conversations become the prompt before the last answer, and rows of which none can be made are counted."""
+"""Conversations: the prompt is everything before the last answer, and unusable rows are counted."""
 
 import pytest
 
@@ -35,20 +35,20 @@ def parse(row: dict):
 
 
 def content(row: dict) -> tuple:
-    """Messages, chosen and rejected of a row that is kept."""
+    """Return messages, chosen and rejected of a row that is kept."""
     prompt = parse(row).prompt
     return prompt["messages"], prompt.get("chosen"), prompt.get("rejected")
 
 
 @pytest.mark.parametrize("prompt", ["Hi", HISTORY, HISTORY[:1], "another", None])
-def test_the_conversation_before_the_last_answer_is_the_prompt(prompt):
-    """Case 1: whatever the prompt column has."""
+def test_conversation_before_the_last_answer_is_the_prompt(prompt):
+    """The prompt column does not matter."""
     assert content(ROW | {"prompt": prompt}) == (HISTORY, "Paris", "Rome")
     assert parse(ROW | {"prompt": prompt}).pair_drop_reason == ""
 
 
-def test_system_messages_stay():
-    """Case 1: those of the conversations, and that of a prompt column whose conversations have none."""
+def test_system_messages_are_kept():
+    """A system message of the prompt column is used only if the conversations have none."""
     brief = system("Be brief.")
     pair = {side: [brief, *ROW[side]] for side in ("chosen", "rejected")}
     assert content(pair) == ([brief, *HISTORY], "Paris", "Rome")
@@ -57,13 +57,13 @@ def test_system_messages_stay():
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
-def test_a_conversation_that_ends_with_the_user_is_dropped(side):
-    """Case 1: the user's words never become a response."""
+def test_conversation_that_ends_with_the_user_is_dropped(side):
+    """The user's words never become a response."""
     parsed = parse(ROW | {side: [*HISTORY, assistant("Paris"), user("Thanks!")]})
     assert (parsed.prompt, parsed.drop_reason) == (None, "ending with the user")
 
 
-def test_a_transcript_that_ends_with_the_human_is_dropped():
+def test_transcript_that_ends_with_the_human_is_dropped():
     text = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Thanks!"
     assert parse({"chosen": text, "rejected": text}).drop_reason == "ending with the user"
 
@@ -76,8 +76,8 @@ def test_a_transcript_that_ends_with_the_human_is_dropped():
         [*HISTORY, assistant("Rome"), user("Sure?"), assistant("Yes")],
     ],
 )
-def test_a_pair_that_differs_before_the_last_turn_is_counted(rejected):
-    """Case 2: another history, a shorter and a longer one. The prompt column stays where both begin with it."""
+def test_pair_that_differs_before_the_last_turn_is_counted(rejected):
+    """The histories differ in content or length. A prompt column with which both begin is kept."""
     parsed = parse(ROW | {"rejected": rejected})
     assert parsed.prompt["messages"] == [user("Hi")]
     assert not {"chosen", "rejected"} & parsed.prompt.keys()
@@ -87,15 +87,15 @@ def test_a_pair_that_differs_before_the_last_turn_is_counted(rejected):
         assert (parsed.prompt, parsed.drop_reason) == (None, "whose conversations differ before the last turn")
 
 
-def test_transcripts_that_differ_keep_the_prompt_of_the_chosen_one():
+def test_different_transcripts_keep_the_prompt_of_the_chosen_one():
     chosen = "\n\nHuman: Hi\n\nAssistant: Hello"
     parsed = parse({"chosen": chosen, "rejected": chosen.replace("Hi", "Ho")})
     assert (parsed.prompt["messages"], parsed.pair_drop_reason) == ([user("Hi")], DIFFERENT_HISTORY)
     assert "chosen" not in parsed.prompt
 
 
-def test_answers_alone_follow_the_prompt_column():
-    """A message, a list of one message, and a longer continuation that begins with the assistant."""
+def test_answers_without_a_prompt_continue_the_prompt_column():
+    """Answers may be a message, a list with one message, or a longer continuation that begins with the assistant."""
     assert content({"prompt": HISTORY, "chosen": [assistant("Paris")], "rejected": assistant("Rome")}) == (
         HISTORY,
         "Paris",
@@ -122,7 +122,7 @@ def test_two_answers_in_a_row_and_no_question_are_dropped():
 
 
 def test_text_parts_are_joined():
-    """Case 16: in prompts and in responses."""
+    """This holds for prompts and responses."""
     parts = [{"type": "text", "text": "Name a "}, {"type": "text", "text": "prime."}]
     row = {"prompt": [{"role": "user", "content": parts}], "chosen": [assistant(parts)], "rejected": "8"}
     assert content(row) == ([user("Name a prime.")], "Name a prime.", "8")
@@ -138,8 +138,8 @@ def test_text_parts_are_joined():
         {"role": "assistant", "content": None, "tool_calls": [{"name": "weather"}]},
     ],
 )
-def test_content_that_is_not_text_has_its_own_reason(message):
-    """Case 16: images and tool calls."""
+def test_content_other_than_text_has_its_own_drop_reason(message):
+    """Covers images, image links, numbers and tool calls."""
     parsed = parse({"prompt": [user("Hi"), message, user("Why?")]})
     assert (parsed.prompt, parsed.drop_reason) == (None, "with images or other content that is not text")
 
@@ -172,15 +172,14 @@ def test_reasons_are_counted_separately():
         ({"prompt": [{"role": "user", "content": "\ud800"}], "prompt_id": "x"}, "half a surrogate pair"),
     ],
 )
-def test_values_that_no_json_file_holds_are_named(row, message):
-    """Case 7: one line with file and line."""
+def test_values_that_json_cannot_contain_raise(row, message):
+    """The error is one line with file and line."""
     with pytest.raises(InputError, match=message) as raised:
         parse(row)
     assert "\n" not in str(raised.value)
 
 
-def test_deep_nesting_is_named():
-    """Case 7."""
+def test_deep_nesting_raises():
     nested: list = []
     for _ in range(100_000):
         nested = [nested]
@@ -191,7 +190,7 @@ def test_deep_nesting_is_named():
 
 @pytest.mark.parametrize("value", [[3], [None], ["Hi"], [[]], [{}], {}, {"role": "user"}, 3, True])
 @pytest.mark.parametrize("column", ["prompt", "chosen"])
-def test_values_of_any_type_are_named_or_dropped(column, value):
+def test_values_of_any_type_raise_or_are_dropped(column, value):
     try:
         assert parse({"prompt": "Hi", "chosen": "a", "rejected": "b", column: value}).drop_reason
     except InputError as error:
@@ -213,6 +212,5 @@ def test_sharegpt_turns_in_other_columns_name_the_format():
         (HISTORY, HISTORY),
     ],
 )
-def test_merged_roles(messages, merged):
-    """Case 21."""
+def test_consecutive_roles_are_merged(messages, merged):
     assert merge_roles(messages) == merged

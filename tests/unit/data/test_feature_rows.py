@@ -1,4 +1,4 @@
-"""Files of features: deterministic bytes, checked sizes, and shards that gather to one file."""
+"""Feature files: deterministic bytes, checked sizes, and shards that are gathered into one file."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def rows(*keys: tuple[str, int]) -> list[dict]:
     return [{"prompt_id": prompt, "response_id": number} for prompt, number in keys]
 
 
-def test_equal_numbers_are_equal_bytes(tmp_path):
+def test_equal_numbers_give_equal_bytes(tmp_path):
     write_features(tmp_path / "a.npy", VALUES)
     write_features(tmp_path / "b.npy", list(VALUES))
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
@@ -42,7 +42,7 @@ def test_damaged_files_raise(tmp_path, content, message):
         read_features(path, 2)
 
 
-def test_shards_gather_in_the_order_of_the_rows(tmp_path):
+def test_shards_are_gathered_in_the_order_of_the_rows(tmp_path):
     parts = [rows(("a", 0), ("c", 0)), [], rows(("b", 1))]
     for number, (part, values) in enumerate(zip(parts, (VALUES[[0, 2]], [], VALUES[[1]]), strict=True)):
         write_rows(tmp_path / f"{number}.jsonl", part)

@@ -1,4 +1,4 @@
-"""Every published data set's rows, here made ones of their shape, come out as prompt, chosen and rejected."""
+"""Rows of every supported format become prompt, chosen and rejected; the rows here are made up."""
 
 import json
 
@@ -80,7 +80,7 @@ ALPACA_EVAL = {
 MT_BENCH = {"question_id": 81, "category": "writing", "turns": ["Write a poem.", "Now without the letter e."]}
 SCORES = {"correctness": 4, "coherence": 4, "complexity": 2, "verbosity": 1}
 HELPSTEER = {"prompt": "c#", "response": "A language.", "helpfulness": 3} | SCORES
-# For each word: a raw row, its prompt, its chosen and rejected response.
+# For each format: a raw row, its prompt, its chosen and rejected response.
 ROWS = {
     "columns": ({"prompt": "why?", "chosen": "so", "rejected": "no"}, "why?", "so", "no"),
     "hh_rlhf": (
@@ -113,7 +113,7 @@ ROWS = {
         "Do not know.",
     ),
 }
-# For each word that has a filter: raw rows that it drops.
+# For each format with a filter: raw rows that it drops.
 DROPPED = {
     "ultrafeedback": [ULTRA | {"score_rejected": 8.5}],
     "ultrachat": [{"messages": []}, {"messages": [{"role": "system", "content": "Hi"}]}],
@@ -153,7 +153,7 @@ def test_rows_become_prompt_chosen_and_rejected(word):
     assert row["messages"][-1] == {"role": "user", "content": prompt}
     assert (row.get("chosen"), row.get("rejected")) == (chosen, rejected)
     assert dropped == {"repeated": 0}
-    assert json.dumps(raw) == before, "the raw row is left as it was"
+    assert json.dumps(raw) == before, "the raw row is not changed"
 
 
 @pytest.mark.parametrize("word", DROPPED)
@@ -164,7 +164,7 @@ def test_filtered_rows_are_counted(word):
 
 
 @pytest.mark.parametrize("word", [word for word in ROWS if word != "columns"])
-def test_a_missing_column_is_named_with_what_was_expected(word):
+def test_missing_column_raises_with_the_expected_columns(word):
     expected = rf"file, line 1: prompts.format {word}: missing (\w+); found text; expected \1\b"
     with pytest.raises(InputError, match=expected):
         read(word, {"text": "why?"})
@@ -188,17 +188,17 @@ def test_a_missing_column_is_named_with_what_was_expected(word):
         ("helpsteer", HELPSTEER | {"helpfulness": "much"}, "a row of another shape"),
     ],
 )
-def test_rows_of_another_shape_are_named(word, row, message):
+def test_rows_of_another_shape_raise(word, row, message):
     with pytest.raises(InputError, match=f"file, line 1: prompts.format {word}: .*{message}"):
         read(word, row)
 
 
-def test_the_second_comment_may_be_the_preferred_one():
+def test_second_comment_may_be_the_preferred_one():
     row = read("shp", COMMENTS | {"labels": 0, "score_A": 1, "score_B": 2})[0][0]
     assert (row["chosen"], row["rejected"]) == ("It does that.", "Too much yeast.")
 
 
-def test_repeated_post_keeps_the_first_unfiltered_pair():
+def test_repeated_posts_keep_the_first_unfiltered_pair():
     weak = COMMENTS | {"human_ref_B": "weak", "score_B": 6}
     rows, dropped = read("shp", weak, COMMENTS, COMMENTS | {"human_ref_B": "third"})
     assert [row["rejected"] for row in rows] == ["It does that."]
@@ -209,7 +209,7 @@ def test_ids_of_published_data_sets_are_kept():
     assert [read(word, ROWS[word][0])[0][0]["prompt_id"] for word in ("ultrafeedback", "ultrachat")] == ["abc", "u"]
 
 
-def test_an_earlier_conversation_stays_before_the_last_question():
+def test_earlier_conversation_is_kept_before_the_last_question():
     (row,), _ = read("rlhflow", ROWS["rlhflow"][0])
     assert row["messages"] == conversation("a", "b", "c")
 
@@ -241,7 +241,7 @@ def test_html_becomes_text(html, text):
 
 
 def test_sharegpt_keeps_system_and_earlier_turns():
-    """Case 22: ShareGPT's words for roles; the conversation before the last answer is the prompt."""
+    """ShareGPT has its own names for roles. The conversation before the last answer is the prompt."""
     (row,), _ = read("sharegpt", SHAREGPT)
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user"]
     assert row["messages"][0]["content"] == "Be brief."
@@ -261,7 +261,7 @@ def test_sharegpt_conversation_that_ends_with_the_human_has_no_response():
 
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_sharegpt_pairs(system):
-    """Two last answers, and the same pair as whole conversations."""
+    """The pair has two last answers, or two complete conversations."""
     turns, answers = SHAREGPT["conversations"][1:4], {"chosen": "Paris", "rejected": "Rome"}
     last = {side: {"from": "gpt", "value": text} for side, text in answers.items()}
     whole = {side: [*turns, turn] for side, turn in last.items()}
@@ -288,7 +288,7 @@ def test_alpaca_without_input_is_the_instruction():
     assert read("alpaca", ALPACA | {"input": ""})[0][0]["messages"][0]["content"] == "Translate."
 
 
-def test_mt_bench_on_the_hub_has_its_turns_in_the_column_prompt():
+def test_mt_bench_on_the_hub_has_turns_in_column_prompt():
     row = {"category": "writing", "prompt": MT_BENCH["turns"], "reference": [], "prompt_id": 7}
     assert read("mt_bench", row)[0][0]["messages"] == [{"role": "user", "content": "Write a poem."}]
 

@@ -1,6 +1,6 @@
-"""Random mutations of rows and files of prompts: rows that the next stage can read, or a one-line error.
+"""Random mutations of prompt rows and files: the result is readable by the next stage, or a one-line error.
 
-CI runs the same examples each time. As many random ones as you like: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
+CI runs the same examples each time. For more, random examples: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
 """
 
 import csv
@@ -29,7 +29,7 @@ from prefloop.data.prompt_sets import NearDuplicates, TrainingFlags, read_prompt
 
 FORMAT_TESTS = runpy.run_path(str(ROOT / "tests/unit/data/test_formats.py"))
 ROWS = {word: raw for word, (raw, *_) in FORMAT_TESTS["ROWS"].items()}
-# Forms of format columns that the rows of published data sets do not have.
+# Variants of format `columns` that the other rows do not have.
 TURNS = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so"}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "why?"}, {"type": "text", "text": " now"}]}]
 MORE_ROWS = [
@@ -53,7 +53,7 @@ def words():
 
 
 def prepare(path: Path, words, **settings) -> None:
-    """What prepare_prompts does with a file; InputError is one line."""
+    """Process a file as prepare_prompts does. An InputError must be one line."""
     file = BytesIO()
     flags = TrainingFlags(source=str(path), max_prompt_tokens=50, max_response_tokens=50, **settings)
     try:
@@ -81,7 +81,7 @@ def test_fuzzed_rows(folder, words, data):
 @given(data=st.data())
 @fuzzing(600)
 def test_fuzzed_files(folder, words, data):
-    """Files that are cut, repeated or full of odd characters, of every extension."""
+    """Files of every extension are cut, repeated, or filled with odd characters."""
     word, row = data.draw(st.sampled_from(EXAMPLES))
     suffix = data.draw(st.sampled_from([*SUFFIXES, *(f"{suffix}.gz" for suffix in SUFFIXES)]))
     plain = suffix.removesuffix(".gz")
@@ -106,14 +106,14 @@ def test_fuzzed_files(folder, words, data):
 
 
 def parquet_bytes() -> bytes:
-    """A Parquet file of plain rows."""
+    """Return a Parquet file with plain rows."""
     file = BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(PLAIN), file)
     return file.getvalue()
 
 
 def table_text(delimiter: str) -> str:
-    """A table of plain rows."""
+    """Return a table with plain rows as text."""
     file = io.StringIO()
     table = csv.DictWriter(file, PLAIN[0], delimiter=delimiter)
     table.writeheader()

@@ -1,4 +1,4 @@
-"""Random mutations of the files between stages, which are shared and edited by hand: a result, or a one-line error."""
+"""Random mutations of the files between stages, which users share and edit: a result, or a one-line error."""
 
 import json
 
@@ -30,7 +30,7 @@ FILES = {
 
 
 def is_read(read, *arguments) -> bool:
-    """Whether a function reads its files; False if it raises a one-line InputError."""
+    """Return whether `read` succeeds; False if it raises a one-line InputError."""
     try:
         read(*arguments)
     except InputError as error:
@@ -40,7 +40,7 @@ def is_read(read, *arguments) -> bool:
 
 
 def select(pfp) -> None:
-    """What select_pairs and update_arms read of a pfp.jsonl, and what they write."""
+    """Read a pfp.jsonl as select_pairs and update_arms do, and write pairs.jsonl."""
     pairs = scan_pairs([pfp])
     write_rows(pfp.with_name("pairs.jsonl"), map(training_row, read_pairs(pairs, range(len(pairs)))))
     to_columns(best_worst_pairs(row for _, row in read_joined(pfp)))
@@ -49,7 +49,7 @@ def select(pfp) -> None:
 @given(data=st.data())
 @fuzzing(600)
 def test_fuzzed_files_of_a_step(tmp_path_factory, data):
-    """Hostile S7: whatever a row holds, the stages that read it go on or name file and line."""
+    """For any row, the stages that read it succeed or raise an error with file and line."""
     folder = tmp_path_factory.getbasetemp() / "fuzzed step"
     folder.mkdir(exist_ok=True)
     rows = FILES | {"rewards": data.draw(st.sampled_from(REWARDS))}
@@ -67,7 +67,7 @@ def test_fuzzed_files_of_a_step(tmp_path_factory, data):
 
 @pytest.fixture(params=REWARDS, ids=["rewards", "ensemble", "judgments"])
 def joined(request, tmp_path):
-    """A valid pfp.jsonl."""
+    """The path of a valid pfp.jsonl."""
     for name, rows in (FILES | {"rewards": request.param}).items():
         write_rows(tmp_path / f"{name}.jsonl", rows)
     paths = [tmp_path / f"{name}.jsonl" for name in ("prompts", "generations", "rewards", "logprobs")]
@@ -76,7 +76,7 @@ def joined(request, tmp_path):
 
 
 def test_fuzzed_joined_rows(joined):
-    """Hostile S7: a pfp.jsonl that was edited by hand."""
+    """Mutates the row of a pfp.jsonl, as if a user had edited it."""
     (row,) = read_rows(joined)
     select(joined)
 
@@ -91,8 +91,8 @@ def test_fuzzed_joined_rows(joined):
 
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "1e400", "NaN", "-Infinity", '"x"', "[1]", '"\\ud800"', "[" * 5000])
 @pytest.mark.parametrize(("name", "field"), [("rewards", "reward"), ("logprobs", "logp"), ("generations", "response")])
-def test_a_bad_value_names_file_and_line(joined, name, field, value):
-    """Hostile S7: numbers that no float holds, half a surrogate pair, deep nesting."""
+def test_invalid_value_raises_with_file_and_line(joined, name, field, value):
+    """Covers numbers beyond float range, lone surrogates and deep nesting."""
     path = joined.with_name(f"{name}.jsonl")
     row = read_rows(path)[1] | {field: "@"}
     if field == "response" and value == '"x"':

@@ -1,4 +1,4 @@
-"""Pairs that join a round's own: how many, which, and what is known of them."""
+"""Additional pairs of a round, replayed or from the data set: their number, choice and columns."""
 
 import pytest
 
@@ -12,7 +12,7 @@ ASKED = [{"role": "user", "content": "1?"}]
 
 @pytest.fixture
 def earlier(tmp_path):
-    """pairs.jsonl of rounds 2 and 1, the last first, of 30 pairs each."""
+    """The pairs.jsonl of rounds 2 and 1, in this order, with 30 pairs each."""
     paths = [tmp_path / f"{number}.jsonl" for number in (2, 1)]
     for path in paths:
         rows = [{"prompt_id": f"{path.stem}-{i}", "logp_ref_chosen": -9.0} for i in range(30)]
@@ -24,7 +24,7 @@ def earlier(tmp_path):
 
 @pytest.fixture
 def prompts(tmp_path):
-    """Twenty prompts, of which eight have two different responses."""
+    """Twenty prompts; eight of them have two different responses."""
     path = tmp_path / "train.jsonl"
     rows = [{"prompt_id": f"p{i}", "messages": [{"role": "user", "content": f"{i}?"}]} for i in range(20)]
     for i, row in enumerate(rows[:10]):
@@ -45,20 +45,20 @@ def draw(own: int, earlier: list, prompts, seed: int = 0, round_index: int = 3, 
 @pytest.mark.parametrize(
     ("shares", "candidates", "counts"),
     [
-        ((0.25, 0.25), (99, 99), {REPLAY: 16, DATASET: 16}),  # of 64
-        ((0.25, 0.25), (0, 99), {DATASET: 11}),  # of 42.7, as in round 1
+        ((0.25, 0.25), (99, 99), {REPLAY: 16, DATASET: 16}),  # 64 pairs in total
+        ((0.25, 0.25), (0, 99), {DATASET: 11}),  # 42.7 pairs in total, as in round 1 without replay
         ((0.5, 0.0), (99, 99), {REPLAY: 32}),
-        ((0.5, 0.0), (7, 99), {REPLAY: 32}),  # more than there are
+        ((0.5, 0.0), (7, 99), {REPLAY: 32}),  # more than the candidates
         ((0.0, 0.0), (99, 99), {}),
     ],
 )
-def test_shares_are_of_all_pairs(shares, candidates, counts):
+def test_shares_are_fractions_of_all_pairs(shares, candidates, counts):
     origins = (REPLAY, DATASET)
     found = count_additions(32, dict(zip(origins, shares, strict=True)), dict(zip(origins, candidates, strict=True)))
     assert found == counts
 
 
-def test_replayed_rows_are_drawn_without_replacement_and_name_their_round(earlier):
+def test_replayed_rows_are_distinct_and_name_their_round(earlier):
     rows, warning = draw(40, earlier, None, replay=0.5)
     assert warning == ""
     assert len({row["prompt_id"] for row in rows}) == len(rows) == 40
@@ -72,9 +72,9 @@ def test_replayed_rows_are_drawn_without_replacement_and_name_their_round(earlie
         }
 
 
-def test_pairs_of_the_data_set_are_rows_of_pairs(prompts):
+def test_pairs_from_the_data_set_have_the_columns_of_pairs(prompts):
     rows, _ = draw(8, [], prompts, dataset=0.5)
-    assert {row["prompt_id"] for row in rows} == {f"p{i}" for i in range(2, 10)}, "those with two different responses"
+    assert {row["prompt_id"] for row in rows} == {f"p{i}" for i in range(2, 10)}, "prompts with two different responses"
     row = rows[0]
     assert (row["chosen"], row["rejected"], row["origin"], row["round"]) == ("yes 2", "no", DATASET, 3)
     assert (row["reward_chosen"], row["reward_rejected"]) == (1.0, 0.0)
@@ -82,7 +82,7 @@ def test_pairs_of_the_data_set_are_rows_of_pairs(prompts):
     assert (row["n_chosen"], row["n_rejected"]) == (6, 3)
 
 
-def test_replay_does_not_change_which_pairs_of_the_data_set_are_drawn(earlier, prompts):
+def test_replay_does_not_change_the_draw_from_the_data_set(earlier, prompts):
     alone = draw(9, [], prompts, dataset=0.25)[0]
     both = [row for row in draw(6, earlier, prompts, dataset=0.25, replay=0.25)[0] if row["origin"] == DATASET]
     assert both == alone

@@ -1,4 +1,4 @@
-"""Near-duplicates are found by shared 8-grams of words, compared with sets of n-grams in plain Python."""
+"""Near-duplicates are found by shared 8-grams of words; the reference is plain Python with sets of n-grams."""
 
 import itertools
 
@@ -23,12 +23,12 @@ TEN = numbered(*range(10))
 @pytest.mark.parametrize(
     ("evaluated", "trained", "is_near"),
     [
-        ("Name a prime!", "name a  PRIME", True),  # short prompts: the same words
+        ("Name a prime!", "name a  PRIME", True),  # short prompts need the same words
         ("Name a prime!", "Name a prime and explain it to me please", False),
         (numbered(*range(16)), numbered(*range(8), *range(50, 99)), True),  # 8 of 16 words: exactly half
         (numbered(*range(17)), numbered(*range(8), *range(50, 99)), False),  # 8 of 17
         (numbered(*range(16)), numbered(*range(7)), False),  # no 8-gram
-        (numbered(*range(16)), numbered(*range(0, 7), 99, *range(7, 14)), False),  # two runs of seven
+        (numbered(*range(16)), numbered(*range(0, 7), 99, *range(7, 14)), False),  # two sequences of seven words
         (numbered(*range(16)), numbered(*range(4, 12)), True),
         (TEN, f"Please answer briefly: {TEN} Thank you.", True),
         (TEN, TEN[::-1], False),
@@ -41,7 +41,7 @@ def test_near_duplicates(evaluated, trained, is_near):
     assert found.tolist() == [False, is_near]
 
 
-def test_words_of_two_eval_prompts_do_not_add_up():
+def test_matches_with_different_eval_prompts_do_not_add_up():
     evaluated = [prompt(numbered(*range(20))), prompt(numbered(*range(30, 50)))]
     assert not EvalNGrams(evaluated).near_duplicates([prompt(numbered(*range(9), *range(30, 39)))]).any()
     assert EvalNGrams(evaluated).near_duplicates([prompt(numbered(*range(10)))]).all()
@@ -55,8 +55,8 @@ def test_earlier_turns_count_and_system_messages_do_not():
     assert not index.near_duplicates([system]).any()
 
 
-def test_the_text_of_a_template_does_not_count():
-    """The same 20 words before every prompt: only the rest is compared."""
+def test_text_of_a_template_does_not_count():
+    """All prompts start with the same 20 words, so only the rest is compared."""
     template = (
         "Summarise the following text in one short sentence that a child of ten years can read and understand please "
     )
@@ -66,7 +66,7 @@ def test_the_text_of_a_template_does_not_count():
     assert found.tolist() == [False, True]
 
 
-def test_against_sets_of_ngrams():
+def test_near_duplicates_match_sets_of_ngrams():
     rng = np.random.default_rng(0)
     texts = [numbered(*rng.integers(0, 3, rng.integers(0, 40)).tolist()) for _ in range(60)]
     evaluated, trained = texts[:8], texts[8:]
@@ -86,7 +86,7 @@ def test_against_sets_of_ngrams():
     assert 0 < sum(expected) < len(expected)
 
 
-def test_no_words_at_all():
+def test_prompts_without_words():
     assert words_of(prompt("?!")) == []
     assert EvalNGrams([]).near_duplicates([prompt("a")]).tolist() == [False]
     assert EvalNGrams([prompt("a")]).near_duplicates([]).tolist() == []

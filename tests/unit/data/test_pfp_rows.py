@@ -1,4 +1,4 @@
-"""pfp.jsonl holds what a step's files say of each prompt, and its preference perplexity."""
+"""pfp.jsonl joins a step's files into one row per prompt and adds the preference perplexity."""
 
 import tracemalloc
 
@@ -28,8 +28,8 @@ def joined(folder) -> list[dict]:
     return list(join_step(*(folder / f"{name}.jsonl" for name in FILES)))
 
 
-def test_a_row_is_a_prompt_with_its_responses_and_pfp(tmp_path):
-    """By hand: of prompt a the first best is response 1 and the worst 0, so PFP is −4 + 9; b is tied."""
+def test_row_has_a_prompt_with_its_responses_and_pfp(tmp_path):
+    """For prompt a, the first best response is 1 and the worst 0, so PFP is −4 + 9. Prompt b is tied."""
     write_step(tmp_path, [row | {"finish_reason": "stop", "cluster": 7} for row in ROWS])
     a, b = read_rows(tmp_path / "pfp.jsonl", PROMPT_FIELDS)
     assert (a["prompt_id"], a["cluster"], a["messages"]) == ("a", 7, [{"role": "user", "content": "a?"}])
@@ -50,7 +50,7 @@ def test_a_row_is_a_prompt_with_its_responses_and_pfp(tmp_path):
     assert [len(row["responses"]) for row in (a, b)] == [3, 2]
 
 
-def test_pfp_is_the_metric_pfp_of_the_pair():
+def test_pfp_equals_the_metric_pfp_of_the_pair():
     rng = np.random.default_rng(0)
     for _ in range(20):
         responses = [row | {"reward": rng.normal(), "logp": -rng.gamma(9, 9), "logp_ref": 0.0} for row in ROWS[:3]]
@@ -61,8 +61,8 @@ def test_pfp_is_the_metric_pfp_of_the_pair():
         assert [row["pfp"]] == METRICS["pfp"](columns, rng).tolist()
 
 
-def test_what_a_judge_decided_is_kept(tmp_path):
-    """Response 1 has the higher reward, but the judge never validly compared the two: there is no pair."""
+def test_judgments_are_kept(tmp_path):
+    """Response 1 has the higher reward, but the only judgment is invalid, so there is no pair."""
     rows = [row | {"beats": [], "judged": judged} for row, judged in zip(ROWS, [[[1, None, 1.0]], []], strict=False)]
     write_step(tmp_path, rows)
     (row,) = joined(tmp_path)
@@ -80,7 +80,7 @@ def test_what_a_judge_decided_is_kept(tmp_path):
         ("generations", [0, 1, 3, 4, 2], r"prompts\.jsonl: expected prompt a next.*found the file's end"),
     ],
 )
-def test_files_that_do_not_match_are_refused(tmp_path, name, order, message):
+def test_files_that_do_not_match_raise(tmp_path, name, order, message):
     orders = {other: order for other in FILES[1:]} if name == "generations" else {name: order}
     write_step(tmp_path, ROWS, orders=orders)
     with pytest.raises(InputError, match=message):
@@ -103,7 +103,7 @@ def test_text_in_place_of_a_number_raises(tmp_path, name, field):
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
-    """What is held while joining and reading is a batch; four times the rows, and the peak stays within a fifth."""
+    """Only a batch is in memory at a time: with four times the rows, the peak grows by less than a fifth."""
     peaks, token_ids = [], list(range(1000, 1200))
     for prompts in (10 * BATCH, 40 * BATCH):
         keys = [{"prompt_id": f"p{i}", "response_id": j} for i in range(prompts) for j in range(3)]
@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 
 def test_acquired_responses_have_rewards_and_the_others_are_unlabeled(tmp_path):
-    """Response 1 of prompt a has no label, and prompt b is left out, as none of its responses has one."""
+    """Response 1 of prompt a has no label. Prompt b is left out because none of its responses has one."""
     rewards = [{"prompt_id": "a", "cluster": 0, "response_id": number, "reward": float(number)} for number in (0, 2)]
     write_step(tmp_path, ROWS)
     write_rows(tmp_path / "rewards.jsonl", rewards)
@@ -157,7 +157,7 @@ def test_unlabeled_responses_of_a_judge_beat_none(tmp_path):
         ([0, 7], [0], "acquired.jsonl: prompt a, response 7 is not in"),
     ],
 )
-def test_rewards_of_other_responses_than_acquired_raise(tmp_path, acquired, rewards, message):
+def test_rewards_that_do_not_match_acquired_responses_raise(tmp_path, acquired, rewards, message):
     write_step(tmp_path, ROWS)
     for name, numbers in (("acquired", acquired), ("rewards", rewards)):
         rows = [{"prompt_id": "a", "cluster": 0, "response_id": number, "reward": 1.0} for number in numbers]

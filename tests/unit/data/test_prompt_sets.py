@@ -1,4 +1,4 @@
-"""The program that makes prompts: several sources, an evaluation set of its own, and what was dropped."""
+"""The program prepare_prompts: several sources, a separate evaluation set, and counts of dropped rows."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from prefloop.core.jsonl import read_rows
 from steps import PROMPT_OUTPUTS
 
 PROGRAM = str(ROOT / "workflow/scripts/prepare_prompts.py")
-STRICT = (  # as the templates of Gemma and Mistral: no system role, and user and assistant alternate
+STRICT = (  # like the templates of Gemma and Mistral: no system role, and user and assistant must alternate
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('roles must alternate') }}{% endif %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 )
@@ -31,7 +31,7 @@ TURNS = [
 
 @pytest.fixture
 def prepare(manifests, tmp_path, monkeypatch, capsys):
-    """Runs the program in a folder as Snakemake would; returns its line, and the message of an error."""
+    """Runs the program as Snakemake does; returns its summary line or its error message."""
     monkeypatch.chdir(tmp_path)
 
     def run(*flags: str, model: Path = manifests["llama"]) -> str:
@@ -91,7 +91,7 @@ def test_every_source_has_its_counts(prepare):
         assert source["rows"] == source["kept"] + sum(source["dropped"].values())
 
 
-def test_one_source_is_not_noted_in_rows(prepare):
+def test_single_source_is_not_recorded_in_rows(prepare):
     prepare("--source", write("a.jsonl", numbered("a", 5)))
     assert all("source" not in row for row in read_rows(Path("train.jsonl")))
 
@@ -109,8 +109,8 @@ def test_shares_of_take(prepare):
     )
 
 
-def test_an_evaluation_set_of_its_own(prepare):
-    """Its prompts are all evaluated on, and exact repeats are not trained on; ids may be the same in both."""
+def test_separate_evaluation_set(prepare):
+    """All of its prompts are evaluated, and exact repeats are removed from training. Both sets may use the same ids."""
     train = write("train_set.jsonl", [row | {"prompt_id": n} for n, row in enumerate(numbered("a", 30))])
     rows = [{"instruction": text, "output": "yes", "generator": "x"} for text in ("a 3", "b", "c", "d")]
     Path("alpaca_eval.json").write_text(json.dumps(rows, indent=2))
@@ -134,7 +134,7 @@ LONG = "Explain to a child of ten years why the sky is blue in the day and red"
 
 
 @pytest.mark.parametrize("drop", [True, False])
-def test_near_duplicates_are_counted_and_dropped_by_option(prepare, drop):
+def test_near_duplicates_are_counted_and_optionally_dropped(prepare, drop):
     write("eval_set.jsonl", [{"prompt": LONG}, {"prompt": "Name a prime."}])
     near = [{"prompt": f"{LONG} at night"}, {"prompt": "name a prime"}]
     write("train_set.jsonl", [*near, *numbered("a", 8)])
@@ -150,14 +150,14 @@ def test_near_duplicates_are_counted_and_dropped_by_option(prepare, drop):
 
 
 def test_near_duplicates_within_one_source(prepare):
-    """A split of one source: near-duplicates of its eval prompts are found, too."""
+    """Near-duplicates of eval prompts are also found if one source is split."""
     rows = [{"prompt": f"{LONG} {text}"} for text in ("at night", "at noon", "in May", "in June")]
     prepare("--source", write("a.jsonl", rows), "--eval-fraction", "0.25")
     assert read_json(Path("sources.json"))["near_duplicates"] == 3
 
 
 def test_roles_that_the_template_refuses_are_dropped_or_merged(prepare, manifests, tmp_path):
-    """Case 21: one such prompt does not stop the run."""
+    """Such a prompt does not stop the run."""
     model = tmp_path / "strict"
     shutil.copytree(manifests["llama"].parent, model)
     (model / "chat_template.jinja").write_text(STRICT)
@@ -183,12 +183,12 @@ def test_roles_that_the_template_refuses_are_dropped_or_merged(prepare, manifest
         ('[{"sorce": "a.jsonl"}]', "expected a list of sources with keys source, subset"),
     ],
 )
-def test_sources_by_hand_that_are_none(prepare, sources, message):
+def test_invalid_sources_flag_raises(prepare, sources, message):
     assert message in prepare("--sources", sources)
 
 
 def test_hub_revisions_are_pinned_and_recorded(manifests, tmp_path):
-    """Case 14: the commit that a revision named is next to the prompts; without one, the newest commit."""
+    """sources.json records the commit of the revision, or the newest commit if none is given."""
     contents = {
         revision: {"train.jsonl": "".join(json.dumps(row) + "\n" for row in numbered(revision, 4)).encode()}
         for revision in ("main", "v1.0")
@@ -217,7 +217,7 @@ def test_hub_revisions_are_pinned_and_recorded(manifests, tmp_path):
 
 @pytest.mark.skipif(not Path(SHARED_DATA).is_file(), reason="the HH-RLHF pairs are not on this machine")
 def test_real_hh_pairs_that_differ_are_counted(prepare):
-    """Case 2. Four other pairs that differ have two answers in a row."""
+    """Four other pairs that differ are dropped because they have two answers in a row."""
     prepare("--source", str(SHARED_DATA), "--format", "hh_rlhf")
     (source,) = read_json(Path("sources.json"))["sources"]
     assert source["rows"] == 2312 == source["kept"] + sum(source["dropped"].values())

@@ -1,4 +1,4 @@
-"""Every form of prompt source comes out as the same rows, and bad rows are named."""
+"""Every form of prompt gives the same rows, and errors name invalid rows."""
 
 import json
 import re
@@ -51,13 +51,13 @@ def prompt(row: dict) -> dict:
 
 
 def read(rows: list[dict], word: str = "columns", template: list[dict] | None = None) -> tuple[list[dict], dict]:
-    """What is kept and dropped of raw rows."""
+    """Return the prompts kept from raw rows, and the counts of dropped rows."""
     raw = ((f"file, line {number}", row) for number, row in enumerate(rows, start=1))
     kept, dropped = drop_repeated(parse_rows(raw, word, Columns(), template))
     return [row.prompt for row in kept], dropped
 
 
-def test_packaged_prompts_are_many_and_varied():
+def test_packaged_prompts_are_numerous_and_varied():
     rows = read_rows(PACKAGED, ["prompt_id", "prompt", "meta"])
     assert len(rows) >= 600
     assert len({row["meta"]["family"] for row in rows}) >= 12
@@ -86,13 +86,13 @@ def test_conversations_that_end_with_the_response():
     assert (row["chosen"], row["rejected"]) == ("chosen", "rejected")
 
 
-def test_transcripts_that_part_earlier_are_no_pair():
+def test_transcripts_that_differ_earlier_form_no_pair():
     row = prompt({"chosen": HH["chosen"], "rejected": HH["rejected"].replace("hi", "ho")})
     assert row["messages"] == TURNS
     assert "chosen" not in row
 
 
-def test_a_transcript_with_two_answers_in_a_row_is_no_prompt():
+def test_transcript_with_two_answers_in_a_row_is_dropped():
     text = "\n\nHuman: hi\n\nAssistant: a\n\nAssistant: b"
     assert read([{"chosen": text, "rejected": text}]) == ([], {"repeated": 0, "with two answers in a row": 1})
 
@@ -120,12 +120,12 @@ def test_prompt_id_does_not_depend_on_the_position():
         ({"chosen": "no turns", "rejected": "none"}, "expected a transcript"),
     ],
 )
-def test_bad_rows_are_named(row, message):
+def test_invalid_rows_raise_with_the_line(row, message):
     with pytest.raises(InputError, match=message):
         prompt(row)
 
 
-def test_repeated_prompts_are_dropped_and_repeated_ids_refused():
+def test_repeated_prompts_are_dropped_and_repeated_ids_raise():
     row = {"prompt_id": "x", "messages": TURNS}
     kept, dropped = drop_repeated([ParsedRow("line 1", row), ParsedRow("line 2", row)])
     assert ([row.origin for row in kept], dropped) == (["line 1"], {"repeated": 1})
@@ -133,8 +133,8 @@ def test_repeated_prompts_are_dropped_and_repeated_ids_refused():
         drop_repeated([ParsedRow(f"line {i}", row, has_own_id=True) for i in (1, 2)])
 
 
-def test_the_same_text_under_two_ids_is_one_prompt():
-    """Otherwise one could be in train and the other in eval."""
+def test_same_text_with_two_ids_is_one_prompt():
+    """Otherwise one copy could be in train and the other in eval."""
     rows = [
         ParsedRow("line 1", {"prompt_id": "x", "messages": TURNS}, has_own_id=True),
         ParsedRow("line 2", {"prompt_id": "y", "messages": TURNS}, has_own_id=True),
@@ -142,8 +142,8 @@ def test_the_same_text_under_two_ids_is_one_prompt():
     assert [row.prompt["prompt_id"] for row in drop_repeated(rows)[0]] == ["x"]
 
 
-def test_a_source_in_parts_is_the_source_as_a_whole():
-    """What an earlier part had is seen in a later one: repeated prompts, and ids given twice."""
+def test_source_read_in_parts_equals_the_whole_source():
+    """Repeated prompts and ids are recognized across parts."""
     texts = [("x", "a"), ("y", "b"), ("z", "a"), ("v", "c"), ("w", "b")]
     rows = [
         ParsedRow(f"line {i}", {"prompt_id": name, "messages": [{"role": "user", "content": text}]}, has_own_id=True)
@@ -158,14 +158,14 @@ def test_a_source_in_parts_is_the_source_as_a_whole():
         drop_repeated(rows[:1], seen)
 
 
-def test_one_id_for_two_prompts_is_refused():
+def test_same_id_for_two_prompts_raises():
     rows = [{"prompt_id": "x", "messages": [{"role": "user", "content": text}]} for text in "aab"]
     assert read(rows[:2], "ultrachat")[1] == {"repeated": 1}
     with pytest.raises(InputError, match="line 3: duplicate prompt_id x, first in file, line 2"):
         read(rows, "ultrachat")
 
 
-def test_an_id_may_be_zero():
+def test_id_may_be_zero():
     assert prompt({"prompt_id": 0, "prompt": "why?"})["prompt_id"] == "0"
 
 
@@ -185,7 +185,7 @@ def test_split_takes_and_holds_out():
     ("take", "shares", "drawn"),
     [
         (10, [(40, 0.5), (60, 0.5)], [5, 5]),
-        (10, [(40, 0.25), (60, 0.75)], [2, 8]),  # 2.5 and 7.5: a tie in the remainders goes to one of them
+        (10, [(40, 0.25), (60, 0.75)], [2, 8]),  # 2.5 and 7.5: either source may get the tied remainder
         (None, [(40, 0.5), (60, None)], [20, 60]),
         (None, [(40, 0.1), (60, 0.01)], [4, 0]),
         (100, [(40, 0.4), (60, 0.6)], [40, 60]),
@@ -198,7 +198,7 @@ def test_shares_of_several_sources(take, shares, drawn):
     assert abs(first - drawn[0]) <= (shares[0][1] == 0.25)
 
 
-def test_a_share_that_a_source_does_not_have_is_named():
+def test_share_larger_than_the_source_raises():
     with pytest.raises(InputError, match=r"prompts.sources: source 1 has 40 prompts, and its share of 90 is 45"):
         draw_rows(100, 90, np.random.default_rng(0), [(40, 0.5), (60, 0.5)])
 
@@ -225,7 +225,7 @@ PAIR = {"prompt": "why?", "chosen": "so", "rejected": "no"}
         ({"chosen": "", "rejected": ""}, "with an empty response"),
     ],
 )
-def test_void_pairs_are_removed_and_prompts_kept(pair, reason):
+def test_invalid_pairs_are_removed_and_prompts_kept(pair, reason):
     sound, bare = prompt(PAIR), prompt({"prompt": "how?"})
     void = prompt({"prompt": "what?"} | pair)
     rows, dropped = drop_void_pairs([sound, void, bare])
@@ -234,7 +234,7 @@ def test_void_pairs_are_removed_and_prompts_kept(pair, reason):
 
 
 def test_long_prompts_and_responses_are_dropped_and_counted():
-    """At the limit is within it, either response may be too long, and a prompt without responses stays."""
+    """Limits are inclusive, either response may be too long, and prompts without responses are kept."""
     tokenizer = tiny.tokenizer()
     rows = [
         prompt({"prompt": "q" * 9, "chosen": "w" * 7, "rejected": "z"}),
@@ -250,7 +250,7 @@ def test_long_prompts_and_responses_are_dropped_and_counted():
 
 
 def test_rows_with_too_much_text_are_dropped_before_they_are_tokenized():
-    """Hostile S9: bytes count, those of responses too; a tokenizer takes 300 times as much memory."""
+    """Bytes of prompts and responses count. A tokenizer needs 300 times as much memory as the text."""
 
     def tokenizer(*_, **__):
         raise AssertionError("tokenized")
@@ -264,7 +264,7 @@ def test_rows_with_too_much_text_are_dropped_before_they_are_tokenized():
     )
 
 
-def test_empty_prompt_is_an_error_only_in_own_prompts():
+def test_empty_prompt_raises_only_in_user_prompts():
     row = {"chosen": "\n\nHuman: \n\nAssistant: a", "rejected": "\n\nHuman: \n\nAssistant: b"}
     assert read([HH, row], "hh_rlhf")[1] == {"repeated": 0, "with an empty prompt": 1}
     with pytest.raises(InputError, match="line 2: empty prompt"):
@@ -275,14 +275,14 @@ TEMPLATE = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 ASKED = {"question": "why?", "info": {"title": "T", "stars": 3, "tags": []}, "chosen": "so", "rejected": "no"}
 
 
-def test_a_template_makes_the_prompt_and_leaves_the_pair():
+def test_template_makes_the_prompt_and_keeps_the_pair():
     (row,), dropped = read([ASKED], template=TEMPLATE)
     assert row["messages"] == [TEMPLATE[0], {"role": "user", "content": "why? (T)"}]
     assert (row["chosen"], row["rejected"]) == ("so", "no")
     assert dropped == {"repeated": 0}
 
 
-def test_a_template_replaces_the_prompt_column():
+def test_template_replaces_the_prompt_column():
     (parsed,) = parse_rows([("here", ASKED)], "columns", Columns(prompt="question"), TEMPLATE)
     assert parsed.prompt["messages"][1]["content"] == "why? (T)"
 
@@ -290,7 +290,7 @@ def test_a_template_replaces_the_prompt_column():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{code}", 'f"{question}" {} {0}'),  # a value's braces are text, even where they name a column
+        ("{code}", 'f"{question}" {} {0}'),  # braces in a value are text, even if they contain a column name
         ('{question} As {"a": {"b": 1}} or {}.', 'why? As {"a": {"b": 1}} or {}.'),
         ("{question}{question}", "why?why?"),
         ("{stars} {info.stars} {a.b}", "1.5 3 dotted"),
@@ -312,12 +312,12 @@ def test_placeholders(content, expected):
         ("{info.tags}", r"info.tags is \[\], expected text or a number"),
     ],
 )
-def test_placeholders_that_have_no_value(content, message):
+def test_placeholders_without_a_value_raise(content, message):
     with pytest.raises(InputError, match=message):
         fill_template([{"role": "user", "content": content}], ASKED, "here")
 
 
-def test_a_template_arrives_as_json():
+def test_template_is_passed_as_json():
     assert parse_template(json.dumps(TEMPLATE)) == TEMPLATE
 
 
@@ -335,12 +335,12 @@ def test_a_template_arrives_as_json():
         ('[{"role": "assistant", "content": "{question}"}]', "last message is the assistant's"),
     ],
 )
-def test_bad_templates(text, message):
+def test_invalid_templates_raise(text, message):
     with pytest.raises(InputError, match=message):
         parse_template(text)
 
 
-def test_settings_that_would_do_nothing_are_refused():
+def test_settings_without_effect_are_refused():
     check_format("columns", Columns(prompt="question"), TEMPLATE)
     check_format("shp", Columns(), None)
     with pytest.raises(InputError, match="prompts.messages_template: only with prompts.format columns, as shp"):
@@ -353,7 +353,7 @@ def test_settings_that_would_do_nothing_are_refused():
 
 @pytest.fixture
 def program(manifests, tmp_path):
-    """The prompts program on made rows, as Snakemake would start it."""
+    """Starts prepare_prompts on the given rows as Snakemake does."""
 
     def start(rows: list[dict], *flags: str) -> subprocess.CompletedProcess:
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -365,7 +365,7 @@ def program(manifests, tmp_path):
     return start
 
 
-def test_the_program_names_every_reason_with_its_count(program, tmp_path):
+def test_program_prints_drop_reasons_with_counts(program, tmp_path):
     rows = [{"question": f"number {n}", "chosen": "a good reply", "rejected": "a bad one"} for n in range(6)]
     rows += [rows[0], rows[1] | {"question": "void", "rejected": "a good reply"}]
     rows += [rows[1] | {"question": "long", "chosen": "a" * 300}, rows[1] | {"question": "q" * 300}]
@@ -382,7 +382,7 @@ def test_the_program_names_every_reason_with_its_count(program, tmp_path):
     assert [("chosen" in row) for row in kept].count(False) == 1
 
 
-def test_the_program_says_in_one_line_why_no_prompt_is_left(program):
+def test_program_explains_in_one_line_why_no_prompt_is_left(program):
     post = {"history": "why?", "human_ref_A": "so", "human_ref_B": "no", "labels": 1, "score_A": 3, "score_B": 2}
     done = program([post], "--format", "shp")
     assert (done.returncode, done.stdout) == (1, "")
@@ -390,8 +390,8 @@ def test_the_program_says_in_one_line_why_no_prompt_is_left(program):
     assert done.stderr.count("\n") == 1
 
 
-def test_kept_columns_stay_with_the_prompt(program, tmp_path):
-    """A reference answer goes from the source into the meta of the prompt, next to what is there."""
+def test_kept_columns_are_in_meta(program, tmp_path):
+    """A reference answer of the source is added to the prompt's meta, which keeps its other values."""
     rows = [
         {"prompt": f"{n} + 1?", "answer": str(n + 1), "info": {"level": n}, "meta": {"by": "me"}, "other": 0}
         for n in range(4)
@@ -414,6 +414,6 @@ def test_kept_columns_stay_with_the_prompt(program, tmp_path):
         ),
     ],
 )
-def test_a_column_that_cannot_be_kept_is_named(program, row, message):
+def test_column_that_cannot_be_kept_raises(program, row, message):
     done = program([row], "--keep", "answer")
     assert (done.returncode, done.stderr) == (1, f"{message}\n")

@@ -1,4 +1,4 @@
-"""Every kind of source gives the same rows, and one that cannot be read is an error with file and line (case 22)."""
+"""Every kind of source gives the same rows, and unreadable sources raise an error with file and line."""
 
 import csv
 import gzip
@@ -80,17 +80,17 @@ def test_every_extension_gives_the_same_rows(name, is_packed, tmp_path):
     [
         ("lines.jsonl", ["line 1", "line 2", "line 3"]),
         ("indented.json", ["line 2", "line 7", "line 12"]),
-        ("table.csv", ["line 2", "line 4", "line 5"]),  # the first row has a line end in a cell
+        ("table.csv", ["line 2", "line 4", "line 5"]),  # a cell of the first row contains a line break
         ("rows.parquet", ["row 0", "row 1", "row 2"]),
     ],
 )
-def test_rows_say_where_they_are_from(name, expected, tmp_path):
+def test_rows_have_their_origin(name, expected, tmp_path):
     (tmp_path / name).write_bytes(CONTENTS[name])
     assert origins_of(tmp_path / name) == [f"{tmp_path / name}, {place}" for place in expected]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50])
-def test_a_json_array_is_read_in_pieces(size, tmp_path, monkeypatch):
+def test_json_array_is_read_in_chunks(size, tmp_path, monkeypatch):
     monkeypatch.setattr(raw_rows, "CHUNK", size)
     for name in ("array.json", "indented.json", "bom.json", "lines.json"):
         (tmp_path / name).write_bytes(CONTENTS[name])
@@ -100,8 +100,8 @@ def test_a_json_array_is_read_in_pieces(size, tmp_path, monkeypatch):
     assert rows_of(tmp_path / "empty.json") == []
 
 
-def test_a_long_cell_and_messages_in_cells_of_a_table(tmp_path):
-    """A cell may be longer than Python's limit; a JSON list of objects is one, any other text stays text."""
+def test_table_cells_may_be_long_or_contain_messages(tmp_path):
+    """Cells may exceed Python's default limit. A JSON list of objects is parsed, and any other text stays text."""
     messages = [{"role": "user", "content": "Hi"}]
     cells = ["x" * 200_000, json.dumps(messages), "[{not JSON", "[1]", "12"]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -109,7 +109,7 @@ def test_a_long_cell_and_messages_in_cells_of_a_table(tmp_path):
     assert [row["prompt"] for row in rows_of(tmp_path / "rows.csv")] == [cells[0], messages, *cells[2:]]
 
 
-def test_folders_of_save_to_disk(tmp_path):
+def test_folders_written_by_save_to_disk_are_read(tmp_path):
     from datasets import Dataset, DatasetDict
 
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
@@ -123,7 +123,7 @@ def test_folders_of_save_to_disk(tmp_path):
         rows_of(tmp_path / "one")
 
 
-def test_a_function_yields_rows(tmp_path, monkeypatch):
+def test_functions_yield_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_data.py").write_text(
         "def rows():\n    for n in range(3):\n        yield {'prompt': f'number {n}'}\n\n"
@@ -175,8 +175,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_read_is_named_in_one_line(name, tmp_path):
-    """Case 7, among others: neither digits nor nesting end in a traceback."""
+def test_unreadable_files_raise_with_one_line(name, tmp_path):
+    """Huge integers and deep nesting do not cause a traceback."""
     content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:
@@ -185,12 +185,12 @@ def test_what_cannot_be_read_is_named_in_one_line(name, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", raw_rows.READERS)
-def test_missing_files_are_named(suffix, tmp_path):
+def test_missing_files_raise(suffix, tmp_path):
     for packed in ("", ".gz"):
         assert suffix_of(f"a.b/c{suffix}{packed}") == suffix
         with pytest.raises(InputError, match=rf"absent{suffix}{packed}: no such file, expected"):
             rows_of(tmp_path / f"absent{suffix}{packed}")
 
 
-def test_other_names_are_no_files():
+def test_other_extensions_are_not_recognized():
     assert [suffix_of(name) for name in ("a.txt", "jsonl", "a.gz", "folder/csv", "a.csv.bz2")] == [""] * 5

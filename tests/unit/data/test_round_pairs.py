@@ -1,4 +1,4 @@
-"""select_pairs reads its files row by row, and finds what reading them whole finds."""
+"""select_pairs reads its files row by row and gives the same pairs as a computation in memory."""
 
 import json
 import runpy
@@ -21,7 +21,7 @@ STEPS, PROMPTS, RESPONSES = 2, 3 * BATCH + 1, 3
 
 
 def made_up(rng: np.random.Generator, step: int, prompts: int, tokens: int = 5) -> list[dict]:
-    """Responses with everything that is known of them; rewards are whole numbers, so that some are tied."""
+    """Return responses with all fields; rewards are whole numbers, so that some are tied."""
     return [
         {
             "prompt_id": f"step {step}, prompt {i} é",
@@ -43,14 +43,14 @@ def made_up(rng: np.random.Generator, step: int, prompts: int, tokens: int = 5) 
 
 @pytest.fixture
 def steps(tmp_path) -> tuple[list[Path], list[list[dict]]]:
-    """pfp.jsonl of every step, and the responses in it."""
+    """The pfp.jsonl of every step, and the responses of every step."""
     rng = np.random.default_rng(0)
     rows = [made_up(rng, step, PROMPTS) for step in range(STEPS)]
     return [write_step(tmp_path / f"step-{step}", rows[step]) for step in range(STEPS)], rows
 
 
 def in_memory(rows: list[list[dict]], least_gap: int) -> list[dict]:
-    """Rows of pairs.jsonl but for their order, from what the files were written from: every two of a prompt, tried."""
+    """Return the expected rows of pairs.jsonl in any order, by trying every two responses of a prompt."""
     found = []
     everything = [row for step in rows for row in step]
     for w, l in permutations(everything, 2):  # noqa: E741
@@ -82,8 +82,8 @@ def as_text(row: dict) -> str:
 
 
 @pytest.mark.parametrize("least_gap", [1, 2])
-def test_pairs_are_those_of_a_plain_computation_in_memory(monkeypatch, tmp_path, steps, least_gap):
-    """Over several steps and batches, with ties, texts beyond ASCII, and responses of the reference in some prompts."""
+def test_pairs_match_a_plain_computation_in_memory(monkeypatch, tmp_path, steps, least_gap):
+    """Covers several steps and batches, ties, non-ASCII text, and prompts with responses of the reference."""
     paths, rows = steps
     expected = in_memory(rows, least_gap)
     pairs = select_pairs(monkeypatch, paths, tmp_path / "pairs.jsonl", "--min-gap", str(least_gap))
@@ -93,7 +93,7 @@ def test_pairs_are_those_of_a_plain_computation_in_memory(monkeypatch, tmp_path,
     assert few == pairs[:7]
 
 
-def test_pairs_read_again_are_those_scanned(steps):
+def test_pairs_read_again_match_the_scanned_ones(steps):
     paths, _ = steps
     pairs = scan_pairs(paths)
     order = np.random.default_rng(0).permutation(len(pairs))
@@ -106,7 +106,6 @@ def test_pairs_read_again_are_those_scanned(steps):
 
 
 def test_identical_responses_are_counted_in_the_log(monkeypatch, tmp_path, capsys):
-    """Case 19."""
     rows = [
         {"prompt_id": "a", "response_id": i, "response": text, "reward": reward, "n_tokens": 2, "logp": -1.0}
         for i, (text, reward) in enumerate([("x", 1.0), ("x", 2.0), ("y", 2.0)])
@@ -120,7 +119,6 @@ def test_identical_responses_are_counted_in_the_log(monkeypatch, tmp_path, capsy
 
 
 def test_pairs_with_a_truncated_response_are_dropped_if_asked(monkeypatch, tmp_path, capsys):
-    """Case 24."""
     rows = [
         {"prompt_id": "a", "response_id": i, "reward": float(i), "n_tokens": 2, "logp": -1.0, "finish_reason": reason}
         for i, reason in enumerate(["stop", "length", "stop"])
@@ -136,8 +134,8 @@ def test_pairs_with_a_truncated_response_are_dropped_if_asked(monkeypatch, tmp_p
         select_pairs(monkeypatch, [path], output, "--drop-truncated", "True")
 
 
-def test_the_first_round_may_have_a_metric_of_its_own(monkeypatch, tmp_path, steps):
-    """With metric random it is that of a method that always selects at random; later rounds are not changed."""
+def test_first_round_may_have_its_own_metric(monkeypatch, tmp_path, steps):
+    """Round 1 selects the same pairs as with metric random, and later rounds are not changed."""
     paths, _ = steps
     output, seeded = tmp_path / "pairs.jsonl", ("--metric", "less_is_more", "--first-metric", "random", "--top-n", "9")
     for number, plain in ((1, "random"), (2, "less_is_more")):
@@ -146,8 +144,8 @@ def test_the_first_round_may_have_a_metric_of_its_own(monkeypatch, tmp_path, ste
         assert select_pairs(monkeypatch, paths, output, "--metric", plain, "--top-n", "9", number=number) == pairs
 
 
-def test_a_pairing_is_drawn_by_seed_round_and_prompt(monkeypatch, tmp_path, capsys):
-    """The same pairs with the steps in any order, and others in another round; one per prompt."""
+def test_pairing_depends_on_seed_round_and_prompt(monkeypatch, tmp_path, capsys):
+    """One pair per prompt. The order of steps does not matter, and another round draws other pairs."""
     rng = np.random.default_rng(0)
     rows = [
         {"prompt_id": f"p{i}", "response_id": j, "reward": reward, "n_tokens": 2, "logp": -1.0}

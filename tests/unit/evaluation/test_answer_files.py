@@ -1,4 +1,4 @@
-"""Answers in the forms of other benchmarks."""
+"""Answer files in the formats of other benchmarks."""
 
 import json
 import runpy
@@ -19,14 +19,14 @@ SAMPLES = [answer("q", 0, "So."), answer("q", 1, "Not."), answer("p", 0, "Becaü
 
 
 def test_alpaca_eval_has_one_output_per_instruction():
-    """The first sample of each prompt, and the instruction as the benchmark has it, by which it joins two models."""
+    """Only the first sample of each prompt is used. The benchmark matches two models by the instruction."""
     assert json.loads(alpaca_eval_answers(PROMPTS, SAMPLES, "tiny-dota-seed-0")) == [
         {"instruction": "System: Be brief.\n\nUser: How?", "output": "So.", "generator": "tiny-dota-seed-0"},
         {"dataset": "koala", "instruction": "Why?", "output": "Becaüse.", "generator": "tiny-dota-seed-0"},
     ]
 
 
-def test_arena_hard_has_a_line_per_question():
+def test_arena_hard_has_one_line_per_question():
     lines = [json.loads(line) for line in arena_hard_answers(PROMPTS, SAMPLES, "g").splitlines()]
     assert [(line["uid"], line["model"], line["metadata"]) for line in lines] == [
         ("q", "g", {"token_len": 1}),
@@ -35,7 +35,7 @@ def test_arena_hard_has_a_line_per_question():
     assert lines[1]["messages"] == [*asks("Why?"), {"role": "assistant", "content": {"answer": "Becaüse."}}]
     assert len({line["ans_id"] for line in lines}) == 2
     assert arena_hard_answers(PROMPTS, SAMPLES, "g") == arena_hard_answers(PROMPTS, SAMPLES, "g"), (
-        "the same bytes in two runs"
+        "the output is deterministic"
     )
     assert arena_hard_answers(PROMPTS, SAMPLES, "h") != arena_hard_answers(PROMPTS, SAMPLES, "g")
 

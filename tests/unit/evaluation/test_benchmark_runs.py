@@ -1,4 +1,4 @@
-"""The user's benchmark command, and the number that it wrote."""
+"""The user's benchmark command and the number that it writes."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from prefloop.evaluation.benchmark_runs import benchmark_values, filled, read_nu
 RESULTS = {"results": {"hellaswag": {"acc,none": 0.25, "alias": "h"}}, "runs": [{"n": 3}]}
 
 
-def test_placeholders_are_quoted_and_other_braces_stay():
+def test_placeholders_are_quoted_and_other_braces_kept():
     words = {"model": "a b/$(x)", "output": "out", "policy": "{model}"}
     assert filled("run {model} '{\"n\": 1}' {output}/{policy} {other}", words) == (
         "run 'a b/$(x)' '{\"n\": 1}' out/'{model}' {other}"
@@ -42,7 +42,7 @@ def test_number_is_read_by_keys(tmp_path, keys, number):
         ("*/results_*.json", ("results", "hellaswag", "alias"), "'h' in .*, expected a finite number"),
     ],
 )
-def test_missing_number_is_an_error(tmp_path, pattern, keys, message):
+def test_missing_number_raises(tmp_path, pattern, keys, message):
     write_json(tmp_path / "model/results_2026.json", RESULTS)
     write_json(tmp_path / "model/other.json", {})
     with pytest.raises(InputError, match=message):
@@ -65,7 +65,7 @@ def test_program_runs_the_command_in_an_empty_folder(tmp_path):
     assert read_json(tmp_path / "r/benchmark.json") == {"value": 7.0}
 
 
-def test_failing_command_is_an_error(tmp_path):
+def test_failing_command_raises(tmp_path):
     done = run_program(tmp_path, "echo no such task >&2; exit 3")
     assert done.returncode == 1 and "no such task" in done.stderr
     assert "error: evaluation.benchmark.command: exit status 3" in done.stderr

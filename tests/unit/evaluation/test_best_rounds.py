@@ -1,4 +1,4 @@
-"""The best round is chosen on validation prompts alone, and compared on the others."""
+"""The best round is chosen on validation prompts only and compared on test prompts only."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from prefloop.evaluation.inference import mean_interval
 from prefloop.evaluation.results import judgments
 
 PROMPTS = [f"p{i:02}" for i in range(20)]
-# Mean reward of rounds 1 to 3: the best one is before the last in two runs.
+# Mean rewards of rounds 1 to 3. In two of the four runs, the best round is not the last one.
 PEAKS = {("early", 0): (3.0, 1.0, 0.0), ("early", 1): (1.0, 3.0, 0.0), ("late", 0): (1, 2, 4), ("late", 1): (1, 2, 4)}
 METHODS, SEEDS, ROUNDS = ("early", "late"), (0, 1), 3
 
@@ -27,7 +27,7 @@ def own_families() -> pd.DataFrame:
 
 
 def write_experiment(root, change=lambda prompt, value, round_index: value, families=None, methods=METHODS):
-    """Rewards of PEAKS, with the same small part of each prompt in all rounds; `change` alters single values."""
+    """Write rewards with the means of PEAKS and a small prompt effect; `change` alters single values."""
     experiment = Experiment(root, methods, SEEDS, ROUNDS, steps=1)
     rows = [{"prompt_id": name} for name in PROMPTS]
     if families:
@@ -59,7 +59,7 @@ BEST = {("early", 0): 1, ("early", 1): 2, ("late", 0): 3, ("late", 1): 3}
 
 
 def test_planted_rounds_are_chosen(experiment):
-    """The initial policy has a reward of 9, and is no candidate."""
+    """The initial policy has a reward of 9 but is not a candidate."""
     assert chosen_by(experiment, set(PROMPTS[:6])) == BEST
 
 
@@ -69,7 +69,7 @@ def test_earliest_of_equal_rounds_is_chosen(tmp_path):
 
 
 def test_table_compares_on_test_prompts(experiment):
-    """Test prompts are the last 14, whose own parts have a mean of 12.5/100."""
+    """The last 14 prompts are test prompts; their prompt effects have a mean of 12.5/100."""
     data = best_rounds(judgments(experiment), experiment, ["reward", "win"], "reward", set(PROMPTS[:6]))
     rows = data[data["seed"].isna()].set_index(["method", "measure"])
     early = rows.loc[("early", "reward")]
@@ -88,7 +88,7 @@ def test_table_compares_on_test_prompts(experiment):
 
 
 def test_test_prompts_never_influence_the_choice(experiment, tmp_path):
-    """With any values of the test prompts, other rounds would be best; the choice stays, and the report shows it."""
+    """Reversed values of the test prompts change the reported difference but not the choice."""
     validation = draw_validation_prompts(own_families(), 0.3, 0)
 
     def reversed_on_test(prompt, value, round_index):
@@ -100,11 +100,11 @@ def test_test_prompts_never_influence_the_choice(experiment, tmp_path):
     means = best_rounds(judgments(other), other, ["reward"], "reward", validation).dropna(subset="best_low")
     assert (means.set_index("method").loc["early", "difference"]) < -100
     all_prompts = chosen_by(other, set(PROMPTS))
-    assert set(all_prompts.values()) == {3}, "on all prompts the last round is the best"
+    assert set(all_prompts.values()) == {3}, "on all prompts the last round would be the best"
 
 
-def test_validation_prompts_are_in_no_reported_number(experiment, tmp_path):
-    """Values of validation prompts change, in a way that keeps the choice: no number does."""
+def test_reported_numbers_do_not_use_validation_prompts(experiment, tmp_path):
+    """Larger values of validation prompts keep the choice, so no reported number changes."""
     validation = draw_validation_prompts(own_families(), 0.3, 0)
 
     def raised(prompt, value, round_index):
@@ -115,7 +115,7 @@ def test_validation_prompts_are_in_no_reported_number(experiment, tmp_path):
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_draw_is_near_the_fraction_and_does_not_depend_on_order():
+def test_draw_is_close_to_the_fraction_and_independent_of_order():
     prompts = own_families()
     drawn_prompts = draw_validation_prompts(prompts, 0.3, 0)
     assert len(drawn_prompts) == 6
@@ -127,7 +127,7 @@ def test_draw_is_near_the_fraction_and_does_not_depend_on_order():
 
 
 def test_families_stay_together():
-    """Of 20 prompts in families of 5, 4, 3, 2 and six of 1, those nearest to the fraction for any seed."""
+    """20 prompts in families of 5, 4, 3, 2 and six of 1: for any seed, the drawn number is close to the fraction."""
     sizes = [5, 4, 3, 2, *[1] * 6]
     families = [f"family {k}" for k, size in enumerate(sizes) for _ in range(size)]
     prompts = prompts_with(families)
@@ -145,18 +145,18 @@ def test_one_family_of_all_prompts_has_no_effect():
     assert len(draw_validation_prompts(prompts_with(["family a"] * 20), 0.3, 0)) == 6
 
 
-def test_one_prompt_is_an_error():
+def test_single_prompt_raises():
     with pytest.raises(InputError, match="evaluation.validation: one eval prompt, expected two or more"):
         draw_validation_prompts(prompts_with(["family a"]), 0.3, 0)
 
 
-def test_run_without_a_valid_value_is_an_error(experiment):
+def test_run_without_a_valid_value_raises(experiment):
     with pytest.raises(InputError, match="validation: feedback of early, seed 0, has no valid value"):
         chosen_by(experiment, set(PROMPTS[:6]), "feedback")
 
 
-def test_rounds_without_a_valid_value_are_no_candidates(tmp_path):
-    """Invalid judgments leave a round of one run without a win rate."""
+def test_rounds_without_a_valid_value_are_not_candidates(tmp_path):
+    """One round of one run has only invalid judgments and therefore no win rate."""
     experiment = write_experiment(tmp_path)
     path = tmp_path / experiment.comparison("early", 0, 1).judgments
     write_rows(path, ({"prompt_id": name, "outcome": "invalid", "reward": None} for name in PROMPTS))
@@ -164,7 +164,7 @@ def test_rounds_without_a_valid_value_are_no_candidates(tmp_path):
 
 
 @pytest.mark.parametrize("families", [None, [f"f{i // 4}" for i in range(20)]])
-def test_table_says_which_prompts_chose(tmp_path, families):
+def test_caption_names_validation_and_test_prompts(tmp_path, families):
     experiment = write_experiment(tmp_path, families=families)
     data, caption = drawn("tabulate_best_round", experiment, "--fraction", "0.3", "--measure", "reward")
     chose = 6 if families is None else 4

@@ -1,4 +1,4 @@
-"""The correlation of predictions with the labels that followed."""
+"""The correlation of the head's predictions with the labels collected afterwards."""
 
 import math
 
@@ -13,7 +13,7 @@ def table(name: str, values: list) -> pd.DataFrame:
 
 
 def test_correlation_is_within_prompts():
-    """By hand: centered predictions −1, 1, −1, 1 and labels −1, 1, 0, 0: 2 / √(4 · 2)."""
+    """Centered predictions −1, 1, −1, 1 and labels −1, 1, 0, 0 give 2 / √(4 · 2)."""
     quality = quality_of_step(table("predicted", [0.0, 2, 10, 12]), table("reward", [5.0, 7, -3, -3]))
     assert quality == {"prompts": 2, "responses": 4, "correlation": pytest.approx(math.sqrt(0.5)), "gap": 1.0}
 
@@ -24,6 +24,6 @@ def test_without_a_head_there_is_no_correlation():
     assert quality["gap"] == 2.5
 
 
-def test_labels_that_are_missing_do_not_count():
+def test_missing_labels_do_not_count():
     quality = quality_of_step(table("predicted", [0.0, 2, 10, 12]), table("reward", [5.0, 7, None, -3]))
     assert quality["correlation"] == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Intervals and the statistics that compare policies."""
+"""Confidence intervals and statistics that compare policies."""
 
 import numpy as np
 import pandas as pd
@@ -33,14 +33,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def planted(seed: int, seeds: int = 1, prompts: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Two policies on the same prompts, whose means differ by 0.5; prompts differ far more than policies do."""
+    """Return values of two policies on the same prompts with means 0.5 apart; prompts differ far more than policies."""
     draw = rng(seed)
     hard = draw.normal(0, 3, (1, prompts))
     return 0.5 + hard + draw.normal(0, 1, (seeds, prompts)), hard + draw.normal(0, 1, (seeds, prompts))
 
 
 def by_loop(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Interval:
-    """The mean and its interval by definition: one resample of prompts, and of seeds, after the other."""
+    """Return the mean and its bootstrap interval from a loop over resamples of prompts and seeds."""
     seeds, prompts = values.shape
     means = []
     for _ in range(resamples):
@@ -52,8 +52,8 @@ def by_loop(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Int
     return Interval(float(np.nanmean(values)), float(low), float(high))
 
 
-def test_counts_say_what_resampling_by_index_does():
-    """A mean weighted by counts is the mean of the values gathered as often as counted, NaN left out."""
+def test_counts_are_equivalent_to_resampling_by_index():
+    """A mean weighted by counts is the mean of the values repeated by their counts, without NaN."""
     values = np.array([[1.0, nan, 4.0], [nan, 10.0, 7.0]])
     of_seeds, of_prompts = np.array([[2.0, 0.0], [1.0, 1.0], [2.0, 0.0]]), np.array([[1, 0, 2], [0, 3, 0], [0, 3, 0]])
     gathered = [values[[0, 0]][:, [0, 2, 2]], values[[0, 1]][:, [1, 1, 1]]]
@@ -62,27 +62,27 @@ def test_counts_say_what_resampling_by_index_does():
     assert np.isnan(found[2])  # the first seed has no valid judgment on the second prompt
 
 
-def test_every_resample_draws_as_many_as_there_are():
+def test_resamples_have_the_original_size():
     of_seeds, of_prompts = resample_counts(3, 7, rng(), 50)
     assert of_seeds.shape == (50, 3) and of_prompts.shape == (50, 7)
     assert (of_seeds.sum(axis=1) == 3).all() and (of_prompts.sum(axis=1) == 7).all()
-    assert (resample_counts(1, 7, rng(), 50)[0] == 1).all()  # a single seed stays as it is
+    assert (resample_counts(1, 7, rng(), 50)[0] == 1).all()  # a single seed is not resampled
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_all_resamples_at_once_are_the_loop(seeds):
+def test_vectorized_resamples_match_a_loop(seeds):
     values = rng().normal(0, 1, (seeds, 80)) + np.arange(seeds)[:, None]
     values[0, :10] = nan
     loop, at_once = by_loop(values, rng(1), 8000), bootstrap_mean(values, resamples=8000)
     assert at_once.mean == loop.mean
-    assert at_once == pytest.approx(loop, abs=0.06)  # the ends are random, with standard errors of 0.015
+    assert at_once == pytest.approx(loop, abs=0.06)  # the ends are random with standard errors of 0.015
 
 
-def test_resamples_of_the_same_values_are_the_same():
+def test_resamples_are_deterministic():
     a, b = planted(0, 3)
     first = bootstrap_mean(a)
     assert bootstrap_mean(a) == first
-    assert bootstrap_mean(a + 1) == pytest.approx(np.add(first, 1))  # another policy, the same draws
+    assert bootstrap_mean(a + 1) == pytest.approx(np.add(first, 1))  # another policy has the same draws
 
 
 def test_repeated_seeds_keep_the_interval_of_one():
@@ -92,14 +92,14 @@ def test_repeated_seeds_keep_the_interval_of_one():
         assert interval(table[[0, 0, 0]]) == pytest.approx(interval(table), rel=1e-12)
 
 
-def test_interval_of_nothing_valid_is_nan():
+def test_interval_without_valid_values_is_nan():
     for interval in (mean_interval, rate_interval, bootstrap_mean):
         assert np.isnan(interval(np.full((2, 3), nan))).all()
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_intervals_cover_as_often_as_they_say(seeds):
-    """100 prompts: the difference of means and one mean, over new prompts; seeds differ only by chance."""
+def test_intervals_have_nominal_coverage(seeds):
+    """Covers a difference of means and a mean over 100 new prompts; seeds differ only by chance."""
     covered = np.zeros(2)
     for trial in range(600):
         a, b = planted(trial, seeds)
@@ -110,7 +110,7 @@ def test_intervals_cover_as_often_as_they_say(seeds):
 
 @pytest.mark.parametrize(("interval", "coverage"), [(mean_interval, 0.95), (bootstrap_mean, 0.74)])
 def test_coverage_of_three_seeds_that_differ(interval, coverage):
-    """docs/evaluation.md has this composition of variance, measured with more tables."""
+    """docs/evaluation.md reports the coverage for these variance components, measured with more tables."""
     covered = 0
     for trial in range(400):
         values = rng(trial).normal(0, 1, (3, 1)) + rng(trial + 1000).normal(0, 0.1, (3, 100))
@@ -119,7 +119,7 @@ def test_coverage_of_three_seeds_that_differ(interval, coverage):
     assert covered / 400 == pytest.approx(coverage, abs=0.06)
 
 
-def test_bootstrap_interval_has_its_coverage():
+def test_bootstrap_interval_has_nominal_coverage():
     covered = 0
     for seed in range(200):
         generator = rng(seed)
@@ -129,7 +129,7 @@ def test_bootstrap_interval_has_its_coverage():
 
 
 def test_bootstrap_draws_whole_families():
-    """Two families of two: a resample has both, or one of them twice."""
+    """With two families of two, a resample has both families or one of them twice."""
     families = np.array(["a", "b", "a", "b"])
     _, of_prompts = resample_counts(1, 4, rng(), 100, families)
     assert set(map(tuple, of_prompts)) == {(1, 1, 1, 1), (2, 0, 2, 0), (0, 2, 0, 2)}
@@ -150,20 +150,20 @@ def test_families_of_a_frame_are_clusters():
     )
 
 
-def test_a_single_family_is_no_cluster():
+def test_single_family_is_not_a_cluster():
     values = rng().normal(0, 1, (2, 6))
     assert mean_interval(in_families(values, ["a"] * 6)) == mean_interval(values)
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 8), (3, 8), (40, 60), (60, 60)])
-def test_one_seed_without_ties_is_wilsons_interval(wins, n):
+def test_one_seed_without_ties_gives_wilsons_interval(wins, n):
     scores = np.array([[1.0] * wins + [0.0] * (n - wins) + [nan]])
     expected = stats.binomtest(wins, n).proportion_ci(0.95, method="wilson")
     assert rate_interval(scores) == pytest.approx((wins / n, expected.low, expected.high))
 
 
-def test_ends_of_wilsons_interval_with_ties_solve_its_equation():
-    """Five wins, three ties, two losses: (.65 − μ)² = z²·(μ(1 − μ) − t/4)/10 with t = .3·10/(10 + z²)."""
+def test_wilson_interval_with_ties_solves_its_equation():
+    """Five wins, three ties, two losses: (0.65 − μ)² = z²·(μ(1 − μ) − t/4)/10 with t = 0.3·10/(10 + z²)."""
     mean, low, high = rate_interval(np.array([[1.0] * 5 + [0.5] * 3 + [0.0] * 2]))
     assert mean == pytest.approx(0.65)
     square = 1.959964**2
@@ -172,8 +172,8 @@ def test_ends_of_wilsons_interval_with_ties_solve_its_equation():
 
 
 @pytest.mark.parametrize("ties", [0.0, 0.35, 0.9, 1.0])
-def test_wilson_with_ties_covers_as_often_as_it_says(ties):
-    """60 comparisons; the losses are a fifth of the decided ones."""
+def test_wilson_interval_with_ties_has_nominal_coverage(ties):
+    """60 comparisons; a fifth of the decided ones are losses."""
     draw, truth, covered = rng(9), ties / 2 + 0.8 * (1 - ties), 0
     for _ in range(600):
         interval = rate_interval(draw.choice([1.0, 0.5, 0.0], (1, 60), p=[0.8 * (1 - ties), ties, 0.2 * (1 - ties)]))
@@ -182,8 +182,8 @@ def test_wilson_with_ties_covers_as_often_as_it_says(ties):
     assert covered / 600 >= 0.92
 
 
-def test_wilson_with_families_has_fewer_effective_prompts():
-    """Pairs of equal scores: the design effect is 2 up to the corrections n/(n − 1) of the two variances."""
+def test_wilson_interval_with_families_has_fewer_effective_prompts():
+    """Scores come in equal pairs, so the design effect is 2, up to the corrections n/(n − 1) of both variances."""
     scores = rng(3).choice([0.0, 1.0], 20).repeat(2)[None]
     families = [f"f{i // 2}" for i in range(40)]
     effective = 40 / (2 * (20 / 19) / (40 / 39) * 39 / 40 * 40 / 39)
@@ -200,7 +200,7 @@ def test_rates_stay_between_0_and_1():
     assert interval[:2] == mean_interval(wins)[:2]
 
 
-def test_several_seeds_widen_the_interval_when_runs_differ():
+def test_intervals_are_wider_if_seeds_differ():
     same = rng().normal(0, 1, (1, 100)).repeat(3, axis=0)
     shifted = same + np.array([[-1.0], [0.0], [1.0]])
     narrow, wide = (mean_interval(x) for x in (same, shifted))
@@ -212,7 +212,7 @@ def test_invalid_judgments_do_not_count():
     assert interval.mean == 0.5
 
 
-def test_pairing_takes_out_what_prompts_have_in_common():
+def test_pairing_removes_prompt_effects():
     a, b = planted(0)
     paired = paired_difference(a, b)
     assert paired.mean == pytest.approx(a.mean() - b.mean())
@@ -221,10 +221,10 @@ def test_pairing_takes_out_what_prompts_have_in_common():
     assert paired.low > 0 and unpaired[0].low < unpaired[1].high, "unpaired intervals overlap"
 
 
-def test_invalid_on_one_side_is_left_out_on_both():
+def test_prompts_invalid_on_one_side_are_left_out_on_both():
     interval = paired_difference(np.array([[1.0, nan, 0.0, 1.0]]), np.array([[0.0, 5.0, nan, 1.0]]))
-    assert interval.mean == 0.5  # of 1 − 0 and 1 − 1
-    assert (interval.low, interval.high) == pytest.approx((0.5 - 12.7062 / 2, 0.5 + 12.7062 / 2), abs=1e-4)  # t, 1 df
+    assert interval.mean == 0.5  # mean of 1 − 0 and 1 − 1
+    assert (interval.low, interval.high) == pytest.approx((0.5 - 12.7062 / 2, 0.5 + 12.7062 / 2), abs=1e-4)  # 1 df
 
 
 def test_one_seed_is_paired_with_every_seed():
@@ -232,7 +232,7 @@ def test_one_seed_is_paired_with_every_seed():
     assert paired_difference(a, b[:1]) == paired_difference(a, b[[0, 0, 0]])
 
 
-def test_best_needs_every_difference_to_be_significant():
+def test_best_requires_every_difference_to_be_significant():
     draw = rng()
     hard = draw.normal(0, 3, 200)
     values = {
@@ -243,12 +243,12 @@ def test_best_needs_every_difference_to_be_significant():
     assert best(values) is None
     assert best({name: values[name] for name in ("initial", "good")}) == "good"
     assert best(values | {"top": hard + 2 + draw.normal(0, 1, (3, 200))}) == "top"
-    assert best({"good": values["good"]}) is None  # no other to be better than
+    assert best({"good": values["good"]}) is None  # nothing to compare with
     assert best(values | {"silent": np.full((3, 200), nan), "also": np.full((3, 200), nan)}) == "good"
 
 
 def test_best_is_corrected_for_the_number_of_rows():
-    """A row that is just significant against one other is not significant against twenty."""
+    """A row that is barely significant against one other row is not significant against twenty."""
     b = rng(3).normal(0, 1, 100)
     noise = rng(4).normal(0, 1, 100)
     a = b + (noise - noise.mean()) / noise.std() + 0.25  # 2.5 standard errors
@@ -257,7 +257,7 @@ def test_best_is_corrected_for_the_number_of_rows():
 
 
 def test_best_rarely_names_one_of_equal_rows():
-    """Five policies that differ only by chance: at most 2.5 % of the experiments may name one."""
+    """If five policies differ only by chance, at most 2.5 % of experiments may name a best one."""
     named = 0
     for trial in range(200):
         draw = rng(trial)
@@ -267,7 +267,7 @@ def test_best_rarely_names_one_of_equal_rows():
 
 
 def by_scikit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Soft labels as two weighted rows each; the penalty holds for the intercept too, so that it is a column."""
+    """Fit with scikit-learn. A soft label is two weighted rows; the intercept is a column, because it is penalized."""
     rows = np.stack([np.ones_like(x), x], axis=1)
     model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, solver="newton-cholesky", tol=1e-12)
     labels = np.repeat([1, 0], len(y))
@@ -276,7 +276,7 @@ def by_scikit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
 
 
 def test_regression_agrees_with_scikit_learn():
-    """Also where length or policy decides every comparison and only the ridge keeps the fit finite."""
+    """Includes cases in which length or policy decides all comparisons, so that only the ridge keeps the fit finite."""
     draw = rng()
     x = np.tanh(draw.normal(0, 1, 40))
     outcomes = [draw.choice([0, 0.5, 1], 40), (x > 0).astype(float), (x > -0.9).astype(float), x * 0 + 1]
@@ -296,8 +296,8 @@ def test_length_controlled_estimate_agrees_with_scikit_learn():
     assert length_controlled(wins, differences, rng(), 100).mean == pytest.approx(expected, abs=1e-6)
 
 
-def test_planted_length_bias_is_taken_out():
-    """Only length decides, and the policy writes more: it wins far more than half, length-controlled half."""
+def test_planted_length_bias_is_removed():
+    """Only length decides and the policy writes more: its win rate is far above 0.5, but 0.5 if length-controlled."""
     draw = rng(2)
     differences = draw.normal(10, 10, (1, 4000))
     rate = 1 / (1 + np.exp(-2 * np.tanh(differences / differences.std())))
@@ -307,8 +307,8 @@ def test_planted_length_bias_is_taken_out():
     assert interval.low < 0.5 < interval.high and interval.high - interval.low < 0.1
 
 
-def test_rate_is_raw_without_an_effect_of_length():
-    """Exactly where lengths mirror each other outcome by outcome, and where all are equal."""
+def test_length_control_keeps_the_rate_without_an_effect_of_length():
+    """Holds if length differences cancel within each outcome, or if all are zero."""
     wins = np.array([[1, 1, 0, 0, 1, 1, 0.5, 0.5]])
     mirrored = np.array([[5, -5, 5, -5, 9, -9, 2, -2]])
     for differences in (mirrored, mirrored * 0):
@@ -317,7 +317,7 @@ def test_rate_is_raw_without_an_effect_of_length():
         assert interval.low < wins.mean() < interval.high
 
 
-def test_policy_that_always_wins_keeps_its_win():
+def test_policy_that_always_wins_keeps_its_win_rate():
     assert length_controlled(np.ones((1, 50)), rng().normal(0, 5, (1, 50)), rng(), 200).low > 0.99
 
 
@@ -326,13 +326,13 @@ def test_constant_length_cannot_be_controlled_for():
     assert np.isnan(length_controlled(np.array([[nan]]), np.array([[3.0]]), rng())).all()
 
 
-def test_length_controlled_interval_covers_as_often_as_it_says():
+def test_length_controlled_interval_has_nominal_coverage():
     covered = 0
     truth = 1 / (1 + np.exp(-0.5))
     for trial in range(200):
         draw = rng(trial)
         differences = draw.normal(5, 10, (1, 150))
-        # The sd is the population's here and the sample's there; at difference 0 both say the same.
+        # The code uses the sample's sd, here it is the population's; at difference 0 both give the same rate.
         rate = 1 / (1 + np.exp(-0.5 - np.tanh(differences / 10)))
         wins = (draw.uniform(size=rate.shape) < rate).astype(float)
         interval = length_controlled(wins, differences, draw, 300)
@@ -345,33 +345,33 @@ def test_first_crossing_by_hand():
     y = np.array(
         [
             [0.0, 1, 2, 3],  # 1.5 halfway between 10 and 20
-            [0, 2, 0, 9],  # first of two crossings: 1.5/2 of the first line
-            [2, 0, 0, 0],  # there from the start
+            [0, 2, 0, 9],  # first of two crossings: 1.5/2 of the first segment
+            [2, 0, 0, 0],  # reached from the start
             [0, 0, 0, 1.5],  # exactly at the end
             [0, 1, 1, 1],  # never
             [0, nan, 2, 2],  # a segment that starts at NaN does not count
         ]
     )
     assert first_crossing(x, y, 1.5).tolist() == [15, 7.5, 0, 40, np.inf, np.inf]
-    targets = np.array([0.5, 1, 2, 3, 1, nan])  # each curve its own
+    targets = np.array([0.5, 1, 2, 3, 1, nan])  # one target per curve
     assert first_crossing(x, y, targets).tolist() == [5, 5, 0, np.inf, 10, np.inf]
 
 
 def test_halfway_by_hand():
-    """The best method differs by resample; if none ends above the start there is no target."""
+    """The best method differs between resamples. There is no target if no method ends above the start."""
     curves = {"a": np.array([[0.0, 9, 2], [1, 1, 1], [2, 3, 1], [0, 0, nan]])}
     curves["b"] = np.array([[0.0, 0, 1], [1, 1, 4], [2, 3, 2], [0, 0, 6]])
     np.testing.assert_array_equal(halfway(curves), [1, 2.5, nan, 3])
 
 
 def reach(cost: np.ndarray, reward: np.ndarray, target: float | None, draw=None, resamples: int = 2000):
-    """`cost_to_reach` of one method alone; halfway to its own end if there is no target."""
+    """Return `cost_to_reach` of a single method; the default target is halfway to its end."""
     curves, of_seeds = resampled_curves({"": reward}, draw, resamples)
     return cost_to_reach(cost, curves[""], of_seeds, halfway(curves) if target is None else target)
 
 
 def test_cost_to_reach_by_hand():
-    """Two seeds: mean costs 0, 30, 50, mean rewards 0, 1, 4; a reward of 2 is a third of the second line."""
+    """Two seeds have mean costs 0, 30, 50 and mean rewards 0, 1, 4. Reward 2 is at a third of the second segment."""
     cost = np.array([[0.0, 20, 40], [0, 40, 60]])
     reward = np.array([[[0.0, 0], [1, 1], [3, 5]], [[0, 0], [1, 1], [5, 3]]])
     found = reach(cost, reward, 2)
@@ -379,8 +379,8 @@ def test_cost_to_reach_by_hand():
     assert found.low <= found.cost <= found.high and found.reached == 1
 
 
-def test_share_of_resamples_that_never_get_there():
-    """One of two prompts improves: half the resamples have it once, and a quarter never: their cost is infinite."""
+def test_resamples_that_never_reach_the_target_have_infinite_cost():
+    """One of two prompts improves. Half of the resamples contain it once, and a quarter do not contain it."""
     cost, reward = np.array([[0.0, 10]]), np.array([[[0.0, 0.0], [0.0, 2.0]]])
     found = reach(cost, reward, 1, resamples=4000)
     assert found.cost == 10 and found.low == 5 and found.high == np.inf
@@ -391,7 +391,7 @@ def test_share_of_resamples_that_never_get_there():
 
 @pytest.mark.parametrize(("target", "crossing"), [(1.2, 9), (None, 7.5)])
 def test_cost_to_reach_covers_the_planted_crossing(target, crossing):
-    """Also halfway, which is 1 here in truth, though every trial and every resample has a halfway of its own."""
+    """Also holds for the halfway target, whose true value is 1 but which varies between trials and resamples."""
     covered = 0
     for trial in range(300):
         draw = rng(trial)
@@ -403,7 +403,7 @@ def test_cost_to_reach_covers_the_planted_crossing(target, crossing):
 
 
 def test_prompt_difficulty_does_not_widen_halfway():
-    """A fixed target at the same level has the interval [0, ∞], as resamples of easy prompts start above it."""
+    """A fixed target at the same level has the interval [0, ∞], because resamples of easy prompts start above it."""
     draw = rng(5)
     hard = draw.normal(0, 20, (1, 1, 100))
     reward = hard + np.array([0.0, 1, 2])[None, :, None] + draw.normal(0, 0.5, (1, 3, 100))
@@ -415,7 +415,7 @@ def test_prompt_difficulty_does_not_widen_halfway():
 
 
 def test_methods_are_resampled_together():
-    """A copy of a method with rewards higher by 1 is higher by 1 in every resample."""
+    """A copy of a method whose rewards are higher by 1 is higher by 1 in every resample."""
     reward = rng().normal(0, 1, (3, 2, 50))
     curves, of_seeds = resampled_curves({"a": reward, "b": reward + 1})
     assert curves["b"] == pytest.approx(curves["a"] + 1)

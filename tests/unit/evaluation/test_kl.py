@@ -1,4 +1,4 @@
-"""KL divergence: by enumeration of all responses, by sampling, by hand, and through the program."""
+"""KL divergence: compared with enumeration, sampling and hand-computed values, and measured by the program."""
 
 import json
 import runpy
@@ -30,13 +30,13 @@ def measure(models: PolicyAndReference, prompts, responses) -> tuple[torch.Tenso
 
 @pytest.fixture(params=["lora", "full"])
 def moved(request, manifests, trained):
-    """A trained policy and its initial reference, as the program loads them."""
+    """A trained policy and its initial reference, loaded as by the program."""
     manifest = manifests["llama"]
     return load_scorers(manifest, trained(request.param), manifest, torch.float32, "cpu")[0]
 
 
 def test_expectation_matches_enumeration(moved):
-    """All responses of up to two tokens, each weighted by its probability from `response_logprobs`."""
+    """Enumerates all responses of up to two tokens, weighted by their probability from `response_logprobs`."""
     vocabulary = moved.policy.model.config.vocab_size
     firsts = [token for token in range(vocabulary) if token != EOS]
     responses = [[EOS], *([first, second] for first in firsts for second in range(vocabulary))]
@@ -59,13 +59,13 @@ def test_estimate_is_less_noisy_than_log_ratios(moved):
     kl, log_ratio = (values.double() for values in measure(moved, [PROMPTS[0]] * 1500, responses))
     difference = log_ratio - kl
     assert abs(difference.mean().item()) < 3 * difference.std().item() / 1500**0.5
-    assert kl.mean().item() > 20 * kl.std().item() / 1500**0.5, "the estimate must tell the divergence from 0"
+    assert kl.mean().item() > 20 * kl.std().item() / 1500**0.5, "the estimate must be significantly above 0"
     assert kl.var().item() < 0.5 * log_ratio.var().item()
     assert (kl > -1e-6).all() and (log_ratio < 0).any()
 
 
 def test_every_position_up_to_eos_counts(moved):
-    """By hand, without padding: PyTorch's own divergence of the next-token distributions, summed over positions."""
+    """The reference sums PyTorch's divergence of the next-token distributions over positions, without padding."""
     kl, log_ratio = measure(moved, PROMPTS, RESPONSES)
     for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         ids = torch.tensor([prompt + response])
@@ -74,7 +74,7 @@ def test_every_position_up_to_eos_counts(moved):
         by_position = kl_divergence(ours, theirs)[len(prompt) - 1 : -1]
         assert len(by_position) == len(response)
         assert kl[i].item() == pytest.approx(by_position.sum().item(), abs=1e-5)
-        assert by_position[-1].item() > 1e-3, "leaving out the last position must show"
+        assert by_position[-1].item() > 1e-3, "leaving out the last position must change the result"
         ratios = (ours.logits - theirs.logits)[range(len(prompt) - 1, ids.shape[1] - 1), response]
         assert log_ratio[i].item() == pytest.approx(ratios.sum().item(), abs=1e-5)
 
@@ -88,7 +88,7 @@ def test_batch_does_not_change_divergences(moved):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_match_logprobs(manifests, architecture):
-    """On absolute positions too: columns, mask and positions are right if each response's log-probability is."""
+    """Equal log-probabilities show that columns, mask and positions are correct, also for absolute positions."""
     scorer = prepare_scorer(load_policy(manifests[architecture], manifests[architecture], torch.float32, "cpu")[0])
     with torch.no_grad():
         logits, logps = (f(scorer, PROMPTS, RESPONSES) for f in (response_logits, response_logprobs))
@@ -98,7 +98,7 @@ def test_logits_match_logprobs(manifests, architecture):
 
 
 def test_known_logits():
-    """KL((.5, .5) ‖ (.25, .75)) = ½ ln 2 + ½ ln ⅔, once for the first response and twice for the second."""
+    """KL((0.5, 0.5) ‖ (0.25, 0.75)) = ½ ln 2 + ½ ln ⅔, once for the first response and twice for the second."""
     logits = torch.tensor([[0.5, 0.5]] * 3).log()
     logits_ref = torch.tensor([[0.25, 0.75]] * 3).log()
     kl, log_ratio = kl_divergences(logits, logits_ref, [[1], [1, 0]])
@@ -108,7 +108,7 @@ def test_known_logits():
 
 @pytest.fixture
 def program(monkeypatch, tmp_path, manifests):
-    """measure_kl.py on three prompts: called with policy, reference and flags, returns rows and cost."""
+    """Runs measure_kl.py on three prompts with a policy, a reference and flags; returns rows and cost."""
     questions = [{"prompt_id": text[:4], "messages": [{"role": "user", "content": text}]} for text in TEXTS]
     write_rows(tmp_path / "eval.jsonl", questions)
 
@@ -141,8 +141,8 @@ def test_program_does_not_depend_on_batch_size(program, trained, manifests, para
     assert [row["response"] for row in program(policy, manifest, seed=1)[0]] != [row["response"] for row in rows]
 
 
-def test_logits_of_few_tokens_are_held(program, trained, manifests, monkeypatch):
-    """However many responses are sampled at once; the samples of a prompt may be read apart."""
+def test_memory_for_logits_is_limited(program, trained, manifests, monkeypatch):
+    """The limit does not depend on the number of responses. Samples of a prompt may be in different groups."""
     from prefloop.evaluation import kl
 
     held = []
@@ -181,7 +181,7 @@ def test_policy_does_not_diverge_from_itself(program, trained):
 
 
 def test_cost_counts_sampling_and_both_models(program, trained, manifests):
-    """Prompts run once to sample two responses and once to score them; no response's last token is read."""
+    """Prompts are read once to sample and once per model to score. The last token of a response is never read."""
     manifest = manifests["llama"]
     tokenizer = load_tokenizer(manifest.parent)
     read = sum(len(prompt_ids(tokenizer, [{"role": "user", "content": text}])) for text in TEXTS)

@@ -1,4 +1,4 @@
-"""Seeds that ran later are added to a rows folder, if they belong to the same experiment."""
+"""Seeds that ran later are added to a rows folder if they belong to the same experiment."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from result_folders import finished_experiment, stored
 
 @pytest.fixture
 def headline(tmp_path):
-    """A folder with the rows of seeds 0 and 1."""
+    """A rows folder with seeds 0 and 1."""
     into = tmp_path / "gallery/rows"
     assert merged_seeds(stored(finished_experiment(tmp_path / "first", seeds=[0, 1])), into) == ([0, 1], [])
     return into
@@ -26,8 +26,8 @@ def files_in(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_merged_seeds_are_one_experiment(tmp_path, headline):
-    """Two runs of two seeds give the judgments and counts of one run of all four."""
+def test_merged_seeds_equal_one_experiment(tmp_path, headline):
+    """Two runs with two seeds each give the judgments and counts of one run with all four."""
     later = stored(finished_experiment(tmp_path / "later", seeds=[2, 5], figures=["quality"]))
     assert merged_seeds(later, headline) == ([2, 5], [])
     merged = read_settings(headline).experiment
@@ -41,7 +41,7 @@ def test_merged_seeds_are_one_experiment(tmp_path, headline):
 
 
 def test_same_seed_replaces_its_rows(tmp_path, headline):
-    """The other seed's files stay, byte by byte."""
+    """The other seed's files are unchanged."""
     before = files_in(headline)
     again = stored(finished_experiment(tmp_path / "again", seeds=[1], gain=5.0))
     assert merged_seeds(again, headline) == ([], [1])

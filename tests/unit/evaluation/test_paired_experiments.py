@@ -1,4 +1,4 @@
-"""Two experiments are compared on the same prompts and seeds, or refused with the reason."""
+"""Two experiments are compared on their common prompts and seeds, or refused with the reason."""
 
 import runpy
 import sys
@@ -27,16 +27,16 @@ REWARDS = {"x": 1.0, "y": 2.0, "z": 6.0}
 MINE = {"methods": {"mine": {"like": "dota", "train": {"beta": 0.3}}}, "compare": ["mine", "uniform"]}
 
 
-NAMED = {"words": {"function": "prefloop.feedback.lexicons:vader"}}  # scores ten times what the evaluator does
+NAMED = {"words": {"function": "prefloop.feedback.lexicons:vader"}}  # gives ten times the evaluator's rewards
 
 
 def with_evaluators(named: dict, **evaluation) -> dict:
-    """The evaluation of the tiny config with these named evaluators."""
+    """Return the evaluation settings of the tiny config with these named evaluators."""
     return {"evaluation": merge(TINY["evaluation"], {"evaluators": named} | evaluation)}
 
 
 def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an answer", initial=0.0, gain=0.0, **changes):
-    """An experiment whose methods' rewards are REWARDS plus `gain` plus the seed, after its last round."""
+    """Write an experiment whose methods have rewards REWARDS plus `gain` plus the seed."""
     config = checked(merge(TINY, {"policy": {"model": "some/model"}, "name": root.name, "rounds": 1} | changes))
     experiment = experiment_of(config, str(root))
     write_settings(config, experiment)
@@ -61,7 +61,7 @@ def experiment_at(root: Path, prompts=PROMPTS, text="a question", sample="an ans
 
 
 def test_differences_by_hand(tmp_path):
-    """2.5 more by every prompt and common seed; the seed that only one has does not count."""
+    """Every prompt and common seed differs by 2.5. Seeds in only one experiment do not count."""
     a = experiment_at(tmp_path / "a", gain=2.5, seeds=[0, 1, 7])
     b = experiment_at(tmp_path / "b", seeds=[1, 0, 2], train={"beta": 0.2})
     check_comparable(a, b)
@@ -78,8 +78,8 @@ def test_differences_by_hand(tmp_path):
     ]
 
 
-def test_settings_of_pairs_of_methods(tmp_path):
-    """A difference of the experiments that a method does not have is named, too."""
+def test_different_settings_of_compared_methods_are_named(tmp_path):
+    """A difference between the experiments that does not apply to a method is named, too."""
     a = experiment_at(tmp_path / "a")
     b = experiment_at(tmp_path / "b", **MINE)
     c = experiment_at(tmp_path / "c", **(MINE | {"train": {"beta": 0.2}}))
@@ -106,7 +106,7 @@ def test_settings_of_pairs_of_methods(tmp_path):
         ({"initial": 0.5}, "the evaluators give different rewards to the same samples"),
     ],
 )
-def test_what_cannot_be_paired_is_refused(tmp_path, changes, reason):
+def test_experiments_that_cannot_be_paired_are_refused(tmp_path, changes, reason):
     evaluation = merge(TINY["evaluation"], changes.pop("evaluation", {}))
     a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b", **changes, evaluation=evaluation)
     with pytest.raises(InputError, match=f"a and .*b cannot be compared: {reason}") as error:
@@ -115,7 +115,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path, changes, reason):
 
 
 def test_several_samples_per_prompt(tmp_path):
-    """Every sample of the initial policy must be the same, and differences are of a prompt's means."""
+    """All samples of the initial policy must be equal. Differences are between means per prompt."""
     several = {"evaluation": merge(TINY["evaluation"], {"samples": 2})}
     a, b = experiment_at(tmp_path / "a", gain=2.5, **several), experiment_at(tmp_path / "b", **several)
     check_comparable(a, b)
@@ -146,8 +146,8 @@ def test_evaluators_trained_in_each_experiment_need_equal_weights(tmp_path):
     check_comparable(*recorded)
 
 
-def test_named_evaluators_of_both_are_compared(tmp_path):
-    """Ten times the evaluator's difference of 2.5."""
+def test_named_evaluators_in_both_experiments_are_compared(tmp_path):
+    """The difference is ten times the evaluator's difference of 2.5."""
     a = experiment_at(tmp_path / "a", gain=2.5, **with_evaluators(NAMED))
     b = experiment_at(tmp_path / "b", **with_evaluators(NAMED))
     check_comparable(a, b)
@@ -161,7 +161,7 @@ def test_named_evaluators_of_both_are_compared(tmp_path):
 
 
 def test_named_evaluators_that_differ_are_left_out(tmp_path):
-    """With other settings, other weights, other rewards, or in one experiment only."""
+    """They may differ in settings, weights or rewards, or be in one experiment only."""
     mine = {"kind": "reward_model", "model": "trained:mine"}
     model = {"reward_models": {"mine": {"base": "o/base", "source": "packaged"}}}
     same = NAMED | {"other": {"function": "prefloop.feedback.lexicons:vader"}, "own": mine}
@@ -183,7 +183,7 @@ def test_named_evaluators_that_differ_are_left_out(tmp_path):
         assert left_out[name].startswith(reason)
 
 
-def test_missing_files_are_named(tmp_path):
+def test_missing_files_raise(tmp_path):
     a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b")
     (path,) = (tmp_path / "b/dota").rglob("against-initial.jsonl")
     path.unlink()

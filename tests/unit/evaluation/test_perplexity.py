@@ -1,4 +1,4 @@
-"""Perplexity of plain text: windows by hand, losses by transformers itself, and the program's rows."""
+"""Perplexity of plain text: hand-computed windows, losses of transformers, and the program's rows."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def test_windows_by_hand():
 
 @pytest.mark.parametrize("max_tokens", range(2, 14))
 def test_every_token_is_scored_once(max_tokens):
-    """The context of a window is what is before it in the document, and no window is longer than it may be."""
+    """The context of a window precedes it in the document, and no window exceeds the maximum length."""
     for context in range(1, max_tokens):
         windows, done = cut_windows(TOKENS, BOS, max_tokens, context), [BOS]
         for window in windows:
@@ -58,8 +58,8 @@ def scores(model, windows, batch_size=8) -> list[float]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_loss_is_that_of_transformers(manifests, architecture):
-    """The mean loss that the model itself returns for labels, over one window per document, in one batch."""
+def test_scores_match_transformers_loss(manifests, architecture):
+    """The model's own loss for labels, with one window per document and all windows in one batch."""
     manifest = manifests[architecture]
     model, tokenizer = load_policy(manifest, manifest, torch.float32, "cpu")
     documents, start = [TOKENS, SHORT], start_token(tokenizer)
@@ -72,8 +72,8 @@ def test_loss_is_that_of_transformers(manifests, architecture):
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_windows_of_a_trained_policy_are_scored_by_transformers_labels(manifests, trained, parameters):
-    """Tokens of the context have label −100; a token of the wrong window, or scored twice, would change the sum."""
+def test_scores_of_several_windows_match_transformers_loss(manifests, trained, parameters):
+    """Context tokens have label −100. A token scored twice or in the wrong window would change the sum."""
     model, _ = load_policy(manifests["llama"], trained(parameters), torch.float32, "cpu")
     untrained, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
     windows, expected = cut_windows(TOKENS, BOS, 6, context=2), []
@@ -97,7 +97,7 @@ def test_start_is_bos_or_eos():
 
 @pytest.fixture
 def program(monkeypatch, tmp_path, manifests):
-    """measure_perplexity.py: called with a policy, a text and flags, returns rows and cost."""
+    """Runs measure_perplexity.py with a policy, a text and flags; returns rows and cost."""
 
     def run(policy, text, **flags) -> tuple[list[dict], dict]:
         given = {"model": manifests["llama"], "policy": policy, "text": text, "dtype": "float32", "max-tokens": 64}
@@ -110,8 +110,8 @@ def program(monkeypatch, tmp_path, manifests):
     return run
 
 
-def test_rows_are_documents(program, tmp_path, manifests, capsys):
-    """Bytes of UTF-8, tokens without BOS, and the log-probability of the whole document over its windows."""
+def test_each_document_is_a_row(program, tmp_path, manifests, capsys):
+    """Rows have UTF-8 bytes, tokens without BOS, and the log-probability summed over the document's windows."""
     texts = ["the reply is good", "", "a " * 90 + "é"]
     write_rows(tmp_path / "own.jsonl", [{"body": text, "n": float(i)} for i, text in enumerate(texts)])
     rows, cost = program(manifests["llama"], tmp_path / "own.jsonl", column="body")
@@ -140,7 +140,7 @@ def test_text_file_is_one_document(program, tmp_path, manifests):
 
 
 def test_packaged_text_does_not_depend_on_batches(program, trained):
-    """More context changes what a token is predicted from, and nothing else."""
+    """A longer context changes log-probabilities but not the number of tokens."""
     policy = trained("lora")
     rows, _ = program(policy, PACKAGED)
     assert len(rows) == len(PACKAGED.read_text().splitlines()) == 12
@@ -164,7 +164,7 @@ def test_packaged_text_does_not_depend_on_batches(program, trained):
         ("a.txt", b"good", {"context": 64}, "perplexity.context: 64, expected less than max_tokens, 64"),
     ],
 )
-def test_unusable_text_is_an_error(program, tmp_path, manifests, file, content, flags, message):
+def test_unusable_text_raises(program, tmp_path, manifests, file, content, flags, message):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(SystemExit) as error:
         program(manifests["llama"], tmp_path / file, **flags)

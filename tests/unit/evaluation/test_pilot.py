@@ -1,4 +1,4 @@
-"""Pilots: what `snakemake pilot` writes is what `make power` reads, and a wrong file is one line."""
+"""Pilots: `make power` reads what `snakemake pilot` writes, and invalid files give a one-line error."""
 
 import os
 import re
@@ -26,7 +26,7 @@ SEEDS, PROMPTS, SAMPLES = 3, 20, 2
 
 
 def planted_pilot() -> tuple[pd.DataFrame, np.ndarray]:
-    """A pilot of `new` and `uniform`, and the differences [seeds, prompts, samples]."""
+    """Return a pilot with methods `new` and `uniform`, and their differences [seeds, prompts, samples]."""
     draw, shape = np.random.default_rng(7), (SEEDS, PROMPTS, SAMPLES)
     differences = 0.2 + draw.normal(0, 0.05, (SEEDS, 1, 1)) + draw.normal(0, 0.3, shape)
     of_baseline = draw.normal(0, 1, shape)
@@ -39,7 +39,7 @@ def planted_pilot() -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def planned(path: Path, *words: str) -> str:
-    """What `make power` prints for a pilot."""
+    """Return the output of `make power` for a pilot."""
     paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     command = ["make", "--silent", "--old-file=.venv/installed", "-C", ROOT, "power", f"PILOT={path}", *words]
@@ -49,7 +49,7 @@ def planned(path: Path, *words: str) -> str:
 
 
 def row_of(printed: str, design: Design) -> list[str]:
-    """The cells after those of a design."""
+    """Return the cells that follow the design in its row."""
     rows = [line.split() for line in printed.splitlines()]
     return next(cells[3:] for cells in rows if cells[:3] == [str(count) for count in design[:3]])
 
@@ -68,15 +68,15 @@ def test_make_power_prints_the_power_of_the_planned_design(tmp_path):
     ]
 
 
-def test_example_of_the_documentation_is_what_is_printed():
+def test_example_in_the_documentation_is_correct():
     page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
     command, example = re.search(r"```sh\nmake power (.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL).groups()
     path, *words = command.split()
     assert planned(Path(path.removeprefix("PILOT=")), *words).startswith(example)
 
 
-def test_defaults_are_those_of_the_pilot(tmp_path):
-    """Its seeds, prompts, samples and difference; uniform is the baseline; no seconds if the pilot has none."""
+def test_defaults_come_from_the_pilot(tmp_path):
+    """Seeds, prompts, samples and difference are the pilot's. The baseline is uniform. Seconds are optional."""
     pilot, differences = planted_pilot()
     pilot.drop(columns="seconds").to_csv(tmp_path / "pilot.csv", index=False)
     printed = planned(tmp_path / "pilot.csv")
@@ -89,7 +89,7 @@ def test_defaults_are_those_of_the_pilot(tmp_path):
 
 
 def test_families_are_the_clusters_of_the_plan(tmp_path):
-    """Four families of five prompts, also of 50 planned prompts; one family for all has no effect."""
+    """The pilot has four families of five prompts, and the plan four families for 50. A single family has no effect."""
     pilot, differences = planted_pilot()
     labels = pilot["prompt_id"].str[1:].astype(int) % 4
     pilot.assign(family=labels).to_csv(tmp_path / "pilot.csv", index=False)
@@ -111,7 +111,7 @@ def test_one_sample_per_prompt_is_the_best_case(tmp_path):
 
 
 def edited(change: str) -> pd.DataFrame:
-    """The planted pilot with one mistake."""
+    """Return the planted pilot with one mistake."""
     pilot, _ = planted_pilot()
     text = pilot.astype(object)
     wrong = {
@@ -150,7 +150,7 @@ def edited(change: str) -> pd.DataFrame:
         ("rows", "no method, but power needs at least two methods"),
     ],
 )
-def test_wrong_pilot_is_one_line(tmp_path, change, message):
+def test_invalid_pilots_raise_with_one_line(tmp_path, change, message):
     path = tmp_path / "pilot.csv"
     edited(change).to_csv(path, index=False)
     with pytest.raises(InputError) as error:
@@ -190,7 +190,7 @@ def computed(monkeypatch, program: str, *words: object) -> None:
         (["--baseline", "old"], "baseline: 'old', expected a method of "),
     ],
 )
-def test_impossible_plan_is_one_line(monkeypatch, tmp_path, words, message):
+def test_impossible_plans_raise_with_one_line(monkeypatch, tmp_path, words, message):
     path = tmp_path / "pilot.csv"
     planted_pilot()[0].to_csv(path, index=False)
     with pytest.raises(SystemExit, match=f"^error: {message}"):
@@ -198,7 +198,7 @@ def test_impossible_plan_is_one_line(monkeypatch, tmp_path, words, message):
 
 
 def test_written_pilot_has_the_last_round(monkeypatch, tmp_path):
-    """Two rounds of two methods and two seeds; seconds are those of training and evaluation of a run."""
+    """Two rounds, two methods and two seeds; seconds cover training and evaluation of a run."""
     experiment = experiment_in(tmp_path, methods=("new", "uniform"), seeds=(3, 5), rounds=2)
     write_rows(tmp_path / "prompts/eval.jsonl", ({"prompt_id": f"p{i}", "meta": {"family": "f"}} for i in (0, 1)))
     cost = {"device": "cpu", "seconds": 2.0, "tokens_in": 0, "tokens_out": 0}
@@ -221,4 +221,4 @@ def test_written_pilot_has_the_last_round(monkeypatch, tmp_path):
     assert list(pilot.columns) == [*PILOT_COLUMNS, "family", "seconds"] and len(pilot) == 8
     expected = [20 + seed + i for seed in (3, 5) for i in (0, 1)]
     assert pilot[pilot["method"] == "new"]["value"].tolist() == expected
-    assert (pilot["seconds"] == 2 * 6 * 2.0).all()  # rounds of six stages
+    assert (pilot["seconds"] == 2 * 6 * 2.0).all()  # two rounds of six stages

@@ -1,4 +1,4 @@
-"""Power equals simulation, variance parts are those that were planted, and seeds needed inverts what is detectable."""
+"""Power matches simulation, planted variance parts are recovered, and the number of seeds inverts the power."""
 
 import math
 
@@ -34,7 +34,7 @@ CASES = {
 
 
 def planted(parts: VarianceParts, design: Design, mean: float, draw: np.random.Generator) -> np.ndarray:
-    """Differences [seeds, prompts, samples] with these variance parts around `mean`."""
+    """Draw differences [seeds, prompts, samples] with these variance parts around `mean`."""
     seeds, prompts, samples, _ = design
     families = family_labels(design)
     of_families = draw.normal(0, math.sqrt(parts.family), prompts)
@@ -50,14 +50,14 @@ def planted(parts: VarianceParts, design: Design, mean: float, draw: np.random.G
 
 
 def family_labels(design: Design) -> np.ndarray | None:
-    """The family of each prompt, in families of equal size."""
+    """Return the family of each prompt, in families of equal size."""
     return None if design.families is None else np.arange(design.prompts) % design.families
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("wanted", [0.5, 0.8])
-def test_power_equals_simulation(case, wanted):
-    """The test of random_effects itself detects the difference in the stated share of tables, within 3 points."""
+def test_power_matches_simulation(case, wanted):
+    """The test in random_effects detects the difference in the stated fraction of tables, within 0.03."""
     parts, design = CASES[case]
     difference = detectable_difference(parts, design, wanted)
     assert power_of_test(parts, design, difference) == pytest.approx(wanted, abs=1e-6)
@@ -68,10 +68,10 @@ def test_power_equals_simulation(case, wanted):
 
 
 def test_noncentral_t_is_wrong_without_a_seed_part():
-    """At the expected mean squares it says 0.79, where simulation has 0.54 (3 seeds, 64 prompts)."""
+    """For 3 seeds and 64 prompts it gives 0.79 at the expected mean squares, and simulation gives 0.54."""
     parts, design = VarianceParts(0.0, 0.01, 0.0, 0.1), Design(3, 64, 1)
     difference = 2.8 * math.sqrt(mean_variance(parts, design))
-    critical = stats.t.isf(0.025, 63)  # the mean square of the seeds is at its floor, so df are those of the prompts
+    critical = stats.t.isf(0.025, 63)  # the seeds' mean square is at its lower limit, so the prompts determine the df
     assert stats.nct.sf(critical, 63, 2.8) == pytest.approx(0.79, abs=0.01)
     assert power_of_test(parts, design, difference) == pytest.approx(0.54, abs=0.01)
     draw = np.random.default_rng(5)
@@ -80,7 +80,7 @@ def test_noncentral_t_is_wrong_without_a_seed_part():
 
 
 @pytest.mark.parametrize("squares", [(3.0, 2.0, 1.0), (0.5, 2.0, 1.0), (3.0, 0.5, 1.0), (0.5, 0.6, 1.0)])
-def test_test_is_that_of_random_effects(squares):
+def test_variance_and_df_match_random_effects(squares):
     design = Design(4, 7, 1)
     expected = estimate_mean(MeanSquares(4, 7, 0.0, *squares))
     variance, df = _variance_and_df(*map(np.array, squares), design)
@@ -94,7 +94,7 @@ def test_variance_of_the_mean_by_hand():
 
 
 @pytest.mark.parametrize("samples", [1, 4])
-def test_seeds_needed_inverts_what_is_detectable(samples):
+def test_seeds_needed_inverts_the_detectable_difference(samples):
     for seeds in (3, 5, 8, 12, 16):
         detectable = detectable_difference(PARTS, Design(seeds, 100, samples))
         design = Design(0, 100, samples)
@@ -103,8 +103,8 @@ def test_seeds_needed_inverts_what_is_detectable(samples):
         assert seeds_needed(PARTS, detectable * 0.9999, design) == seeds + 1
 
 
-def test_part_of_the_prompts_limits_what_seeds_reach():
-    """No number of seeds makes 20 prompts with sd 0.3 detect 0.1; without their part 0.1 takes some seeds."""
+def test_prompt_variance_limits_what_more_seeds_can_detect():
+    """With 20 prompts of sd 0.3 no number of seeds detects 0.1. Without prompt variance some number does."""
     parts = PARTS._replace(prompt=0.09)
     design = Design(2, 20, 1)
     assert seeds_needed(parts, 0.1, design) is None
@@ -117,15 +117,15 @@ def test_difference_of_zero_is_never_detected():
     assert seeds_needed(PARTS, 0.0, Design(3, 100, 1)) is None
 
 
-def test_nothing_varies():
-    """Equal differences everywhere: any difference is detected with the fewest seeds."""
+def test_zero_variance_detects_any_difference():
+    """The smallest number of seeds is enough."""
     parts = VarianceParts(0.0, 0.0, 0.0, 0.0)
     assert detectable_difference(parts, Design(3, 5, 1)) == 0
     assert power_of_test(parts, Design(3, 5, 1), 0.1) == 1 and seeds_needed(parts, 0.1, Design(3, 5, 1)) == 2
 
 
 def test_planted_variance_parts_are_recovered():
-    """As means over 200 tables, each within a tenth of what was planted."""
+    """The means over 200 tables are within a tenth of the planted values."""
     planted_parts = VarianceParts(seed=0.3, prompt=0.2, interaction=0.15, sample=0.4)
     draw = np.random.default_rng(2)
     found = [variance_parts(planted(planted_parts, Design(8, 40, 3), 1.0, draw)) for _ in range(200)]
@@ -134,7 +134,7 @@ def test_planted_variance_parts_are_recovered():
 
 @pytest.mark.parametrize(("sizes", "tolerance"), [([5] * 12, 0.1), ([2, 8] * 6, 0.2)])
 def test_planted_parts_of_families_are_recovered(sizes, tolerance):
-    """Means over 400 tables; families of unequal sizes count roughly by their weights in the mean, F Σn²/P²."""
+    """Checks means over 400 tables. Families of unequal sizes count roughly by their weight in the mean, F Σn²/P²."""
     planted_parts = VarianceParts(0.3, 0.2, 0.15, 0.4, family=0.5, family_interaction=0.25)
     families, draw, found = np.repeat(np.arange(12), sizes), np.random.default_rng(4), []
     weight = 12 * sum(size**2 for size in sizes) / 60**2
@@ -145,12 +145,12 @@ def test_planted_parts_of_families_are_recovered(sizes, tolerance):
         found.append(variance_parts(table, families))
     found = np.mean(found, axis=0)
     np.testing.assert_allclose(found[:5], [0.3, 0.2, 0.15, 0.4, 0.5 * weight], rtol=tolerance)
-    # Unequal sizes make a part of the seeds look like one of seed x family.
+    # With unequal sizes, some of the seed variance appears as seed x family variance.
     np.testing.assert_allclose(found[5], 0.25 * weight + 0.3 * (weight - 1), rtol=tolerance)
 
 
-def test_families_of_one_prompt_are_prompts():
-    """The test of 12 families of one prompt is that of 12 prompts."""
+def test_families_of_one_prompt_equal_prompts():
+    """12 families of one prompt are equivalent to 12 prompts."""
     parts = PARTS._replace(family=0.02, family_interaction=0.005)
     merged = PARTS._replace(prompt=PARTS.prompt + 0.02, interaction=PARTS.interaction + 0.005)
     of_families = detectable_difference(parts, Design(4, 12, 2, families=12))
@@ -160,8 +160,8 @@ def test_families_of_one_prompt_are_prompts():
 def test_variance_parts_by_hand():
     """Cell means are [[0, 2], [4, 10]]: seed means 1 and 7, prompt means 2 and 6, mean 4, residuals ±1.
 
-    Mean squares 36, 16 and 4 give the seed part (36 − 4)/2 and the prompt part (16 − 4)/2. Two samples at ±1 of their
-    cell's mean have the variance 2, of which half is in the residual: 4 − 1 is the interaction.
+    Mean squares 36, 16 and 4 give the seed part (36 − 4)/2 and the prompt part (16 − 4)/2. Two samples at ±1 around
+    their cell's mean have variance 2. Half of it is in the residual, so the interaction is 4 − 1.
     """
     cells = np.array([[0.0, 2.0], [4.0, 10.0]])
     assert variance_parts(cells[:, :, None] + np.array([-1.0, 1.0])) == pytest.approx((16.0, 6.0, 3.0, 2.0, 0.0, 0.0))
@@ -169,13 +169,13 @@ def test_variance_parts_by_hand():
 
 
 def test_negative_parts_are_zero():
-    """Cell means [[1, -1], [-1, 1]] have equal rows and columns; samples vary by more than their cells."""
+    """Cell means [[1, -1], [-1, 1]] have equal row and column means, and samples vary more than cells."""
     cells = np.array([[1.0, -1.0], [-1.0, 1.0]])[:, :, None]
     assert variance_parts(cells + np.array([-5.0, 5.0])) == pytest.approx((0.0, 0.0, 0.0, 50.0, 0.0, 0.0))
 
 
 def test_invalid_values_are_left_out():
-    """A tenth of the samples is missing, at random: the means of 200 estimates stay within a tenth."""
+    """With a tenth of the samples missing at random, the means of 200 estimates are within a tenth."""
     planted_parts = VarianceParts(seed=0.3, prompt=0.2, interaction=0.1, sample=0.4)
     draw, found = np.random.default_rng(3), []
     for _ in range(200):
@@ -198,6 +198,6 @@ def test_no_valid_value_raises():
         variance_parts(np.full((3, 4, 1), np.nan))
 
 
-def test_families_of_one_prompt_alone_raise():
+def test_families_with_one_prompt_each_raise():
     with pytest.raises(ValueError, match="no family has two prompts"):
         variance_parts(np.random.default_rng(0).normal(size=(3, 4, 1)), np.arange(4))

@@ -1,4 +1,4 @@
-"""The crossed random-effects interval and test of a table seeds × prompts."""
+"""The crossed random-effects interval and test for a table [seeds, prompts]."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ nan = np.nan
 
 
 def planted(draw: np.random.Generator, shape: tuple[int, int], deviations: tuple[float, float, float]) -> np.ndarray:
-    """A table [seeds, prompts] of mean 0; standard deviations of seed effects, prompt effects and residuals."""
+    """Draw a table [seeds, prompts] with mean 0 and the given sds of seed effects, prompt effects and residuals."""
     seeds, prompts = shape
     of_seed, of_prompt, residual = deviations
     return (
@@ -30,7 +30,7 @@ def test_two_by_three_by_hand():
     squares = mean_squares(np.array([[0.0, 3.0, 3.0], [4.0, 3.0, 5.0]]))
     assert (squares.mean, squares.of_seeds, squares.of_prompts, squares.residual) == (3, 6, 2, 2)
     assert squares.seed_variance == pytest.approx((6 - 2) / 3) and squares.prompt_variance == 0
-    estimate = estimate_mean(squares)  # MS_p is not above MS_r: Var = MS_s/6 with one degree of freedom
+    estimate = estimate_mean(squares)  # MS_p is not above MS_r, so Var = MS_s/6 with one degree of freedom
     assert estimate.standard_error == pytest.approx(1) and estimate.degrees_of_freedom == pytest.approx(1)
     assert estimate.interval() == pytest.approx((3, 3 - 12.7062, 3 + 12.7062), abs=1e-4)
     assert estimate.p_value == pytest.approx(2 * stats.t.sf(3, 1))
@@ -47,7 +47,7 @@ def test_satterthwaite_by_hand():
     assert estimate.degrees_of_freedom == pytest.approx(18**2 / (144 + 32 + 2))
 
 
-def test_one_seed_is_the_t_interval_over_prompts():
+def test_one_seed_gives_the_t_interval_over_prompts():
     values = np.random.default_rng(0).normal(1, 2, 40)
     found = crossed_mean(values)
     expected = stats.ttest_1samp(values, 0)
@@ -56,18 +56,18 @@ def test_one_seed_is_the_t_interval_over_prompts():
     assert found.interval(0.9) == pytest.approx((values.mean(), interval.low, interval.high))
 
 
-def test_one_prompt_is_the_t_interval_over_seeds():
+def test_one_prompt_gives_the_t_interval_over_seeds():
     values = np.array([1.0, 2.0, 4.0])
     assert crossed_mean(values[:, None]).p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
-def test_a_single_value_has_no_interval():
+def test_single_value_has_no_interval():
     assert np.isnan(crossed_mean(np.array([[3.0]])).interval()[1:]).all()
     assert np.isnan(crossed_mean(np.array([[3.0, nan]])).p_value)
     assert np.isnan(crossed_mean(np.full((2, 3), nan)).interval()).all()
 
 
-def test_equal_values_are_certain():
+def test_equal_values_have_no_uncertainty():
     assert crossed_mean(np.zeros((3, 4))).p_value == 1
     assert crossed_mean(np.full((3, 4), 0.5)).interval() == (0.5, 0.5, 0.5)
     assert MeanEstimate(0.5, 0.0, nan).p_value == 0
@@ -82,7 +82,7 @@ def test_repeated_seeds_change_nothing():
 def test_planted_variances_are_recovered(deviations):
     draw = np.random.default_rng(2)
     tables = [mean_squares(planted(draw, (12, 80), deviations)) for _ in range(300)]
-    # Without the limit at 0, which would add a bias where a variance is 0.
+    # Without the lower limit of 0, which would bias the estimate of a zero variance.
     found = np.mean(
         [((s.of_seeds - s.residual) / s.prompts, (s.of_prompts - s.residual) / s.seeds, s.residual) for s in tables],
         axis=0,
@@ -115,7 +115,7 @@ def test_prompts_and_seeds_without_a_value_are_left_out():
 
 
 @pytest.mark.parametrize("missing", [0.1, 0.4])
-def test_intervals_with_missing_cells_cover_as_often_as_they_say(missing):
+def test_intervals_with_missing_cells_have_nominal_coverage(missing):
     draw = np.random.default_rng(5)
     covered = 0
     for _ in range(600):
@@ -132,7 +132,7 @@ def test_families_of_one_prompt_change_nothing():
 
 
 def test_families_are_cluster_robust():
-    """One seed: the sandwich standard error of a mean, with the correction families/(families − 1)."""
+    """For one seed, the result is the sandwich standard error of a mean with the correction families/(families − 1)."""
     values = np.array([[1.0, 2.0, 6.0, 3.0, 8.0]])
     families = np.array(["a", "a", "b", "b", "c"])
     residuals = values[0] - values.mean()
@@ -142,8 +142,8 @@ def test_families_are_cluster_robust():
     assert found.standard_error == pytest.approx(np.sqrt(3 / 2 * (scores**2).sum()) / 5)
 
 
-def test_intervals_of_families_cover_as_often_as_they_say():
-    """Prompts of one family share an effect: without families the intervals would cover far too rarely."""
+def test_intervals_with_families_have_nominal_coverage():
+    """Prompts of a family share an effect, so intervals that ignore families have far too low coverage."""
     draw = np.random.default_rng(7)
     families = np.repeat(np.arange(25), 4)
     covered = np.zeros(2)
@@ -155,7 +155,7 @@ def test_intervals_of_families_cover_as_often_as_they_say():
 
 
 def test_holm_by_hand():
-    """Sorted .01, .02, .03, .2 times 4, 3, 2, 1; the third, .06, is not below the second."""
+    """Sorted p-values 0.01, 0.02, 0.03, 0.2 are multiplied by 4, 3, 2, 1; the results must not decrease."""
     assert holm(np.array([0.03, 0.01, nan, 0.2, 0.02])) == pytest.approx([0.06, 0.04, nan, 0.2, 0.06], nan_ok=True)
     assert holm(np.array([0.6, 0.7])).tolist() == [1, 1]
     assert len(holm(np.array([]))) == 0

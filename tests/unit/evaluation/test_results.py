@@ -1,4 +1,4 @@
-"""Tables of an experiment's files where methods choose which responses get a label."""
+"""Tables read from an experiment's files: annotated prompts, families and judgments."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_prompts_of_a_pool_without_labels_are_not_annotated(tmp_path):
 
 
 def test_prompts_of_a_family_are_one_cluster(tmp_path):
-    """`meta.family` of the eval prompts clusters the intervals; a prompt without one is its own family."""
+    """Intervals are clustered by `meta.family` of the eval prompts. A prompt without a family is its own family."""
     experiment = Experiment(tmp_path, ("only",), (0, 1), rounds=1, steps=1)
     metas = [{"family": "poem"}, {"family": "poem"}, {"family": 3}, {"family": 3}, {"topic": "x"}, None]
     write_rows(tmp_path / "prompts/eval.jsonl", ({"prompt_id": f"p{i}", "meta": meta} for i, meta in enumerate(metas)))

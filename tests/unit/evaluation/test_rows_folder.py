@@ -1,4 +1,4 @@
-"""A rows folder is read in the place of the experiment's folder, and says the same."""
+"""A rows folder can replace the experiment's folder and gives the same results."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ SEVERAL = {"seeds": [3, 0], "evaluation": {"opponents": ["initial", "uniform"], 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """An experiment, and the same one read from its rows."""
+    """An experiment, and the same experiment read from its rows."""
     recorded = finished_experiment(tmp_path_factory.mktemp("stored") / "one", **SEVERAL)
     return recorded, read_settings(stored(recorded))
 
@@ -40,27 +40,27 @@ def both(tmp_path_factory):
         lambda experiment: costs(experiment, [experiment.root / "cluster_prompts.cost.json"], divergence=True),
     ],
 )
-def test_tables_of_rows_are_those_of_the_run(both, read):
+def test_tables_from_rows_equal_those_of_the_run(both, read):
     of_run, of_rows = (read(recorded.experiment) for recorded in both)
     texts = [name for name in ("answers", "judged") if name in of_run]
     pd.testing.assert_frame_equal(of_run.drop(columns=texts), of_rows, check_exact=True)
 
 
-def test_counts_of_rows_are_those_of_the_run(both):
-    """By hand: two steps of two prompts and three rewards, five pairs and seven optimizer steps per round."""
+def test_counts_from_rows_equal_those_of_the_run(both):
+    """A round has two steps with two prompts and three rewards each, five pairs and seven optimizer steps."""
     for recorded in both:
         counts = {column: set(row_counts(recorded.experiment, column)[column]) for column in COUNTS}
         assert counts == {"prompts": {4}, "annotated_responses": {6}, "pairs": {5}, "optimizer_steps": {7}}
     assert truncated_samples(both[0].experiment) == truncated_samples(both[1].experiment)
 
 
-def test_settings_and_feedback_are_those_of_the_run(both):
+def test_settings_and_feedback_equal_those_of_the_run(both):
     of_run, of_rows = both
     assert of_rows.config == of_run.config
     assert replace(of_rows.experiment, root=of_run.experiment.root) == of_run.experiment
 
 
-def test_spent_has_a_row_per_round(both):
+def test_spent_has_one_row_per_round(both):
     table = pd.read_csv(both[1].experiment.root / "spent.csv")
     assert table["seed"].tolist() == [3, 3, 3, 3, 0, 0, 0, 0]
     run = both[0].experiment.root / "uniform/seed-0/round-2"
@@ -79,7 +79,7 @@ def test_rows_have_no_texts(both):
     assert "about x" not in text and "an answer" not in text
 
 
-def test_further_columns_travel_along(tmp_path):
+def test_numeric_and_outcome_columns_are_kept(tmp_path):
     recorded = finished_experiment(tmp_path / "one")
     path = recorded.experiment.root / recorded.experiment.comparison("dota", 0, 1).judgments
     new = [
@@ -146,8 +146,8 @@ def test_table_of_a_file():
     assert stored_file("initial/evaluation/x.jsonl").table == "initial/evaluation/x.csv.gz"
 
 
-def test_rows_are_compared_with_a_run(tmp_path):
-    """On either side or both, and with the same result."""
+def test_rows_can_be_compared_with_a_run(tmp_path):
+    """Rows may be on either side or both, with the same result."""
     a, b = finished_experiment(tmp_path / "a", gain=2.0), finished_experiment(tmp_path / "b")
     sides = {name: (x, read_settings(stored(x))) for name, x in (("a", a), ("b", b))}
     tables = []
@@ -182,7 +182,7 @@ def test_other_prompts_are_refused(tmp_path):
         check_comparable(read_settings(stored(a)), read_settings(stored(b)))
 
 
-def test_damaged_rows_are_named(tmp_path):
+def test_damaged_rows_raise(tmp_path):
     recorded = finished_experiment(tmp_path / "one")
     folder = stored(recorded, divergence=False)
     judged = recorded.experiment.comparison("dota", 0, 2).judgments

@@ -1,4 +1,4 @@
-"""Tables and figures over several samples per prompt: means over a prompt's samples come first."""
+"""Tables and figures for several samples per prompt: samples of a prompt are averaged first."""
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,13 @@ from prefloop.report.frontier import frontier_points, seed_points
 from prefloop.report.run_facts import prompts_and_samples
 
 SEEDS = (0, 1)
-# Outcomes of prompts p, q and r, two samples each: a prompt's mean win rate is 1, ½ and, of one valid judgment, 0.
+# Outcomes of prompts p, q and r with two samples each. The mean win rates are 1, ½ and, from one valid judgment, 0.
 WORDS = [("p", 0, "win"), ("p", 1, "win"), ("q", 0, "win"), ("q", 1, "loss"), ("r", 0, "loss"), ("r", 1, "invalid")]
 REWARDS = {"initial": 0.0, "uniform": 1.0, "dota": 3.0}
 
 
 def rows_of(method: str, seed: int) -> list[dict]:
-    """Judgments, with the reward `REWARDS[method] + seed + sample`; the initial policy ties with itself."""
+    """Return judgments with reward `REWARDS[method] + seed + sample`; the initial policy ties with itself."""
     return [
         {"prompt_id": prompt, "sample": sample, "outcome": "tie" if method == "initial" else word}
         | {"reward": REWARDS[method] + max(seed, 0) + sample, "feedback": None}
@@ -50,7 +50,7 @@ def test_samples_of_a_prompt_are_averaged(experiment):
     assert by_round.to_dict() == {("uniform", 0): 0.5, ("uniform", 1): 2.0, ("dota", 0): 0.5, ("dota", 1): 4.0}
 
 
-def test_a_prompt_without_a_valid_sample_has_no_value():
+def test_prompt_without_a_valid_sample_has_no_value():
     rows = pd.DataFrame({"seed": [0, 0, 0], "prompt_id": ["p", "p", "q"], "win": [None, None, 1.0]})
     np.testing.assert_array_equal(mean_over_samples(rows, "win"), [[np.nan, 1.0]])
 
@@ -65,16 +65,16 @@ def test_outcomes_count_every_sample(experiment):
     table = outcome_counts(judgments(experiment)).set_index(["method", "round"])
     row = table.loc[("dota", 1)]
     assert row[["seeds", "prompts", "win", "tie", "loss", "invalid"]].tolist() == [2, 3, 6, 0, 4, 2]
-    assert row["win_rate"] == 0.5  # of the prompts; of the valid judgments it would be 0.6
+    assert row["win_rate"] == 0.5  # over prompts; over valid judgments it would be 0.6
 
 
 def test_length_of_every_sample_counts(experiment):
-    """Wins of the longer of two responses: samples 0 are shorter than the opponent's, samples 1 longer."""
+    """Samples 0 are shorter than the opponent's response, and samples 1 are longer."""
     table, _ = length_effects(judgments(experiment), experiment)
     row = table.set_index("method").loc["dota"]
     assert (row["n_tokens"], row["n_tokens_opponent"]) == (12.0, 12.0)
     assert row["longer_won"] == pytest.approx((0.5 + 0 + 1) / 3)  # p: shorter, longer; q: shorter, shorter; r: longer
-    assert np.isnan(table.set_index("method").loc["initial", "longer_won"])  # no winner
+    assert np.isnan(table.set_index("method").loc["initial", "longer_won"])  # only ties
 
 
 def test_longer_won_leaves_out_ties_and_equal_lengths():
@@ -83,7 +83,7 @@ def test_longer_won_leaves_out_ties_and_equal_lengths():
 
 
 def test_temperatures_count_equally(experiment):
-    """An invalid sample leaves a temperature's other samples; a temperature without a valid one leaves no mean."""
+    """An invalid sample is ignored. If a temperature has no valid sample, the prompt has no mean."""
     rows = pd.DataFrame(
         {"method": "m", "seed": 0, "prompt_id": prompt, "temperature": temperature, "win": win}
         for prompt, temperature, win in [
@@ -112,7 +112,7 @@ def test_facts_state_the_samples(experiment):
     assert prompts_and_samples(experiment, 3) == "3 eval prompts with 2 samples each"
 
 
-def test_one_sample_has_the_number_0(tmp_path):
+def test_single_sample_has_number_0(tmp_path):
     write_rows(tmp_path / "prompts/eval.jsonl", [{"prompt_id": "p"}])
     write_rows(
         tmp_path / "initial/evaluation/temperature-0.7/against-initial.jsonl", [{"prompt_id": "p", "outcome": "win"}]

@@ -57,7 +57,7 @@ def test_invalid_settings_raise_with_their_key(tmp_path, monkeypatch, settings, 
 
 
 def said(rows: list[dict]) -> list[dict]:
-    """Rows of annotate without the ids of their responses."""
+    """Return rows of annotate without the ids of their responses."""
     return [{k: v for k, v in row.items() if k not in ("prompt_id", "cluster", "response_id")} for row in rows]
 
 
@@ -71,7 +71,7 @@ def test_dataset_rewards_are_rows():
 
 
 def test_function_scores_each_response_with_its_prompt(tmp_path, monkeypatch):
-    """The fields are the function's rewards in the order of the rows, whatever the order of prompts and rows."""
+    """Rewards are in the order of the rows, independent of the order of prompts."""
     (tmp_path / "own_rewards.py").write_text(
         "def score(prompts, responses):\n"
         "    return [int(p[0]['content']) + len(r) for p, r in zip(prompts, responses, strict=True)]\n"
@@ -93,7 +93,7 @@ def test_function_scores_each_response_with_its_prompt(tmp_path, monkeypatch):
 
 
 class StubJudge:
-    """Answers with given judgments, by (response a, response b); `pairs` are those that it was asked about."""
+    """Answers with the given judgments of (response a, response b); `pairs` records the questions."""
 
     batch_size, tie_margin = None, 0.0
 
@@ -102,7 +102,7 @@ class StubJudge:
         self.usage = Usage("server", 0, 10, 3, {"asked": 5, "cached": 6, "retried": 7})
 
     def compare(self, questions):
-        self.pairs += questions[::2]  # the others are the same pairs in the other order
+        self.pairs += questions[::2]  # the others are the same pairs in reverse order
         return [self.answer(*question[1:]) for question in questions]
 
     def answer(self, first: str, second: str) -> Answer:
@@ -115,21 +115,21 @@ class StubJudge:
 
 
 def texts(*pairs: str) -> list:
-    """The stub's valid answers on pairs of one-letter responses, as `annotate` writes them."""
+    """Return the stub's valid answers about pairs of one-letter responses, in the format of `annotate`."""
     return [[[f"{a} or {b}?", ""], [f"{b} or {a}?", ""]] for a, b in pairs]
 
 
 def test_judgments_become_rewards_by_hand():
-    """Prompt p has a win, a tie and an invalid pair, q one uneven win, and r a single response without an opponent."""
+    """Prompt p has a win, a tie and an invalid pair, q has one uneven win, and r has a single response."""
     judge = StubJudge(
         {
             ("x", "y"): Judgment(1.0, 1.0),  # x wins
-            ("x", "z"): Judgment(1.0, 0.0),  # each order its own winner: a tie
-            ("y", "z"): Judgment(None, 1.0),  # invalid, whatever the other order says
-            ("u", "v"): Judgment(0.0, 0.25),  # v wins, and u is better with probability (0 + ¼)/2
+            ("x", "z"): Judgment(1.0, 0.0),  # the orders disagree: a tie
+            ("y", "z"): Judgment(None, 1.0),  # invalid, although the other order is valid
+            ("u", "v"): Judgment(0.0, 0.25),  # v wins; u is better with probability (0 + ¼)/2
         }
     )
-    rows = [  # prompts mixed, and ids that are no places
+    rows = [  # prompts are mixed, and ids are not positions
         answer("p", 14, "x", n_tokens=9),
         answer("q", 3, "u", n_tokens=4),
         answer("p", 17, "y", n_tokens=2),
@@ -139,7 +139,7 @@ def test_judgments_become_rewards_by_hand():
     ]
     prompts = {name: asks(f"about {name}") for name in "pqr"}
     annotated, report, warning, _ = annotate(judge, prompts, rows)
-    assert warning == "", "one of four is invalid"
+    assert warning == "", "only one of four is invalid"
     assert said(annotated) == [
         {"reward": 0.75, "beats": [17], "judged": [[17, 1.0, 1.0], [11, 1.0, 0.0]], "answers": texts("xy", "xz")},
         {"reward": 0.125, "beats": [], "judged": [[8, 0.0, 0.25]], "answers": texts("uv")},
@@ -164,9 +164,9 @@ def test_judgments_become_rewards_by_hand():
         "outcomes": {"A": 1, "B": 1, "tie": 1, "invalid": 1},
         "invalid_answers": dict.fromkeys(PROBLEMS, 0) | {"unclear": 1},
         "position_flip_rate": [1, 3],
-        # Shown first: x won and lost against y, x and z won against each other, u lost and v won, and z lost to y.
+        # Wins of the response shown first: x over y, x over z, z over x, and v over u.
         "first_position_share": [4, 7],
-        "longer_won": [1, 2],  # x of 9 tokens beat y of 2, v of 3 beat u of 4
+        "longer_won": [1, 2],  # x with 9 tokens beat y with 2, and v with 3 beat u with 4
         "asked": 5,
         "cached": 6,
         "retried": 7,
@@ -174,7 +174,7 @@ def test_judgments_become_rewards_by_hand():
 
 
 def test_response_without_valid_judgment_has_no_reward():
-    """Neither a zero nor a half: of three responses the one whose every pair is invalid has none."""
+    """All pairs of the first response are invalid, so its reward is None and neither 0 nor ½."""
     judge = StubJudge(
         {("x", "y"): Judgment(None, None), ("x", "z"): Judgment(0.0, None), ("y", "z"): Judgment(0.0, 0.0)},
     )
@@ -189,7 +189,7 @@ def test_every_two_responses_are_compared_once(sizes):
     responses = [(f"p{p}", i, f"p{p}-{i}") for p, size in enumerate(sizes) for i in range(size)]
     everyone = [response for _, _, response in responses]
     judge = StubJudge({(a, b): Judgment(0.5, 0.5) for a in everyone for b in everyone})
-    rows = sorted((answer(*row) for row in responses), key=lambda row: row["response_id"])  # prompts take turns
+    rows = sorted((answer(*row) for row in responses), key=lambda row: row["response_id"])  # prompts alternate
     prompts = {f"p{p}": asks(f"p{p}") for p in range(len(sizes))}
     annotate(judge, prompts, rows)
     for prompt, a, b in judge.pairs:
@@ -216,7 +216,7 @@ def test_compare_responses_by_function(tmp_path, monkeypatch):
 
 
 def test_compare_responses_by_judge():
-    """A judge rewards nothing; it prefers with a probability, and an invalid comparison has none."""
+    """A judge gives a preference probability instead of rewards, and None for an invalid comparison."""
     judge = StubJudge(
         {
             ("a", "A"): Judgment(1.0, 0.5),
@@ -245,7 +245,7 @@ TRUNCATED = {"finish_reason": "length"}
 
 
 def test_truncation_penalty_is_subtracted_from_rewards(tmp_path, monkeypatch):
-    """Case 24: of truncated responses only, in training and in evaluation."""
+    """Only truncated responses are penalized, in training and in evaluation."""
     (tmp_path / "own_sizes.py").write_text("def size(prompts, responses):\n    return [len(r) for r in responses]\n")
     monkeypatch.chdir(tmp_path)
     source = load_feedback(FeedbackConfig(function="own_sizes:size"), 1, "feedback")
@@ -258,7 +258,7 @@ def test_truncation_penalty_is_subtracted_from_rewards(tmp_path, monkeypatch):
 
 
 def test_length_penalty_is_subtracted_per_token(tmp_path, monkeypatch):
-    """In training and in evaluation, in addition to the penalty of truncated responses."""
+    """Applies in training and in evaluation, in addition to the truncation penalty."""
     (tmp_path / "own_letters.py").write_text("def size(prompts, responses):\n    return [len(r) for r in responses]\n")
     monkeypatch.chdir(tmp_path)
     source = load_feedback(FeedbackConfig(function="own_letters:size"), 1, "feedback")
@@ -270,8 +270,8 @@ def test_length_penalty_is_subtracted_per_token(tmp_path, monkeypatch):
     assert compared == [{"outcome": "win", "reward": 2.5, "reward_opponent": 2.0}]
 
 
-def test_truncation_penalty_lowers_a_judge_s_preference():
-    """Case 24: with 1, the finished response wins; two truncated responses and invalid answers stay as they are."""
+def test_truncation_penalty_lowers_a_judges_preference():
+    """With penalty 1 the finished response wins. Pairs of truncated responses and invalid answers are not changed."""
     judge = StubJudge(
         {
             ("cut", "whole"): Judgment(1.0, 0.75),
@@ -288,13 +288,13 @@ def test_truncation_penalty_lowers_a_judge_s_preference():
         {"reward": 1.0, "beats": [0], "judged": [[2, None, 1.0]]},
         {"reward": 0.0, "beats": [], "judged": []},
     ]
-    assert report["outcomes"] == {"A": 2, "B": 0, "tie": 0, "invalid": 1}, "the judge's own"
+    assert report["outcomes"] == {"A": 2, "B": 0, "tie": 0, "invalid": 1}, "outcomes without the penalty"
     quarter = compare_responses(judge, [PROMPT], rows[:1], rows[1:2], 0.25).rows
     assert [(row["outcome"], row["preference"]) for row in quarter] == [("win", 0.625)]
 
 
 def test_identical_responses_tie_in_evaluation():
-    """Case 19: also where a reward differs between equal texts, and where one of them is truncated."""
+    """Holds even if equal texts have different rewards or one of them is truncated."""
 
     class Noisy:
         batch_size, usage = None, Usage()
@@ -312,7 +312,10 @@ def test_identical_responses_tie_in_evaluation():
 
 @pytest.mark.parametrize("size", [None, 4])
 def test_batches_do_not_depend_on_shards(size):
-    """With a batch size by length, prompts kept whole; without one, one batch per shard."""
+    """With a batch size, batches are formed by length and responses of a prompt stay together.
+
+    Without a batch size, there is one batch per shard.
+    """
     prompts = {f"p{i}": [{"role": "user", "content": "?" * (7 * i % 5)}] for i in range(9)}
     rows = [{"prompt_id": p, "response_id": n, "response": "x" * n} for p in prompts for n in range(2)]
     alone = form_batches(rows, prompts, size, Shard())
@@ -335,7 +338,7 @@ def test_shard_without_rows_has_no_batch():
 
 
 def test_labels_are_responses_or_questions():
-    """Three rewarded responses; three judged ones, of which two pairs were compared, each in both orders."""
+    """Three rewarded responses are three labels. Two judged pairs, asked in both orders, are four."""
     assert count_labels([{"reward": 1.0}] * 3) == 3
     judged = [{"judged": [[1, 0.5, 0.5], [2, None, 0.5]]}, {"judged": []}, {"judged": []}]
     assert count_labels(judged) == 4

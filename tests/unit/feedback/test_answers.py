@@ -1,4 +1,4 @@
-"""Written answers of judges: a verdict where it is unambiguous, else the reason why it is invalid (case 5)."""
+"""Written answers of judges: a verdict if the answer is unambiguous, otherwise the reason why it is invalid."""
 
 import time
 
@@ -101,14 +101,14 @@ def test_answers_without_a_verdict_have_a_reason(text, finish_reason, has_reason
 
 
 @pytest.mark.parametrize("text", ["A", "[[A]] is", "A long text. Final answer: A"])
-def test_a_verdict_before_the_cut_counts(text):
-    """With max_tokens 1 every answer is cut after its letter."""
+def test_verdict_before_truncation_counts(text):
+    """With max_tokens 1 every answer is truncated after its letter."""
     assert parse_answer(text, "length").probability == 1.0
 
 
 @pytest.mark.parametrize("part", ["a", "{", "\n", "answer is ", "[[ ", "<think>", "A ", "- ", "I choose ", '{"a": '])
 def test_long_answers_are_parsed_quickly(part):
-    """A reasoning model writes up to megabytes; no pattern needs more than linear time."""
+    """Answers of reasoning models can have megabytes, so every pattern must need linear time."""
     start = time.perf_counter()
     parse_answer(part * 100_000 + "x")
     assert time.perf_counter() - start < 5
@@ -120,7 +120,7 @@ def test_long_answers_are_parsed_quickly(part):
     + ["A " + "*A" * 50_000, "answer" + " :" * 50_000, "best" + " " * 100_000, "A is a" + "ly" * 50_000],
 )
 def test_hostile_answers_are_parsed_quickly(text):
-    """Hostile S4: no verdict, and no pattern that tries every split of a run of spaces or stars."""
+    """No pattern backtracks over long runs of spaces or stars."""
     start = time.perf_counter()
     parse_answer(text + "x")
     assert time.perf_counter() - start < 5

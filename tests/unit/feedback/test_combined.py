@@ -1,4 +1,4 @@
-"""Sums and ensembles of sources of rewards."""
+"""Sums and ensembles of reward sources."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def working_directory(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory) -> str:
-    """Manifest of a tiny reward model."""
+    """The manifest of a tiny reward model."""
     root = tmp_path_factory.mktemp("reward_model")
     fetch(str(tiny.make_reward_model(root / "made")), root / "fetched")
     return str(root / "fetched/manifest.json")
@@ -48,7 +48,7 @@ def said(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in ("prompt_id", "cluster", "response_id")} for row in rows]
 
 
-def test_sum_has_a_column_of_each_source_by_hand():
+def test_sum_has_one_column_per_source():
     source = combined("sum", replace(LENGTH, weight=0.5), replace(VOWELS, weight=-2.0, name="open"))
     assert said(annotate(source, PROMPTS, ROWS).rows) == [
         {"reward": 0.5 * 6 - 2 * 3, "reward_length": 6.0, "reward_open": 3.0},
@@ -57,14 +57,14 @@ def test_sum_has_a_column_of_each_source_by_hand():
     ]
 
 
-def test_ensemble_has_the_mean_and_the_disagreement_by_hand():
+def test_ensemble_has_mean_and_disagreement():
     rows = said(annotate(combined("ensemble", LENGTH, VOWELS), PROMPTS, ROWS).rows)
     assert [row["reward"] for row in rows] == [4.5, 3.0, 4.0]
     assert [row["disagreement"] for row in rows] == [1.5, 2.0, 0.0]
     assert list(rows[0]) == ["reward", "reward_length", "reward_vowels", "disagreement"]
 
 
-def test_penalties_are_subtracted_once_and_from_the_sum():
+def test_penalties_are_subtracted_once_from_the_sum():
     rows = [ROWS[0] | {"finish_reason": "length"}, ROWS[1], ROWS[2]]
     source = combined("sum", LENGTH, VOWELS)
     found = said(annotate(source, PROMPTS, rows, truncation_penalty=10.0, length_penalty=0.5).rows)
@@ -72,8 +72,8 @@ def test_penalties_are_subtracted_once_and_from_the_sum():
     assert [row["reward_length"] for row in found] == [6.0, 5.0, 4.0]
 
 
-def test_sum_evaluates():
-    """Outcomes are decided by the sum; the columns of the sources stay out of judgments."""
+def test_sum_can_be_the_evaluator():
+    """The sum decides outcomes. Judgments do not have the columns of the sources."""
     ours, theirs = [answer("p", 0, "eau"), answer("q", 0, "x")], [answer("p", 0, "grass"), answer("q", 0, "y")]
     source = combined("sum", LENGTH, VOWELS)
     assert compare_responses(source, list(PROMPTS.values()), ours, theirs).rows == [
@@ -83,8 +83,8 @@ def test_sum_evaluates():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_reward_model_in_a_sum_gives_what_it_gives_alone(reward_model, tmp_path, count):
-    """In batches of its own size, in one shard and in two; the sum costs what its members cost."""
+def test_reward_model_gives_the_same_rewards_in_a_sum(reward_model, tmp_path, count):
+    """Holds in batches of the model's size, in one shard and in two. The sum's cost is that of its members."""
     model = WeightedSource(kind="reward_model", model=reward_model, batch_size=2, weight=3.0)
     alone = load_feedback(FeedbackConfig(kind="reward_model", model=reward_model, batch_size=2), 1, "feedback")
     expected, found, meter = [], [], CostMeter("reward")
@@ -121,8 +121,8 @@ def test_invalid_sources_raise_with_their_key(sources, message):
         combined("sum", *sources).rewards([])
 
 
-def test_members_get_the_chat_file(reward_model, tmp_path, monkeypatch):
-    """The day that a reward model's template prints is the policy's, as without a sum."""
+def test_sum_passes_the_chat_file_to_its_members(reward_model, tmp_path, monkeypatch):
+    """As without a sum, the date in a reward model's template is the policy's date."""
     seen = []
     monkeypatch.setattr("prefloop.feedback.annotate.share_date", lambda source, chat: seen.append((source, chat)))
     settings = FeedbackConfig(kind="sum", sources=(WeightedSource(kind="reward_model", model=reward_model),))

@@ -1,4 +1,4 @@
-"""The programs that write feedback: reward.py and compare_samples.py, with functions and a judge's server."""
+"""The programs that write feedback, reward.py and compare_samples.py, with functions and a judge server."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ KEY = "sk-test-9876543210-secret"
 UNCLEAR = "Both replies are helpful."
 
 
-# The server's judge finds the longer response better, and cannot make sense of a prompt that says so.
+# The judge server prefers the longer response, and gives an unclear answer if the prompt contains "nonsense".
 def by_length(question: str) -> str:
     prompt, first, second = question.split("|")
     if "nonsense" in prompt:
@@ -33,7 +33,7 @@ def by_length(question: str) -> str:
 
 
 def run_program(name: str, folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    """Run a program of the pipeline in `folder`, with the judge's key in its environment."""
+    """Run a program of the pipeline in `folder` with the judge's key in the environment."""
     (folder / "short.txt").write_text("{conversation}|{response_a}|{response_b}\n")
     environment = os.environ | {"JUDGE_KEY": KEY, "NO_PROXY": "127.0.0.1", "OPENAI_LOG": "debug"}
     command = [sys.executable, str(ROOT / "workflow/scripts" / name), *flags]
@@ -54,15 +54,15 @@ def judge_flags(name: str, server: JudgeServer) -> list[str]:
 
 
 def assert_secret(folder: Path, *outputs: subprocess.CompletedProcess) -> None:
-    """The key is in no output, and in no file's name or content."""
+    """Check that the key is in no output, file name or file."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     texts = [text for done in outputs for text in (done.stdout, done.stderr)]
     texts += [str(path) for path in files] + [path.read_text(errors="replace") for path in files]
     assert not any(KEY in text for text in texts)
 
 
-def test_failing_server_loses_and_repeats_no_judgment(tmp_path):
-    """Three requests in ten fail: the program says so and writes nothing, and run until it ends it has lost nothing."""
+def test_server_failures_lose_and_repeat_no_judgment(tmp_path):
+    """Three of ten requests fail. The program then writes no output; repeated runs complete all judgments."""
     lengths = dict(enumerate([(2, 3, 4), (4, 3, 2), (3, 3, 2), (2, 4, 4), (3, 5, 2), (3, 3, 3), (5, 2, 4)]))
     prompts = {p: f"{'nonsense' if p == 4 else 'prompt'} {p}" for p in lengths}
     rows = [
@@ -118,7 +118,7 @@ def test_failing_server_loses_and_repeats_no_judgment(tmp_path):
     cost = read_json(tmp_path / "cost.json")
     counts = cost["judge"]["outcomes"]
     assert (cost["device"], cost["flops"], cost["judge"]["pairs"]) == ("server", 0, 21)
-    assert (cost["tokens_in"], cost["tokens_out"]) == (42 * 100, 42 * 2), "those of every run together"
+    assert (cost["tokens_in"], cost["tokens_out"]) == (42 * 100, 42 * 2), "the total over all runs"
     assert (counts["invalid"], counts["tie"], counts["A"] + counts["B"]) == (3, 5, 13)
     assert cost["judge"]["asked"] == missing
     assert cost["judge"]["cached"] == 42 - missing
@@ -126,7 +126,7 @@ def test_failing_server_loses_and_repeats_no_judgment(tmp_path):
 
 
 def test_chosen_responses_are_an_opponent(tmp_path, manifests):
-    """Prompts without one are left out and counted; their length is that of the model's own tokens, EOS included."""
+    """Prompts without a chosen response are left out and counted. Lengths are in the policy's tokens, including EOS."""
     (tmp_path / "own.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
     rows = [{"prompt_id": name, "messages": asks(name)} for name in ("p", "q", "r")]
     rows[0]["chosen"], rows[1]["chosen"] = "goo", "a"
@@ -157,7 +157,7 @@ def test_chosen_responses_are_an_opponent(tmp_path, manifests):
 
 @pytest.mark.parametrize("opponent", ["initial", "chosen"])
 def test_samples_are_compared_by_number(tmp_path, manifests, opponent):
-    """With the opponent's sample of the same number, whatever its place in the file, or each with the one chosen."""
+    """The opponent is the sample with the same number, at any position in the file, or the chosen response."""
     (tmp_path / "own.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
     rows = [{"prompt_id": name, "messages": asks(name), "chosen": "four"} for name in "pq"]
     write_rows(tmp_path / "prompts.jsonl", rows)
@@ -220,7 +220,7 @@ def test_server_evaluates_against_the_opponent(tmp_path):
 
 
 def write_step(folder: Path, responses: list[str], **prompt) -> list[str]:
-    """One prompt with these responses in a folder; the flags of a program that rewards them."""
+    """Write one prompt with these responses to a folder; return the flags of a program that rewards them."""
     write_rows(folder / "prompts.jsonl", [{"prompt_id": "p", "messages": asks("why")} | prompt])
     rows = [answer("p", i, response) | {"finish_reason": "stop"} for i, response in enumerate(responses)]
     write_rows(folder / "generations.jsonl", rows)
@@ -229,7 +229,7 @@ def write_step(folder: Path, responses: list[str], **prompt) -> list[str]:
 
 
 def test_mostly_invalid_judgments_warn_in_log_and_status(tmp_path, monkeypatch):
-    """Case 5: the stage succeeds, and says with the first raw answer what to change."""
+    """The stage succeeds. Its warning shows the first raw answer and what to change."""
     monkeypatch.setenv("PREFLOOP_LOG", str(tmp_path / "reward.log"))
     flags = write_step(tmp_path, ["yes", "no", "perhaps"])
     with JudgeServer(lambda question: "<think>Let me see") as server:
@@ -243,8 +243,8 @@ def test_mostly_invalid_judgments_warn_in_log_and_status(tmp_path, monkeypatch):
     assert rows[0]["answers"] == [[["<think>Let me see", "thoughts"]] * 2] * 2
 
 
-def test_settings_of_a_request_reach_the_server_through_flags(tmp_path):
-    """Cases 4 and 6: from the config to the body of a request."""
+def test_request_settings_reach_the_server(tmp_path):
+    """Settings go from the config through flags to the body of a request."""
     judge = {
         "base_url": "URL",
         "model": "big",
@@ -276,7 +276,7 @@ def test_settings_of_a_request_reach_the_server_through_flags(tmp_path):
 
 @pytest.mark.parametrize("strip", [True, False])
 def test_thoughts_are_not_scored(tmp_path, strip):
-    """Case 4: closed blocks are left out, by option; an open one is scored as it is and counted."""
+    """Closed blocks are optionally removed. An open block is scored unchanged and counted."""
     (tmp_path / "own.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
     responses = ["<think>a</think>\n\nHello", "<think>a", "Hi"]
     flags = [*write_step(tmp_path, responses), "--feedback.function", "own.py:length", "--feedback.strip-thinking"]
@@ -303,7 +303,7 @@ def test_evaluator_does_not_score_thoughts(tmp_path):
 
 
 def test_function_outside_the_working_directory_gets_columns(tmp_path):
-    """A file anywhere, named by an absolute path or one relative to the working directory; meta from the prompt."""
+    """The path may be absolute or relative to the working directory. Columns include the prompt's meta."""
     (tmp_path / "work").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/rewards.py").write_text(

@@ -1,6 +1,6 @@
-"""Random mutations of what judges, their servers and reward functions return: a valid result, or a one-line error.
+"""Random mutations of results of judges, their servers and reward functions: a valid result or a one-line error.
 
-CI runs the same examples each time. As many random ones as you like: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
+CI runs the same examples each time. For more, random examples: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
 """
 
 import json
@@ -39,7 +39,7 @@ CACHED = {"answer": "A", "prompt_tokens": 7, "completion_tokens": 1, "finish_rea
 
 
 def check_answer(answer: Answer) -> None:
-    """Check that an answer is a verdict, or invalid for a reason that has a remedy."""
+    """Check that an answer is a verdict, or invalid for a known reason."""
     assert answer.probability in (0.0, 0.5, 1.0) if not answer.problem else answer.probability is None
     assert answer.problem in ("", *PROBLEMS)
 
@@ -54,7 +54,7 @@ def test_fuzzed_answers(data):
 @given(completion=mutated(COMPLETION), text=torn(json.dumps(COMPLETION)))
 @fuzzing(500)
 def test_fuzzed_completions(completion, text):
-    """Anything but a completion is a ValueError, which becomes a bad gateway."""
+    """Any other body raises ValueError, which becomes status 502."""
     for body in (as_json(completion), text):
         try:
             answer = read_completion(body)

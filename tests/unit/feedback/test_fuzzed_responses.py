@@ -1,6 +1,6 @@
-"""Random HTTP responses of a judge's server, sent byte by byte by a real one: a judgment, or a one-line error.
+"""Random HTTP responses of a judge server, sent by a real server: a judgment or a one-line error.
 
-CI runs the same examples each time. As many random ones as you like: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
+CI runs the same examples each time. For more, random examples: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
 """
 
 import gzip
@@ -72,7 +72,7 @@ ERRORS = [{"error": {"message": "no"}}, {"error": "no"}, {"error": [1]}, [{"erro
 
 
 class RawServer(LocalServer):
-    """Sends `reply` to each request, as it is, and closes the connection."""
+    """Answers each request with the bytes `reply` and closes the connection."""
 
     reply = b""
 
@@ -97,7 +97,7 @@ def server() -> Iterator[RawServer]:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """A chat completion or an error: valid, mutated, torn, packed, or in another encoding."""
+    """Draw the body of a chat completion or an error: valid, mutated, torn, compressed, or in another encoding."""
     valid = draw(st.sampled_from([json.loads(completion("A"))] * 3 + ERRORS))
     how = draw(st.sampled_from(["valid", "mutated", "torn"]))
     text = as_json(draw(mutated(valid)) if how == "mutated" else valid)
@@ -108,7 +108,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def chunked(draw: st.DrawFn, body: bytes) -> bytes:
-    """A body in chunks, some of which have another size than they say."""
+    """Draw a chunked body, in which a chunk may declare a wrong size."""
     size = draw(st.integers(1, max(1, len(body))))
     parts = [body[start : start + size] for start in range(0, len(body), size)][:50]
     wrong = draw(st.sampled_from([b""] * 6 + [b"1", b"f" * 17, b"-1", b";x=y", b" ", b"z", b"\r\n"]))
@@ -121,7 +121,7 @@ def chunked(draw: st.DrawFn, body: bytes) -> bytes:
 
 @st.composite
 def replies(draw: st.DrawFn) -> bytes:
-    """The bytes of a response, more or less."""
+    """Draw the bytes of a response, possibly cut or repeated."""
     body = draw(bodies())
     headers = draw(st.lists(st.sampled_from(HEADERS), max_size=3))
     framing = draw(st.sampled_from(["length", "length", "chunks", "close"]))
@@ -140,7 +140,7 @@ def replies(draw: st.DrawFn) -> bytes:
 
 
 def test_fuzzed_responses(server, tmp_path):
-    """Judgments can be written; errors are one line; each is there long before the limits."""
+    """Judgments can be written, errors are one line, and no example reaches the limits of time and memory."""
     (tmp_path / "short.txt").write_text("{conversation}|{response_a}|{response_b}\n")
     settings = Judging(
         template=tmp_path / "short.txt",

@@ -1,4 +1,4 @@
-"""Rows of a judge that compares some pairs only."""
+"""Rows of a judge that compares only some pairs."""
 
 import pytest
 
@@ -15,7 +15,7 @@ TOURNAMENT = PairsToAsk("best_worst_tournament", stream="round-1/step-1")
 
 
 class LongerWins:
-    """Prefers the longer response; `rounds` has the number of questions of each call."""
+    """Prefers the longer response; `rounds` records the number of questions per call."""
 
     tie_margin = 0.0
 
@@ -28,7 +28,7 @@ class LongerWins:
 
 
 def responses_of(prompts: int, responses: int) -> list[dict]:
-    """Responses of different lengths to each prompt, ids from 10."""
+    """Return responses of different lengths for each prompt, with ids from 10."""
     return [
         answer(f"p{p}", 10 + r, "x" * (1 + (r * (responses - 1) + p) % responses))
         for p in range(prompts)
@@ -41,7 +41,7 @@ def annotated(judge, rows, pairs_to_ask, shard=None):
     return annotate(judge, prompts, rows, shard, pairs_to_ask=pairs_to_ask)
 
 
-def test_a_tournament_names_best_and_worst():
+def test_tournament_finds_best_and_worst():
     rows = responses_of(3, 5)
     judge = LongerWins()
     result = annotated(judge, rows, TOURNAMENT).rows
@@ -52,7 +52,7 @@ def test_a_tournament_names_best_and_worst():
         assert best_and_worst(group) == (lengths.index(5), lengths.index(1))
         assert len(decided_pairs(group)) == sum(len(row["judged"]) for row in group) <= 7
     assert sum(judge.rounds) == count_labels(result)
-    assert judge.rounds[0] == 2 * 2 * 3, "the first round of all prompts is asked at once"
+    assert judge.rounds[0] == 2 * 2 * 3, "the first rounds of all prompts are one call"
 
 
 def test_rewards_are_means_over_own_comparisons():
@@ -70,7 +70,7 @@ def test_rewards_are_means_over_own_comparisons():
 
 
 @pytest.mark.parametrize("plan", ["random_k", "best_worst_tournament"])
-def test_shards_change_nothing(plan):
+def test_shards_do_not_change_rows(plan):
     rows, pairs_to_ask = responses_of(7, 4), PairsToAsk(plan, 2, seed=3, stream="round-2/step-1")
     whole = annotated(LongerWins(8), rows, pairs_to_ask).rows
     parts = [annotated(LongerWins(8), rows, pairs_to_ask, Shard(i, 3)).rows for i in range(3)]

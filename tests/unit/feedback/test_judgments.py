@@ -26,14 +26,14 @@ TEMPLATES = sorted((ROOT / "workflow/prompts/judge").glob("*.txt"))
     [
         (1.0, 1.0, 0.0, "A", 1.0, False),
         (0.0, 0.0, 0.0, "B", 0.0, False),
-        (1.0, 0.0, 0.0, "tie", 0.5, True),  # always the first
-        (0.0, 1.0, 0.0, "tie", 0.5, True),  # always the second
+        (1.0, 0.0, 0.0, "tie", 0.5, True),  # the response shown first wins both times
+        (0.0, 1.0, 0.0, "tie", 0.5, True),  # the response shown second wins both times
         (0.5, 0.5, 0.0, "tie", 0.5, False),
         (1.0, 0.5, 0.0, "A", 0.75, False),  # one order undecided
         (0.75, 0.375, 0.0, "A", 0.5625, True),
-        (0.75, 0.375, 0.0625, "tie", 0.5625, True),  # a margin includes its end
+        (0.75, 0.375, 0.0625, "tie", 0.5625, True),  # margins are inclusive
         (0.75, 0.375, 0.05, "A", 0.5625, True),
-        (0.53125, 0.25, 0.0625, "B", 0.390625, False),  # .53 names no winner within the margin
+        (0.53125, 0.25, 0.0625, "B", 0.390625, False),  # 0.53 is within the margin
         (None, 1.0, 0.0, "invalid", None, False),
         (1.0, None, 0.0, "invalid", None, False),
         (None, None, 0.5, "invalid", None, False),
@@ -78,11 +78,11 @@ def test_packaged_templates_are_valid(path):
 
 def test_report_by_hand():
     judgments = [
-        Judgment(1.0, 1.0),  # A, longer; shown first it won, shown second it won
-        Judgment(0.0, 0.0),  # B, shorter; the same
-        Judgment(1.0, 0.0),  # tie, flipped; the first won both times
-        Judgment(None, 1.0, answers=(Answer(None, "", "cut"), Answer(0.0, "B"))),  # invalid; one, for the second
-        Judgment(1.0, 0.5),  # A, of equal length; one decisive answer, for the first
+        Judgment(1.0, 1.0),  # A, longer; it won in both positions
+        Judgment(0.0, 0.0),  # B, shorter; it won in both positions
+        Judgment(1.0, 0.0),  # tie, flipped; the response shown first won both times
+        Judgment(None, 1.0, answers=(Answer(None, "", "cut"), Answer(0.0, "B"))),  # invalid; one valid answer
+        Judgment(1.0, 0.5),  # A, equal lengths; the only decisive answer is for the response shown first
         Judgment(0.5, 0.5),  # tie
     ]
     assert judge_report(judgments, [9, 9, 1, 1, 5, 1], [1, 1, 2, 2, 5, 2]) == {
@@ -110,25 +110,25 @@ def test_rates_divide_counts():
 
 
 def answered(*answers: Answer) -> Judgment:
-    """A judgment with these answers in both orders; all valid ones prefer the response shown first."""
+    """Return a judgment with these answers in both orders; valid answers prefer the response shown first."""
     return Judgment(*(answer.probability for answer in answers), answers=answers)
 
 
-def test_mostly_invalid_judgments_are_warned_of():
-    """Case 5: the warning counts the reasons and shows the first answer of the most frequent one, with its remedy."""
+def test_mostly_invalid_judgments_give_a_warning():
+    """The warning counts the reasons and, for the most frequent one, shows the first answer and the remedy."""
     cut, unclear, valid = Answer(None, "<think>Let me", "cut"), Answer(None, "Both.", "unclear"), Answer(1.0, "A")
     judgments = [answered(unclear, valid), answered(cut, cut), answered(valid, valid)]
     warning = invalid_warning(judgments)
     assert warning.startswith("2 of 3 judgments are invalid (answers: 2 cut, 1 unclear); the first answer is '<think>")
     assert "raise" in warning and "judge.max_tokens" in warning
-    assert invalid_warning([*judgments, answered(valid, valid)]) == "", "two of four are not most"
+    assert invalid_warning([*judgments, answered(valid, valid)]) == "", "two of four is not a majority"
     assert invalid_warning([]) == ""
     long = invalid_warning([answered(Answer(None, "x" * 999 + "\nend", "unclear"), valid)])
     assert "end'" in long and "\n" not in long and len(long) < 500
 
 
 class FirstLetterJudge:
-    """Prefers the response that is first in the alphabet, and gives "?" no answer."""
+    """Prefers the response that comes first in the alphabet; questions with "?" get an empty answer."""
 
     batch_size, tie_margin = None, 0.25
 

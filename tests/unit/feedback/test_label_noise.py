@@ -1,4 +1,4 @@
-"""Noise on labels: its probabilities, and that it depends on names only."""
+"""Label noise: its probabilities, and what its random numbers depend on."""
 
 import math
 
@@ -10,7 +10,7 @@ from prefloop.feedback.label_noise import NOISE, add_noise
 
 
 def rewarded(prompt_id: str, *rewards: float) -> list[dict]:
-    """Rows of rewards.jsonl for responses to a prompt."""
+    """Return rows of rewards.jsonl for the responses to a prompt."""
     return [{"prompt_id": prompt_id, "cluster": 0, "response_id": i, "reward": r} for i, r in enumerate(rewards)]
 
 
@@ -23,8 +23,8 @@ def noisy(rows, responses, seed=0, stream="round-1/step-1", temperature=1.0) -> 
 
 
 @pytest.mark.parametrize(("gap", "temperature"), [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0), (0.0, 1.0)])
-def test_pair_is_labelled_by_the_bradley_terry_model(gap, temperature):
-    """20,000 pairs; four standard errors are 0.014 at most."""
+def test_labels_of_pairs_follow_the_bradley_terry_model(gap, temperature):
+    """With 20,000 pairs, four standard errors are at most 0.014."""
     count = 20_000
     rows = [row for i in range(count) for row in rewarded(f"p{i}", gap, 0.0)]
     responses = [row for i in range(count) for row in responses_to(f"p{i}", "a", "b")]
@@ -32,7 +32,7 @@ def test_pair_is_labelled_by_the_bradley_terry_model(gap, temperature):
     assert np.mean(rewards[:, 0] > rewards[:, 1]) == pytest.approx(1 / (1 + math.exp(-gap / temperature)), abs=0.015)
 
 
-def test_best_of_several_follows_the_plackett_luce_model():
+def test_best_of_several_responses_follows_the_plackett_luce_model():
     """The probability of being first is the softmax of the rewards."""
     count, truth = 10_000, np.array([0.0, 1.0, 2.0])
     rows = [row for i in range(count) for row in rewarded(f"p{i}", *truth)]
@@ -42,16 +42,16 @@ def test_best_of_several_follows_the_plackett_luce_model():
     assert shares == pytest.approx(np.exp(truth) / np.exp(truth).sum(), abs=0.02)
 
 
-def test_true_reward_stays_in_a_column_of_its_own():
+def test_true_reward_is_kept_in_a_separate_column():
     rows, responses = rewarded("p", 2.0, -1.0), responses_to("p", "a", "b")
     changed = noisy(rows, responses)
     assert [row["reward_true"] for row in changed] == [2.0, -1.0]
     assert all(row["reward"] != row["reward_true"] for row in changed)
-    assert rows == rewarded("p", 2.0, -1.0), "the rows that came are as they were"
+    assert rows == rewarded("p", 2.0, -1.0), "the input rows are not changed"
 
 
-def test_noise_depends_on_names_only():
-    """Neither on the order of rows nor on other prompts, as of another shard."""
+def test_noise_depends_only_on_ids_seed_and_stream():
+    """The order of rows and other prompts, for example of another shard, do not matter."""
     rows, responses = rewarded("p", 1.0, 2.0, 3.0), responses_to("p", "a", "b", "c")
     others, more = rewarded("q", 1.0, 2.0), responses_to("q", "a", "b")
     alone = noisy(rows, responses)
@@ -71,7 +71,7 @@ def test_identical_responses_share_their_noise():
 
 
 def test_changed_labels_are_counted(monkeypatch):
-    """Noise that grows from draw to draw turns every order; ties and identical texts are no labels."""
+    """Growing noise reverses every order. Ties and pairs of identical texts do not count as labels."""
     draws = iter([0.0, 10.0, 20.0, 0.0, 0.0, 0.0])
     monkeypatch.setitem(NOISE, "planted", lambda rng, temperature: next(draws) * temperature)
     rows = rewarded("p", 3.0, 2.0, 2.0) + rewarded("q", 1.0, 0.0, 0.0)

@@ -5,7 +5,7 @@ from prefloop.feedback.lexicons import afinn, vader
 PROMPT = [{"role": "user", "content": "why?"}]
 
 
-def test_lexicons_tell_praise_from_blame():
+def test_lexicons_rank_praise_above_blame():
     praise, blame, neither = "What a wonderful, happy day!", "This is terrible and sad.", "The table has four legs."
     for lexicon in (vader, afinn):
         scores = lexicon([PROMPT] * 3, [praise, neither, blame])

@@ -1,4 +1,4 @@
-"""A judge's server is not trusted: whatever it sends, a question ends soon, in a verdict or a one-line error."""
+"""A judge server is not trusted: any reply leads to a verdict or a one-line error within limits."""
 
 import gzip
 import itertools
@@ -24,7 +24,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 def judging(tmp_path, monkeypatch) -> Judging:
-    """Settings of a judge without retries; `base_url` is missing."""
+    """Settings of a judge without retries and without `base_url`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "short.txt").write_text("{conversation}|{response_a}|{response_b}\n")
     settings = Judging(template=tmp_path / "short.txt", model="judge", cache=tmp_path / "cache")
@@ -32,7 +32,7 @@ def judging(tmp_path, monkeypatch) -> Judging:
 
 
 def judge_once(settings: Judging, reply: Reply) -> tuple[Judgment, ServerJudge]:
-    """The judgment of one pair by a server that sends the same reply to everything."""
+    """Judge one pair with a server that always sends the same reply."""
     with JudgeServer(lambda question: "A", lambda *request: reply) as server:
         judge = ServerJudge(replace(settings, base_url=server.url))
         (judgment,) = judge_pairs(judge, *PAIR)
@@ -44,8 +44,8 @@ def sent_slowly(part: bytes) -> bytes:
     return part
 
 
-def test_trickled_answer_ends_in_time(judging):
-    """Hostile S4: the time is that of the whole answer, not between two bytes."""
+def test_slow_answer_times_out(judging):
+    """The timeout is for the whole answer, not for the time between two bytes."""
     start = time.monotonic()
     with pytest.raises(InputError, match=r"APITimeoutError; judge\.timeout allows 0\.5 seconds for a whole answer"):
         judge_once(replace(judging, timeout=0.5), Reply(200, parts=map(sent_slowly, itertools.repeat(b" "))))
@@ -62,8 +62,8 @@ def test_trickled_answer_ends_in_time(judging):
     ],
     ids=["endless", "endless error", "long", "gzip bomb"],
 )
-def test_large_answers_take_little_memory(judging, make_reply):
-    """Hostile S4: the body is cut at the limit, packed and unpacked, and is not requested again."""
+def test_large_answers_need_little_memory(judging, make_reply):
+    """The limit applies to compressed and uncompressed bodies, and the request is not repeated."""
     reply = make_reply()
     with JudgeServer(lambda question: "A", lambda *request: reply) as server:
         judge = ServerJudge(replace(judging, base_url=server.url, max_retries=3))
@@ -76,26 +76,26 @@ def test_large_answers_take_little_memory(judging, make_reply):
     assert peak < 20 * MEGABYTE
 
 
-def test_packed_twice_or_strangely_is_refused(judging):
-    """Hostile S4: no body is unpacked twice, and none in a way whose size cannot be limited."""
+def test_unsupported_content_encodings_are_refused(judging):
+    """Bodies are decompressed at most once, and only with methods whose output can be limited."""
     for encoding, body in (("gzip, gzip", gzip.compress(b"{}")), ("br", b"A"), ("gzip", b"no gzip")):
         with pytest.raises(InputError, match="with 502 (an unknown content-encoding|a body that is not gzip)"):
             judge_once(judging, Reply(200, body, {"content-encoding": encoding}))
 
 
-def test_limit_of_bytes_is_a_setting(judging):
+def test_byte_limit_is_configurable(judging):
     reply = Reply(200, completion("x" * 2 * MEGABYTE + "\n\nFinal answer: tie"))
     judgment, _ = judge_once(replace(judging, max_answer_bytes=3_000_000), reply)
     assert judgment.outcome == "tie"
 
 
-def test_packed_answer_is_read(judging):
+def test_compressed_answer_is_read(judging):
     judgment, _ = judge_once(judging, Reply(200, gzip.compress(completion("A").encode()), {"content-encoding": "gzip"}))
     assert judgment.outcome == "tie"
 
 
-def test_long_answer_is_kept_without_its_middle(judging):
-    """Hostile S4: the cache keeps KEPT characters, rows 1,000; the verdict at the end is the same from the cache."""
+def test_long_answer_is_stored_without_its_middle(judging):
+    """The cache stores KEPT characters and rows store 1,000. The cached answer gives the same verdict."""
     reply = Reply(200, completion("thoughts " * 50_000 + "\n\nFinal answer: A"))
     with JudgeServer(lambda question: "B", lambda *request: reply) as server:
         settings = replace(judging, base_url=server.url)
@@ -108,7 +108,7 @@ def test_long_answer_is_kept_without_its_middle(judging):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(judging, status):
-    """Hostile S6: the other server gets nothing, and one line names both."""
+    """The other server receives nothing, and the one-line error names both servers."""
     with JudgeServer(lambda question: "A") as other:
         reply = Reply(status, "", {"location": f"http://me:pass@127.0.0.1:{other.port}/v1/chat/completions"})
         with JudgeServer(lambda question: "A", lambda *request: reply) as server, pytest.raises(InputError) as caught:
@@ -121,8 +121,8 @@ def test_redirect_is_not_followed(judging, status):
 
 
 @pytest.mark.parametrize("charset", ["zlib", "base64", "undefined", "idna", "utf-16", "latin-1", "\\udc80", "x" * 999])
-def test_charset_of_an_answer_does_not_count(judging, charset):
-    """Hostile S5: JSON is UTF-8 whatever the header says, in answers and in errors."""
+def test_charset_header_is_ignored(judging, charset):
+    """JSON in answers and errors is read as UTF-8, independent of the header."""
     header = {"content-type": f"application/json; charset={charset}"}
     judgment, _ = judge_once(judging, Reply(200, completion("é A é\n\nFinal answer: tie"), header))
     assert [answer.text for answer in judgment.answers] == ["é A é\n\nFinal answer: tie"] * 2
@@ -140,8 +140,8 @@ def test_charset_of_an_answer_does_not_count(judging, charset):
         ("null", (0, 0)),
     ],
 )
-def test_counts_of_tokens_are_bounded(judging, usage, counts):
-    """Hostile S5: a server's numbers are at least 0 and at most 2^53, and the answer counts."""
+def test_token_counts_are_bounded(judging, usage, counts):
+    """Counts are limited to the range from 0 to 2^53, and the answer is used."""
     body = f'{{"choices": [{{"message": {{"content": "A"}}}}], "usage": {usage}}}'
     judgment, judge = judge_once(judging, Reply(200, body))
     assert judgment.answers[0].probability == 1.0
@@ -149,16 +149,16 @@ def test_counts_of_tokens_are_bounded(judging, usage, counts):
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000 + "]" * 100_000, '{"choices": ' + "9" * 5000 + "}", "\x00", "[]"])
-def test_other_bodies_are_one_line(judging, body):
-    """Hostile S5: deep JSON, huge integers and no JSON, as a success and as an error."""
+def test_invalid_bodies_raise_with_one_line(judging, body):
+    """Covers deep JSON, huge integers and invalid JSON, with success and error statuses."""
     for status, reason in ((200, "502 no chat completion"), (500, "500 Internal Server Error")):
         with pytest.raises(InputError, match=f"2 of 2 requests failed, the first with {reason}") as caught:
             judge_once(judging, Reply(status, body))
         assert str(caught.value).isprintable()
 
 
-def test_half_a_surrogate_pair_can_be_written(judging, tmp_path):
-    """Hostile S5: in an answer, in a refusal of one question, and in a cached answer."""
+def test_lone_surrogates_can_be_written(judging, tmp_path):
+    """They may be in an answer, in a refusal of one question, or in a cached answer."""
     body = '{"choices": [{"message": {"content": "A\\ud800"}}]}'
     refusal = Reply(400, '{"error": {"message": "no \\udfff"}}')
 
@@ -178,7 +178,7 @@ def test_half_a_surrogate_pair_can_be_written(judging, tmp_path):
 
 @pytest.mark.parametrize("count", [-(10**18), 10**18, 1.5, None])
 def test_cached_count_out_of_bounds_raises(tmp_path, count):
-    """Hostile S5: a shared cache is checked as a server's answer is."""
+    """A shared cache is checked like a server's answer."""
     cache = AnswerCache(Path(tmp_path), "http://x/v1")
     cache.write({"a": 1}, {"answer": "A", "prompt_tokens": count, "completion_tokens": 1})
     with pytest.raises(InputError, match=r"\.json: not a judge's answer; delete it to ask again"):

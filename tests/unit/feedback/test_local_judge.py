@@ -1,4 +1,4 @@
-"""A local model's judge answers with the model's own probabilities, whatever the batches."""
+"""A local judge answers with the model's probabilities, independent of batches."""
 
 import json
 from dataclasses import replace
@@ -21,14 +21,14 @@ LOCAL_PAIRS = (
 
 @pytest.fixture
 def short(tmp_path) -> Judging:
-    """Settings of a local judge that counts what a random model finds as improbable as everything else."""
+    """Settings of a local judge that accepts improbable labels, because a random model gives no others."""
     (tmp_path / "short.txt").write_text("{conversation}|{response_a}|{response_b}")
     return Judging(template=tmp_path / "short.txt", min_label_mass=0.0)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_answers_are_the_models_probabilities(manifests, model_folders, short, architecture):
-    """p(A) of all questions in one padded batch equals transformers' plain forward of one after the other."""
+    """p(A) of all questions in a padded batch equals a plain forward pass of transformers per question."""
     judge = LocalJudge(short, manifests[architecture], 1, 8)
     judgments = judge_pairs(judge, *LOCAL_PAIRS)
     model = AutoModelForCausalLM.from_pretrained(model_folders[architecture], dtype=torch.float32).eval()
@@ -53,7 +53,7 @@ def test_answers_are_the_models_probabilities(manifests, model_folders, short, a
         assert judgment.first == pytest.approx(p_of_first(prompt, a, b), abs=1e-5)
         if a != b:
             assert judgment.second == pytest.approx(1 - p_of_first(prompt, b, a), abs=1e-5)
-    assert judge.usage.tokens_in == read  # equal responses are one question
+    assert judge.usage.tokens_in == read  # a pair of equal responses is one question
     assert judge.usage.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert judge.usage.device in ("cpu", "cuda")
 
@@ -71,11 +71,11 @@ def test_swapped_responses_swap_the_orders(manifests, short):
     for judgment, swapped in zip(judge_pairs(judge, prompts, a, b), judge_pairs(judge, prompts, b, a), strict=True):
         assert swapped.first == pytest.approx(1 - judgment.second, abs=1e-5)
         assert swapped.second == pytest.approx(1 - judgment.first, abs=1e-5)
-    assert judgment.outcome == "tie"  # the last pair's responses are the same
+    assert judgment.outcome == "tie"  # the responses of the last pair are equal
 
 
 def test_improbable_labels_are_invalid(manifests, short):
-    """A tiny random model gives A and B some hundredths; asked for ninety it has answered nothing."""
+    """A random model gives A and B a few percent together, far less than the required 90 %."""
     judgments = judge_pairs(LocalJudge(replace(short, min_label_mass=0.9), manifests["llama"], 1, 4), *LOCAL_PAIRS)
     assert judgments == [Judgment(None, None)] * 3
     judgments = judge_pairs(LocalJudge(replace(short, tie_margin=0.5), manifests["llama"], 1, 4), *LOCAL_PAIRS)

@@ -1,4 +1,4 @@
-"""Judges and reward models read conversations with the variables, day and system message of their settings (case 4)."""
+"""Judges and reward models use the template variables, date and system message of their settings."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from prefloop.feedback.judgments import Question
 from prefloop.feedback.reward_sources import Request
 from prefloop.models.fetch import fetch
 
-# Prints what it is given: a variable, the day, then the turns; a system message has a tag of its own.
+# Prints a variable, the day and the turns; every role has its own tag.
 TEMPLATE = (
     "{{ bos_token }}{{ mood | default('calm') }} {{ strftime_now('%d') }} "
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{{ eos_token }}{% endfor %}"
@@ -25,13 +25,13 @@ TEMPLATE = (
 USUAL = {"chat_template_kwargs": {"mood": "glad"}, "system_prompt": "be", "template_date": "2025-01-31"}
 STARTS = [
     (USUAL, "<s>glad 31 <system>be</s>"),
-    (USUAL | {"template_date": None}, "<s>glad 07 <system>be</s>"),  # the day of chat.json
+    (USUAL | {"template_date": None}, "<s>glad 07 <system>be</s>"),  # the date in chat.json
     ({"template_date": "2025-01-31"}, "<s>calm 31 "),
 ]
 
 
 def fetched(folder: Path, tmp_path: Path, template: str = TEMPLATE) -> Path:
-    """The manifest of a model whose chat template is replaced."""
+    """Replace a model's chat template, fetch the model, and return its manifest."""
     settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def ids_of(text: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("settings", "start"), STARTS)
-def test_reward_model_reads_the_settings(tmp_path, settings, start):
+def test_reward_model_uses_the_settings(tmp_path, settings, start):
     folder = tiny.make_reward_model(tmp_path / "rm")
     manifest = fetched(folder, tmp_path)
     source = load_feedback(
@@ -62,7 +62,7 @@ def test_reward_model_reads_the_settings(tmp_path, settings, start):
 
 
 @pytest.mark.parametrize(("settings", "start"), STARTS)
-def test_local_judge_reads_the_settings(tmp_path, settings, start):
+def test_local_judge_uses_the_settings(tmp_path, settings, start):
     folder = tiny.make_model(tmp_path / "lm")
     manifest = fetched(folder, tmp_path)
     (tmp_path / "short.txt").write_text("{conversation}|{response_a}|{response_b}")
@@ -84,15 +84,14 @@ def test_local_judge_reads_the_settings(tmp_path, settings, start):
         ({"system_prompt": "be"}, "^evaluator.system_prompt: the model's chat template refuses system messages"),
     ],
 )
-def test_settings_that_the_template_does_not_know_are_refused(tmp_path, settings, message):
+def test_settings_without_support_in_the_template_are_refused(tmp_path, settings, message):
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
     manifest = fetched(tiny.make_reward_model(tmp_path / "rm"), tmp_path, refusing)
     with pytest.raises(InputError, match=message):
         load_feedback(FeedbackConfig(kind="reward_model", model=str(manifest), **settings), 1, "evaluator")
 
 
-def test_conversation_that_a_reward_model_s_template_refuses_is_named(tmp_path):
-    """Case 21, for a reward model's own template."""
+def test_conversation_refused_by_a_reward_models_template_raises(tmp_path):
     refusing = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + TEMPLATE
     manifest = fetched(tiny.make_reward_model(tmp_path / "rm"), tmp_path, refusing)
     source = load_feedback(FeedbackConfig(kind="reward_model", model=str(manifest)), 1, "feedback")

@@ -1,4 +1,4 @@
-"""Reward models score through their chat template, and folders without a trained one are refused."""
+"""Reward models score with their chat template, and folders without a trained reward model are refused."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ PROMPT = [{"role": "user", "content": "why?"}]
 REQUESTS = [Request("p1", 0, PROMPT, "good"), Request("p2", 1, PROMPT, "a much longer reply")]
 
 
-def test_reward_model_scores_through_its_chat_template(tmp_path):
+def test_reward_model_scores_with_its_chat_template(tmp_path):
     folder = tiny.make_reward_model(tmp_path / "rm")
     fetch(str(folder), tmp_path / "fetched")
     source = RewardModel(tmp_path / "fetched/manifest.json", 32, 1)
@@ -38,8 +38,8 @@ def test_reward_model_scores_through_its_chat_template(tmp_path):
     assert source.usage.tokens_in > 0
 
 
-def test_missing_padding_token_changes_no_reward(tmp_path):
-    """EOS ends its template, so it must not be used for padding."""
+def test_missing_padding_token_does_not_change_rewards(tmp_path):
+    """EOS ends a turn of the template, so it must not be used for padding."""
     rewards = []
     for name in ("with", "without"):
         folder = tiny.make_reward_model(tmp_path / name)
@@ -64,7 +64,7 @@ def test_pickled_reward_model_keeps_its_head(tmp_path):
 
 
 def test_language_model_raises(model_folders, tmp_path):
-    """Its head would be initialized randomly, and so would the rewards."""
+    """Its head would be random, and so would the rewards."""
     fetch(str(model_folders["llama"]), tmp_path / "fetched")
     settings = json.loads((tmp_path / "fetched/config.json").read_text()) | {
         "num_labels": 1,
@@ -93,7 +93,7 @@ DECODERS = {
 
 
 def classifier(folder: Path, architecture: str, pad: str | None, side: str = "right", **options) -> Path:
-    """A fetched classifier with random weights, whose turns end in </s>, and whose tokenizer pads with `pad`."""
+    """Fetch a random classifier whose turns end in </s> and whose tokenizer pads with `pad`; return its manifest."""
     torch.manual_seed(0)
     words = tiny.tokenizer()
     words.pad_token, words.padding_side = pad, side
@@ -110,13 +110,13 @@ def classifier(folder: Path, architecture: str, pad: str | None, side: str = "ri
 
 
 def alone(manifest: Path, request: Request) -> float:
-    """The model's logit at the last token of one conversation that is not padded, without a padding token."""
+    """Return the logit at the last token of one unpadded conversation, computed without a padding token."""
     model = AutoModelForSequenceClassification.from_pretrained(manifest.parent, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(manifest.parent)
     conversation = [*request.messages, {"role": "assistant", "content": request.response}]
     text = tokenizer.apply_chat_template(conversation, tokenize=False)
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-    assert ids[0, -1] == 1, "the turn's end must be the last token"
+    assert ids[0, -1] == 1, "the end of the turn must be the last token"
     model.config.pad_token_id = None
     with torch.no_grad():
         return model(input_ids=ids).logits.item()
@@ -125,8 +125,8 @@ def alone(manifest: Path, request: Request) -> float:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pad", ["</s>", "<pad>", None])
 @pytest.mark.parametrize("architecture", DECODERS)
-def test_reward_is_that_of_an_unpadded_conversation(tmp_path, architecture, pad, side):
-    """Case 11: whichever token the tokenizer pads with, and on whichever side."""
+def test_rewards_equal_those_of_unpadded_conversations(tmp_path, architecture, pad, side):
+    """Holds for any padding token and padding side."""
     manifest = classifier(tmp_path, architecture, pad, side)
     expected = [alone(manifest, request) for request in UNEVEN]
     assert np.ptp(expected) > 0.01
@@ -134,32 +134,32 @@ def test_reward_is_that_of_an_unpadded_conversation(tmp_path, architecture, pad,
         assert RewardModel(manifest, batch_size, 1).rewards(UNEVEN) == pytest.approx(expected, abs=1e-5)
 
 
-def test_no_keys_and_values_are_kept(tmp_path, monkeypatch):
-    """Nothing reads them; an 8B model's would take gigabytes per batch."""
+def test_keys_and_values_are_not_cached(tmp_path, monkeypatch):
+    """They are never read, and for an 8B model they would take gigabytes per batch."""
 
     def refuse(*_, **__):
-        raise AssertionError("a classifier generates nothing")
+        raise AssertionError("a classifier needs no cache")
 
     source = RewardModel(classifier(tmp_path, "llama", "<pad>"), 4, 1)
     monkeypatch.setattr(transformers.DynamicCache, "update", refuse)
     assert len(source.rewards(UNEVEN)) == 4
-    assert source.model.config.use_cache, "its folder's own setting is what is saved"
+    assert source.model.config.use_cache, "the setting that would be saved is not changed"
 
 
-def test_padding_token_is_in_no_conversation():
+def test_padding_token_does_not_end_a_conversation():
     words = tiny.tokenizer()
     assert padding_token(words, [[5, 6], [7]]) == words.pad_token_id == 2
     assert padding_token(words, [[0, 2, 1], [3]]) == 4
     words.pad_token = None
     assert padding_token(words, [[1, 2, 0]]) == 3
     every = list(range(words.vocab_size))
-    assert padding_token(words, [[*every, 0], [*every, 1]]) == 2, "each token occurs, so one that ends no conversation"
+    assert padding_token(words, [[*every, 0], [*every, 1]]) == 2, "every token occurs, this one not at an end"
     with pytest.raises(InputError, match="batch_size: 90 conversations end in all 90 tokens"):
         padding_token(words, [[token] for token in every])
 
 
 def test_rewards_are_computed_in_float32(tmp_path):
-    """Case 20: a model that is stored in bfloat16 ranks responses that bfloat16 makes equal."""
+    """In float32 even a model stored in bfloat16 ranks responses that are tied in bfloat16."""
     manifest = classifier(tmp_path, "llama", "<pad>")
     made = AutoModelForSequenceClassification.from_pretrained(tmp_path / "made", dtype=torch.bfloat16)
     with torch.no_grad():
@@ -222,7 +222,7 @@ class TwoHeads(LlamaPreTrainedModel):
 
 @pytest.fixture
 def two_heads(tmp_path) -> Path:
-    """The folder of a classifier with code of its own: two attributes and a value, read before the first padding."""
+    """A classifier with custom code: two attributes and a value, read before the first padding token."""
     source = tmp_path / "two_heads"
     source.mkdir()
     (source / "heads.py").write_text(TWO_HEADS)
@@ -259,7 +259,7 @@ def test_code_of_a_reward_model_needs_permission(two_heads, tmp_path):
 
 
 def test_head_of_another_size_is_refused_as_feedback(tmp_path):
-    """Case 10: weights of three outputs, and a config of one."""
+    """The weights have three outputs, and the config has one."""
     manifest = classifier(tmp_path, "llama", "<pad>", num_labels=3)
     config = json.loads((manifest.parent / "config.json").read_text()) | {"num_labels": 1, "id2label": {"0": "reward"}}
     (manifest.parent / "config.json").unlink()
@@ -268,7 +268,7 @@ def test_head_of_another_size_is_refused_as_feedback(tmp_path):
         RewardModel(manifest, 4, 1)
 
 
-def test_long_conversation_is_cut_to_the_models_positions(tmp_path):
+def test_long_conversation_is_truncated_to_the_models_positions(tmp_path):
     manifest = classifier(tmp_path, "gpt2", "<pad>")
     rewards = RewardModel(manifest, 2, 1).rewards([Request("p", 0, PROMPT, "b" * 400), REQUESTS[0]])
     assert rewards[1] == pytest.approx(alone(manifest, REQUESTS[0]), abs=1e-5)

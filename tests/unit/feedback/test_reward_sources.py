@@ -1,4 +1,4 @@
-"""Rewards of functions and data sets; functions that misbehave are named with the response."""
+"""Rewards of functions and data sets; errors of functions name the function and the response."""
 
 import asyncio
 import io
@@ -47,7 +47,7 @@ def raising_type_error(prompts, responses):
 
 
 class Unreadable:
-    """A reward that raises as it is read."""
+    """A reward that raises when it is converted to a number."""
 
     def __float__(self):
         raise OSError("no such reward")
@@ -63,15 +63,14 @@ class Unreadable:
         (lambda p, r: [1.0, Unreadable()], "Unreadable.* for prompt p2, response 1: every response needs a finite"),
     ],
 )
-def test_generators_and_odd_rewards_are_one_line(function, message):
-    """Hostile S7."""
+def test_failing_generators_and_invalid_rewards_raise_with_one_line(function, message):
     with pytest.raises(InputError, match=message) as caught:
         FunctionRewards(function).rewards(REQUESTS)
     assert str(caught.value).isprintable()
 
 
 def full_on_all(prompts, responses):
-    """Each response alone fits."""
+    """Run out of memory for several responses, but not for a single one."""
     if len(responses) > 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     return [1.0]
@@ -89,13 +88,13 @@ def full_on_single(prompt, response):
     ("function", "kind"),
     [(full_on_all, torch.OutOfMemoryError), (full_on_one, MemoryError), (full_on_single, torch.OutOfMemoryError)],
 )
-def test_lack_of_memory_passes(function, kind):
-    """The program then says that memory is full, and how to use less; the function is not called per response."""
+def test_memory_errors_are_passed_on(function, kind):
+    """The program then explains how to use less memory. The function is not called again per response."""
     with pytest.raises(kind):
         FunctionRewards(function).rewards(REQUESTS)
 
 
-def test_memory_of_another_machine_is_the_functions_error():
+def test_memory_error_of_another_machine_is_an_ordinary_error():
     def asking(prompts, responses):
         raise ConnectionError("503: the server is out of memory")
 
@@ -132,8 +131,8 @@ WITH_COLUMNS = [
 ]
 
 
-def test_function_gets_the_columns_that_it_names():
-    """Case 24: lists parallel to the responses, of the response, its prompt and its meta."""
+def test_function_gets_the_columns_in_its_signature():
+    """Columns of the response, its prompt and its meta are lists parallel to the responses."""
     seen = {}
 
     def score(responses, answer, *, finish_reason, n_tokens, meta, chosen, prompt_id, missing="none", level=0):
@@ -155,8 +154,8 @@ def test_function_gets_the_columns_that_it_names():
     }
 
 
-def test_names_decide_and_not_the_order():
-    """A function with a parameter named responses gets it by name; other names are prompts and responses in order."""
+def test_parameters_are_passed_by_name():
+    """A parameter named `responses` is passed by name. With other names, prompts and responses are passed in order."""
     assert FunctionRewards(lambda responses, prompts: [len(r) for r in responses]).rewards(REQUESTS) == [4.0, 3.0]
     assert FunctionRewards(lambda p, r, n_tokens: n_tokens).rewards(WITH_COLUMNS) == [7.0, 7.0]
     assert FunctionRewards(lambda *texts: [len(r) for r in texts[1]]).rewards(REQUESTS) == [4.0, 3.0]
@@ -173,7 +172,7 @@ def test_function_of_one_response():
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_async_function_of_one_response_is_limited(concurrency):
-    """At most `concurrency` calls run at once, and rewards keep the order of the responses."""
+    """At most `concurrency` calls run at once, and rewards are in the order of the responses."""
     running, peak = 0, 0
 
     async def score(response):
@@ -202,7 +201,7 @@ async def all_awaited(responses):
 
 
 def slow(response):
-    """A reward that takes 20 seconds of the test's clock."""
+    """Return a reward after 20 seconds of the test's clock."""
     progress.time.monotonic.now += 20
     return len(response)
 
@@ -215,8 +214,8 @@ class Clock:
 
 
 @pytest.mark.parametrize("function", [all_responses, one_response, all_awaited])
-def test_a_slow_function_shows_rate_and_time_left(function, monkeypatch, capsys):
-    """In the log and in the status file, as the stage `reward` calls it."""
+def test_slow_function_shows_rate_and_remaining_time(function, monkeypatch, capsys):
+    """Both the log and the status file show them."""
     statuses = []
     monkeypatch.setattr(progress.time, "monotonic", Clock())
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -266,7 +265,7 @@ async def exiting(response):
         (lambda response, result: 0, "^prompt p1: no result, which feedback.function asks for; list"),
     ],
 )
-def test_misbehaving_function_is_named_in_one_line(function, message):
+def test_errors_of_functions_are_one_line(function, message):
     with pytest.raises(InputError, match=message) as caught:
         FunctionRewards(function).rewards(WITH_COLUMNS)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A server's judge: no failure of the server loses, repeats or invents a judgment, and the key stays secret."""
+"""The judge server client: failures do not lose, repeat or invent judgments, and the key stays secret."""
 
 import hashlib
 import itertools
@@ -27,7 +27,7 @@ TEMPLATE = "{conversation}|{response_a}|{response_b}"
 KEY = "sk-test-0123456789-secret"
 
 
-# The tests' judge finds the longer response better and cannot make sense of a prompt that says so.
+# The tests' judge prefers the longer response, and gives an unclear answer if the prompt contains "nonsense".
 def judged_by_length(question: str) -> str:
     prompt, first, second = question.split("|")
     if "nonsense" in prompt:
@@ -41,7 +41,7 @@ def truth(prompt: list[dict], a: str, b: str) -> Judgment:
 
 
 def pairs(count: int) -> tuple[list, list, list]:
-    """Pairs with lengths 1 to 5, so that some tie; every seventh prompt is nonsense."""
+    """Return pairs with lengths 1 to 5, so that some are tied; every seventh prompt contains "nonsense"."""
     prompts = [[{"role": "user", "content": f"{'nonsense' if i % 7 == 6 else 'prompt'} {i}"}] for i in range(count)]
     return prompts, ["x" * (1 + i % 5) for i in range(count)], ["y" * (1 + i % 3) for i in range(count)]
 
@@ -51,13 +51,13 @@ def outcomes(judgments: list[Judgment]) -> list[str]:
 
 
 def dice(question: str) -> float:
-    """A number in [0, 1) that is always the same for a question."""
+    """Return a number in [0, 1) that depends only on the question."""
     return int(hashlib.sha256(question.encode()).hexdigest()[:8], 16) / 2**32
 
 
 @pytest.fixture
 def judging(tmp_path, monkeypatch) -> Judging:
-    """Settings of a server's judge, its key in the environment; `base_url` is missing."""
+    """Settings of a judge server with the key in the environment, but without `base_url`."""
     monkeypatch.setenv("JUDGE_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "short.txt").write_text(TEMPLATE + "\n")
@@ -72,7 +72,7 @@ def judging(tmp_path, monkeypatch) -> Judging:
 
 @pytest.mark.parametrize("address", ["http://me:hunter2@x/v1", "https://x/v1?key=hunter2", "https://x/v1#hunter2"])
 def test_address_with_a_secret_is_refused_without_repeating_it(judging, address):
-    """Programs can be run by hand, with an address that no config has validated."""
+    """Programs can also be run by hand, with an address that was not validated as a config."""
     with pytest.raises(
         InputError, match=r"^judge\.base_url: an address with a user name, a password or a query"
     ) as caught:
@@ -83,7 +83,7 @@ def test_address_with_a_secret_is_refused_without_repeating_it(judging, address)
 
 
 def test_each_order_is_asked_once(judging):
-    """Judgments are the server's own, a second run needs no server, and equal questions are one request."""
+    """Equal questions are one request, and a second run uses the cache instead of the server."""
     prompts, a, b = pairs(21)
     prompts, a, b = [*prompts, *prompts[:5]], [*a, *a[:5]], [*b, *b[:5]]
     with JudgeServer(judged_by_length) as server:
@@ -102,7 +102,7 @@ def test_each_order_is_asked_once(judging):
 
 
 def test_cache_depends_on_the_whole_request(judging):
-    """Another model, server, template or length of answer is another question; a torn answer is named."""
+    """Another model, server, template or answer length is another question. A torn answer raises."""
     prompts, a, b = pairs(1)
     with JudgeServer(judged_by_length) as server, JudgeServer(judged_by_length) as other:
         settings = replace(judging, base_url=server.url)
@@ -122,8 +122,8 @@ def test_cache_depends_on_the_whole_request(judging):
             judge_pairs(ServerJudge(settings), prompts, a, b)
 
 
-def test_server_failures_change_no_judgment(judging):
-    """A third of the first tries fail, others stall, break off, are no JSON or no completion, or must wait."""
+def test_server_failures_do_not_change_judgments(judging):
+    """A third of first attempts fail. Others stall, break off, are not JSON or no completion, or must wait."""
     prompts, a, b = pairs(60)
 
     def trouble(question, attempt, headers):
@@ -175,8 +175,8 @@ def test_concurrency_is_limited(judging, limit):
     assert server.peak == limit
 
 
-def test_run_continues_after_the_server_died(judging):
-    """Every question is answered exactly once over both runs, and the first one's message says what to do."""
+def test_run_continues_after_the_server_stopped(judging):
+    """Over both runs every question is answered exactly once. The first run's message says what to do."""
     prompts, a, b = pairs(30)
     settings, request = replace(judging, concurrency=4, max_retries=0), itertools.count()
 
@@ -202,7 +202,7 @@ def test_run_continues_after_the_server_died(judging):
 
 
 def test_killed_run_continues(judging):
-    """Killed without warning while it waits for its eleventh answer, with ten on disk."""
+    """The process is killed while it waits for the eleventh answer, with ten answers on disk."""
     prompts, a, b = pairs(10)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); from prefloop.feedback.judgments import *\n"
@@ -241,7 +241,7 @@ def test_one_failure_does_not_stop_the_others(judging):
 
     with JudgeServer(judged_by_length, stumble) as server:
         settings = replace(judging, base_url=server.url, max_retries=0)
-        for total in (40, 2):  # the second run asks for nothing but those two
+        for total in (40, 2):  # the second run asks only the two failed questions
             with pytest.raises(
                 InputError, match=f"2 of {total} requests failed, the first with 501 .*: not today. Ans"
             ):
@@ -253,10 +253,10 @@ def test_one_failure_does_not_stop_the_others(judging):
 
 
 def test_rejected_question_is_invalid(judging):
-    """The first twelve pairs are too long for the server: it says so once for each question, and judges the rest.
+    """The server rejects the first twelve pairs as too long and judges the rest.
 
-    Case 6: no rejection is cached. A second run asks the rejected questions again, and one that was answered, which
-    shows that the settings are right.
+    Rejections are not cached. A second run repeats the rejected questions and one answered question, which shows that
+    the settings are valid.
     """
     prompts, a, b = pairs(30)
     long = {f"prompt {i}|" for i in range(12)} | {"nonsense 6|"}
@@ -279,8 +279,8 @@ def test_rejected_question_is_invalid(judging):
     assert not any("too long" in str(answer) for answer in cached)
 
 
-def test_settings_that_the_server_refuses_are_no_verdicts(judging):
-    """Case 6: with old answers cached, a server that refuses every new question stops the stage; nothing is cached."""
+def test_settings_refused_by_the_server_raise(judging):
+    """If the server refuses all new questions, the stage stops despite cached answers, and no refusal is cached."""
     prompts, a, b = pairs(20)
     refusal = Reply(400, '{"error": {"message": "Unsupported parameter: max_tokens"}}')
     with JudgeServer(judged_by_length) as server:
@@ -303,7 +303,7 @@ def test_settings_that_the_server_refuses_are_no_verdicts(judging):
     ("status", "remedy"), [(401, "JUDGE_KEY"), (403, "JUDGE_KEY"), (404, "/v1"), (400, "request"), (422, "request")]
 )
 def test_refusals_name_the_remedy(judging, status, remedy):
-    """Case 6: one line with the server's message and what to change."""
+    """The error is one line with the server's message and what to change."""
     refusal = Reply(status, '{"error": {"message": "no\\nway"}}', SOON)
     with JudgeServer(judged_by_length, lambda *request: refusal) as server:
         settings = replace(judging, base_url=server.url)
@@ -313,8 +313,8 @@ def test_refusals_name_the_remedy(judging, status, remedy):
     assert not judging.cache.exists()
 
 
-def test_old_refusal_in_the_cache_is_asked_again(judging):
-    """Case 6: a file in which an earlier version stored a refusal as an empty answer is no verdict."""
+def test_cached_refusals_of_earlier_versions_are_asked_again(judging):
+    """An earlier version stored refusals as empty answers."""
     prompts, a, b = pairs(1)
     with JudgeServer(judged_by_length) as server:
         settings = replace(judging, base_url=server.url)
@@ -327,7 +327,7 @@ def test_old_refusal_in_the_cache_is_asked_again(judging):
 
 
 def test_request_options_change_the_request(judging):
-    """Case 6: fields are dropped, renamed and added, and each such request is another question to the cache."""
+    """Fields can be dropped, renamed and added. Each variant is a separate question in the cache."""
     prompts, a, b = pairs(1)
     options = [
         RequestOptions(),
@@ -348,15 +348,15 @@ def test_request_options_change_the_request(judging):
     ]
 
 
-def test_cache_keys_of_earlier_versions_stay(judging):
-    """The file's name is the SHA-256 of server, model, messages, max_tokens and temperature."""
+def test_cache_keys_of_earlier_versions_are_valid(judging):
+    """The file name is the SHA-256 of server, model, messages, max_tokens and temperature."""
     request = ServerJudge(replace(judging, base_url="http://localhost/v1")).request("who?")
     path = AnswerCache(judging.cache, "http://localhost/v1/").path(request)
     assert path.name == "e8fd722374616ac0ba2d6f6f2a7015d4dada6ed4c357b486848c616bc1c8c82f.json"
 
 
 def test_system_prompt_and_template_variables_are_sent(judging):
-    """Case 4: a server gets the system message, and the template's variables in vLLM's field."""
+    """The template's variables are in vLLM's field `chat_template_kwargs`."""
     with JudgeServer(judged_by_length) as server:
         judge = ServerJudge(replace(judging, base_url=server.url), ChatConfig({"enable_thinking": False}, "Be fair."))
         judge_pairs(judge, *pairs(1))
@@ -383,16 +383,16 @@ def test_system_prompt_and_template_variables_are_sent(judging):
     ],
 )
 def test_completions_of_reasoning_models(judging, choice, answer):
-    """Case 5: thoughts in a field or part of their own, or none, with the reason why there is no verdict."""
+    """Thoughts may be in a separate field or part. Answers without a verdict have a reason."""
     body = json.dumps({"choices": [choice]})
     with JudgeServer(judged_by_length, lambda *request: Reply(200, body)) as server:
         settings = replace(judging, base_url=server.url)
-        for _ in range(2):  # asked, then cached
+        for _ in range(2):  # from the server, then from the cache
             assert judge_pairs(ServerJudge(settings), *pairs(1))[0].answers == (answer, answer)
 
 
 def test_server_that_rejects_everything_raises(judging):
-    """A wrong setting is refused like a wrong question: with not one answer, it is a failure and not 20 judgments."""
+    """If no question is answered, the settings must be wrong, so this is an error and not 20 invalid judgments."""
     prompts, a, b = pairs(20)
     refusal = Reply(400, '{"error": {"message": "no such"}}')
     message = "40 of 40 requests failed, the first with 400 .*: no such"
@@ -401,7 +401,7 @@ def test_server_that_rejects_everything_raises(judging):
     assert not judging.cache.exists()
 
 
-def test_retries_end(judging):
+def test_retries_are_limited(judging):
     prompts, a, b = pairs(1)
     with JudgeServer(judged_by_length, lambda *request: Reply(200, "<html>", SOON)) as server:
         judge = ServerJudge(replace(judging, base_url=server.url, max_retries=3))
@@ -421,7 +421,7 @@ def test_silent_server_raises(judging):
 
 
 def test_refused_key_is_not_retried_and_never_shown(judging, tmp_path, capfd, caplog, monkeypatch):
-    """The server quotes the key back in its words, headers and status line, with every log wide open."""
+    """The server repeats the key in its messages and headers, and all logs are at debug level."""
     monkeypatch.setenv("OPENAI_LOG", "debug")
     caplog.set_level(logging.DEBUG)
     prompts, a, b = pairs(100)
@@ -436,7 +436,7 @@ def test_refused_key_is_not_retried_and_never_shown(judging, tmp_path, capfd, ca
         with pytest.raises(InputError, match=r"with 401 Unauthorized: bad key in Bearer \[key\]; ") as caught:
             judge_pairs(ServerJudge(replace(judging, base_url=server.url)), prompts, a, b)
         assert set(server.attempts.values()) == {1}
-        assert len(server.attempts) < 30  # no use in asking all 200
+        assert len(server.attempts) < 30  # the remaining questions of 200 are not asked
         server.trouble = lambda question, attempt, headers: Reply(401, f"{KEY} is not it", SOON)
         with pytest.raises(InputError, match=r"401 Unauthorized: \[key\] is not it") as plain:
             judge_pairs(ServerJudge(replace(judging, base_url=server.url)), prompts, a, b)
@@ -475,13 +475,13 @@ def test_missing_address_or_model_raises(judging):
 
 
 def test_answer_without_text_is_invalid(judging):
-    """As from a model that spent all its tokens on thinking."""
+    """For example, a model may spend all of its tokens on thoughts."""
     with JudgeServer(lambda question: None) as server:
         judge = ServerJudge(replace(judging, base_url=server.url))
         assert judge_pairs(judge, *pairs(2)) == [Judgment(None, None)] * 2
 
 
-def test_nothing_heavy_is_imported():
+def test_heavy_packages_are_not_imported():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefloop.feedback.annotate\n"
         "assert not {'torch', 'transformers', 'openai', 'tqdm'} & set(sys.modules)"

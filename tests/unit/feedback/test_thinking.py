@@ -1,4 +1,4 @@
-"""Thoughts before a response are left out where they end (case 4)."""
+"""Closed blocks of thoughts before a response are removed."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from prefloop.feedback.thinking import count_open_blocks, strip_thoughts
         ("<think>one</think>Hello <think>two</think>", "Hello <think>two</think>"),
     ],
 )
-def test_a_closed_block_at_the_start_is_not_scored(response, scored):
+def test_closed_block_at_the_start_is_removed(response, scored):
     assert strip_thoughts([{"response": response, "n_tokens": 3}]) == [{"response": scored, "n_tokens": 3}]
 
 

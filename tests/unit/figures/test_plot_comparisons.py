@@ -1,4 +1,4 @@
-"""Figures of comparisons show what pandas finds in made-up judgments, and their captions state the limits."""
+"""Figures of comparisons match values computed with pandas, and their captions name the limitations."""
 
 import json
 import re
@@ -26,8 +26,8 @@ from prefloop.report.run_facts import run_facts
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
 METHODS, SEEDS, ROUNDS, PROMPTS = ("good", "plain", "same"), (0, 1, 2), 2, 60
-SKILL = {"base": -0.8, "good": 1.2}  # of the last round; all others have the opponent's
-LENGTHS = {1: (6, 8, 7), 2: (10, 10, 10)}  # optimizer steps of each round, by seed
+SKILL = {"base": -0.8, "good": 1.2}  # in the last round; all other policies have skill 0
+LENGTHS = {1: (6, 8, 7), 2: (10, 10, 10)}  # optimizer steps of each round, one number per seed
 POINTS = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 ITSELF = "evaluated by the training feedback itself"
 SOME_ONE, SOME_OTHER = (
@@ -42,12 +42,12 @@ BRACKETS = "Brackets are 95 % CIs over prompts and seeds (crossed random effects
 def write_comparison(
     experiment: Experiment, comparison: Comparison, ease: np.ndarray, draw: np.random.Generator
 ) -> None:
-    """One judgment of twenty is invalid; a quarter of the prompts have no chosen response."""
+    """Write judgments; 5 % are invalid, and a quarter of the prompts have no chosen response."""
     trained = (comparison.round - (comparison.checkpoint is not None) / 2) / ROUNDS if comparison.round else 1
     margins = SKILL.get(comparison.method, 0) * trained + draw.normal(0, 1, PROMPTS)
     words = np.select([margins > 0.2, margins < -0.2], ["win", "loss"], "tie").astype(
         object
-    )  # text of NumPy would be cut
+    )  # NumPy would truncate longer words
     words[draw.uniform(size=PROMPTS) < 0.05] = "invalid"
     asked = [i for i in draw.permutation(PROMPTS) if comparison.opponent != "chosen" or i % 4]
     write_rows(
@@ -64,7 +64,7 @@ def write_comparison(
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
-    """`good` wins more with every round, `plain` and `same` do not; prompts differ by more than methods do."""
+    """`good` improves with every round, `plain` and `same` do not; prompts differ more than methods."""
     draw = np.random.default_rng(0)
     found = Experiment(
         root=tmp_path_factory.mktemp("experiment"),
@@ -97,7 +97,7 @@ def experiment(tmp_path_factory) -> Experiment:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Run a figure's program as its rule does: drawn("comparisons", experiment) is its CSV, its caption and its SVG."""
+    """Runs a figure's program: drawn("comparisons", experiment) returns its CSV, its caption and its SVG."""
 
     @cache
     def run(name: str, words: str) -> tuple[pd.DataFrame, str, str]:
@@ -114,7 +114,7 @@ def drawn(tmp_path_factory):
 
 
 def rows_of(experiment: Experiment, policy: str, temperature: float = 0.7, opponent: str = "initial") -> pd.DataFrame:
-    """The judgments in one file, or in one per seed if `policy` contains {seed}, read by pandas."""
+    """Read judgments with pandas from one file, or from one per seed if `policy` contains {seed}."""
     seeds = experiment.seeds if "{seed}" in policy else [-1]
     files = [
         experiment.root / policy.format(seed=s) / f"evaluation/temperature-{temperature}/against-{opponent}.jsonl"
@@ -129,7 +129,7 @@ def last(method: str) -> str:
 
 
 def test_differences(experiment, drawn):
-    """Means over seeds and means of seeds are those of pairs with two valid sides."""
+    """Means over seeds and per seed use only prompts that are valid on both sides."""
     data, text, _ = drawn("differences", experiment)
     assert data["method"].unique().tolist() == ["good", "same"] and set(data["baseline"]) == {"plain"}
     assert data["measure"].unique().tolist() == ["feedback", "reward", "win"]
@@ -143,7 +143,7 @@ def test_differences(experiment, drawn):
         seeds = part.set_index("seed")["difference"]
         for seed in SEEDS:
             assert seeds[seed] == pytest.approx(paired[seed].mean(), rel=1e-4)
-    # Skills differ by 1.2 and prompts spread by 5, which cancels.
+    # Skills differ by 1.2. The prompts' sd of 5 cancels.
     reward = data[(data["method"] == "good") & (data["measure"] == "reward")].iloc[0]
     assert reward["low"] > 0.4 and reward["high"] < 2
     assert "these do not differ significantly from plain in win rate: same." in text
@@ -151,7 +151,7 @@ def test_differences(experiment, drawn):
 
 
 def test_differences_without_rewards(experiment, drawn, monkeypatch):
-    """A judge gives none: win rates are the only panel."""
+    """Without rewards of a judge, win rates are the only panel."""
     read = prefloop.evaluation.results.judgments
     monkeypatch.setattr(
         prefloop.evaluation.results, "judgments", lambda which: read(which).assign(reward=None, feedback=None)
@@ -161,13 +161,13 @@ def test_differences_without_rewards(experiment, drawn, monkeypatch):
 
 
 @pytest.mark.parametrize(("methods", "baseline"), [(METHODS, "best"), (("plain",), "plain")])
-def test_differences_need_a_baseline_and_another(experiment, drawn, methods, baseline):
+def test_differences_need_a_baseline_and_another_method(experiment, drawn, methods, baseline):
     with pytest.raises(SystemExit, match=f"baseline: '{baseline}', expected one of two or more methods: "):
         drawn("differences", replace(experiment, methods=methods, baseline=baseline))
 
 
 def test_comparisons(experiment, drawn):
-    """Shares are of all judgments, invalid ones included; win rates are of valid ones only."""
+    """Shares are fractions of all judgments, including invalid ones. Win rates use valid ones only."""
     data, text, picture = drawn("comparisons", experiment)
     pairs = [(o, m) for o in ("initial", "chosen", "plain") for m in METHODS if o != m]
     assert list(zip(data["opponent"], data["method"], strict=True)) == pairs
@@ -194,7 +194,7 @@ def test_comparisons(experiment, drawn):
 
 
 def test_intervals_of_one_seed(experiment, drawn):
-    """If only prompts are resampled, the normal approximation is close."""
+    """With one seed, the interval is close to the normal approximation."""
     data, text, _ = drawn("comparisons", replace(experiment, seeds=(1,)))
     for row in data.itertuples():
         wins = rows_of(replace(experiment, seeds=(1,)), last(row.method), opponent=row.opponent)["win"].dropna()
@@ -204,7 +204,7 @@ def test_intervals_of_one_seed(experiment, drawn):
 
 
 def test_temperatures(experiment, drawn):
-    """The base, the fine-tuned policy and the methods asked for, each at every temperature."""
+    """The base model, the fine-tuned policy and the configured methods have every temperature."""
     data, text, picture = drawn("temperatures", experiment)
     found = data.set_index(["method", "temperature"])
     assert set(found.index) == {(m, t) for m in ("base", "initial", "good", "same") for t in (0.25, 1.0)}
@@ -219,9 +219,9 @@ def test_temperatures(experiment, drawn):
 
 
 def test_checkpoints(experiment, drawn):
-    """Steps count on over rounds; where seeds trained unequal numbers of steps, their mean counts."""
+    """Steps are counted over rounds. If seeds have unequal numbers of steps, the mean is used."""
     data, text, _ = drawn("checkpoints", experiment)
-    # Round 1 has 6, 8 and 7 steps, 7 in the mean; round 2 has 10.
+    # Round 1 has 6, 8 and 7 steps, on average 7; round 2 has 10.
     steps = {(1, 3): 3, (1, 5): 5, (1, -1): 7, (2, 3): 10, (2, 5): 12, (2, -1): 17}
     assert len(data) == 2 * (1 + 2 * len(steps))
     for row in data.itertuples():
@@ -250,7 +250,7 @@ def test_unlisted_figure_has_no_comparisons(experiment, drawn, name, without):
 
 
 def test_quality(experiment, drawn, monkeypatch):
-    """Every mean is that of the rows, and the caption names the measures that are there."""
+    """Means match the rows, and the caption names the available measures."""
     data, text, picture = drawn("quality", experiment)
     seeds = data[data["seed"].notna()]
     assert len(seeds) == 3 * 3 * len(SEEDS) * ROUNDS and seeds[["low", "high"]].isna().all(axis=None)
@@ -258,7 +258,7 @@ def test_quality(experiment, drawn, monkeypatch):
         rows = rows_of(experiment, f"{row.method}/seed-{{seed}}/round-{row.round}")
         rows = rows if np.isnan(row.seed) else rows.loc[int(row.seed)]
         assert row.mean == pytest.approx(rows[row.measure].mean(), rel=1e-4)
-        assert row.flops == pytest.approx(5e12 * row.round)  # 3 stages at 1 and training at 2
+        assert row.flops == pytest.approx(5e12 * row.round)  # 3 stages with 1 TFLOP and training with 2
         if np.isnan(row.seed):
             assert row.n_tokens == pytest.approx(10 * row.round + (PROMPTS - 1) / 2)
             assert row.truncated == pytest.approx(3 * row.round / PROMPTS)
@@ -276,7 +276,7 @@ def test_quality(experiment, drawn, monkeypatch):
 
 
 def test_learning_curves(experiment, drawn):
-    """They are the rows of `quality` for the evaluator's reward and the win rate, with names at the ends of lines."""
+    """The data are the rows of `quality` for the evaluator's reward and the win rate; lines end in their names."""
     data, text, picture = drawn("learning_curves", experiment)
     assert list(data["measure"].unique()) == ["reward", "win"]
     quality = drawn("quality", experiment)[0]
@@ -293,7 +293,7 @@ def test_names_at_the_ends_of_lines_do_not_overlap():
 
 @pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])
 def test_pictures_name_the_methods_that_the_evaluator_trained(experiment, drawn, name):
-    """The picture names methods that the evaluator trained, and the caption says that two seeds are few."""
+    """The picture names methods trained by the evaluator, and the caption warns about two seeds."""
     _, text, picture = drawn(name, replace(experiment, seeds=(0, 1)))
     assert "with 2 seeds they may be too narrow." in text and ITSELF not in picture
     assert text.count(". ") <= 2, "a caption has at most three sentences"
@@ -306,7 +306,7 @@ def test_facts_of_a_run(experiment):
     size, evaluator, cost, seeds = run_facts(replace(experiment, seeds=(0, 1)), PROMPTS)
     assert size == "2 seeds per method, 2 rounds of 1 step, 60 eval prompts."
     assert evaluator == "Evaluator: the function some:one."
-    assert cost.endswith("in TFLOPs: good 10, plain 10, same 10.")  # 2 rounds of 3 stages at 1 and 2
+    assert cost.endswith("in TFLOPs: good 10, plain 10, same 10.")  # 2 rounds of 3 · 1 + 2
     assert "fewer than three seeds" in seeds
 
 
@@ -321,7 +321,7 @@ def test_facts_name_the_policy_from_which_runs_start(experiment):
 
 
 def test_facts_warn_of_truncated_responses(experiment, tmp_path):
-    """Case 24: if more than a tenth of a policy's responses are truncated; in training here 22, 3 and 4 of 32."""
+    """The facts warn if more than a tenth of responses are truncated. Here it is 22, 3 and 4 of 32 in training."""
     root = shutil.copytree(experiment.root, tmp_path / "truncated")
     copied = replace(experiment, root=root, seeds=(0, 1))
     for (_, folder), truncated in zip(copied.step_folders(), [8, 8, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1], strict=True):
@@ -338,7 +338,7 @@ def test_facts_warn_of_truncated_responses(experiment, tmp_path):
 
 
 def test_quality_and_divergence_are_in_one_csv(experiment, tmp_path, drawn):
-    """KL of each round where it is measured, 0 for the initial policy; the caption warns of truncated samples."""
+    """KL is given per round and is 0 for the initial policy. The caption warns of truncated samples."""
     root = shutil.copytree(experiment.root, tmp_path / "diverging")
     copied = replace(experiment, root=root)
     for where, folder in copied.folders():

@@ -1,4 +1,4 @@
-"""Figures of divergence, β, clusters and gradients show what pandas finds in a made-up experiment's rows."""
+"""Figures of divergence, β, clusters and gradients match values computed with pandas from a made-up experiment."""
 
 import re
 import runpy
@@ -23,13 +23,13 @@ PROMPTS, TRAINING_STEPS, WARMUP = 40, 12, 5
 RULES = ("constant", "batch", "risk")
 METHODS, SEEDS, ROUNDS, STEPS = ("good", "same", "twin", "plain"), (0, 1, 2), 2, 2
 EVALUATOR = feedback_identity({"kind": "reward_model", "model": "E"})
-CLUSTERS = [0] * 15 + [1] * 15 + [2] * 7 + [3] * 2 + [4]  # of prompts p00, p01, …
+CLUSTERS = [0] * 15 + [1] * 15 + [2] * 7 + [3] * 2 + [4]  # clusters of prompts p00, p01, …
 
 
 def make(root: Path, methods=METHODS, seeds=SEEDS, rounds=ROUNDS, gains=None, rewards=True, opponent="initial"):
-    """Write an experiment whose methods gain `gains` per round; by default 2 for the first and 0 for the others.
+    """Write an experiment with rewards that grow by `gains` per round, by default 2 for the first method and else 0.
 
-    Methods of equal gain differ by noise, but `twin` answers just as `same`. A method's arms are 2, 4, 8, … in number.
+    Methods with equal gains differ by noise, but `twin` has the same answers as `same`. Methods have 2, 4, 8, … arms.
     """
     draw = np.random.default_rng(0)
     experiment = Experiment(root, methods, seeds, rounds, STEPS, opponents=(opponent,), evaluator=EVALUATOR)
@@ -69,7 +69,7 @@ def write_judgments(path: Path, values: np.ndarray, opponent: np.ndarray, reward
 
 
 def training_rows(rule: str, draw: np.random.Generator) -> list[dict]:
-    """The fields that each β rule logs, as prefloop.methods.beta_rules has them."""
+    """Return training rows with the fields that a β rule in prefloop.methods.beta_rules logs."""
     rows, beta = [], 0.1
     for step in range(TRAINING_STEPS):
         row = {"step": step, "loss": 0.7, "rewards/margins": step / 5, "rewards/accuracies": 0.6}
@@ -93,7 +93,7 @@ def write_clusters(path: Path) -> Path:
 
 
 def write_gradients(path: Path, pairs: int = 240, weight: float | None = None) -> pd.DataFrame:
-    """Norms that follow length closely and PFP only through it; the other pairs of a prompt are much like its first."""
+    """Write norms that depend on length, and on PFP only through length; pairs of a prompt are similar."""
     draw = np.random.default_rng(1)
     rows = []
     for i in range(pairs):
@@ -109,7 +109,7 @@ def write_gradients(path: Path, pairs: int = 240, weight: float | None = None) -
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """Run a figure's program: made(experiment, "betas", "--flag", …) is its CSV and its caption."""
+    """Runs a figure's program: made(experiment, "betas", "--flag", …) returns its CSV and its caption."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
     def run(experiment: Experiment, name: str, *flags) -> tuple[pd.DataFrame, str]:
@@ -133,7 +133,7 @@ def experiment(tmp_path_factory) -> Experiment:
 
 
 def rows_of(experiment: Experiment, method: str, number: int, name: str = "judgments") -> pd.DataFrame:
-    """Rows of all seeds after a round, read by pandas alone."""
+    """Read the rows of all seeds after a round with pandas."""
     parts = []
     for seed in experiment.seeds if number else [0]:
         folder = experiment.root / (f"{method}/seed-{seed}/round-{number}" if number else "initial")
@@ -147,7 +147,7 @@ def rows_of(experiment: Experiment, method: str, number: int, name: str = "judgm
 
 
 def equal_in(text: str, measure: str) -> set[str]:
-    """The names after "not significant" or "do not differ significantly" in a caption's clause about `measure`."""
+    """Return the names that a caption's clause about `measure` lists as not significantly different."""
     (names,) = re.findall(rf"(?:differences|from \w+) in {re.escape(measure)}(?: are not significant)?: ([^;.]*)", text)
     return set(names.split(", "))
 
@@ -165,7 +165,7 @@ def test_frontier_by_round(experiment, made):
     assert "exact at every position of responses sampled at temperature 1" in text
     assert "Quality of samples at temperature 0.7" in text and "points are rounds" in text
     by_reward = equal_in(text, "final mean reward (evaluator)")
-    assert "same–twin" in by_reward and not any("good" in pair for pair in by_reward)  # gains 4, with a spread of 1
+    assert "same–twin" in by_reward and not any("good" in pair for pair in by_reward)  # its gain is 4, with sd 1
     assert "Crosses are 95 % CIs over prompts and seeds (crossed random effects)." in text
 
 
@@ -200,10 +200,10 @@ def test_betas(experiment, made):
             expected = truth[name] if name in truth else np.full(len(truth), np.nan)
             np.testing.assert_allclose(found[name].to_numpy(), expected, rtol=1e-5)
     assert "dotted lines end warm-ups" in text and "δ = 0.1" in text and "pairs that counted" in text
-    assert "bootstrap" not in text  # ranges of training, no eval prompt
+    assert "bootstrap" not in text  # bands are ranges, and there are no eval prompts
 
 
-def test_betas_leaves_out_panels_that_no_rule_has(tmp_path, made, capsys):
+def test_betas_leaves_out_panels_without_a_rule(tmp_path, made, capsys):
     experiment = make(tmp_path / "constant", ("constant",), seeds=(0,), rounds=1)
     data, text = made(experiment, "betas", "--delta", "0.1")
     assert list(data) == ["method", "seed", "round", "step", "beta"] and "1 panels" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_betas_leaves_out_panels_that_no_rule_has(tmp_path, made, capsys):
 
 
 @pytest.mark.parametrize(("count", "seeds", "rounds"), [(3, (0, 1), 2), (3, (0,), 1), (7, (0, 1), 1)])
-def test_training_says_of_lines_what_is_there(tmp_path, made, count, seeds, rounds):
+def test_training_caption_describes_the_lines_shown(tmp_path, made, count, seeds, rounds):
     methods = tuple(f"m{i}" for i in range(count))
     experiment = make(tmp_path / "runs", methods, seeds, rounds)
     data, text = made(experiment, "training")
@@ -251,7 +251,7 @@ def test_cluster_counts_needs_known_methods_with_arms(experiment, made):
 
 @pytest.mark.parametrize("opponent", ["initial", "chosen"])
 def test_cluster_wins(tmp_path, made, opponent):
-    """The change is from ½ against oneself, or paired with the initial policy's own win against that opponent."""
+    """The change is relative to ½ against the initial policy, or to the initial policy's win against the opponent."""
     experiment = make(tmp_path / "wins", METHODS[:2], opponent=opponent)
     data, text = made(experiment, "cluster_wins", "--clusters", write_clusters(tmp_path / "clusters_eval.csv"))
     found = data.set_index(["method", "cluster"])
@@ -316,7 +316,7 @@ def test_gradients_of_another_experiment_raise(experiment, made):
 
 @pytest.mark.parametrize("at_once", [100, 10**6])
 def test_weighted_spearman_equals_repeated_rows(monkeypatch, at_once):
-    """Groups are drawn whole, ties keep their mean rank, and it does not matter how many resamples fit at once."""
+    """Groups are drawn as a whole, ties have their mean rank, and the size of chunks does not matter."""
     monkeypatch.setattr("prefloop.evaluation.correlations.AT_ONCE", at_once)
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 6, 30), draw.integers(0, 6, 30) + draw.integers(0, 6, 30)  # many ties
@@ -333,7 +333,7 @@ def test_weighted_spearman_equals_repeated_rows(monkeypatch, at_once):
 
 @pytest.mark.parametrize("feedbacks", [(), ("one", "one"), ("one", "other")])
 def test_pfp(tmp_path, made, feedbacks):
-    """Pairs, ρ and the number of prompts are those of the rows; the reward gap has a panel where it has one unit."""
+    """Pairs, ρ and the number of prompts match the rows. The reward gap has a panel only if it has a common unit."""
     experiment = make(tmp_path / "pfp", METHODS[:2], seeds=(0, 1), rounds=1)
     experiment.trained_by = tuple(feedback_identity({"kind": name}) for name in feedbacks)
     draw, expected = np.random.default_rng(0), []
@@ -360,7 +360,7 @@ def test_pfp(tmp_path, made, feedbacks):
     assert f"ρ = {rho:.2f} [" in picture.replace("−", "-")
 
 
-def test_partial_correlation_is_that_of_residuals():
+def test_partial_correlation_equals_that_of_residuals():
     draw = np.random.default_rng(0)
     z = draw.normal(size=500)
     x, y = z + draw.normal(size=500), z - draw.normal(size=500) + 0.3 * draw.normal(size=500)
@@ -375,7 +375,7 @@ def test_many_methods_are_compared_with_the_baseline_only(tmp_path):
     experiment = Experiment(tmp_path, methods, (0,), 1, 1, baseline="m3")
     values = {m: np.full((1, 20), float(i == 6)) for i, m in enumerate(methods)}
     clause = significance_clause(experiment, values, "reward")
-    assert clause == "these do not differ significantly from m3 in reward: m0, m1, m2, m4, m5"  # m6 is 1 better
+    assert clause == "these do not differ significantly from m3 in reward: m0, m1, m2, m4, m5"  # m6 is better by 1
     better = {name: values[name] for name in ("m3", "m6")}
     assert significance_clause(experiment, better, "reward") == "all differences from m3 in reward are significant"
     alone = Experiment(tmp_path, ("m0",), (0,), 1, 1)

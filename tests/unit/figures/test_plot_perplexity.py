@@ -1,4 +1,4 @@
-"""Perplexities in the figure, in table results and in table costs are those of the rows."""
+"""Perplexities in the figure and in table results match the rows."""
 
 import math
 
@@ -16,7 +16,10 @@ RUNS = {"methods": ("a", "b"), "seeds": (0, 1), "rounds": 2}
 
 
 def write_texts(experiment: Experiment, extra: int = 0) -> None:
-    """Two documents of 4 and 6 tokens; −log₂ π per token is 3 at first, and 3 + round + seed, + 1 for b, later."""
+    """Write two documents of 4 and 6 tokens.
+
+    −log₂ π per token is 3 initially and 3 + round + seed after a round, plus 1 for method b.
+    """
     folders = {experiment.root / "initial": 3}
     for where, folder in experiment.folders():
         folders[folder] = 3 + where["round"] + where["seed"] + (where["method"] == "b")
@@ -33,7 +36,7 @@ def write_texts(experiment: Experiment, extra: int = 0) -> None:
 
 
 def test_perplexity_and_bits_per_byte_by_hand():
-    """Four tokens with a probability of ½ each, over eight bytes."""
+    """Four tokens with probability ½ each have eight bytes."""
     score = TextScore(4, 8, -4 * math.log(2))
     assert (score.perplexity, score.bits_per_byte) == pytest.approx((2.0, 0.5))
     assert TextScore(1, 1, -1e6).perplexity == math.inf
@@ -56,7 +59,7 @@ def test_table_has_every_run_and_the_initial_policy(tmp_path):
     assert ends["perplexity"].to_dict() == pytest.approx({"initial": 8.0, "a": 48.0, "b": 96.0})
 
 
-def test_perplexities_of_other_texts_are_an_error(tmp_path):
+def test_perplexities_of_different_texts_raise(tmp_path):
     experiment = experiment_in(tmp_path, **RUNS)
     write_texts(experiment, extra=1)
     with pytest.raises(

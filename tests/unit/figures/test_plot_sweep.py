@@ -1,4 +1,4 @@
-"""The figure of a sweep shows each swept key's values with the rows' means."""
+"""The figure of a sweep shows the means for the values of each swept key."""
 
 import json
 
@@ -20,7 +20,7 @@ MEANS = {"m0": 0.0, "m1": 1.0, "m2": 2.0, "m3": 3.0, "plain": 5.0}
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Rewards of a method are its mean −1, 0 or 1."""
+    """Each method's rewards are its mean plus −1, 0 and 1."""
     found = experiment_in(tmp_path, methods=(*MEANS,), seeds=(0, 1))
     write_rows(found.root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(3)))
     for method, folder in [("plain", found.root / "initial"), *((k["method"], f) for k, f in found.folders())]:
@@ -62,7 +62,7 @@ def test_numbers_have_a_scale_and_words_are_nominal(experiment):
     ]
     assert [label.get_text() for label in metric.get_xticklabels()] == ["pfp", "reward_gap"]
     x = np.concatenate([container.lines[0].get_xdata() for container in metric.containers])
-    assert sorted(np.round(x)) == [0, 0, 1, 1] and len(set(x)) == 4, "marks of one word stand next to each other"
+    assert sorted(np.round(x)) == [0, 0, 1, 1] and len(set(x)) == 4, "marks of the same word are next to each other"
 
 
 def test_numbers_with_null_are_nominal(experiment):

@@ -1,4 +1,4 @@
-"""Sampling draws from the right distribution, and a response depends on nothing but its own random numbers."""
+"""Sampling draws from the correct distribution, and a response depends only on its own random numbers."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
 
 def shares(decoding: SamplingParams, draws: int = 4000) -> list[float]:
-    """How often each of four tokens is drawn when the uniforms are an even grid: its probability, to 1/draws."""
+    """Return how often each of four tokens is drawn with an even grid of uniforms: its probability, up to 1/draws."""
     grid = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
     tokens = next_tokens(LOGITS.expand(draws, -1), grid, decoding)
     return (torch.bincount(tokens, minlength=4) / draws).tolist()
@@ -49,7 +49,7 @@ def test_invert_cdf_never_returns_a_weightless_index():
 
 @pytest.mark.parametrize("size", [3, 255, 256, 257, 1000])
 def test_invert_cdf_searches_the_cumulative_sum(size):
-    """Whatever the vocabulary's size, and where most of it has all but no weight."""
+    """Holds for any vocabulary size, and if most tokens have almost no weight."""
     generator = torch.Generator().manual_seed(size)
     for sharpness in (1, 10, 60):
         weights = torch.softmax(sharpness * torch.randn(64, size, generator=generator), dim=1)
@@ -81,16 +81,16 @@ def sampler(request, manifests):
 TEXTS = ["why?", "what is the answer to a question that is this long?", "good"]
 
 
-def test_a_response_does_not_depend_on_its_batch(sampler):
+def test_response_does_not_depend_on_its_batch(sampler):
     uniforms = torch.rand(12, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     together = sampler(TEXTS, uniforms)
     alone = [row for i, text in enumerate(TEXTS) for row in sampler([text], uniforms[4 * i : 4 * i + 4])]
     assert together == alone
-    assert len({len(row) for row in together}) > 1, "rows must end at different times for this to mean anything"
+    assert len({len(row) for row in together}) > 1, "rows must have different lengths for this test"
 
 
 def test_sampling_equals_a_loop_without_cache(sampler):
-    """Token for token the same as drawing from a full forward pass at every position."""
+    """The tokens equal draws from a full forward pass at every position."""
     uniforms = torch.rand(1, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     ids = prompt_ids(sampler.tokenizer, [{"role": "user", "content": TEXTS[1]}])
     expected = []
@@ -103,8 +103,8 @@ def test_sampling_equals_a_loop_without_cache(sampler):
     assert sampler([TEXTS[1]], uniforms, SamplingParams(temperature=0.8)) == [expected]
 
 
-def test_one_wait_for_the_device_per_token(sampler, monkeypatch):
-    """What is read back from a GPU makes Python wait for it: the tokens, and nothing else without top-p."""
+def test_one_device_synchronization_per_token(sampler, monkeypatch):
+    """Python waits for a GPU whenever it reads a value. Without top-p it reads only the tokens."""
     reads = []
     for name in ("tolist", "item", "__bool__", "nonzero"):
         own = getattr(torch.Tensor, name)
@@ -129,7 +129,7 @@ def test_responses_end_with_eos_or_at_the_limit(sampler):
 
 
 def test_top_p_does_not_depend_on_the_neighbors():
-    """bfloat16 logits tie often, and a flat row in the batch needs the whole vocabulary sorted."""
+    """bfloat16 logits are often tied. A flat row in the batch requires sorting the whole vocabulary."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(40, 3000, generator=generator).mul(3).bfloat16()
     uniforms = torch.rand(41, dtype=torch.float64, generator=generator)
@@ -139,5 +139,5 @@ def test_top_p_does_not_depend_on_the_neighbors():
     assert batched[:40].tolist() == alone.tolist()
 
 
-def test_batches_depend_on_lengths_alone():
+def test_batches_depend_only_on_lengths():
     assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]

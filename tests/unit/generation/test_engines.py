@@ -1,4 +1,4 @@
-"""TransformersEngine loads what a component needs and samples from it."""
+"""TransformersEngine loads the models of a component and samples from them."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ PROMPTS = [[0, 5, 6], [0, 8]]
 
 
 def test_power_of_one_model_is_a_temperature(manifests):
-    """π_θ^½ is the policy at twice the temperature."""
+    """Sampling from π_θ^½ is sampling from the policy at twice the temperature."""
     manifest, hot = manifests["llama"], Component("hot", 0.5, 0.0)
     policies = {"policy": manifest, "reference": manifest}
     engine = TransformersEngine(manifest, policies, [1], 2, torch.float32, "cpu")

@@ -1,4 +1,4 @@
-"""Responses are planned by prompt, sampled in batches that do not depend on shards, and written as rows."""
+"""Responses are planned per prompt, sampled in batches that do not depend on shards, and written as rows."""
 
 import runpy
 import sys
@@ -30,7 +30,7 @@ IDS = ["p", "q", "r"]
 
 
 class FakeEngine:
-    """Answers each prompt with its tokens and the response's seed, and records the calls."""
+    """Returns each prompt's tokens followed by the response's seed, and records the calls."""
 
     def __init__(self, forms_batches=False, models=1):
         self.forms_batches, self.models, self.calls = forms_batches, models, []
@@ -69,7 +69,7 @@ def test_unknown_sampler_raises():
 
 
 def test_batches_go_by_length_and_component():
-    """Four responses per batch, two per prompt and component: the two longest prompts first."""
+    """Batches have four responses: two per prompt and component, with the two longest prompts first."""
     engine, planned = FakeEngine(), plan_responses(IDS, Sampling("policy_reference", 4), 0, "s")
     responses = sampled(engine, planned)
     assert [(component.name, prompts, counts) for component, prompts, counts in engine.calls] == [
@@ -81,7 +81,7 @@ def test_batches_go_by_length_and_component():
 
 
 @pytest.mark.parametrize("forms_batches", [False, True])
-def test_shards_together_sample_what_one_samples(forms_batches):
+def test_shards_sample_the_same_responses_as_one_run(forms_batches):
     planned = plan_responses(IDS, Sampling("policy", 4), 0, "s")
     shards = [sampled(FakeEngine(forms_batches), planned, Shard(index, 2)) for index in range(2)]
     assert shards[0].keys().isdisjoint(shards[1])
@@ -95,7 +95,7 @@ def test_engine_that_forms_batches_gets_one_call():
 
 
 def test_cost_counts_every_model_of_a_mixture():
-    """Two models read 9 prompt tokens once and the 12 + 2 tokens of the responses: 2 · 10 · 2 · (9 + 21) FLOPs."""
+    """Two models with 10 parameters process 9 prompt tokens once and all response tokens, at 2 FLOPs each."""
     meter, planned = CostMeter("generate", 10), plan_responses(IDS, Sampling("policy", 2), 0, "s")
     sampled(FakeEngine(models=2), planned, meter=meter)
     written = sum(2 * (len(prompt) + 1) for prompt in PROMPTS)
@@ -103,7 +103,7 @@ def test_cost_counts_every_model_of_a_mixture():
     assert meter.flops == 2 * 10 * 2 * (9 + written)
 
 
-def test_rows_are_in_prompt_order_and_of_this_shard():
+def test_rows_of_a_shard_are_in_prompt_order():
     planned = plan_responses(IDS, Sampling("policy", 1), 0, "s")
     rows = [{"prompt_id": name, "cluster": i} for i, name in enumerate(IDS)]
     responses = {(2, 0): Response([4, 1], "four", "stop"), (0, 0): Response([5], "five", "length")}
@@ -147,7 +147,7 @@ def test_finish_reason_is_stop_with_eos():
 
 @pytest.mark.parametrize(("sampler", "stream"), [("policy", "s"), ("policy", "evaluation"), ("dataset", "s")])
 def test_generate_counts_and_warns_of_truncated_responses(monkeypatch, tmp_path, capsys, manifests, sampler, stream):
-    """Case 24: one token per response is too few to end. A data set's own responses are never truncated."""
+    """Responses of one token are too short to end. Responses of a data set are never truncated."""
     prompt = {"prompt_id": "p", "cluster": 0, "messages": [{"role": "user", "content": "why?"}]}
     write_rows(tmp_path / "prompts.jsonl", [prompt | {"chosen": "good", "rejected": "bad"}])
     files = {"prompts": "prompts.jsonl", "output": "generations.jsonl", "cost": "cost.json"}

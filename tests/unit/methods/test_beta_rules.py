@@ -1,4 +1,4 @@
-"""β rules equal plain loops, are stable on stationary margins, and continue exactly after a restore."""
+"""β rules match plain loops, are stable on stationary margins, and continue exactly after a restore."""
 
 import io
 import itertools
@@ -20,7 +20,7 @@ DRAWS = {
 
 
 def settings_of(rule: str, **changes) -> BetaConfig:
-    """Settings under which every rule can be made: a schedule of three values, a warm-up of four steps."""
+    """Return settings that every rule accepts: a schedule of three values and a warm-up of four steps."""
     schedule = BetaScheduleConfig(values=(0.3, 0.2, 0.1), by="epoch")
     return BetaConfig(**{"beta_rule": rule, "beta_schedule": schedule, "beta_risk": RiskConfig(warmup=4)} | changes)
 
@@ -30,13 +30,13 @@ def rule_of(rule: str, round_index: int = 1, **changes):
 
 
 def recorded(seed: int = 3, sizes: tuple[int, ...] = SIZES) -> list[np.ndarray]:
-    """Margins of successive batches whose mean and spread grow, as they do while a policy learns."""
+    """Return margins of successive batches, whose mean and spread grow as in training."""
     rng = np.random.default_rng(seed)
     return [rng.normal(0.1 * step, 1 + 0.2 * step, size) for step, size in enumerate(sizes)]
 
 
 def go(rule, batches: list[np.ndarray], first_step: int = 0) -> list:
-    """What a training loop sees of each step: β, the pairs that count, the log."""
+    """Run a rule; return β, the indices of the pairs that count, and the log for every step."""
     seen = []
     for step, margins in enumerate(batches, start=first_step):
         rng = np.random.default_rng(step)
@@ -49,7 +49,7 @@ def go(rule, batches: list[np.ndarray], first_step: int = 0) -> list:
 # Constant and schedule.
 
 
-def test_constant_is_what_config_says():
+def test_constant_rule_returns_the_configured_beta():
     assert go(rule_of("constant", beta=0.25), recorded()) == [(0.25, None, {})] * len(SIZES)
 
 
@@ -58,7 +58,7 @@ def test_schedule_by_epoch_keeps_the_last_value():
     assert [rule.weigh(None, epoch=epoch, rng=rng)[0] for epoch in range(5)] == [0.3, 0.2, 0.1, 0.1, 0.1]
 
 
-def test_schedule_by_round_looks_at_no_epoch():
+def test_schedule_by_round_does_not_depend_on_the_epoch():
     schedule, rng = BetaScheduleConfig(values=(0.3, 0.2), by="round"), np.random.default_rng(0)
     betas = [
         [rule_of("schedule", round_index=r, beta_schedule=schedule).weigh(None, epoch=e, rng=rng)[0] for e in range(3)]
@@ -67,7 +67,7 @@ def test_schedule_by_round_looks_at_no_epoch():
     assert betas == [[0.3] * 3, [0.2] * 3, [0.2] * 3]
 
 
-def test_an_empty_schedule_is_refused():
+def test_empty_schedule_is_refused():
     with pytest.raises(InputError, match="beta_schedule.values: empty"):
         rule_of("schedule", beta_schedule=BetaScheduleConfig())
 
@@ -77,7 +77,7 @@ def test_an_empty_schedule_is_refused():
 
 @pytest.mark.parametrize("start", ["first_batch", "official"])
 def test_batch_rule_equals_a_plain_loop(start):
-    """M0, σ, the pairs kept and β, computed number by number."""
+    """Compares M0, σ, the kept pairs and β with scalar computations."""
     batch = BetaDPOConfig(a=0.5, momentum=0.8, keep=0.6, beta_min=0.06, start=start)
     rule, m0, sigma, betas = rule_of("batch", beta=0.1, beta_batch=batch), 0.0, 0.0, []
     for step, margins in enumerate(recorded()):
@@ -103,7 +103,7 @@ def test_batch_rule_equals_a_plain_loop(start):
 
 
 def test_beta_of_a_batch_by_hand():
-    """All four pairs kept, mean 2, M0 = 0.9·0 + 0.1·2 = 0.2: β = 0.1·(1 + 0.6·1.8); std of (1, 1, 3, 3) is 2/√3."""
+    """All pairs are kept. Mean 2 gives M0 = 0.1·2 and β = 0.1·(1 + 0.6·1.8). The std of (1, 1, 3, 3) is 2/√3."""
     rule = rule_of("batch", beta=0.1, beta_batch=BetaDPOConfig(keep=1.0, start="official"))
     beta, kept = rule.weigh(np.array([1.0, 1.0, 3.0, 3.0]), epoch=0, rng=np.random.default_rng(0))
     assert kept.tolist() == [0, 1, 2, 3]
@@ -112,7 +112,7 @@ def test_beta_of_a_batch_by_hand():
 
 
 def inclusion(weights: np.ndarray, size: int) -> np.ndarray:
-    """Probability that each item is in a weighted draw one by one without replacement: a sum over all orders."""
+    """Return each item's probability to be in a sequential weighted draw without replacement, summed over orders."""
     chances = np.zeros(len(weights))
     for order in itertools.permutations(range(len(weights)), size):
         left, chance = weights.sum(), 1.0
@@ -122,8 +122,8 @@ def inclusion(weights: np.ndarray, size: int) -> np.ndarray:
     return chances
 
 
-def test_the_draw_is_weighted_sampling_without_replacement():
-    """Inclusion frequencies equal those of NumPy's own draw and of the sum over all orders."""
+def test_draw_is_weighted_sampling_without_replacement():
+    """Inclusion frequencies match NumPy's draw and the sum over all orders."""
     margins, m0, sigma, times = np.array([0.3, 2.5, -0.4, 1.2, -2.0]), 0.2, 1.1, 10_000
     weights = np.exp(-0.5 * ((margins - m0) / sigma) ** 2)
     rng, ours, numpys = np.random.default_rng(0), np.zeros(5), np.zeros(5)
@@ -134,8 +134,8 @@ def test_the_draw_is_weighted_sampling_without_replacement():
     assert ours / times == pytest.approx(numpys / times, abs=0.025)
 
 
-def test_a_tiny_spread_keeps_the_nearest_and_none_keeps_any():
-    """exp(−½z²) is 0 in floating point for all four; its logarithm still ranks them. σ = 0 weighs them equally."""
+def test_tiny_spread_keeps_the_nearest_pairs_and_zero_spread_any():
+    """exp(−½z²) underflows to 0 for all four, but its logarithm still ranks them. With σ = 0 all weights are equal."""
     margins, rng = np.array([5.0, 1.0, -2.0, 9.0]), np.random.default_rng(0)
     assert gaussian_keep(margins, 0.0, 1e-12, 2, rng).tolist() == [1, 2]
     drawn = [tuple(gaussian_keep(margins, 0.0, 0.0, 2, rng)) for _ in range(3000)]
@@ -152,7 +152,7 @@ def test_sample_std_by_hand():
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Linear interpolation between the two order statistics around share·(n − 1)."""
+    """Return the quantile by linear interpolation between the order statistics around share·(n − 1)."""
     ordered, place = sorted(values), share * (len(values) - 1)
     low = math.floor(place)
     high = min(low + 1, len(values) - 1)
@@ -161,7 +161,7 @@ def quantile(values: list[float], share: float) -> float:
 
 @pytest.mark.parametrize("beta_max", [2.0, 0.11])
 def test_risk_equals_a_plain_transcription(beta_max):
-    """Warm-up, τ before p̂, the tanh and the clip, on recorded margins of uneven batches."""
+    """Covers the warm-up, the update of τ before p̂, the tanh and the clipping, with batches of unequal sizes."""
     risk = RiskConfig(delta=0.2, rate=0.3, step=0.05, gain=1.5, warmup=4, beta_min=0.09, beta_max=beta_max)
     batches, expected = recorded(), []
     beta, tau = 0.1, quantile([m for margins in batches[:4] for m in margins], 0.8)
@@ -184,7 +184,7 @@ def test_risk_equals_a_plain_transcription(beta_max):
 
 
 def test_risk_calibrated_equals_a_plain_transcription():
-    """p̂ against the old τ; β and τ move by tanh(γu) less its mean under p = δ, here from binomial coefficients."""
+    """p̂ uses the old τ. β and τ move by tanh(γu) minus its mean for p = δ, computed from binomial coefficients."""
     risk = RiskConfig(delta=0.2, step=0.05, gain=1.5, warmup=4, eta=0.5)
     batches, expected = recorded(), []
     collected = np.concatenate(batches[:4])
@@ -205,12 +205,12 @@ def test_risk_calibrated_equals_a_plain_transcription():
         assert rule.log() == pytest.approx({"beta/tau": tau, "beta/p_hat": p_hat})
 
 
-def test_a_margin_that_reaches_tau_counts():
+def test_margins_equal_to_tau_count():
     assert share_above(np.array([0.5, 1.0, 2.0, -1.0]), 1.0) == 0.5
 
 
 @pytest.mark.parametrize("word", ["risk", "risk_calibrated"])
-def test_the_warmup_is_forgotten_once_tau_is_known(word):
+def test_warmup_margins_are_deleted_once_tau_is_known(word):
     rule = rule_of(word)
     go(rule, recorded()[:3])
     assert rule.state_dict()["collected"] == np.concatenate(recorded()[:3]).tolist()
@@ -225,14 +225,14 @@ def test_calibrated_beta_is_clipped():
 
 
 def test_expected_tanh_by_hand():
-    """n = 1, δ = 0.1: u is 3 or −⅓. n = 2, δ = 0.2: sqrt(δ(1−δ)/2) = √0.08 and k is 0, 1, 2 with 0.64, 0.32, 0.04."""
+    """n = 1, δ = 0.1: u is 3 or −⅓. n = 2, δ = 0.2: the sd is √0.08; k = 0, 1, 2 has probability 0.64, 0.32, 0.04."""
     assert expected_tanh(1, 0.1, 2.0) == pytest.approx(0.1 * math.tanh(6) - 0.9 * math.tanh(2 / 3))
     at = [math.tanh((p - 0.2) / math.sqrt(0.08)) for p in (0, 0.5, 1)]
     assert expected_tanh(2, 0.2, 1.0) == pytest.approx(0.64 * at[0] + 0.32 * at[1] + 0.04 * at[2])
 
 
 def test_expected_tanh_by_brute_force():
-    """Every outcome of 9 pairs; binomial coefficients for 1,000; symmetry; thousands of pairs approach a normal's 0."""
+    """Checks all outcomes of 9 pairs, binomial coefficients for 1,000, symmetry, and the limit 0 for many pairs."""
     mean = 0.0
     for outcome in itertools.product((0, 1), repeat=9):
         chance = math.prod(0.3 if above else 0.7 for above in outcome)
@@ -248,7 +248,7 @@ def test_expected_tanh_by_brute_force():
 
 
 def follow(word: str, distribution: str, pairs: int, seed: int, steps: int, growth: float = 0.0) -> tuple:
-    """log β/β0 and mean p̂ after `steps` past the warm-up; margins' scale grows by the fraction `growth` per step."""
+    """Return log(β/β0) and the mean p̂ after `steps` steps; margins grow by the fraction `growth` per step."""
     rule = rule_of(word, beta_risk=RiskConfig(warmup=WARMUP))
     margins = DRAWS[distribution](np.random.default_rng(seed), (WARMUP + steps, pairs))
     margins *= (1 + growth) ** np.maximum(np.arange(-WARMUP, steps), 0)[:, None]
@@ -260,7 +260,7 @@ def follow(word: str, distribution: str, pairs: int, seed: int, steps: int, grow
 
 
 def test_risk_as_published_drifts_on_margins_that_stand_still():
-    """The known bias at 16 pairs: mean p̂ is 0.127 for δ = 0.1, and β runs from 0.1 to its upper bound."""
+    """The known bias for 16 pairs: the mean p̂ is 0.127 for δ = 0.1, and β drifts from 0.1 to its upper bound."""
     drifts, shares = zip(*[follow("risk", "normal", 16, seed, 3500) for seed in range(3)], strict=True)
     assert np.mean(shares) == pytest.approx(0.127, abs=0.003)
     assert min(drifts) > math.log(0.9 * 2.0 / 0.1)
@@ -279,7 +279,7 @@ def test_risk_calibrated_does_not_drift(distribution, pairs):
 @pytest.mark.parametrize("pairs", [16, 64])
 @pytest.mark.parametrize("distribution", DRAWS)
 def test_risk_calibrated_follows_a_growing_scale(distribution, pairs):
-    """0.1 % per step for 1,000 steps raises β by more than half in every run, and shrinking lowers it."""
+    """If margins grow by 0.1 % per step for 1,000 steps, β rises by more than half. If they shrink, it falls."""
     for seed in range(5):
         assert follow("risk_calibrated", distribution, pairs, seed, 1000, growth=0.001)[0] > math.log(1.5)
         assert follow("risk_calibrated", distribution, pairs, seed, 1000, growth=-0.001)[0] < -math.log(1.5)
@@ -310,7 +310,7 @@ def test_impossible_settings_are_refused(word, changes, message):
 
 @pytest.mark.parametrize("word", BETAS)
 def test_every_rule_is_sane(word):
-    """Finite β > 0 and finite logs, also for batches of one; the pairs that count are increasing indices."""
+    """β is finite and positive and logs are finite, also for batches of one pair. Kept indices are increasing."""
     rule = rule_of(word)
     assert rule.rule == word
     for margins, (beta, kept, log) in zip(recorded(), go(rule, recorded()), strict=True):
@@ -326,7 +326,7 @@ def test_every_rule_is_sane(word):
 @pytest.mark.parametrize("start", ["first_batch", "official"])
 @pytest.mark.parametrize("word", BETAS)
 def test_a_restored_rule_goes_on_exactly(word, start):
-    """Stopped after any number of steps, in the middle of the warm-up too, saved and read as policy.pt is."""
+    """The rule is stopped after any number of steps, also during the warm-up, and saved and read like policy.pt."""
     import torch
 
     batches, changes = recorded(), {"beta_batch": BetaDPOConfig(start=start)}
@@ -345,8 +345,8 @@ def test_a_restored_rule_goes_on_exactly(word, start):
 
 
 @pytest.mark.parametrize("word", BETAS)
-def test_a_state_is_a_copy(word):
-    """What was saved does not change as training goes on, nor what it was read from."""
+def test_state_is_a_copy(word):
+    """Further training changes neither a saved state nor a state that was loaded."""
     rule, other = rule_of(word), rule_of(word)
     go(rule, recorded()[:2])
     state = rule.state_dict()
@@ -358,12 +358,12 @@ def test_a_state_is_a_copy(word):
 
 
 @pytest.mark.parametrize(("saved", "read"), itertools.permutations(BETAS, 2))
-def test_the_state_of_another_rule_is_refused(saved, read):
+def test_state_of_another_rule_is_refused(saved, read):
     with pytest.raises(InputError, match=f"saved by β rule {saved}, but the rule is {read};"):
         rule_of(read).load_state_dict(rule_of(saved).state_dict())
 
 
-def test_an_incomplete_state_is_refused():
+def test_incomplete_state_is_refused():
     state = rule_of("batch").state_dict()
     del state["sigma"]
     with pytest.raises(InputError, match="saved by β rule batch, without sigma, but the rule is batch"):
@@ -371,7 +371,7 @@ def test_an_incomplete_state_is_refused():
 
 
 def test_batch_starts_from_the_first_unequal_margins():
-    """A policy that equals its reference has margins of 0; the batch after it sets M0 and σ, not a tenth of it."""
+    """If the policy equals its reference, all margins are 0. The next batch then sets M0 and σ completely."""
     rule = BETAS["batch"](BetaConfig(beta_rule="batch"), 1)
     rng, later = np.random.default_rng(0), np.array([1.0, 2.0, 3.0, 6.0])
     rule.weigh(np.zeros(4), epoch=0, rng=rng)

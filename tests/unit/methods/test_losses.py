@@ -1,4 +1,4 @@
-"""Losses against numbers worked by hand, their gradients, and TRL's trainer on one batch."""
+"""Losses compared with hand-computed values, finite differences and TRL's trainer."""
 
 import math
 import re
@@ -28,8 +28,8 @@ from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 from prefloop.training.loop import Batch
 from prefloop.training.preference import PreferenceObjective, TokenizedPair
 
-# One pair: chosen of 4 tokens, rejected of 2. Log-ratios −10 − −11 = 1 and −12 − −11.5 = −0.5, so M = 1.5; per token
-# 1/4 − −0.5/2 = 0.5; without reference −10/4 − −12/2 = 3.5. The reward gap is 2 − 0.5 = 1.5. β = 0.1 throughout.
+# One pair with 4 chosen and 2 rejected tokens. The log-ratios are −10 + 11 = 1 and −12 + 11.5 = −0.5, so M = 1.5.
+# Per token the margin is 1/4 + 0.5/2 = 0.5, and without reference −10/4 + 12/2 = 3.5. The reward gap is 1.5. β = 0.1.
 COLUMNS = {
     "logp_chosen": -10.0,
     "logp_rejected": -12.0,
@@ -60,7 +60,7 @@ BY_HAND = {
     "nca": 1.350825,  # log(1 + e^−0.1) + ½ log(1 + e^0.1) + ½ log(1 + e^−0.05) = 0.644397 + 0.372198 + 0.334230
     "bco": 1.312856,  # 0.644397 + 0.668460
     "discopop": 0.849338,  # s = σ(0.15/0.05) = 0.952574: 0.047426 · 0.620957 + s · e^−0.15
-    "aot": 0.620957,  # dpo of a single pair, which is its own match
+    "aot": 0.620957,  # dpo, because a single pair is matched with itself
     "aot_unpaired": 0.620957,
     "sft": 2.5,  # 10/4
     "nll": 2.5,  # 10/4
@@ -72,7 +72,7 @@ def columns(**changes) -> dict[str, torch.Tensor]:
 
 
 def losses_of(name: LossChoice, terms: dict[str, torch.Tensor], beta: float = 0.1, options: LossOptions = OPTIONS):
-    """The losses of pairs that are a whole batch, [pairs]."""
+    """Return the losses [pairs] of pairs that form a batch."""
     return compute_losses(name, terms | compute_batch_terms(loss_parameters(name), terms), beta, options)
 
 
@@ -90,8 +90,8 @@ def test_by_hand(name, expected):
     assert losses_of(name, loss_terms(**columns())).tolist() == pytest.approx([expected], abs=1e-6)
 
 
-# Two pairs with M = 1 and −2: gaps 4 and −1 under the policy, 3 and 1 under the reference, log-ratios of the chosen
-# 2 and 0, of the rejected 1 and 2.
+# Two pairs with M = 1 and −2. Gaps are 4 and −1 under the policy, and 3 and 1 under the reference. Log-ratios are 2 and
+# 0 for the chosen responses, and 1 and 2 for the rejected ones.
 TWO_PAIRS = {
     "logp_chosen": [-4.0, -6.0],
     "logp_rejected": [-8.0, -5.0],
@@ -104,8 +104,8 @@ TWO_PAIRS = {
 }
 OF_BATCH_BY_HAND = {
     "aot": [0.644397, 0.798139],  # log(1 + e^−0.1 (4 − 3)), log(1 + e^−0.1 (−1 − 1))
-    "aot_unpaired": [0.693147, 0.744397],  # the chosen's 2 meets the rejected's 2, and its 0 the 1
-    "sft": [1.0, 1.5],  # over (2 + 6)/2 tokens
+    "aot_unpaired": [0.693147, 0.744397],  # matches 2 with 2, and 0 with 1
+    "sft": [1.0, 1.5],  # divided by (2 + 6)/2 tokens
 }
 
 
@@ -117,7 +117,7 @@ def test_losses_of_a_batch_by_hand(name, expected):
 
 @pytest.mark.parametrize("name", OF_BATCH_BY_HAND)
 def test_gradient_of_a_sorted_batch_is_the_finite_difference(name):
-    """The mean over 7 pairs, whose ranks a small step does not change."""
+    """The mean over 7 pairs; a small step does not change their ranks."""
     generator = torch.Generator().manual_seed(0)
     at = {column: -9 * torch.rand(7, generator=generator, dtype=torch.float64) for column in TWO_PAIRS}
     at |= {"n_chosen": torch.arange(1.0, 8.0), "n_rejected": torch.arange(1.0, 8.0)}
@@ -155,7 +155,7 @@ def test_dpo_is_log_2_where_policy_and_reference_agree():
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shift", [-40.0, -3.0, 0.7, 60.0])
 def test_gradient_is_the_finite_difference(name, shift):
-    """With respect to both log-probabilities of the policy, and to that of the explored response where it counts."""
+    """Covers both log-probabilities of the policy, and that of the explored response if the loss uses it."""
     step = 1e-5
     for column in ["logp_chosen", "logp_rejected", "logp_explored"]:
         given = columns(logp_chosen=COLUMNS["logp_chosen"] + shift)
@@ -169,8 +169,8 @@ def test_gradient_is_the_finite_difference(name, shift):
         assert gradient.item() == pytest.approx((above - below) / (2 * step), abs=1e-6)
 
 
-# TRL's name of a loss that it has; its ipo is our ipo_mean. It has no longer cdpo, and never had rev_kl or nll; simpo
-# and xpo are trainers of their own there.
+# TRL's names of our losses. Its ipo is our ipo_mean. It no longer has cdpo and never had rev_kl or nll. It has separate
+# trainers for simpo and xpo.
 IN_TRL = {
     "dpo": "sigmoid",
     "rdpo": "robust",
@@ -190,12 +190,12 @@ IN_TRL = {
 }
 
 
-def test_losses_of_a_batch_are_listed():
+def test_losses_that_need_the_batch_are_listed():
     assert {name for name in LOSSES if loss_parameters(name) & set(BATCH_TERMS)} == set(OF_BATCH)
 
 
 def test_wpo_weights_by_hand():
-    """Two tokens of 1/2 and 1/8 have a mean of 1/4; one of 1/2 with Σ_v π_v² = 1/3 has 3/2."""
+    """Tokens with 1/2 and 1/8 have the geometric mean 1/4. A token with 1/2 and Σ_v π_v² = 1/3 has weight 3/2."""
     chosen, rejected = torch.tensor([math.log(1 / 16) / 2]), torch.tensor([math.log(1 / 2)])
     assert wpo_weights(chosen, rejected).tolist() == pytest.approx([1 / 8])
     aligned = wpo_weights(chosen, rejected, torch.tensor([math.log(1 / 4)]), torch.tensor([math.log(1 / 3)]))
@@ -229,7 +229,7 @@ WEIGHTED_IN_TRL = [(name, theirs, "wpo_sampled") for name, theirs in IN_TRL.item
     ],
 )
 def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_name, weights):
-    """The same token ids, policy and reference give TRL's DPOTrainer the same loss; a number is LD-DPO's α."""
+    """TRL's DPOTrainer gives the same loss for the same token ids, policy and reference. A number is LD-DPO's α."""
     from accelerate import Accelerator
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -292,14 +292,12 @@ def test_batch_loss_equals_trl(manifests, model_folders, tmp_path, name, theirs_
         objective.begin_step(Batch(0, 0, whole, [whole]), np.random.default_rng(0))
         losses, found = objective.losses(whole)
     ours = losses.mean().item()
-    assert found["margin"].abs().min() > 1e-3, (
-        "the policy must differ from its reference for this test to mean anything"
-    )
+    assert found["margin"].abs().min() > 1e-3, "the policy must differ from its reference for this test"
     assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
 
 
-def test_the_explored_response_is_scored_once(manifests):
-    """xpo takes logp(y_ref) from the pair where y_ref is one of it, and reads one more response where it is not."""
+def test_explored_response_is_scored_once(manifests):
+    """If y_ref is in the pair, xpo reuses its log-probability. Otherwise one more response is scored."""
     from accelerate import Accelerator
 
     model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
@@ -315,5 +313,5 @@ def test_the_explored_response_is_scored_once(manifests):
         found = PreferenceObjective(scorer, pairs, TrainConfig(loss="xpo"), Accelerator(cpu=True)).terms_of([0, 1])
         handle.remove()
         alone = [response_logprobs(scorer, [p.prompt], [p.explored]).item() for p in pairs]
-    assert shapes == [(1, 2 + 2 + 1 + 2 + 1 + 1 + 3)], "each prompt once, and all but the last token of each response"
+    assert shapes == [(1, 2 + 2 + 1 + 2 + 1 + 1 + 3)], "each prompt once, and each response without its last token"
     assert found["logp_explored"].tolist() == pytest.approx(alone, abs=1e-4)

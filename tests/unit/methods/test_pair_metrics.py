@@ -1,4 +1,4 @@
-"""Pairs and the metrics that rank them, on numbers worked by hand."""
+"""Pairs and the metrics that rank them, compared with hand-computed values."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ BY_HAND = {
     "pvar": [0.04, 0.16],
     "disagreement": [0.5, 2.0],
     "agreement": [-0.5, -2.0],
-    "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 against 1, and 1 against 0
-    "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both
-    "length_matched_pfp": [1.0, 0.0],  # two pairs make one stratum
+    "less_is_more": [0.5, 0.5],  # the larger gap has the smaller margin: 0 and 1 in one pair, 1 and 0 in the other
+    "alignment_potential": [-1.0, 1.0],  # z(gap) = ∓1; |mean log-probability margin| is 1 in both pairs
+    "length_matched_pfp": [1.0, 0.0],  # two pairs are one stratum
 }
 
 
@@ -63,7 +63,7 @@ def test_random_metric_is_uniform_and_seeded():
 
 
 def test_less_is_more_by_hand():
-    """41 pairs, gaps and margins 0 … 40: both are clipped to [2, 38]; pair 11 has P = ¼ twice, fused 1/16 of 10/16."""
+    """Gaps and margins 0 to 40 are clipped to [2, 38]. Pair 11 has P = ¼ for both, which gives (1/16) / (10/16)."""
     steps = np.arange(41.0)
     pairs = {"reward_chosen": steps, "reward_rejected": 0 * steps, "logp_chosen": steps, "beta": np.array(0.1)}
     pairs |= {name: 0 * steps for name in ("logp_rejected", "logp_ref_chosen", "logp_ref_rejected")}
@@ -72,11 +72,11 @@ def test_less_is_more_by_hand():
     assert scores[:3].tolist() == [0, 0, 0]
     assert scores[-3:].tolist() == pytest.approx([1, 1, 1])
     flat = METRICS["less_is_more"](pairs | {"reward_chosen": 0 * steps}, np.random.default_rng(0))
-    assert flat[11] == pytest.approx(0.25), "a gap that is the same everywhere leaves the other's share"
+    assert flat[11] == pytest.approx(0.25), "with equal gaps only the margin counts"
 
 
 def test_length_matched_pfp_ranks_within_strata():
-    """PFP follows the length difference alone, plus noise: matched for length, only the noise is left."""
+    """Here PFP is the length difference plus noise, so only the noise remains after matching for length."""
     rng = np.random.default_rng(0)
     difference, noise = rng.integers(-20, 21, 400).astype(float), rng.random(400)
     pairs = {"n_chosen": 30 + difference, "n_rejected": np.full(400, 30.0), "logp_rejected": 0 * noise}
@@ -88,8 +88,8 @@ def test_length_matched_pfp_ranks_within_strata():
     assert scores.max() == 1
 
 
-def test_preference_variance_is_that_over_both_orders():
-    """Probabilities 0.9 and 0.5: in both orders 0.9, 0.1, 0.5, 0.5 with mean ½ and squares 0.16, 0.16, 0, 0."""
+def test_preference_variance_covers_both_orders():
+    """Both orders of 0.9 and 0.5 are 0.9, 0.1, 0.5, 0.5, with mean ½ and squared deviations 0.16, 0.16, 0, 0."""
     assert preference_variance([0.9, 0.5]) == pytest.approx(0.08)
     probabilities = np.random.default_rng(0).random(20)
     both = np.concatenate([probabilities, 1 - probabilities])
@@ -101,7 +101,7 @@ def test_every_metric_has_a_test():
 
 
 class Watched(dict):
-    """Pairs that remember which of their columns were read."""
+    """Pairs that record which columns were read."""
 
     def __init__(self, pairs):
         super().__init__(pairs)
@@ -113,17 +113,17 @@ class Watched(dict):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_who_reads_beta_the_reference_or_members_is_listed(name):
-    """Others are given no β of config's, and are not refused where the policy is its own reference."""
+def test_metrics_that_read_special_columns_are_listed(name):
+    """Other metrics get no β, and are allowed even if the policy is its own reference."""
     pairs = Watched(PAIRS)
     METRICS[name](pairs, np.random.default_rng(0))
-    assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name} in NEEDS_BETA, or not, against what it reads"
-    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name} in NEEDS_REFERENCE, or not"
-    assert ("gap_deviation" in pairs.read) == (name in NEEDS_ENSEMBLE), f"{name} in NEEDS_ENSEMBLE, or not"
-    assert ("preference_variance" in pairs.read) == reads_variance(name), f"{name} in NEEDS_VARIANCE, or not"
+    assert ("beta" in pairs.read) == (name in NEEDS_BETA), f"{name}: NEEDS_BETA is wrong"
+    assert ("logp_ref_chosen" in pairs.read) == (name in NEEDS_REFERENCE), f"{name}: NEEDS_REFERENCE is wrong"
+    assert ("gap_deviation" in pairs.read) == (name in NEEDS_ENSEMBLE), f"{name}: NEEDS_ENSEMBLE is wrong"
+    assert ("preference_variance" in pairs.read) == reads_variance(name), f"{name}: NEEDS_VARIANCE is wrong"
 
 
-def test_functions_of_the_user_get_every_column():
+def test_user_functions_get_every_column():
     assert reads_variance("pvar") and reads_variance("metrics.py:mine") and not reads_variance("pfp")
 
 
@@ -138,7 +138,7 @@ def test_best_worst_pair_of_tied_responses_is_none():
     assert best_worst_pair([1.0, 5.0, 0.0, 5.0]) == (1, 2)
 
 
-def test_keep_top_is_best_first_and_never_keeps_infinities():
+def test_keep_top_sorts_by_score_and_drops_infinities():
     scores = np.array([1.0, -np.inf, 3.0, 1.0])
     kept = keep_top(scores, None, np.random.default_rng(0)).tolist()
     assert kept[0] == 2
@@ -147,7 +147,7 @@ def test_keep_top_is_best_first_and_never_keeps_infinities():
 
 
 def test_chance_decides_between_equal_scores():
-    """In round 1 policy and reference are one and all margins 0: the first of the file must not be the chosen ones."""
+    """In round 1 policy and reference are equal and all margins are 0. The file order must not decide."""
     first = [keep_top(np.zeros(100), 10, np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert first[0].tolist() == first[1].tolist()
     assert first[0].tolist() != first[2].tolist()

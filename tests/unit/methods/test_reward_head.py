@@ -1,4 +1,4 @@
-"""The head against numbers worked by hand, dense matrices, explicit refits, and planted weights."""
+"""The reward head compared with hand-computed values, dense matrices, explicit refits and planted weights."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ from prefloop.methods.reward_head import (
     sigmoid,
 )
 
-# Two features of three responses to one prompt, centered already, and their rewards.
+# Two centered features of three responses to one prompt, and their rewards.
 DESIGN = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
 REWARDS = np.array([1.0, 0.0, -1.0])
-# XᵀX = [[2, 1], [1, 2]] and Xᵀy = (2, 1). With λ = 1 the inverse of [[3, 1], [1, 3]] is [[3, −1], [−1, 3]] / 8.
+# XᵀX = [[2, 1], [1, 2]] and Xᵀy = (2, 1). For λ = 1, the inverse of [[3, 1], [1, 3]] is [[3, −1], [−1, 3]] / 8.
 MEAN = [5 / 8, 1 / 8]
 
 
@@ -34,7 +34,7 @@ def dense_covariance(head: LinearHead) -> np.ndarray:
 
 
 def planted(prompts: int, features: int, seed: int, noise: float = 0.1):
-    """Features, rewards by planted weights and noise, prompts, and the weights; four responses per prompt."""
+    """Return features, rewards from planted weights and noise, prompts and weights; four responses per prompt."""
     rng = np.random.default_rng(seed)
     weights, design = rng.standard_normal(features), rng.standard_normal((4 * prompts, features))
     rewards = design @ weights + noise * rng.standard_normal(len(design)) + np.repeat(rng.normal(0, 5, prompts), 4)
@@ -56,7 +56,7 @@ def test_centering_is_within_prompts():
 
 @pytest.mark.parametrize("features", [3, 200])
 def test_posterior_equals_dense_matrices(features):
-    """Also with many more features than responses, as those of a language model."""
+    """Includes a case with many more features than responses, as with a language model."""
     design, rewards, prompts, _ = planted(10, features, seed=1)
     head = reward_posterior(design, rewards, 2.0, 0.5)
     inverse = np.linalg.inv(design.T @ design + 2.0 * np.eye(features))
@@ -96,13 +96,13 @@ def test_planted_rewards_are_recovered():
 
 
 def test_pure_noise_is_shrunk():
-    """The precision is chosen on prompts that are left out, so features that explain nothing predict little."""
+    """The precision is chosen on left-out prompts, so features without information lead to small predictions."""
     sizes = []
     for seed in range(20):
         design, _, prompts, _ = planted(30, 40, seed)
         rewards = np.random.default_rng(100 + seed).standard_normal(len(design))
         sizes.append(np.sqrt((fit_rewards(design, rewards, prompts).rewards(design) ** 2).mean()))
-    assert np.median(sizes) < 0.25, "least squares without a prior give sqrt(40 / 90) = 0.67"
+    assert np.median(sizes) < 0.25, "least squares without a prior would give sqrt(40 / 90) = 0.67"
 
 
 def test_equal_rewards_raise():
@@ -111,7 +111,7 @@ def test_equal_rewards_raise():
 
 
 def judged(pairs: int, features: int, seed: int):
-    """Differences of features, and the winners that a Bradley–Terry model with planted weights draws."""
+    """Return feature differences, wins drawn from a Bradley–Terry model with planted weights, and the weights."""
     rng = np.random.default_rng(seed)
     weights, differences = rng.standard_normal(features), rng.standard_normal((pairs, features))
     return differences, (rng.random(pairs) < sigmoid(differences @ weights)).astype(float), weights
@@ -124,7 +124,7 @@ def log_density(differences: np.ndarray, wins: np.ndarray, precision: float, wei
 
 @pytest.mark.parametrize(("pairs", "features"), [(40, 3), (6, 30)])
 def test_judgments_posterior_is_mode_and_curvature(pairs, features):
-    """The mean has no slope, and the covariance is the inverse of second differences of the log-density."""
+    """At the mean the log-density has zero slope. The covariance is the inverse of its negative second differences."""
     differences, wins, _ = judged(pairs, features, seed=8)
     head = fit_judgments(differences, wins)
     precision, step, identity = 1 / head.prior_variance, 1e-3, np.eye(features)
@@ -143,7 +143,7 @@ def test_judgments_posterior_is_mode_and_curvature(pairs, features):
 
 
 def test_judgments_posterior_is_close_to_the_exact_one():
-    """With one feature the posterior can be integrated on a grid."""
+    """With one feature, the posterior can be integrated on a grid."""
     differences, wins, _ = judged(60, 1, seed=9)
     head = fit_judgments(differences, wins)
     grid = np.linspace(-10, 10, 40_001)[:, None]
@@ -172,7 +172,7 @@ def test_left_out_log_loss_is_close_to_refits():
     assert left_out_log_loss(differences, wins, 1.0, mode) == pytest.approx(expected, rel=0.02)
 
 
-def test_judgments_that_one_feature_decides_stay_finite():
+def test_separable_judgments_give_finite_weights():
     """Without a prior the weights would be infinite."""
     head = fit_judgments(np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([1.0, 1.0]))
     assert np.isfinite(head.mean).all()

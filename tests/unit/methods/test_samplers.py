@@ -1,4 +1,4 @@
-"""Samplers: components by hand, and mixtures of two models token for token."""
+"""Samplers: components compared with hand-computed ones, and mixtures of two models compared token by token."""
 
 import math
 
@@ -11,7 +11,7 @@ from prefloop.methods.samplers import POLICY, REFERENCE, SAMPLERS, Mixp, Samplin
 from prefloop.models.chat import eos_ids, prompt_ids
 from prefloop.models.loading import load_policy, reference_for
 
-BY_HAND = {  # four responses, the prompt's two uniforms at 0.2 and 0.6, p = 0.3
+BY_HAND = {  # for four responses, uniforms 0.2 and 0.6 of the prompt, and p = 0.3
     "policy": ["policy"] * 4,
     "reference": ["reference"] * 4,
     "policy_reference": ["policy", "policy", "reference", "reference"],
@@ -29,17 +29,17 @@ def test_components_by_hand(name):
 def test_mixp_weights_are_the_paper_s():
     weights = [(c.policy, c.reference) for c in SAMPLERS["mixp"](2, [0.9], Mixp())]
     assert weights == [(1.5, -0.5), (0.5, 0.5)]
-    assert all(sum(w) == 1 for w in weights), "a mixture of equal models is that model"
+    assert all(sum(w) == 1 for w in weights), "a mixture of two equal models is the same model"
 
 
-def test_the_share_of_policy_pairs_follows_rmax():
+def test_share_of_policy_pairs_follows_rmax():
     """①:② = 2 : (e^rmax + e^−rmax)."""
     assert Mixp(p=0.3).share == 0.3
     assert Mixp(rmax=0.0).share == pytest.approx(0.5)
     assert Mixp(rmax=1.0).share == pytest.approx(2 / (2 + math.e + 1 / math.e))
 
 
-def test_models_are_loaded_only_where_a_component_may_need_them():
+def test_only_models_that_a_component_may_need_are_loaded():
     assert models_of(Sampling("reference", 4)) == ["reference"]
     assert models_of(Sampling("policy", 4)) == ["policy"]
     assert models_of(Sampling("policy_reference", 4)) == ["policy", "reference"]
@@ -53,11 +53,11 @@ TEXTS = ["why?", "what is the answer to a question that is this long?", "good"]
 
 @pytest.fixture(params=["lora", "full"])
 def pair(request, manifests, trained):
-    """A trained policy and its initial one: an adapter on shared base weights, or two models."""
+    """A trained policy and its initial policy: an adapter on shared base weights, or two models."""
     policy, manifest = trained(request.param), manifests["llama"]
     network, tokenizer = load_policy(manifest, policy, torch.float32, "cpu")
     other, context = reference_for(network, policy, manifest, manifest, torch.float32, "cpu")
-    assert (other is network) == (request.param == "lora"), "an adapter and its reference are one copy in memory"
+    assert (other is network) == (request.param == "lora"), "an adapter and its reference share the base weights"
     return network, other, context, tokenizer
 
 
@@ -76,7 +76,7 @@ def test_weights_one_and_zero_are_policy_and_reference(pair):
     policy = sample([WeightedModel(network)], tokenizer, COUNTS, UNIFORMS)
     with context():
         reference = sample([WeightedModel(other)], tokenizer, COUNTS, UNIFORMS)
-    assert policy != reference, "the policy must have left its reference for this to mean anything"
+    assert policy != reference, "the policy must differ from its reference for this test"
     mixed = [
         sample([WeightedModel(network, w), WeightedModel(other, r, context)], tokenizer, COUNTS, UNIFORMS)
         for w, r in [(POLICY.policy, POLICY.reference), (REFERENCE.policy, REFERENCE.reference)]
@@ -86,7 +86,7 @@ def test_weights_one_and_zero_are_policy_and_reference(pair):
 
 @pytest.mark.parametrize("weights", [(1.5, -0.5), (0.5, 0.5)])
 def test_a_mixture_equals_a_naive_loop_over_two_models(pair, weights):
-    """Logits mixed before temperature, from full forward passes of both models at every position."""
+    """The loop mixes logits before the temperature, from full forward passes of both models at every position."""
     network, other, context, tokenizer = pair
     models = [WeightedModel(network, weights[0]), WeightedModel(other, weights[1], context)]
     fast = sample(models, tokenizer, COUNTS, UNIFORMS)

@@ -1,4 +1,4 @@
-"""The table of actions agrees with the released script, with the paper and with autograd."""
+"""The tabular simulation agrees with the released script, the paper and autograd."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ from prefloop.methods.tabular import (
     unit_rewards,
 )
 
-# Param Diff of the released script, and of an independent recomputation in float64, at seed 1234567.
+# Param Diff of the released script and of an independent recomputation in float64, for seed 1234567.
 REFERENCE = json.loads((ROOT / "tests/golden/tabular_seed1234567.json").read_text())
 SEED, BETA, MIXTURES = 1234567, 3.0, ["mix_r", "mix_p", "mix_p_star"]
 RELEASED = {"steps": 100, "beta": BETA, "learning_rate": 10.0}
@@ -40,18 +40,18 @@ INCIDENT = incidence(4)
 
 
 def some_state(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards and θ of one seed with four actions, each [1, 4]."""
+    """Return rewards and θ of one seed with four actions, each [1, 4]."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(1, 4)), rng.normal(size=(1, 4)) / 2
 
 
 def odds(values: np.ndarray) -> np.ndarray:
-    """e^(z_a − z_b) of the pairs a < b of four actions."""
+    """Return e^(z_a − z_b) for the pairs a < b of four actions."""
     return np.exp(values @ INCIDENT)
 
 
 def loss_weights(rewards: np.ndarray, theta: np.ndarray, sampler: str) -> torch.Tensor:
-    """W of one seed by the definition, 1/(σ(z)σ(−z)) with each sampler's z, summing to 1."""
+    """Return W of one seed by definition: 1/(σ(z)σ(−z)) with the sampler's z, normalized to sum 1."""
     r, x = torch.tensor(rewards[0]), BETA * torch.tensor(theta[0]).log_softmax(0)
     r, x = r[:, None] - r, x[:, None] - x
     z = {"unif": 0 * x, "mix_r": r, "mix_p": x, "mix_p_star": x.clamp(-r.max(), r.max())}[sampler]
@@ -60,16 +60,17 @@ def loss_weights(rewards: np.ndarray, theta: np.ndarray, sampler: str) -> torch.
 
 
 def random_instances() -> list[np.ndarray]:
-    """300 rewards in [0, 1] of 2 to 50 actions; those of two actions are (0, 1), the hardest."""
+    """Return 300 instances of rewards in [0, 1] for 2 to 50 actions. Those with two actions are (0, 1), the hardest."""
     sizes = [2, 3, 5, 10, 20, 50]
     return [unit_rewards(np.random.default_rng(size).random((50, size))) for size in sizes]
 
 
 def released_draw(pairs: int, actions: int, independent: bool) -> PairDraw:
-    """The draw of the released script, one seed at a time: the same random numbers in the same order.
+    """Return the released script's draw for one seed, with the same random numbers in the same order.
 
-    It uses torch's global generator: seed it, draw the rewards, then run the samplers one after the other without
-    seeding again. `independent` draws a, then b (as that script does for Unif), else the flattened pairs at once.
+    It uses torch's global generator. Seed it, draw the rewards, then run the samplers one after the other without
+    seeding again. With `independent`, a and b are drawn one after the other, as in the script for Unif. Otherwise
+    flattened pairs are drawn at once.
     """
     upper = np.triu_indices(actions, 1)
 
@@ -94,8 +95,11 @@ def released_draw(pairs: int, actions: int, independent: bool) -> PairDraw:
 
 @pytest.mark.parametrize(("sampler", "name"), [("unif", "DPO-Unif"), ("mix_r", "DPO-Mix-R"), ("mix_p", "DPO-Mix-P")])
 def test_exact_updates_agree_with_the_reference(sampler, name):
-    """Where it is above 1e−12, to one in a million; below 1e−9 to 1e−15, as the reference is itself rounded there:
-    it takes differences of numbers near 3 in float64, and extended precision misses it by 4e−16, too."""
+    """The relative error is below 1e−6 where the reference is above 1e−12.
+
+    Below 1e−9 an absolute error of 1e−15 is allowed, because the reference is rounded there: it takes differences of
+    numbers near 3 in float64, and extended precision differs from it by 4e−16, too.
+    """
     ours = simulate(normal_rewards([SEED], 20), sampler, **RELEASED)["param_diff"][0]
     reference = np.array(REFERENCE["exact"][name]["float64"])
     assert ours[reference > 1e-9] == pytest.approx(reference[reference > 1e-9], rel=1e-6)
@@ -104,7 +108,7 @@ def test_exact_updates_agree_with_the_reference(sampler, name):
 
 
 def test_sampled_updates_agree_with_the_released_script():
-    """The rewards, then 3,000 updates of Unif, then Mix-R, on one stream of random numbers, as that script runs."""
+    """As in the script, one stream of random numbers gives the rewards, 3,000 updates of Unif, then Mix-R."""
     torch.manual_seed(SEED)
     rewards = torch.randn(1, 20).double().numpy()
     for sampler, name, steps in [("unif", "DPO-Unif", 3000), ("mix_r", "DPO-Mix-R", 600)]:
@@ -113,13 +117,13 @@ def test_sampled_updates_agree_with_the_released_script():
         assert ours == pytest.approx(REFERENCE["empirical_every_50"][name][:12], rel=1e-3)
 
 
-def test_rewards_are_those_of_the_released_script():
+def test_rewards_equal_those_of_the_released_script():
     assert normal_rewards([1, SEED], 20)[1] == pytest.approx(REFERENCE["rewards"], rel=1e-8)
 
 
 @pytest.mark.parametrize(("sampler", "bound"), [*zip(BOUNDS, BOUNDS, strict=True), ("mix_p_star", "mix_p")])
 def test_paper_mode_keeps_its_bounds_on_300_instances(sampler, bound):
-    """Down to 1e−40, where float64's rounding of single updates (to 1e−16 of what is left) takes over."""
+    """Checked down to 1e−40. Below that, rounding of single updates in float64 dominates."""
     curves = [simulate(r, sampler, steps=13, beta=BETA)["max_diff"] for r in random_instances()]
     worst = np.concatenate(curves).max(axis=0)
     assert len(np.concatenate(curves)) == 300
@@ -128,7 +132,7 @@ def test_paper_mode_keeps_its_bounds_on_300_instances(sampler, bound):
 
 @pytest.mark.parametrize("sampler", ["unif", *MIXTURES])
 def test_paper_mode_is_as_bad_as_the_reference_found(sampler):
-    """The worst |δ| of 300 other instances, to all digits given, until those reached the floor of their arithmetic."""
+    """The worst |δ| agrees with that of 300 other instances to all given digits, down to the reference's precision."""
     worst = REFERENCE["paper_mode_worst_abs_delta_over_300_instances"][f"DPO-{SAMPLER_LABELS[sampler]}"]
     ours = np.max([simulate(r, sampler, steps=13, beta=BETA)["max_diff"].max(axis=0) for r in random_instances()], 0)
     assert ours == pytest.approx(worst, rel=1e-5, abs=1e-18)
@@ -142,16 +146,19 @@ def test_paper_mode_does_not_depend_on_beta(beta):
 
 
 def test_uniform_sampling_stays_linear_on_the_lower_bound_instance():
-    """For every learning rate. Near its end δ shrinks by I − c·L, L the Laplacian of a triangle with edges
-    σ'(r_a − r_b). With z = 0 those differ, so that no c removes both of its modes; the best one, 2/(λ₁ + λ₂), leaves
-    (λ₂ − λ₁)/(λ₁ + λ₂) of the error at each update."""
+    """Convergence is linear for every learning rate.
+
+    Near the end, δ is multiplied by I − c·L per update, where L is the Laplacian of a triangle with edges σ'(r_a −
+    r_b). With z = 0 the edges differ, so no c removes both modes. The best one, 2/(λ₁ + λ₂), leaves (λ₂ − λ₁)/(λ₁ + λ₂)
+    of the error per update.
+    """
     rewards = np.array([LOWER_BOUND_REWARDS])
     slope = torch.tensor(rewards[0][:, None] - rewards[0]).sigmoid()
     edges = (slope * (1 - slope)).numpy() * (1 - np.eye(3))
     low, high = np.linalg.eigvalsh(np.diag(edges.sum(axis=0)) - edges)[1:]
     ratios = []
     for c in np.append(np.linspace(0.2, 1.8, 33), 1.0) * 2 / (low + high):
-        # θ moves by 2·lr·β·Σ_b Δ_ab/9, so that δ shrinks by lr·2β²/9 times L.
+        # θ moves by 2·lr·β·Σ_b Δ_ab/9, so c = lr·2β²/9.
         rate = c * 9 / (2 * BETA**2)
         left = simulate(rewards, "unif", steps=200, beta=BETA, learning_rate=rate)["max_diff"][0]
         near = np.flatnonzero(left > 1e-100)[-1]
@@ -161,7 +168,7 @@ def test_uniform_sampling_stays_linear_on_the_lower_bound_instance():
 
 @pytest.mark.parametrize("sampler", MIXTURES)
 def test_mixtures_are_quadratic_on_the_lower_bound_instance(sampler):
-    """Each update squares the error, but for a factor; uniform sampling only divides it by six."""
+    """Each update squares the error up to a factor. Uniform sampling only divides it by about six."""
     left = simulate(np.array([LOWER_BOUND_REWARDS]), sampler, steps=5, beta=BETA)["max_diff"][0]
     orders = np.log(left[2:] / left[1:-1]) / np.log(left[1:-1] / left[:-2])
     assert (orders[1:] > 1.8).all()
@@ -171,7 +178,7 @@ def test_mixtures_are_quadratic_on_the_lower_bound_instance(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["unif", *MIXTURES])
-def test_exact_gradient_is_autograd_of_the_expected_loss(sampler):
+def test_exact_gradient_matches_autograd_of_the_expected_loss(sampler):
     rewards, theta = some_state()
     logits = torch.tensor(theta, requires_grad=True)
     x = BETA * (logits[0][:, None] - logits[0])
@@ -187,20 +194,20 @@ def test_exact_gradient_is_autograd_of_the_expected_loss(sampler):
     np.testing.assert_allclose(exact_gradient(ours / total, difference, INCIDENT, BETA), -logits.grad, rtol=1e-10)
 
 
-def test_empirical_gradient_is_autograd_of_the_mean_loss():
+def test_empirical_gradient_matches_autograd_of_the_mean_loss():
     _, theta = some_state(1)
-    winners, losers = torch.tensor([0, 0, 2, 3, 1, 1]), torch.tensor([1, 1, 3, 2, 0, 1])  # twice a pair, once itself
+    winners, losers = torch.tensor([0, 0, 2, 3, 1, 1]), torch.tensor([1, 1, 3, 2, 0, 1])  # a pair twice, an action once
     logits = torch.tensor(theta, requires_grad=True)
     logp = logits[0].log_softmax(0)
     (-F.logsigmoid(BETA * (logp[winners] - logp[losers])).mean()).backward()
-    # Pairs in the order 01, 02, 03, 12, 13, 23.
+    # Pairs are in the order 01, 02, 03, 12, 13, 23.
     won, lost = np.array([[2, 0, 0, 0, 0, 1]]) / 6, np.array([[1, 0, 0, 0, 0, 1]]) / 6
     ours = empirical_gradient(won, lost, odds(BETA * theta), INCIDENT, BETA)
     np.testing.assert_allclose(ours, -logits.grad, rtol=1e-10, atol=1e-15)
 
 
 def test_preference_gap_keeps_small_differences():
-    """By hand: r_a − r_b = 1, δ = 1e−20, so Δ = σ'(1)·1e−20, where σ(r) − σ(x) would be 0."""
+    """For r_a − r_b = 1 and δ = 1e−20, Δ = σ'(1)·1e−20, but σ(r) − σ(x) would be 0 in float64."""
     found = preference_gap(np.array([[1e-20]]), np.exp([[1.0]]), 1 / (1 + np.exp([[-1.0]])))
     assert found[0, 0] == pytest.approx(0.19661193324148185e-20, rel=1e-12)
 
@@ -222,7 +229,7 @@ def test_component_1_alone_is_uniform_sampling():
 
 @pytest.mark.parametrize("sampler", TABULAR_SAMPLERS)
 @pytest.mark.parametrize("rate", [2.0, None])
-def test_all_seeds_at_once_are_each_alone(sampler, rate):
+def test_seeds_do_not_affect_each_other(sampler, rate):
     rewards = unit_rewards(normal_rewards(range(4), 6))
     together = simulate(rewards, sampler, steps=8, beta=BETA, learning_rate=rate)
     for seed in range(4):
@@ -231,9 +238,8 @@ def test_all_seeds_at_once_are_each_alone(sampler, rate):
             np.testing.assert_allclose(together[name][seed], alone[name][0], rtol=1e-9, atol=1e-15)
 
 
-def test_all_seeds_sampled_at_once_behave_as_the_released_draws():
-    """The same mean and spread of Param Diff after the same updates on the same rewards, but for the noise of 1,000
-    and 150 runs."""
+def test_vectorized_draws_match_the_released_draws_in_distribution():
+    """Mean and spread of Param Diff after the same updates agree, up to the noise of 1,000 and 150 runs."""
     rewards, settings = normal_rewards([SEED], 8), {"steps": 40, "beta": BETA, "learning_rate": 0.5}
     draw = multinomial_draw(256, 8, np.random.default_rng(0))
     ours = simulate(np.repeat(rewards, 1000, axis=0), "mix_r", draw=draw, **settings)["param_diff"][:, -1]
@@ -246,7 +252,7 @@ def test_all_seeds_sampled_at_once_behave_as_the_released_draws():
 
 
 def test_multinomial_counts():
-    """Mean n·p, variance n·p(1−p), covariance −n·p·q, and the same total always, each row by its own weights."""
+    """Each row has its own weights: mean n·p, variance n·p(1 − p), covariance −n·p·q, and a fixed total."""
     weights = np.repeat([[3.0, 1.0, 0.5, 5.5], [1.0, 0.0, 1.0, 2.0]], 20000, axis=0)
     counts = multinomial(200, weights, np.random.default_rng(0))
     assert (counts.sum(axis=1) == 200).all() and (counts >= 0).all()
@@ -255,7 +261,7 @@ def test_multinomial_counts():
         np.testing.assert_allclose(np.cov(part.T), 200 * (np.diag(p) - np.outer(p, p)), atol=1.0)
 
 
-def test_recording_every_third_update_is_every_third_record():
+def test_recording_every_third_update_gives_every_third_record():
     rewards = normal_rewards([1, 2], 5)
     all_of_them, thin = (simulate(rewards, "mix_p", every=every, **RELEASED) for every in (1, 3))
     for name in TABULAR_MEASURES:
@@ -263,7 +269,7 @@ def test_recording_every_third_update_is_every_third_record():
 
 
 def test_measures_by_hand():
-    """Before any update x = 0: δ = r_a − r_b, and the value is the mean reward plus β·log A."""
+    """Before the first update x = 0, so δ = r_a − r_b and the value is the mean reward plus β·log A."""
     first = {name: values[0, 0] for name, values in simulate(np.array([[0.0, 1.0, 3.0]]), "unif", **RELEASED).items()}
     best = 3 * np.log(1 + np.exp(1 / 3) + np.exp(1))
     assert first["param_diff"] == pytest.approx(2 * (1 + 2 + 3) / 9)
@@ -282,8 +288,7 @@ def run_program(name: str, *flags: str) -> subprocess.CompletedProcess:
 
 
 def test_programs_write_rows_and_draw_them(tmp_path):
-    """A row for each recorded update: of each seed 5 of 9 normalized, 4 in paper mode, 2 of 6 sampled; 4 of the
-    lower-bound instance."""
+    """The table has one row per recorded update of each seed, and four rows for the lower-bound instance."""
     sizes = ["--seeds", "3", "--actions", "4", "--normalized.steps", "9", "--paper.steps", "4"]
     sizes += ["--empirical.steps", "6", "--empirical.every", "4", "--empirical.pairs", "10"]
     rows, cost = tmp_path / "tabular.csv", tmp_path / "tabular.cost.json"
@@ -307,7 +312,7 @@ def test_programs_write_rows_and_draw_them(tmp_path):
         "4 actions and β = 3" in caption
         and "of 3 seeds; grey lines are upper bounds of arXiv 2409.19605 for Unif." in caption
     )
-    assert "Mix-P" not in caption, "nothing is said of samplers that are not there"
+    assert "Mix-P" not in caption, "the caption names only samplers that were run"
     drawn = pd.read_csv(tmp_path / "drawn.csv").query(
         "sampler == 'unif' and mode == 'normalized' and measure == 'max_diff'"
     )

@@ -1,4 +1,4 @@
-"""Adapter folders load with plain peft from anywhere; adapters that a model cannot have are refused."""
+"""Adapter folders load with plain peft from any directory; adapters that do not fit a model are refused."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def hub(model_folders) -> ModelHub:
 
 @pytest.mark.parametrize("is_from_hub", [False, True])
 def test_adapter_folder_loads_with_plain_peft_anywhere(model_folders, hub, tmp_path, is_from_hub):
-    """Case 17: train writes it in a project whose paths are relative; another program reads it in another folder."""
+    """train.py writes the adapter in a project with relative paths, and another program in another folder reads it."""
     project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     elsewhere.mkdir()
     manifest = project / "results/models/llama/manifest.json"
@@ -107,7 +107,7 @@ def test_adapter_folder_loads_with_plain_peft_anywhere(model_folders, hub, tmp_p
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("change", ["renamed", "absent", "of another shape"])
 def test_weights_that_do_not_fit_raise(manifests, trained, tmp_path, parameters, change):
-    """Case 18: peft ignores names that it does not know, and would leave the base model."""
+    """peft would ignore unknown names and keep the base model's weights."""
     content, manifest = read_policy(trained(parameters)), manifests["llama"]
     state = content["state_dict"]
     name = next(name for name in state if "layers.1.mlp" in name)
@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_raise(manifests, trained, tmp_path, parameters,
 EXPERTS = tiny.SIZES | {"vocab_size": 90, "num_key_value_heads": 2, "num_experts_per_tok": 2}
 LATENT = {"first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "n_group": 1}
 LATENT |= {"qk_nope_head_dim": 8, "v_head_dim": 12, "n_routed_experts": 4, "topk_group": 1, "moe_intermediate_size": 16}
-# Each with whether peft adapts its experts.
+# Configs, and whether peft adapts their experts.
 MIXTURES = {
     "mixtral": (MixtralConfig(**EXPERTS, num_local_experts=4), True),
     "qwen3_moe": (Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=24, head_dim=8), True),
@@ -139,7 +139,7 @@ MIXTURES = {
 
 
 def mixture(config: PretrainedConfig, folder: Path) -> Path:
-    """A fetched mixture of experts with random weights."""
+    """Fetch a mixture of experts with random weights; return its manifest."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
@@ -155,8 +155,8 @@ PAIRS = [TokenizedPair([0, 10 + i, 20], [5, 9, 33 + i, 1], [7, 40 + i, 1], -20.0
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_mixture_of_experts_trains_as_plain_peft_reads_it(tmp_path, name):
-    """Case 18: policy.pt, the adapter folder read by peft alone, and a second adapter give the same logits."""
+def test_trained_mixture_of_experts_loads_with_plain_peft(tmp_path, name):
+    """policy.pt, a merged policy and the adapter folder read by plain peft give the same logits."""
     config, has_adapted_experts = MIXTURES[name]
     manifest = mixture(config, tmp_path)
     torch.manual_seed(0)
@@ -193,7 +193,7 @@ def test_mixture_of_experts_trains_as_plain_peft_reads_it(tmp_path, name):
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_dropout_of_adapted_experts_is_refused(tmp_path, name):
-    """Case 18: where experts have no adapters, dropout of the others is peft's own."""
+    """If experts have no adapters, dropout of the other adapters works as in peft."""
     config, has_adapted_experts = MIXTURES[name]
     manifest = mixture(config, tmp_path)
     lora = Lora(r=2, dropout=0.1)
@@ -217,8 +217,8 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_adapter_comes_back_from_its_files(manifests, tmp_path, kind):
-    """policy.pt unmerged, merged and as a second adapter, and both PEFT folders read by peft alone: the same logits."""
+def test_every_kind_of_adapter_is_restored_from_its_files(manifests, tmp_path, kind):
+    """policy.pt (unmerged, merged, as a second adapter) and both PEFT folders in plain peft give the same logits."""
     manifest, lora, policy = manifests["llama"], KINDS[kind], tmp_path / "policy.pt"
     torch.manual_seed(0)
     model, _ = load_trainable(manifest, manifest, "lora", lora, torch.float32)
@@ -259,7 +259,7 @@ def test_every_kind_of_adapter_comes_back_from_its_files(manifests, tmp_path, ki
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_averaged_adapters_keep_their_scale(manifests, tmp_path, rslora):
-    """0.5 · policy is half of what the adapter adds to a layer's weights, whatever its rank is scaled by."""
+    """0.5 · policy is half of the adapter's change of a layer's weights, for any scaling of the rank."""
     manifest, lora, policy = manifests["llama"], Lora(r=2, rslora=rslora), tmp_path / "policy.pt"
     torch.manual_seed(0)
     model = add_adapter(load_base(manifest, torch.float32)[0], lora)
@@ -284,14 +284,14 @@ def test_dora_is_not_averaged(manifests, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q_prj", "proj", "lm_head", "embed_tokens"])
-def test_layers_that_are_not_there_raise(manifests, name):
+def test_missing_layers_raise(manifests, name):
     lora = Lora(target_modules=("q_proj", name))
     with pytest.raises(SettingError, match=rf"lora.target_modules: .* no linear layer {name}; it has down_proj, .*"):
         add_adapter(load_base(manifests["llama"], torch.float32)[0], lora)
 
 
 @pytest.mark.parametrize("extra", [{"rslora": 1}, {"target_modules": "q_proj"}, {"bias": "all"}])
-def test_unknown_shape_of_an_adapter_raises(manifests, tmp_path, extra):
+def test_unknown_adapter_options_raise(manifests, tmp_path, extra):
     model = add_adapter(load_base(manifests["llama"], torch.float32)[0], Lora(r=2))
     tiny.write_policy(tmp_path / "policy.pt", model, manifests["llama"], Lora(r=2))
     content = read_policy(tmp_path / "policy.pt")

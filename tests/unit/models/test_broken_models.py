@@ -1,4 +1,4 @@
-"""Broken models, policies, manifests and states end in one line that names the file, and run no code (hostile S8)."""
+"""Broken models, policies, manifests and states raise one line that names the file, and run no code."""
 
 import json
 import os
@@ -32,7 +32,7 @@ DEEP = "[" * 10_000 + "]" * 10_000
 
 
 def line_of(load: Callable[[], Any]) -> str:
-    """The message of the InputError that `load` raises."""
+    """Return the message of the InputError that `load` raises."""
     with pytest.raises(InputError) as caught:
         load()
     message = str(caught.value)
@@ -43,21 +43,21 @@ def line_of(load: Callable[[], Any]) -> str:
 
 
 class Code:
-    """A pickle that would run a command."""
+    """An object whose unpickling would run a command."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("touch ran",)
 
 
 class Zeros:
-    """A pickle of few bytes that makes many."""
+    """An object whose small pickle expands to many bytes."""
 
     def __reduce__(self) -> tuple:
         return bytearray, (2**29,)
 
 
 def first_weight(content: dict, value: Any) -> dict:
-    """A policy with another value of its first weight."""
+    """Return a policy whose first weight is replaced by `value`."""
     return content | {"state_dict": content["state_dict"] | {next(iter(content["state_dict"])): value}}
 
 
@@ -65,7 +65,7 @@ def adapter(content: dict, **differences: Any) -> dict:
     return content | {"adapter": content["adapter"] | differences}
 
 
-# What the content of a policy.pt becomes, and part of the message.
+# A change of the content of policy.pt, and part of the error message.
 POLICIES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "list": (lambda c: [c], "expected a mapping, found list"),
     "code": (lambda c: c | {"round": Code()}, "not a readable policy.pt"),
@@ -118,8 +118,8 @@ def test_torn_policy_is_refused(manifests, trained, tmp_path, content):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
-def test_model_that_is_not_finite_is_refused_when_it_is_fetched(model_folders, tmp_path, value, dtype):
-    """Once, so that no stage loads it; a damaged or diverged model would otherwise write NaN or noise."""
+def test_model_with_non_finite_weights_is_not_fetched(model_folders, tmp_path, value, dtype):
+    """Otherwise a damaged or diverged model would write NaN or noise in later stages."""
     shutil.copytree(model_folders["llama"], tmp_path / "model")
     path = tmp_path / "model/model.safetensors"
     state = load_file(path)
@@ -138,8 +138,8 @@ def test_model_that_is_not_finite_is_refused_when_it_is_fetched(model_folders, t
 
 
 @pytest.mark.parametrize("member", ["data.pkl", "version", "byteorder", "data/0"])
-def test_packed_policy_takes_no_memory(trained, tmp_path, member):
-    """A member of 200 MB zeros, packed: torch would unpack it, `version` even six times at once."""
+def test_compressed_policy_is_refused_without_decompression(trained, tmp_path, member):
+    """A member is 200 MB of compressed zeros. torch would decompress it, `version` even six times at once."""
     path = tmp_path / "policy.pt"
     with zipfile.ZipFile(trained("lora")) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
@@ -151,7 +151,7 @@ def test_packed_policy_takes_no_memory(trained, tmp_path, member):
         assert "its parts are packed" in line_of(lambda: read_policy(path))
 
 
-# Content of a manifest.json, and part of the message of all readers.
+# The content of manifest.json, and part of the error message of all readers.
 MANIFESTS: dict[str, tuple[bytes | dict, str]] = {
     "empty": (b"", "not JSON"),
     "list": (b"[]", "expected a JSON object, found list"),
@@ -182,7 +182,7 @@ def test_broken_manifest_is_refused(manifests, tmp_path, name):
         assert str(manifest) in line_of(lambda reader=reader: reader(manifest))
 
 
-def test_manifest_with_a_file_of_a_long_name_is_refused(tmp_path):
+def test_manifest_with_a_long_file_name_is_refused(tmp_path):
     write_json(tmp_path / "manifest.json", {"files": {"x" * 300 + ".safetensors": "0" * 64}})
     assert "no such file" in line_of(lambda: check_weights(tmp_path / "manifest.json"))
 
@@ -194,7 +194,7 @@ def test_manifest_without_a_field_is_refused(tmp_path, reader):
 
 
 def header(content: dict | str, length: int | None = None) -> bytes:
-    """A safetensors file of a header and 8 bytes of weights."""
+    """Return a safetensors file with this header and 8 bytes of weights."""
     text = (content if isinstance(content, str) else json.dumps(content)).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + bytes(8)
 
@@ -239,7 +239,7 @@ INDEXES = {
 
 @pytest.mark.parametrize("name", INDEXES)
 def test_broken_index_is_not_fetched(model_folders, tmp_path, name):
-    """Paths out of the folder are refused even if there is such a file (hostile S15)."""
+    """Paths out of the folder are refused even if the file exists."""
     shutil.copytree(model_folders["llama"], tmp_path / "source")
     (tmp_path / "source/model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     write_json(tmp_path / "source/model.safetensors.index.json", INDEXES[name])
@@ -247,7 +247,7 @@ def test_broken_index_is_not_fetched(model_folders, tmp_path, name):
     assert any(part in line for part in ("index.json: weight_map is", "is not a file in this folder", "is not there"))
 
 
-# Files of a fetched model folder, and which loader names them.
+# Changed files of a fetched model folder, and their new content.
 FOLDERS: dict[str, tuple[str, Any]] = {
     "config without a type": ("config.json", {}),
     "config that is a list": ("config.json", []),
@@ -279,7 +279,7 @@ def test_broken_model_folder_is_refused(manifests, tmp_path, name):
 
 
 def test_pickled_weights_of_a_fetched_model_are_not_read(manifests, tmp_path):
-    """A pytorch_model.bin in place of the weights."""
+    """A pytorch_model.bin replaces the weights."""
     shutil.copytree(manifests["llama"].parent, tmp_path / "model")
     manifest = tmp_path / "model/manifest.json"
     (tmp_path / "model/model.safetensors").unlink()
@@ -302,7 +302,7 @@ def test_broken_pickled_checkpoint_is_not_fetched(model_folders, tmp_path, conte
 
 
 @pytest.mark.parametrize("content", ["", "[]", DEEP, '{"eos_token_id": {"a": []}, "temperature": "hot"}'])
-def test_broken_generation_config_is_one_line_or_read(manifests, tmp_path, content):
+def test_broken_generation_config_is_read_or_raises_with_one_line(manifests, tmp_path, content):
     shutil.copytree(manifests["llama"].parent, tmp_path / "model")
     (tmp_path / "model/generation_config.json").write_text(content)
     try:
@@ -312,7 +312,7 @@ def test_broken_generation_config_is_one_line_or_read(manifests, tmp_path, conte
 
 
 @pytest.mark.parametrize("content", ["", "[]", DEEP, '{"model_type": []}'])
-def test_broken_config_has_no_positions(manifests, tmp_path, content):
+def test_maximum_position_of_a_broken_config_raises(manifests, tmp_path, content):
     shutil.copytree(manifests["llama"].parent, tmp_path / "model")
     (tmp_path / "model/config.json").write_text(content)
     assert "config.json: transformers cannot read it" in line_of(
@@ -320,7 +320,7 @@ def test_broken_config_has_no_positions(manifests, tmp_path, content):
     )
 
 
-def test_odd_number_of_experts_is_refused(model_folders, tmp_path):
+def test_invalid_number_of_experts_is_refused(model_folders, tmp_path):
     shutil.copytree(model_folders["llama"], tmp_path / "source")
     config = json.loads((tmp_path / "source/config.json").read_text()) | {"num_experts_per_tok": "two"}
     write_json(tmp_path / "source/config.json", config)
@@ -344,8 +344,8 @@ def test_broken_chat_format_is_refused(tmp_path, problem):
 @pytest.mark.parametrize(
     "gone", ["fingerprint", "steps", "weights", "optimizer", "schedule", "extra_state", "resumed", "shards"]
 )
-def test_damaged_state_is_not_continued(tmp_path, gone):
-    """The training starts from the beginning, and says why."""
+def test_damaged_training_state_is_not_used(tmp_path, gone):
+    """Training then starts from the beginning and prints the reason."""
     state: dict[str, Any] = {"format": STATE_FORMAT, "fingerprint": "a", "steps": [], "seconds": 1.0, "resumed": 0}
     state |= {"shards": ""} | {name: {} for name in ("weights", "optimizer", "schedule", "extra_state")}
     torch.save(state, tmp_path / "state.pt")

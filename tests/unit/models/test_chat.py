@@ -1,4 +1,4 @@
-"""Prompts have one BOS, whether the chat template or the tokenizer writes it."""
+"""Prompts have exactly one BOS, added by either the chat template or the tokenizer."""
 
 import pytest
 
@@ -15,14 +15,14 @@ def test_template_and_tokenizer_do_not_both_write_a_bos(model_folders):
         assert ids[0] == 0, name
 
 
-def test_a_template_that_refuses_a_role_names_the_prompt(model_folders):
+def test_error_of_a_refused_role_names_the_prompt(model_folders):
     tokenizer = load_tokenizer(model_folders["llama"])
     tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     with pytest.raises(InputError, match="refuses roles system, user .no system.; prompt: 'why.'"):
         prompt_ids(tokenizer, [{"role": "system", "content": "be kind"}, *QUESTION])
 
 
-def test_a_tokenizer_without_a_template_reads_transcripts(model_folders):
+def test_tokenizer_without_a_template_uses_transcripts(model_folders):
     tokenizer = load_tokenizer(model_folders["gpt_neox"])
     text = tokenizer.apply_chat_template(
         [*QUESTION, {"role": "assistant", "content": "so."}, *QUESTION], tokenize=False, add_generation_prompt=True

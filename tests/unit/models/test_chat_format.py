@@ -1,4 +1,4 @@
-"""The chat format of a run: chosen once by prepare_prompts, kept in chat.json, the same in every later stage."""
+"""The chat format of a run: prepare_prompts writes it to chat.json, and every later stage uses it."""
 
 import datetime
 import subprocess
@@ -22,7 +22,7 @@ from steps import PROMPT_OUTPUTS
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    """Manifests of tiny models of some families."""
+    """Manifests of tiny models of several families."""
     folder = tmp_path_factory.mktemp("families")
     for name in ("qwen3", "llama3", "smollm3", "gemma2"):
         families.make_family(folder / "hub" / name, name)
@@ -34,8 +34,7 @@ def tokenizer_of(models: dict[str, Path], name: str):
     return load_tokenizer(models[name].parent)
 
 
-def test_date_is_that_of_the_config_then_of_an_earlier_run_then_today(models, tmp_path):
-    """Case 3."""
+def test_date_comes_from_the_config_or_an_earlier_run_or_is_today(models, tmp_path):
     tokenizer, stored = tokenizer_of(models, "smollm3"), tmp_path / "chat.json"
     assert settle_format(tokenizer, {}, None, stored).date == datetime.date.today().isoformat()
     write_json(stored, {"template_kwargs": {}, "date": "2024-02-29", "end_of_turn": "<|im_end|>"})
@@ -44,8 +43,8 @@ def test_date_is_that_of_the_config_then_of_an_earlier_run_then_today(models, tm
     assert "Today Date: 29 February 2024\n" in conversation_text(tokenizer, asks("Hi"), read_format(stored))
 
 
-def test_template_without_a_clock_keeps_its_own_date_unless_one_is_set(models, tmp_path):
-    """Llama 3.1's template prints 26 Jul 2024, which the model was tuned with; `date_string` changes it."""
+def test_template_with_a_fixed_date_keeps_it_unless_one_is_set(models, tmp_path):
+    """Llama 3.1's template prints 26 Jul 2024, as in the model's tuning. The variable `date_string` changes it."""
     tokenizer = tokenizer_of(models, "llama3")
     tokenizer.chat_template = tokenizer.chat_template.replace("strftime_now is defined", "false")
     free = settle_format(tokenizer, {}, None, tmp_path / "chat.json")
@@ -71,12 +70,12 @@ def test_stored_format_gives_the_same_ids(models, tmp_path):
     ],
 )
 def test_unknown_template_variable_raises(models, tmp_path, kwargs, message):
-    """Jinja ignores it, and the model would think."""
+    """Jinja would ignore it, and the model would think."""
     with pytest.raises(InputError, match=f"^chat_template_kwargs: {message}"):
         settle_format(tokenizer_of(models, "qwen3"), kwargs, None, tmp_path / "chat.json")
 
 
-def test_date_that_is_no_day_raises(models, tmp_path):
+def test_invalid_date_raises(models, tmp_path):
     with pytest.raises(InputError, match="^template_date: '31 Jan 2025', expected a day as YYYY-MM-DD"):
         settle_format(tokenizer_of(models, "llama3"), {}, "31 Jan 2025", tmp_path / "chat.json")
 
@@ -88,7 +87,7 @@ def test_file_without_a_date_raises(tmp_path):
 
 
 def test_tokenizer_without_any_end_raises(models, tmp_path):
-    """No EOS and no template: no response would end (case 8)."""
+    """Without an EOS token and a chat template, no response would end."""
     family = families.FAMILIES["pythia"]
     tokenizer = families.make_tokenizer(families.Family(family.build, family.special, eos=None))
     tokenizer.save_pretrained(tmp_path)
@@ -97,7 +96,6 @@ def test_tokenizer_without_any_end_raises(models, tmp_path):
 
 
 def test_end_of_the_template_replaces_a_missing_eos(tmp_path):
-    """Case 8."""
     family = families.FAMILIES["qwen3"]
     families.make_tokenizer(families.Family(family.build, family.special, None, family.template)).save_pretrained(
         tmp_path
@@ -107,7 +105,7 @@ def test_end_of_the_template_replaces_a_missing_eos(tmp_path):
 
 
 @pytest.mark.parametrize("date", ["2025-01-31", datetime.date(2025, 1, 31)])
-def test_config_takes_a_date_in_either_form(date):
+def test_config_accepts_dates_as_text_or_date(date):
     """YAML reads 2025-01-31 as a date."""
     policy = {"model": "some/model", "template_date": date, "chat_template_kwargs": {"enable_thinking": "false"}}
     config = checked(TINY | {"policy": policy})
@@ -116,7 +114,7 @@ def test_config_takes_a_date_in_either_form(date):
 
 
 def prepare(folder: Path, manifest: Path, *flags: str) -> subprocess.CompletedProcess:
-    """prepare_prompts on four prompts, one of which has a system message of its own."""
+    """Run prepare_prompts on four prompts, one of which has its own system message."""
     own = [{"role": "system", "content": "Be rude."}, *asks("d?")]
     write_rows(folder / "rows.jsonl", [{"prompt": text} for text in "abc"] + [{"prompt": own}])
     command = [sys.executable, str(ROOT / "workflow/scripts/prepare_prompts.py"), "--source", "rows.jsonl"]
@@ -125,7 +123,6 @@ def prepare(folder: Path, manifest: Path, *flags: str) -> subprocess.CompletedPr
 
 
 def test_program_writes_the_format_and_adds_the_system_prompt(models, tmp_path):
-    """Case 4."""
     flags = ["--chat-template-kwargs", '{"enable_thinking": false}', "--template-date", "2025-01-31"]
     done = prepare(tmp_path, models["qwen3"], *flags, "--system-prompt", "Be kind.")
     assert done.returncode == 0, done.stderr
@@ -158,8 +155,8 @@ def test_program_refuses_a_system_prompt_that_the_template_refuses(models, tmp_p
     assert done.stderr.count("\n") == 1
 
 
-def test_program_refuses_prompts_that_leave_no_room(models, tmp_path):
-    """Before any model runs (case 9)."""
+def test_program_refuses_prompts_without_room_for_a_response(models, tmp_path):
+    """The error comes before any model runs."""
     flags = ["--max-prompt-tokens", "200", "--max-new-tokens"]
     tokenizer = tokenizer_of(models, "qwen3")
     longest = len(prompt_ids(tokenizer, [{"role": "system", "content": "Be rude."}, *asks("d?")]))
@@ -171,7 +168,7 @@ def test_program_refuses_prompts_that_leave_no_room(models, tmp_path):
 
 
 def generate(folder: Path, manifest: Path, *flags: str) -> list[dict]:
-    """Rows of generations.jsonl of generate.py for prompts.jsonl."""
+    """Run generate.py on prompts.jsonl; return its rows."""
     command = [sys.executable, str(ROOT / "workflow/scripts/generate.py"), "--prompts", "prompts.jsonl", "--seed", "0"]
     command += ["--model", str(manifest), "--stream", "s", "--dtype", "float32", "--engine", "transformers", "--output"]
     done = subprocess.run(
@@ -181,8 +178,8 @@ def generate(folder: Path, manifest: Path, *flags: str) -> list[dict]:
     return read_rows(folder / "out.jsonl")
 
 
-def test_sampled_given_and_learned_responses_end_in_the_same_token(models, tmp_path):
-    """Gemma's <end_of_turn>, which is neither EOS nor in the generation config here (case 8)."""
+def test_sampled_given_and_training_responses_end_in_the_same_token(models, tmp_path):
+    """The token is Gemma's <end_of_turn>, which here is neither EOS nor in the generation config."""
     tokenizer, manifest = tokenizer_of(models, "gemma2"), models["gemma2"]
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     rows = [

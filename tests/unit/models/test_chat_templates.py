@@ -1,4 +1,4 @@
-"""Chat templates that hang, fill the memory or fail end in one line (hostile S9)."""
+"""Chat templates that hang, fill the memory or fail raise one line."""
 
 import json
 import resource
@@ -22,7 +22,7 @@ QUESTION = [{"role": "user", "content": "Hi"}]
 
 
 def with_template(folder, manifests, template: str):
-    """A copy of a fetched model with another chat template."""
+    """Copy a fetched model, replace its chat template, and return the folder."""
     shutil.copytree(manifests["llama"].parent, folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
@@ -41,12 +41,12 @@ def test_endless_template_is_refused_when_the_tokenizer_is_loaded(manifests, tmp
 
 
 def peak() -> int:
-    """The most memory that this process has had, in KiB."""
+    """Return this process's peak memory in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_template_that_is_endless_for_one_prompt_is_interrupted(monkeypatch):
-    """As it waits for long prompts, loading the tokenizer does not show it. The handler of the signal is restored."""
+    """Loading the tokenizer does not detect it, because only long prompts hang. The signal handler is restored."""
     monkeypatch.setattr(chat_templates, "SECONDS", 1)
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{% if messages[0].content|length > 9 %}" + LOOPS + "{% endif %}ok"
@@ -77,8 +77,8 @@ def test_text_of_a_template_is_bounded():
         ("{% include '/etc/passwd' %}", "fails .TypeError: no loader"),
     ],
 )
-def test_failing_template_is_one_line(template, problem):
-    """It is no refusal of roles, which would drop prompts."""
+def test_failing_template_raises_with_one_line(template, problem):
+    """The error is not RefusedRolesError, which would drop prompts."""
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
     for owner in ("model", "reward model"):
@@ -88,7 +88,7 @@ def test_failing_template_is_one_line(template, problem):
         assert not isinstance(caught.value, RefusedRolesError)
 
 
-def test_refused_roles_stay_a_refusal():
+def test_refused_roles_have_their_own_error():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{{ raise_exception('no users') }}"
     with pytest.raises(RefusedRolesError, match="refuses roles user .no users."):

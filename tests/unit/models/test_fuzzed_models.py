@@ -1,6 +1,6 @@
-"""Random mutations of a model's folder and of policies: a model, or a one-line error.
+"""Random mutations of model folders and policies: a model or a one-line error.
 
-CI runs the same examples each time. As many random ones as you like: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
+CI runs the same examples each time. For more, random examples: FUZZ_EXAMPLES=20000 pytest tests/unit -k fuzz
 """
 
 import copy
@@ -32,7 +32,7 @@ DTYPES = ["F32", "F64", "BF16", "F16", "I64", "BOOL", "U8", "F8_E4M3", "F4", "C6
 
 
 def is_read(read: Callable[[], Any]) -> bool:
-    """Whether a function reads its files; False if it raises a one-line InputError."""
+    """Return whether `read` succeeds; False if it raises a one-line InputError."""
     try:
         read()
     except InputError as error:
@@ -43,7 +43,7 @@ def is_read(read: Callable[[], Any]) -> bool:
 
 
 def torn_bytes(content: bytes) -> st.SearchStrategy[bytes]:
-    """Bytes of which a few are others, or which end too early."""
+    """Return a strategy for bytes of which a few are changed, or which end too early."""
 
     @st.composite
     def strategy(draw: st.DrawFn) -> bytes:
@@ -57,7 +57,7 @@ def torn_bytes(content: bytes) -> st.SearchStrategy[bytes]:
 
 @pytest.fixture(scope="module")
 def model(manifests, tmp_path_factory) -> Path:
-    """The manifest of a fetched model whose files are its own, without checksums: whoever edits them edits those."""
+    """The manifest of a copied model without checksums, which a user who edits files could remove."""
     folder = tmp_path_factory.mktemp("fuzzed") / "model"
     shutil.copytree(manifests["llama"].parent, folder)
     manifest = folder / "manifest.json"
@@ -71,7 +71,7 @@ DOCUMENTS = ["manifest.json", "model.safetensors.index.json", "config.json", "ch
 @given(data=st.data())
 @fuzzing(400)
 def test_fuzzed_manifests(manifests, tmp_path_factory, data):
-    """manifest.json, and the other documents that the programs read of a model and its chat format."""
+    """Mutates manifest.json and other JSON files of a model and its chat format."""
     folder = tmp_path_factory.getbasetemp() / "fuzzed manifests"
     if not folder.exists():
         shutil.copytree(manifests["llama"].parent, folder)
@@ -98,7 +98,7 @@ def test_fuzzed_manifests(manifests, tmp_path_factory, data):
 
 
 def split(safetensors: bytes) -> tuple[dict, bytes]:
-    """Header and weights of a safetensors file."""
+    """Return the header and the weights of a safetensors file."""
     (length,) = struct.unpack("<Q", safetensors[:8])
     return json.loads(safetensors[8 : 8 + length]), safetensors[8 + length :]
 
@@ -106,7 +106,7 @@ def split(safetensors: bytes) -> tuple[dict, bytes]:
 @given(data=st.data())
 @fuzzing(400)
 def test_fuzzed_safetensors_headers(model, data):
-    """A header that passes is that of a model, which loads, or of another one, which is refused."""
+    """If a header is accepted, the model loads, or is refused because it is another model."""
     path = model.with_name("model.safetensors")
     whole = path.with_name("whole.bin")
     if not whole.exists():
@@ -133,7 +133,7 @@ def test_fuzzed_safetensors_headers(model, data):
 
 
 def pickled(value: Any) -> bytes:
-    """A value as torch.save writes it."""
+    """Return the bytes that torch.save writes for a value."""
     file = BytesIO()
     torch.save(value, file)
     return file.getvalue()
@@ -146,7 +146,7 @@ OTHERS = ["x", None, 1, [torch.ones(2)], {"a": torch.ones(2)}]
 
 
 def mutated_policy(draw: st.DrawFn, content: dict) -> bytes:
-    """A policy.pt, or a saved state, with changes of its values, its weights, its archive or its bytes."""
+    """Return a policy.pt or saved state with changed values, weights, archive members or bytes."""
     how = draw(st.sampled_from(["values", "values", "weights", "archive", "bytes"]))
     if how == "bytes":
         return draw(torn_bytes(pickled(content)))
@@ -161,7 +161,7 @@ def mutated_policy(draw: st.DrawFn, content: dict) -> bytes:
             state[name] = draw(st.sampled_from([*changed, *WEIGHTS, *OTHERS]))
         return pickled(content | {weights: state})
     tree = draw(mutated(content | {weights: "@weights"}))
-    assume("@deep" not in repr(tree))  # torch.save cannot write lists within thousands of lists
+    assume("@deep" not in repr(tree))  # torch.save cannot write deeply nested lists
     changed = as_objects(tree)
     if isinstance(changed, dict) and changed.get(weights) == "@weights":
         changed[weights] = content[weights]
@@ -169,7 +169,7 @@ def mutated_policy(draw: st.DrawFn, content: dict) -> bytes:
 
 
 def mutated_archive(draw: st.DrawFn, content: bytes) -> bytes:
-    """An archive of torch.save with one member that is packed, torn, empty, large, missing or of another name."""
+    """Return an archive of torch.save with one member compressed, torn, empty, large, missing or renamed."""
     source, file = zipfile.ZipFile(BytesIO(content)), BytesIO()
     edited = draw(st.sampled_from(source.namelist()))
     how = draw(st.sampled_from(["pack", "tear", "empty", "zeros", "drop", "rename"]))
@@ -193,7 +193,7 @@ def mutated_archive(draw: st.DrawFn, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 def test_fuzzed_policies(manifests, trained, tmp_path, parameters):
-    """A policy that passes fits its model, and can be averaged with another one."""
+    """An accepted policy fits its model and can be averaged with another one."""
     path, manifest = tmp_path / "policy.pt", manifests["llama"]
     assert is_trained(path)
     content = torch.load(trained(parameters), weights_only=True)
@@ -212,7 +212,7 @@ def test_fuzzed_policies(manifests, trained, tmp_path, parameters):
 
 
 def test_fuzzed_states(tmp_path):
-    """The saved state of a training is continued, or left alone with a reason."""
+    """A saved training state is used, or not used with a reason."""
     state: dict[str, Any] = {"format": STATE_FORMAT, "fingerprint": "a", "steps": [{}], "seconds": 1.0, "resumed": 0}
     state |= {"weights": {"a": torch.ones(2, 2)}, "optimizer": {"a": {}}, "schedule": {}, "extra_state": {}}
     path = tmp_path / "state.pt"

@@ -1,4 +1,4 @@
-"""Decoding as on a GPU, run on a CPU: the same logits, and no copies of keys and values for single tokens."""
+"""Decoding as on a GPU, run on a CPU: the logits are equal, and single tokens need no copies of keys and values."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_model_decodes_as_before(architecture, dtype, close, manifests):
 
 @torch.no_grad()
 def test_policy_with_an_adapter_decodes_as_before(manifests, trained):
-    """Mixtures of two models keep the adapter apart."""
+    """For mixtures of two models, the adapter is not merged."""
     model = load_policy(manifests["llama"], trained("lora"), torch.float32, "cpu")[0]
     plain = decoded(model, preallocates=False)
     assert attend_by_groups(model)
@@ -40,7 +40,7 @@ def test_policy_with_an_adapter_decodes_as_before(manifests, trained):
     [(MistralConfig(**GROUPED, sliding_window=4), True), (Gemma2Config(**GROUPED, attn_logit_softcapping=0.02), False)],
 )
 def test_sliding_windows_and_caps(config, can):
-    """A model whose layers pass an option that the attention does not know keeps its own."""
+    """A model keeps its own attention if its layers pass an option that ours does not support."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     plain = decoded(model, preallocates=False)
@@ -50,7 +50,7 @@ def test_sliding_windows_and_caps(config, can):
 
 @torch.no_grad()
 def test_keys_are_copied_for_prompts_only(monkeypatch, manifests):
-    """transformers copies keys and values for every head if there is a mask, as padded prompts need."""
+    """If there is a mask, as for padded prompts, transformers copies keys and values for every head."""
     copied, repeat = [], sdpa_attention.repeat_kv
     monkeypatch.setattr(sdpa_attention, "repeat_kv", lambda states, n: copied.append(n) or repeat(states, n))
     model = load_base(manifests["llama"], torch.float32)[0].eval()
@@ -63,7 +63,7 @@ def test_keys_are_copied_for_prompts_only(monkeypatch, manifests):
     assert len(copied) == 2 * layers
 
 
-def test_model_on_a_cpu_stays(manifests):
+def test_model_on_a_cpu_is_not_changed(manifests):
     model = load_base(manifests["llama"], torch.float32)[0]
     optimize_for_gpu_decoding(model)
     assert model.config._attn_implementation == "sdpa"

@@ -1,4 +1,4 @@
-"""Features of responses are transformers' hidden states, and reading them changes no log-probability."""
+"""Features of responses are transformers' hidden states, and reading them does not change log-probabilities."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RESPONSES = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [8]]
 
 
 def by_hand(model, prompt: list[int], response: list[int], layer: int) -> torch.Tensor:
-    """The mean of transformers' own hidden states over a response without its last token."""
+    """Return the mean of transformers' hidden states over a response without its last token."""
     tokens = response[:-1] or [prompt[-1]]
     ids = torch.tensor([prompt + response[:-1]])
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_features_are_hidden_states(architecture, manifests):
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("reference", ["initial", "policy", "other"])
 def test_features_are_of_the_initial_policy(parameters, reference, manifests, trained):
-    """Whatever the policy and its reference are; a pass of its own only if neither is the initial policy."""
+    """Holds for any policy and reference. A separate pass is needed only if neither is the initial policy."""
     manifest, policy = manifests["llama"], trained(parameters)
     of_reference = {"initial": manifest, "policy": policy, "other": trained(parameters, seed=1)}[reference]
     models, tokenizer = load_scorers(manifest, policy, of_reference, torch.float32, "cpu")
@@ -69,14 +69,14 @@ def test_features_are_of_the_initial_policy(parameters, reference, manifests, tr
     assert [r[:2] for r in readings] == [r[:2] for r in before] == [r[:2] for r in again]
 
 
-def test_a_layer_that_the_model_lacks_raises(manifests):
+def test_missing_layer_raises(manifests):
     manifest = manifests["llama"]
     models, _ = load_scorers(manifest, manifest, manifest, torch.float32, "cpu")
     with pytest.raises(InputError, match="no layer 3; the model has 2 layers"):
         FeatureReader(models, (manifest,) * 3, torch.float32, 3)
 
 
-def test_shorter_lengths_are_those_of_the_same_prompt():
+def test_shorter_lengths_are_per_prompt():
     responses = [[1] * 3, [1] * 5, [1] * 3, [1] * 2, [1] * 4]
     first, second = [0, 5], [0, 5]
     assert shorter_lengths([first] * 3 + [second] * 2, responses) == [[], [3], [], [], [2]]

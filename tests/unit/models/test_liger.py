@@ -1,4 +1,4 @@
-"""Liger's kernels: applied to every policy of a process that asks for them, and refused where they cannot be."""
+"""Liger kernels: applied to every policy if requested, and refused if they cannot be used."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ def no_other_tests(monkeypatch):
 
 @pytest.fixture
 def patched(monkeypatch):
-    """The models that a stand-in of liger-kernel is given, and what it is asked for, as if there were a GPU."""
+    """Records (model, options) of every call of a fake liger-kernel, on a machine that seems to have a GPU."""
     calls = []
     module = ModuleType("liger_kernel.transformers.monkey_patch")
     module.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None, "qwen3": None}
@@ -37,7 +37,7 @@ def patched(monkeypatch):
 
 
 def test_every_loader_of_policies_applies_the_kernels_once(patched, manifests, trained):
-    """Sampling, scoring, training, and a sharded training's empty model; adapters, if any, come afterwards."""
+    """Covers sampling, scoring, training and the empty model of sharded training. Adapters are added afterwards."""
     manifest, adapter, full = manifests["llama"], trained("lora"), trained("full")
     use_liger(manifest)
     float32 = torch.float32
@@ -54,7 +54,7 @@ def test_every_loader_of_policies_applies_the_kernels_once(patched, manifests, t
 
 
 def test_losses_are_not_replaced(patched, manifests):
-    """Neither the model's forward pass, which Liger replaces by one with a fused loss, nor PyTorch's cross-entropy."""
+    """Liger could replace the forward pass by one with a fused loss, and PyTorch's cross-entropy."""
     use_liger(manifests["llama"])
     load_base(manifests["llama"], torch.float32)
     ((_, asked),) = patched
@@ -90,7 +90,7 @@ def test_machine_without_gpu_or_liger_is_refused(monkeypatch, manifests):
 
 
 def test_rules_pass_the_setting_to_all_programs_that_load_policies(workdir):
-    """And to no other; together with base weights in 4 bits, too."""
+    """Other programs do not get the flag. Also works together with 4-bit base weights."""
     workdir.configure(policy={"use_liger_kernel": True, "quantization": "nf4"}, figures=["gradients"])
     planned = workdir.run("--dry-run", "--printshellcmds")
     assert planned.returncode == 0, planned.stdout

@@ -1,4 +1,4 @@
-"""Models are loaded from what their files hold; folders that hold no policy are refused in one line."""
+"""Models are loaded from their files, and folders that do not contain a policy raise one line."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from prefloop.models.policies import read_policy
 
 
 def changed(manifest, folder, **differences):
-    """A copy of a fetched model with another config.json; its manifest."""
+    """Copy a fetched model with a changed config.json; return its manifest."""
     shutil.copytree(manifest.parent, folder)
     config = read_json(folder / "config.json") | differences
     (folder / "config.json").write_text(json.dumps(config))
@@ -38,7 +38,7 @@ def test_code_of_a_policy_needs_permission(manifests, tmp_path):
 
 @pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
 def without_weights(request, manifests, tmp_path_factory):
-    """Manifest of a base model, and of the same without its weights, and a policy of which all were trained."""
+    """Manifests of a base model and of a copy without weights, and a fully trained policy."""
     manifest, folder = manifests[request.param], tmp_path_factory.mktemp(request.param)
     model, _ = load_trainable(manifest, manifest, "full", Lora(), torch.float32)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def without_weights(request, manifests, tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fully_trained_policy_reads_no_base_weights(without_weights, dtype):
-    """Weights, buffers and settings are those of the base model with the policy's weights loaded into it."""
+    """Weights, buffers and settings equal those of the base model after loading the policy's weights."""
     base, manifest, policy = without_weights
     expected, _ = load_base(base, dtype)
     expected.load_state_dict(read_policy(policy)["state_dict"])
@@ -70,7 +70,7 @@ def test_fully_trained_policy_reads_no_base_weights(without_weights, dtype):
 
 
 def test_fully_trained_policy_is_saved_as_its_base(without_weights, tmp_path):
-    """By the names in checkpoints of its class, which readers such as vLLM expect."""
+    """The checkpoint has the weight names of the model class, which readers such as vLLM expect."""
     base, manifest, policy = without_weights
     expected, _ = load_base(base, torch.float32)
     expected.load_state_dict(read_policy(policy)["state_dict"])
@@ -80,8 +80,8 @@ def test_fully_trained_policy_is_saved_as_its_base(without_weights, tmp_path):
         assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
 
-def test_training_leaves_the_policy_it_started_from(without_weights):
-    """Its weights are mapped from the file."""
+def test_training_does_not_change_the_starting_policy(without_weights):
+    """Its weights are memory-mapped from the file."""
     _, manifest, policy = without_weights
     before = policy.read_bytes()
     model, _ = load_trainable(manifest, policy, "full", Lora(), torch.float32)
@@ -91,8 +91,8 @@ def test_training_leaves_the_policy_it_started_from(without_weights):
     assert policy.read_bytes() == before
 
 
-def test_adapter_in_bfloat16_keeps_its_positions(manifests, trained):
-    """Rotary frequencies are not rounded with the weights: scores would differ from those in training."""
+def test_adapter_in_bfloat16_keeps_rotary_frequencies(manifests, trained):
+    """Rotary frequencies are not rounded with the weights; otherwise scores would differ from those in training."""
     manifest, policy = manifests["llama"], trained("lora")
     expected = dict(load_base(manifest, torch.float32)[0].named_buffers())
     assert expected

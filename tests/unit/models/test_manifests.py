@@ -1,4 +1,4 @@
-"""Weights that have changed since they were fetched are refused; unchanged ones are hashed once (hostile S13)."""
+"""Weights that changed since they were fetched are refused, and unchanged weights are hashed at most once."""
 
 import os
 import shutil
@@ -18,23 +18,23 @@ from prefloop.models.manifests import check_weights
 
 @pytest.fixture
 def manifest(manifests, tmp_path) -> Path:
-    """The manifest of a fetched model whose weights are a file of its folder, written some time ago."""
+    """The manifest of a fetched model whose weights are a file in its folder, older than the manifest."""
     shutil.copytree(manifests["llama"].parent, tmp_path / "model")
-    time.sleep(0.05)  # the clock of files has steps
+    time.sleep(0.05)  # file times have a limited resolution
     os.utime(tmp_path / "model/manifest.json")
     return tmp_path / "model/manifest.json"
 
 
 @pytest.fixture
 def hashed(monkeypatch) -> list[str]:
-    """Names of the files that were hashed."""
+    """Records the names of hashed files."""
     hashed: list[str] = []
     monkeypatch.setattr(module, "sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1])
     return hashed
 
 
 def flip_a_bit(path: Path) -> None:
-    """Change one bit of the last weight; size and time of modification stay."""
+    """Change one bit of the last weight, but keep size and modification time."""
     times, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -55,7 +55,7 @@ def test_changed_weights_are_refused(manifest, load):
 
 
 def test_changed_target_of_a_link_is_refused(manifest, tmp_path):
-    """The files of a local folder are linked by fetch_model."""
+    """fetch_model links the files of a local folder."""
     path = manifest.with_name("model.safetensors").rename(tmp_path / "elsewhere")
     manifest.with_name("model.safetensors").symlink_to(path)
     check_weights(manifest)
@@ -70,7 +70,7 @@ def test_unchanged_weights_are_not_hashed(manifest, hashed):
 
 
 def test_copied_weights_are_hashed_once(manifest, hashed):
-    """A copied results folder: its manifest keeps its time of modification, which Snakemake compares."""
+    """As in a copied results folder. The manifest keeps its modification time, which Snakemake compares."""
     shutil.copy(manifest.with_name("model.safetensors"), manifest.with_name("copy"))
     manifest.with_name("copy").replace(manifest.with_name("model.safetensors"))
     before = manifest.stat()

@@ -1,4 +1,4 @@
-"""Front matter of cards by others."""
+"""Front matter of cards of fetched models."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of pairs are those of each response alone."""
+"""Log-probabilities of pairs equal those of each response alone."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_each_side_is_scored_by_policy_and_reference(parameters, manifests, trai
     meter = CostMeter("mix_pairs", 1)
     scored = score_pairs(ROWS, prompts, scorers, 4, meter)
     assert [row["prompt_id"] for row in scored] == ["a", "b", "c"]
-    assert ROWS[2]["logp_ref_chosen"] == -99.0, "the rows given are not changed"
+    assert ROWS[2]["logp_ref_chosen"] == -99.0, "the input rows are not changed"
     for row, prompt in zip(scored, prompts, strict=True):
         for side in PAIR_SIDES:
             ids = row[f"token_ids_{side}"]
@@ -36,7 +36,7 @@ def test_each_side_is_scored_by_policy_and_reference(parameters, manifests, trai
     assert meter.flops == 2 * meter.tokens_in > 0
 
 
-def test_a_policy_that_has_diverged_raises(manifests):
+def test_diverged_policy_raises(manifests):
     base = manifests["llama"]
     scorers, _ = load_scorers(base, base, base, torch.float32, "cpu")
     with torch.no_grad():

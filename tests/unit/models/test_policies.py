@@ -1,4 +1,4 @@
-"""References share the base weights with the policy, and policies are averaged by what they add to them."""
+"""References share the base weights with the policy, and averages are over the changes of the base weights."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def of(manifest, policy) -> list[float]:
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_reference_leaves_the_policy_alone(manifests, trained, parameters):
+def test_reference_does_not_change_the_policy(manifests, trained, parameters):
     manifest, policy = manifests["llama"], trained(parameters)
     other = trained(parameters, seed=7)
     initial, ours, theirs = of(manifest, manifest), of(manifest, policy), of(manifest, other)
@@ -40,15 +40,15 @@ def test_reference_leaves_the_policy_alone(manifests, trained, parameters):
 
 
 def weights(manifest, policy) -> dict[str, torch.Tensor]:
-    """Every parameter of a policy with its adapter merged."""
+    """Return every parameter of a policy with its adapter merged."""
     network, _ = load_policy(manifest, policy, torch.float32, "cpu")
     network = network.merge_and_unload() if hasattr(network, "merge_and_unload") else network
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_average_is_that_of_merged_weights(manifests, trained, tmp_path, parameters):
-    """Over three rounds: adapters are averaged as what they add to the weights, not factor by factor."""
+def test_average_equals_the_average_of_merged_weights(manifests, trained, tmp_path, parameters):
+    """Over three rounds, the average is over the adapters' changes of the weights, not over their factors."""
     manifest, decay = manifests["llama"], 0.6
     expected, reference = weights(manifest, manifest), manifest
     for seed in (1, 2, 3):
@@ -67,14 +67,14 @@ def test_average_is_that_of_merged_weights(manifests, trained, tmp_path, paramet
 
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory) -> Path:
-    """Manifest of a model whose output head is its input embedding."""
+    """The manifest of a model whose output head is its input embedding."""
     root = tmp_path_factory.mktemp("tied")
     fetch(str(tiny.make_model(root / "made", "qwen", tied=True)), root / "fetched")
     return root / "fetched/manifest.json"
 
 
 def test_tied_embedding_is_written_once(tied, tmp_path, monkeypatch):
-    """Also from a GPU, whose every tensor is copied to the CPU by name."""
+    """Also holds on a GPU, from which every named tensor is copied to the CPU."""
     model, _ = load_base(tied, torch.float32)
     tiny.write_policy(tmp_path / "cpu.pt", model, tied, None)
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor.clone())
@@ -90,7 +90,7 @@ def test_tied_embedding_is_written_once(tied, tmp_path, monkeypatch):
 
 
 def test_policy_with_two_copies_of_a_tied_weight_loads(tied, tmp_path):
-    """As a GPU has written it before."""
+    """Earlier versions wrote such policies on a GPU."""
     model, _ = load_base(tied, torch.float32)
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)

@@ -1,4 +1,4 @@
-"""Sequences longer than a model's positions are refused before any work, in every stage that reads one (case 9)."""
+"""Every stage refuses sequences that are longer than the model's positions before it starts."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def config(limit: int | None, **rope) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
-def test_limit_is_that_of_the_config(manifests, architecture):
+def test_limit_comes_from_the_config(manifests, architecture):
     assert max_positions(manifests[architecture]) == (512 if architecture == "llama" else 256)
 
 
@@ -42,24 +42,24 @@ def test_limit_is_that_of_the_config(manifests, architecture):
         (-1, {}, None),
     ],
 )
-def test_scaled_rotary_positions_reach_further(limit, rope, expected):
+def test_scaled_rotary_positions_raise_the_limit(limit, rope, expected):
     assert position_limit(config(limit, **rope)) == expected
 
 
-def test_exactly_as_many_tokens_as_positions_pass(manifests):
+def test_sequence_of_exactly_the_limit_is_accepted(manifests):
     check_positions(manifests["gpt2"], 256)
     with pytest.raises(InputError, match="come to 257 tokens, and the model has 256 positions; lower max_new_tokens"):
         check_positions(manifests["gpt2"], 257)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
-def test_config_knows_the_positions_without_transformers(model_folders, architecture):
+def test_limit_is_known_without_transformers(model_folders, architecture):
     assert known_positions(str(model_folders[architecture])) == (512 if architecture == "llama" else 256)
     assert known_positions("owner/name") is None
 
 
 @pytest.mark.parametrize("section", ["generation", "evaluation"])
-def test_config_without_a_position_for_a_prompt_raises(model_folders, section):
+def test_config_without_room_for_a_prompt_raises(model_folders, section):
     config = merge(TINY, {"policy": {"model": str(model_folders["gpt2"])}})
     checked(merge(config, {section: {"max_new_tokens": 255}}))
     message = (
@@ -69,7 +69,7 @@ def test_config_without_a_position_for_a_prompt_raises(model_folders, section):
         checked(merge(config, {section: {"max_new_tokens": 256}}))
 
 
-LONG = [5] * 200  # with a prompt of more than 100 tokens
+LONG = [5] * 200  # has a prompt of more than 100 tokens
 ROW = {"prompt_id": "p", "messages": asks("a" * 100), "cluster": 0}
 SIDES = {f"{key}_{side}": v for side in ("chosen", "rejected") for key, v in [("token_ids", LONG), ("logp_ref", -1.0)]}
 FILES = {
@@ -94,8 +94,8 @@ UNKNOWN = {"logprobs": "generations.jsonl", "train": "pairs.jsonl", "measure_gra
 
 @pytest.mark.parametrize("token", [10**6, -1, 10**30])
 @pytest.mark.parametrize("stage", UNKNOWN)
-def test_token_that_the_model_does_not_have_is_one_line(manifests, tmp_path, stage, token):
-    """An index error or, on a GPU, an assertion that ends the process; the files are shared and edited by hand."""
+def test_unknown_token_raises_with_one_line(manifests, tmp_path, stage, token):
+    """Otherwise torch would raise an index error or, on a GPU, end the process. Users can edit these files."""
     ids = {"token_ids": [5, token, 6]}
     response = {"response": "a", "sampler": "policy", "component": "policy", "finish_reason": "stop", "n_tokens": 3}
     response |= ids | {"cluster": 0, "prompt_id": "p", "logp": -1.0, "logp_ref": -1.0}
@@ -116,7 +116,7 @@ def test_token_that_the_model_does_not_have_is_one_line(manifests, tmp_path, sta
     assert not (tmp_path / "out/rows.jsonl").exists()
 
 
-def test_tokens_of_the_vocabulary_pass(manifests, tmp_path):
+def test_tokens_of_the_vocabulary_are_accepted(manifests, tmp_path):
     config = json.loads((manifests["llama"].parent / "config.json").read_text())
     rows = [{"token_ids": []}, {"token_ids": [0, config["vocab_size"] - 1]}]
     check_vocabulary(manifests["llama"], rows, ["token_ids", "token_ids_explored"], tmp_path)
@@ -127,7 +127,7 @@ def test_tokens_of_the_vocabulary_pass(manifests, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("architecture", ["gpt2", "qwen"])
-def test_stage_refuses_longer_sequences_in_one_line(manifests, tmp_path, stage, architecture):
+def test_stage_refuses_too_long_sequences_with_one_line(manifests, tmp_path, stage, architecture):
     for name, rows in FILES.items():
         write_rows(tmp_path / name, rows)
     words = f"--model MODEL {STAGES[stage]}".replace("MODEL", str(manifests[architecture])).split()

@@ -1,4 +1,4 @@
-"""Scoring and training compute in one dtype; what is trained keeps float32 masters."""
+"""Scoring and training compute in the same dtype, and trained weights have float32 masters."""
 
 import math
 
@@ -33,7 +33,7 @@ def scored(model, order=(0, 1, 2)) -> list[float]:
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_first_margins_in_bfloat16_are_zero(manifests, architecture, parameters):
-    """Training gives the log-probabilities that scoring gave, bit by bit if both read the same batch."""
+    """If training and scoring read the same batch, their log-probabilities are equal bit by bit."""
     manifest = manifests[architecture]
     settings = TrainConfig(parameters=parameters, epochs=30, batch_size=3, micro_batch_size=3, learning_rate=5e-3)
     _, order = next(batch_order(3, settings, seed=1))
@@ -49,8 +49,8 @@ def test_first_margins_in_bfloat16_are_zero(manifests, architecture, parameters)
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_policy_scores_in_bfloat16_as_at_the_end_of_its_training(manifests, tmp_path, parameters):
-    """Also as the reference of a later policy; its file holds the float32 masters, from which training goes on."""
+def test_loaded_bfloat16_policy_scores_as_at_the_end_of_training(manifests, tmp_path, parameters):
+    """Also holds for a policy used as reference. The file has the float32 masters, from which training continues."""
     manifest, path = manifests["llama"], tmp_path / "policy.pt"
     lora = Lora(r=4) if parameters == "lora" else None
     torch.manual_seed(0)
@@ -77,8 +77,8 @@ def test_policy_scores_in_bfloat16_as_at_the_end_of_its_training(manifests, tmp_
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_bfloat16_keeps_the_frequencies_of_positions(manifests, trained, parameters):
-    """Rotary frequencies are float32 in every model that transformers loads."""
+def test_bfloat16_keeps_rotary_frequencies(manifests, trained, parameters):
+    """transformers loads rotary frequencies in float32."""
     manifest, path = manifests["llama"], trained(parameters)
     expected = dict(load_base(manifest, BF16)[0].named_buffers())["model.rotary_emb.inv_freq"]
     assert expected.dtype == torch.float32
@@ -91,7 +91,7 @@ def test_bfloat16_keeps_the_frequencies_of_positions(manifests, trained, paramet
 
 
 def test_masters_collect_gradients_in_float32():
-    """A gradient of 2^-10 is lost in a bfloat16 sum of 1; so is a step of 2^-10 in a weight of 1."""
+    """In bfloat16, adding a gradient or a step of 2^-10 to 1 would have no effect."""
     model = wrap_model(torch.nn.Linear(1, 1, bias=False), "none", Accelerator(cpu=True), BF16)
     (master,) = trained_parameters(model).values()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Base weights in 4 bits: one setting for all stages that load them, refused where they cannot be."""
+"""4-bit base weights: one setting for all stages that load them, refused if they cannot be used."""
 
 import re
 import subprocess
@@ -30,14 +30,14 @@ def no_other_tests(monkeypatch):
 
 
 def install(monkeypatch, packages):
-    """Let the library find these packages only; transformers and peft look for themselves."""
+    """Let the library find only these packages; transformers and peft are not affected."""
     finder = SimpleNamespace(find_spec=lambda name: name if name in packages else None)
     monkeypatch.setattr(quantization, "importlib", SimpleNamespace(util=finder))
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What transformers is given for each load of a model, by a machine that looks as if it had a GPU."""
+    """Records the options of every model load in transformers, on a machine that seems to have a GPU."""
     calls, real = [], transformers.AutoModelForCausalLM.from_pretrained
 
     def from_pretrained(folder, **options):
@@ -52,8 +52,8 @@ def loads(monkeypatch):
     return calls
 
 
-def test_every_loader_asks_for_the_same_weights(loads, manifests):
-    """Generation, scoring and training read base weights in one format, and compute in the stage's dtype."""
+def test_all_loaders_request_the_same_format(loads, manifests):
+    """Generation, scoring and training read base weights in one format and compute in the stage's dtype."""
     manifest = manifests["llama"]
     quantize(manifest, "nf4")
     load_policy(manifest, manifest, BF16, "cpu")
@@ -69,8 +69,8 @@ def test_every_loader_asks_for_the_same_weights(loads, manifests):
         assert load.config.to_dict() == loads[0].config.to_dict()
 
 
-def test_other_models_are_read_in_full(monkeypatch, manifests):
-    """Only the named model is quantized; without a setting nothing is passed to transformers."""
+def test_other_models_are_not_quantized(monkeypatch, manifests):
+    """Without the setting, no quantization option is passed to transformers."""
     quantize(manifests["llama"], "nf4")
     given, real = [], transformers.AutoModelForCausalLM.from_pretrained
     record = lambda folder, **options: given.append(options) or real(folder, **options)  # noqa: E731
@@ -80,7 +80,7 @@ def test_other_models_are_read_in_full(monkeypatch, manifests):
 
 
 def test_adapters_are_not_merged_into_rounded_weights(loads, manifests, tmp_path):
-    """Samples come from the adapter next to the base weights, which peft's own layers dequantize."""
+    """Sampling uses the unmerged adapter, and peft's layers dequantize the base weights."""
     manifest, policy = manifests["llama"], tmp_path / "policy.pt"
     quantize(manifest, "nf4")
     trained, _ = load_trainable(manifest, manifest, "lora", Lora(r=4), torch.float32)
@@ -92,7 +92,9 @@ def test_adapters_are_not_merged_into_rounded_weights(loads, manifests, tmp_path
 
 
 @pytest.mark.parametrize("trained_in_4_bits", [True, False])
-def test_policy_fits_only_the_weights_it_was_trained_on(loads, monkeypatch, manifests, tmp_path, trained_in_4_bits):
+def test_policy_loads_only_with_the_format_it_was_trained_with(
+    loads, monkeypatch, manifests, tmp_path, trained_in_4_bits
+):
     manifest, policy = manifests["llama"], tmp_path / "policy.pt"
     quantize(manifest, "nf4")
     network, _ = load_trainable(manifest, manifest, "lora", Lora(r=4), torch.float32)
@@ -125,8 +127,8 @@ def test_unknown_format_raises(manifests):
     assert quantization_of(manifests["llama"]) is None
 
 
-def test_a_program_takes_the_format_before_its_own_flags(manifests, tmp_path):
-    """On this machine without a GPU the flag ends in one line; without the flag the merge works."""
+def test_format_flag_comes_before_a_programs_own_flags(manifests, tmp_path):
+    """Without a GPU the flag leads to a one-line error. Without the flag the program works."""
     program, manifest = ROOT / "workflow/scripts/measure_kl.py", manifests["llama"]
     chat = tmp_path / "prompts.jsonl"
     chat.write_text('{"prompt_id": "p", "cluster": 0, "messages": [{"role": "user", "content": "the answer"}]}\n')
@@ -153,7 +155,7 @@ def test_quantized_policies_are_sampled_by_transformers(monkeypatch):
 
 
 def test_rules_pass_the_format_to_all_programs_that_load_policies(workdir):
-    """And to no other, such as those of judges; merged models are refused before any job."""
+    """Other programs do not get the format. Exports of merged models are refused before any job."""
     workdir.configure(policy={"quantization": "nf4"}, evaluation={"kl": {"samples": 1}}, figures=["gradients"])
     planned = workdir.run("--dry-run", "--printshellcmds")
     assert planned.returncode == 0, planned.stdout

@@ -1,4 +1,4 @@
-"""A model runs code of its own only if the config lets it; nothing in a results folder can permit it (hostile S1)."""
+"""Only the config can allow a model to run its own code; files in a results folder cannot."""
 
 import json
 import shutil
@@ -48,13 +48,13 @@ LOADERS = {
 
 @pytest.fixture(autouse=True)
 def no_trust(monkeypatch):
-    """What a test trusts, the next one does not."""
+    """Resets trust for every test."""
     monkeypatch.setattr(manifests, "TRUSTED", set())
 
 
 @pytest.fixture
 def planted(model_folders, tmp_path) -> Path:
-    """Manifest of a model whose code makes the file `pwned`, and which claims that it may run it."""
+    """The manifest of a model whose code writes the file `pwned`; the manifest claims permission to run it."""
     source = tmp_path / "source"
     shutil.copytree(model_folders["llama"], source)
     (source / "own.py").write_text(
@@ -76,21 +76,21 @@ def planted(model_folders, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
-def test_a_manifest_cannot_permit_code(load, planted, tmp_path):
+def test_manifest_cannot_permit_code(load, planted, tmp_path):
     with pytest.raises(InputError, match=NEEDS_CODE):
         load(planted)
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("load", [LOADERS[name] for name in ("base", "encoder", "positions", "generation config")])
-def test_a_trusted_model_runs_its_code(load, planted, tmp_path):
+def test_trusted_model_runs_its_code(load, planted, tmp_path):
     trust(planted)
     load(planted)
     assert (tmp_path / "pwned").exists()
 
 
 def test_fully_trained_policy_of_a_trusted_model_loads(planted, tmp_path):
-    """Its class is the model's own; the base model's weights are not there."""
+    """The class is the model's own, and the base model's weights are missing."""
     trust(planted)
     model, _ = load_trainable(planted, planted, "full", Lora(), torch.float32)
     tiny.write_policy(tmp_path / "policy.pt", model, planted, None)
@@ -111,7 +111,7 @@ def test_code_of_a_tokenizer_does_not_run(planted, tmp_path):
 
 
 @pytest.mark.parametrize("claim", [True, "true", "no", 1, ["x"]])
-def test_no_claim_of_a_manifest_counts(claim, planted):
+def test_claims_of_a_manifest_are_ignored(claim, planted):
     write_json(planted, read_json(planted) | {"trust_remote_code": claim})
     assert not is_trusted(planted)
 
@@ -122,7 +122,7 @@ def test_trust_is_per_model(planted, manifests):
     assert not is_trusted(planted)
 
 
-def test_a_derived_manifest_notes_the_permission_of_this_process(planted, manifests, tmp_path):
+def test_derived_manifest_records_the_permission_of_this_process(planted, manifests, tmp_path):
     base = tmp_path / "base/manifest.json"
     fetch(str(manifests["llama"].parent), base.parent)
     write_json(base, read_json(base) | {"trust_remote_code": True})
@@ -135,7 +135,7 @@ def test_a_derived_manifest_notes_the_permission_of_this_process(planted, manife
     assert read_json(derived)["trust_remote_code"] is True
 
 
-def test_a_program_runs_code_only_of_a_model_that_its_flag_names(planted, tmp_path):
+def test_program_runs_only_code_of_the_model_in_its_flag(planted, tmp_path):
     rows = [{"prompt_id": f"p{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(4)]
     write_rows(tmp_path / "rows.jsonl", rows)
     outputs = {"clusters": "clusters.pkl", "table": "a.csv", "eval-table": "b.csv", "cost": "cost.json"}

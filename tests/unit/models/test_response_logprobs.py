@@ -1,4 +1,4 @@
-"""Log-probabilities agree with transformers' own loss on every kind of model, packed or not."""
+"""Log-probabilities match transformers' own loss for all kinds of models, packed or not."""
 
 import math
 
@@ -25,12 +25,12 @@ from prefloop.models.response_logprobs import (
 from tiny import ARCHITECTURES
 
 QUESTIONS = ["what is good?", "a", "why is the reply to that longer question so bad, and the answer good?"]
-# Two questions have several responses, and not one after the other; one has a single token, one is there twice.
+# Two questions have several responses, not in sequence. One response has a single token, and one occurs twice.
 ASKED = [0, 1, 2, 0, 2, 2, 0]
 RESPONSES = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44, 45, 46], [8], [50, 51, 1], [40, 41, 42, 1], [5, 9, 33, 1]]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
-# Models whose responses cannot share a sequence (a window, attention biased by distance), and one of those whose logits
-# are not their head's output (capped).
+# Models whose responses cannot share a sequence (sliding window, attention biased by distance), and one whose logits
+# are not the output of its head (capped).
 UNPACKED = {
     "window": MistralConfig(**SIZES, num_key_value_heads=2, intermediate_size=64, sliding_window=8),
     "alibi": BloomConfig(**{name.replace("num_hidden_layers", "n_layer"): size for name, size in SIZES.items()}),
@@ -41,7 +41,7 @@ UNPACKED = {
 
 
 def by_hand(model, prompts, responses) -> list[float]:
-    """transformers' own loss, a mean over the response, of each response alone and without padding."""
+    """Return log-probabilities from transformers' own loss, for each response alone and without padding."""
     sums = []
     for prompt, response in zip(prompts, responses, strict=True):
         labels = torch.tensor([[-100] * len(prompt) + response])
@@ -65,7 +65,7 @@ def unpacked(request):
     model = AutoModelForCausalLM.from_config(UNPACKED[request.param]).eval()
     for parameter in model.parameters():
         if parameter.dim() == 2:
-            parameter.data *= 10  # sharpen the nearly uniform attention of random weights: mistakes must show
+            parameter.data *= 10  # sharpen the nearly uniform attention of random weights
     return prepare_scorer(model), [[0, *range(10, 10 + 4 * i)] for i in ASKED]
 
 
@@ -91,7 +91,7 @@ def test_unpacked_logprobs_match_transformers_loss(unpacked):
     + [(name, False) for name in ("Gemma3Text", "Cohere2", "Falcon", "OPT", "StableLm", "Mamba")],
 )
 def test_other_families_match_transformers_loss(family, packed):
-    """Some do not pass unknown arguments to their layers, some have layers of several kinds, some are recurrent."""
+    """Some families do not pass unknown arguments to layers, some have several kinds of layers, some are recurrent."""
     sizes = SIZES | {"intermediate_size": 64, "num_key_value_heads": 2, "pad_token_id": 2}
     sizes |= {"head_dim": 8} if family in ("Qwen3", "Gemma", "Gemma3Text") else {}
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_batch_does_not_change_logprobs(packed):
 
 
 def test_first_and_last_response_token_are_scored(packed):
-    """The shift by one is right: a response's log-probability is the sum of those of all its tokens."""
+    """The shift by one is correct: a response's log-probability is the sum over all of its tokens."""
     scorer, prompts = packed
     logps = response_logprobs(scorer, prompts, RESPONSES)
     for prompt, response, logp in zip(prompts, RESPONSES, logps, strict=True):
@@ -125,7 +125,7 @@ def test_first_and_last_response_token_are_scored(packed):
         assert abs(shares[0]) > 0.1 and abs(shares[-1]) > 0.1
 
 
-def test_logits_come_in_the_order_of_responses(packed):
+def test_logits_are_in_the_order_of_responses(packed):
     scorer, prompts = packed
     with torch.no_grad():
         logits = response_logits(scorer, prompts, RESPONSES)
@@ -135,15 +135,15 @@ def test_logits_come_in_the_order_of_responses(packed):
     assert [part.sum().item() for part in parts] == pytest.approx(by_hand(scorer.model, prompts, RESPONSES), abs=1e-4)
 
 
-def test_a_prompt_is_read_once_for_all_its_responses(packed):
+def test_prompt_is_read_once_for_all_of_its_responses(packed):
     scorer, prompts = packed
     assert plan_packing(scorer, prompts, RESPONSES) == [[0, 3, 6], [1], [2, 4, 5]]
     unshared = sum(map(len, prompts)) + sum(map(len, RESPONSES)) - len(RESPONSES)
     assert tokens_read(scorer, prompts, RESPONSES) == unshared - 2 * len(prompts[0]) - 2 * len(prompts[2])
 
 
-def test_long_responses_share_no_sequence(packed):
-    """At most 6hP/R² responses share a sequence, and at most 2,048 tokens."""
+def test_long_responses_do_not_share_a_sequence(packed):
+    """At most 6hP/R² responses share a sequence, and a shared sequence has at most 2,048 tokens."""
     scorer, _ = packed
     hidden = scorer.model.config.hidden_size
     rows = plan_packing(scorer, [[0] * 10] * 40, [[3] * 20] * 40)
@@ -154,8 +154,8 @@ def test_long_responses_share_no_sequence(packed):
 
 
 @pytest.mark.parametrize("trained", ["lora", "full"])
-def test_gradients_are_those_of_plain_logits(packed, trained):
-    """In every trained weight, for a loss that weighs each response's log-probability differently."""
+def test_gradients_match_those_of_plain_logits(packed, trained):
+    """Compares all trained weights, for a loss with different weights per response."""
     scorer, prompts = packed
     model = scorer.model
     torch.manual_seed(1)
@@ -178,7 +178,7 @@ def test_gradients_are_those_of_plain_logits(packed, trained):
 
 
 def test_bfloat16_head_matches_its_logits():
-    """As autocast computes them: the product in bfloat16, the softmax in float32."""
+    """As under autocast, the product is in bfloat16 and the softmax in float32."""
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 64, bias=True)
     states, tokens = torch.randn(7, 32, requires_grad=True), torch.arange(7) * 9
@@ -193,7 +193,7 @@ def test_bfloat16_head_matches_its_logits():
 
 
 def test_chunks_do_not_change_the_head(monkeypatch):
-    """Several chunks, the last one smaller, give the values and gradients of one, with and without a trained head."""
+    """Several chunks, the last one smaller, give the values and gradients of one chunk, also for a trained head."""
     torch.manual_seed(0)
     head, tokens = torch.nn.Linear(8, 16, bias=True).double(), torch.arange(11)
     states = torch.randn(11, 8, dtype=torch.float64, requires_grad=True)
@@ -211,8 +211,8 @@ def test_chunks_do_not_change_the_head(monkeypatch):
         assert found[0][0].dtype == torch.float32
 
 
-def test_gpu_adds_up_the_head_in_float32(monkeypatch):
-    """There, a product of half precision is asked for in float32; on a CPU, which cannot, it is rounded first."""
+def test_gpu_accumulates_the_head_in_float32(monkeypatch):
+    """A GPU can return products of half-precision matrices in float32. A CPU rounds them first."""
 
     class OnGPU(torch.Tensor):
         is_cuda = True
@@ -228,8 +228,8 @@ def test_gpu_adds_up_the_head_in_float32(monkeypatch):
     assert whole.shape == (2, 4) and len(asked) == 1
 
 
-def test_preparing_leaves_model_and_random_numbers_alone(manifests):
-    """But for the name of its attention: weights, mode, logits and the global RNG state are what they were."""
+def test_preparing_keeps_model_and_rng_state(manifests):
+    """Weights, mode, logits and the global RNG state are unchanged. Only the name of the attention changes."""
     model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
     ids = torch.tensor([[5, 9, 33, 1]])
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_preparing_leaves_model_and_random_numbers_alone(manifests):
         assert torch.equal(model(ids).logits, logits)
     assert model.config._attn_implementation == PACKED_ATTENTION
     assert "forward" not in vars(model.get_output_embeddings())
-    assert prepare_scorer(model) == scorer, "a second time changes nothing"
+    assert prepare_scorer(model) == scorer, "preparing twice has no further effect"
 
 
 def test_unsupported_models_keep_their_attention(unpacked):
@@ -248,7 +248,7 @@ def test_unsupported_models_keep_their_attention(unpacked):
 
 
 def test_collisions_of_known_logits(monkeypatch):
-    """log Σ_v π_v², from logits and from a head, in chunks, and no log-probability changes."""
+    """log Σ_v π_v² is correct from logits and from a head, in chunks, and log-probabilities do not change."""
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [1.0, 0.0, 0.0]])
     expected = [0.375, 0.54, 1.0]
     monkeypatch.setitem(heads.CHUNKS, "cpu", 2)
@@ -275,11 +275,11 @@ def check_collisions(scorer, prompts) -> None:
     assert collisions.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_collisions_are_those_of_all_logits(packed):
+def test_collisions_match_those_of_all_logits(packed):
     check_collisions(*packed)
 
 
-def test_unpacked_collisions_are_those_of_all_logits(unpacked):
+def test_unpacked_collisions_match_those_of_all_logits(unpacked):
     check_collisions(*unpacked)
 
 
@@ -288,8 +288,8 @@ def test_logit_logprobs_of_known_logits():
     assert heads.logit_logprobs(logits, torch.tensor([1, 2])).exp().tolist() == pytest.approx([0.25, 0.7])
 
 
-def test_prefixes_are_what_shorter_responses_would_have(manifests):
-    """Whatever the rest of a response is weighted with, its first tokens do not depend on it."""
+def test_prefixes_equal_shorter_responses(manifests):
+    """The log-probability of the first tokens does not depend on the rest of the response."""
     model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
     scorer, prompts, responses = prepare_scorer(model), [[0, 5], [0, 5]], [[7, 8, 9, 1], [11, 12]]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Names of models: hub ids, revisions, and the folders that models are fetched into."""
+"""Names of models: hub ids, revisions, and the names of the folders of fetched models."""
 
 import pytest
 
@@ -21,18 +21,17 @@ from prefloop.models.sources import hub_model, model_name
     ],
 )
 def test_hub_models_have_an_id_and_a_revision(source, expected):
-    """Case 14."""
     assert hub_model(source) == expected
 
 
-def test_folders_are_readable_and_distinct():
+def test_folder_names_are_readable_and_distinct():
     names = [
         model_name(source) for source in ("o/a", "o/a@v1", "o/a@refs/pr/3", "p/a", "/x/a@v1", "pypi:p==1/q/a.gguf#s")
     ]
     assert len(set(names)) == len(names)
     starts = ["a-", "a-v1-", "a-refs-pr-3-", "a-", "a-v1-", "a-"]
     assert [name.rsplit("-", 1)[0] + "-" for name in names] == starts
-    assert model_name("o/a") == "a-cc8e2575", "names of earlier experiments stay"
+    assert model_name("o/a") == "a-cc8e2575", "folder names of earlier experiments do not change"
 
 
 def test_pinned_models_are_accepted_before_any_job():

@@ -1,4 +1,4 @@
-"""A run starts from another run's policy only if its training can continue it."""
+"""A run can start from another run's policy only if its settings can continue the training."""
 
 import shutil
 
@@ -85,7 +85,7 @@ def test_other_quantization_is_refused(manifests, trained, monkeypatch):
 
 
 def test_fetched_copy_of_a_fine_tuned_folder_is_the_same_base_model(manifests, tmp_path):
-    """A policy of a run with sft continues on that run's folder sft/model, named as policy.model."""
+    """To continue a policy of a run with sft, policy.model is that run's folder sft/model."""
     tuned = tmp_path / "sft/model/manifest.json"
     write_model(*load_base(manifests["llama"], torch.float32), tuned, manifests["llama"], "fine-tuned")
     fetch(str(tuned.parent), tmp_path / "fetched")

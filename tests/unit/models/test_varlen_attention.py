@@ -1,4 +1,4 @@
-"""Variable-length attention sees what the masks show; PyTorch's kernel, which needs a GPU, is replaced by a loop."""
+"""Variable-length attention matches masks. PyTorch's kernel, which needs a GPU, is replaced by a loop."""
 
 import itertools
 
@@ -14,14 +14,15 @@ from prefloop.models.options import Lora
 from prefloop.models.response_logprobs import plan_packing, prepare_scorer, response_logprobs
 from prefloop.models.varlen_attention import VarlenLayout, plan_segments, takes_varlen, varlen_attention
 
-# Several prompts; responses of one token, which read none; a prompt of one token, a response longer than its prompt.
+# Several prompts, one of them with a single token. Responses of one token, which adds no input token, and a response
+# that is longer than its prompt.
 PROMPTS = [[0, 11, 12, 13, 14], [0], [0, 21, 22]]
 ASKED = [0, 1, 0, 2, 0, 1, 2]
 RESPONSES = [[5, 9, 33, 1], [7, 1], [8], [40, 41, 42, 43, 44, 45, 46], [50, 51, 1], [12], [60, 1]]
 
 
 def kernel(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, window_size, enable_gqa):
-    """What torch.nn.attention.varlen.varlen_attn computes, segment by segment."""
+    """Compute torch.nn.attention.varlen.varlen_attn segment by segment."""
     assert window_size == (-1, 0)
     assert query_starts.dtype == key_starts.dtype == torch.int32
     outputs, counts = [], []
@@ -37,7 +38,7 @@ def kernel(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, 
 
 @pytest.fixture
 def on_gpu(monkeypatch):
-    """Models prepared from now on attend as on a GPU that can."""
+    """Models that are prepared from now on use variable-length attention as on a GPU; records the calls."""
     calls = []
 
     def counted(*arguments, **options):
@@ -50,7 +51,7 @@ def on_gpu(monkeypatch):
 
 
 def test_segments_by_hand():
-    """A prompt of two tokens with responses of two, none and one; then a prompt without any."""
+    """A prompt with two tokens has responses with two, no and one token. A second prompt has no response."""
     keys, query_starts, key_starts = plan_segments([(2, 2, 0, 1), (1,)])
     assert keys == [0, 1] + [0, 1, 2, 3] + [0, 1, 4] + [5]
     assert query_starts == [0, 2, 4, 5, 6]
@@ -67,7 +68,7 @@ def test_outputs_and_gradients_equal_a_dense_mask(monkeypatch, heads, groups, si
     keys, query_starts, key_starts = (torch.tensor(numbers) for numbers in plan_segments(lengths))
     longest = [int(starts.diff().max()) for starts in (query_starts, key_starts)]
     layout = VarlenLayout(keys, query_starts.int(), key_starts.int(), *longest)
-    # By hand: a token attends to its own sequence's prompt, and to earlier tokens of its own segment.
+    # A token attends to the prompt of its sequence, and to earlier tokens of its segment.
     place = [(s, n) for s, sequence in enumerate(lengths) for n, length in enumerate(sequence) for _ in range(length)]
     mask = torch.tensor([[s == t and m in (0, n) for t, m in place] for s, n in place]).tril()
     dense = scaled_dot_product_attention(*states, mask[None, None], scale=scale, enable_gqa=True).transpose(1, 2)
@@ -106,14 +107,14 @@ def test_logprobs_and_gradients_equal_those_with_masks(manifests, request, archi
 
 
 def test_long_responses_share_their_prompt(manifests, on_gpu):
-    """No mask grows with the square of the sequence."""
+    """There is no mask whose size grows with the square of the sequence length."""
     model, _ = load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")
     scorer = prepare_scorer(add_adapter(model, Lora(r=2)))
     assert plan_packing(scorer, [[0]] * 4, [[3] * 400] * 4) == [[0, 1, 2, 3]]
 
 
-def test_cpu_and_float32_take_masks():
-    """The kernel takes half precision on a GPU only; other models attend by masks there, too."""
+def test_cpu_and_float32_use_masks():
+    """The kernel supports only half precision on a GPU. All other cases use masks."""
     states = [torch.zeros(1, 2, 3, 8, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
     assert not any(takes_varlen(*[s] * 3) for s in states)
 

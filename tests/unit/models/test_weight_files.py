@@ -1,4 +1,4 @@
-"""The weights that are loaded are counted: copies once, idle experts not among the active parameters."""
+"""Parameter counts: copies of weights count once, and idle experts are not active parameters."""
 
 import copy
 import shutil
@@ -29,7 +29,7 @@ from prefloop.models.weight_files import count_parameters
 
 
 def saved(folder: Path, config: PretrainedConfig, **options) -> PreTrainedModel:
-    """Write a randomly initialised causal language model and a tokenizer to `folder`."""
+    """Write a randomly initialized causal language model and a tokenizer to `folder`."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder, **options)
@@ -38,13 +38,13 @@ def saved(folder: Path, config: PretrainedConfig, **options) -> PreTrainedModel:
 
 
 def manifest_of(source: Path, folder: Path) -> dict:
-    """The manifest of a fetched folder."""
+    """Fetch a folder; return the content of its manifest."""
     fetch(str(source), folder)
     return read_json(folder / "manifest.json")
 
 
 def test_copy_of_the_weights_is_left_out(model_folders, tmp_path):
-    """Case 12: a repository with shards and consolidated.safetensors is loaded, and counted, from its shards."""
+    """A repository with shards and consolidated.safetensors is loaded and counted from its shards."""
     model = AutoModelForCausalLM.from_pretrained(model_folders["llama"])
     model.save_pretrained(tmp_path / "source", max_shard_size="40KB")
     tiny.tokenizer().save_pretrained(tmp_path / "source")
@@ -62,7 +62,7 @@ def test_copy_of_the_weights_is_left_out(model_folders, tmp_path):
 
 
 def test_tied_output_head_counts_once(tmp_path):
-    """Old checkpoints have the embedding twice."""
+    """Old checkpoints contain the embedding twice."""
     config = LlamaConfig(**tiny.SIZES, vocab_size=90, num_key_value_heads=2, tie_word_embeddings=True)
     model = saved(tmp_path / "source", config)
     (tmp_path / "source/model.safetensors").unlink()
@@ -73,8 +73,8 @@ def test_tied_output_head_counts_once(tmp_path):
     assert "active_parameters" not in manifest
 
 
-def test_only_embedding_that_is_stored_counts(tmp_path):
-    """A tied checkpoint may have it under the name of the output head."""
+def test_tied_embedding_counts_under_either_name(tmp_path):
+    """A tied checkpoint may store the embedding under the name of the output head."""
     config = LlamaConfig(**tiny.SIZES, vocab_size=90, num_key_value_heads=2, tie_word_embeddings=True)
     model = saved(tmp_path, config)
     tensors = dict(model.state_dict())
@@ -97,10 +97,10 @@ MIXTURES = {
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_active_parameters_are_those_with_one_expert_less_for_each_idle_one(tmp_path, name):
-    """Case 12: what a token passes is the size of a model that has only as many experts as a token is sent to.
+def test_active_parameters_exclude_idle_experts(tmp_path, name):
+    """The count equals the size of a model that has only as many experts as a token uses.
 
-    The router, whose size depends on the number of experts, is computed for all of them.
+    The router is an exception: its size is that for all experts.
     """
     model = saved(tmp_path / "source", MIXTURES[name])
     manifest = manifest_of(tmp_path / "source", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Failures that Snakemake reports are written where the process could not."""
+"""If a process could not write its failure, the failure that Snakemake reports is written to its status."""
 
 import logging
 import os
@@ -24,13 +24,13 @@ def report(event: LogEvent, log: Path, known: bool = True) -> None:
 @pytest.mark.parametrize(
     ("state", "age", "expected"),
     [
-        (None, 0, "failed"),  # killed before it could write
+        (None, 0, "failed"),  # killed before it wrote a status
         ("running", 5, "failed"),
         ("stopped", 5, "failed"),
-        ("done", -5, "failed"),  # the status is that of an earlier run
+        ("done", -5, "failed"),  # the status is from an earlier run
     ],
 )
-def test_a_killed_job_is_failed(tmp_path, state, age, expected):
+def test_killed_job_has_state_failed(tmp_path, state, age, expected):
     log = tmp_path / "train.log"
     if state:
         write_json(status_file(log), {"stage": "train", "state": state})
@@ -39,7 +39,7 @@ def test_a_killed_job_is_failed(tmp_path, state, age, expected):
     assert read_status(log)["state"] == expected
 
 
-def test_status_of_the_process_itself_is_kept(tmp_path):
+def test_failure_written_by_the_process_is_kept(tmp_path):
     log = tmp_path / "train.log"
     write_json(status_file(log), {"stage": "train", "state": "failed", "host": "node"})
     report(LogEvent.JOB_ERROR, log)

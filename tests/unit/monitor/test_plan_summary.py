@@ -1,4 +1,4 @@
-"""The experiment in a few lines."""
+"""The summary of an experiment's plan."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from prefloop.monitor.plan_summary import plan_summary, planned_labels
 
 @pytest.fixture
 def config_of(model_folders) -> Callable[..., dict]:
-    """The tiny config with all defaults and some differences."""
+    """Returns the tiny config with all defaults and the given differences."""
     policy = {"policy": {"model": str(model_folders["llama"])}}
     return lambda **differences: checked(merged(TINY, policy | differences))
 
@@ -46,8 +46,8 @@ def test_labels_of_a_run(config_of, model_folders, differences, expected):
     assert planned_labels(of_method(config_of(**differences), "uniform")) == expected
 
 
-def test_labels_are_those_that_a_run_counts(finished):
-    """The costs of a finished experiment add up to the plan."""
+def test_planned_labels_equal_the_counted_ones(finished):
+    """The labels in the cost files of a finished experiment sum to the planned number."""
     from prefloop.core.files import read_json
 
     costs = (finished.path / "results/tiny/uniform/seed-0").rglob("reward.cost.json")

@@ -1,4 +1,4 @@
-"""Snakemake's default limit is removed, and a user's own is kept."""
+"""Snakemake's default rate limit is removed, and a user's limit is kept."""
 
 from types import SimpleNamespace
 

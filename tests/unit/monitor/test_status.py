@@ -1,4 +1,4 @@
-"""The state of an experiment, from folders made by hand, with hand-computed numbers."""
+"""The state of an experiment: made-up folders and hand-computed numbers."""
 
 import json
 import os
@@ -22,7 +22,7 @@ JUDGMENTS = "evaluation/temperature-0.7/against-initial.jsonl"
 
 
 class Project:
-    """A project's folder whose files have the ages that a test gives them, in seconds after the plan's."""
+    """A project folder whose files have given modification times, in seconds after the plan."""
 
     def __init__(self, path, name="tiny", methods=("a", "b"), rounds=2, steps=1):
         self.path, self.name, self.root, self.jobs = path, name, f"results/{name}", []
@@ -30,7 +30,7 @@ class Project:
         self.shape["judgments"] = JUDGMENTS
 
     def add(self, stage, folder, output, at=None, log=None, text="", to_do=True, temporary=False, **status):
-        """Add a job: its output was written `at` a time, its log (with `text`) and its status at `log`."""
+        """Add a job whose output was written at time `at`, and its log (with `text`) and status at time `log`."""
         entry = {"stage": stage, "output": f"{self.root}/{folder}{output}", "temporary": temporary}
         entry |= {"log": f"results/logs/{self.name}/{folder}{stage}.log", "to_do": to_do}
         self.jobs.append(entry)
@@ -72,9 +72,9 @@ def done(seconds):
 
 @pytest.fixture
 def half_done(tmp_path) -> Project:
-    """Two methods at once: of both, round 1 is done; round 2 of `a` generates, that of `b` has failed.
+    """Two methods run in parallel. Round 1 is done; in round 2, `a` is generating and `b` has failed.
 
-    Each generated 10 s, up to 10, and trained 20 s, up to 30: two at once all the time.
+    In round 1 each method generated for 10 s, until 10, and trained for 20 s, until 30.
     """
     project = Project(tmp_path)
     for method in "ab":
@@ -105,15 +105,15 @@ def test_jobs_are_counted_by_state(half_done):
 
 
 def test_time_left_is_duration_over_parallelism(half_done):
-    """Two times 10 s of generating and two times 20 s of training are left: 60 s, two at a time."""
+    """Two times 10 s of generation and two times 20 s of training remain: 60 s, two jobs in parallel."""
     half_done.lock()
     assert time_left(half_done.status(), START + 40) == (30.0, [])
     log = "results/logs/tiny/a/seed-0/round-2/step-1/generate.log"
     half_done.report(log, 36, state="running", seconds=31.0, seconds_left=56.0)
-    assert time_left(half_done.status(), START + 40) == (51.0, []), "56 − 4 s of the running job: 52 + 10 + 40, by two"
+    assert time_left(half_done.status(), START + 40) == (51.0, []), "the running job needs 56 − 4 s: (52 + 10 + 40) / 2"
 
 
-def test_an_unfinished_stage_has_no_estimate(half_done):
+def test_stage_without_a_finished_job_has_no_estimate(half_done):
     half_done.add("compare_samples", "a/seed-0/round-2/", JUDGMENTS.replace(".jsonl", ".cost.json"))
     half_done.plan().lock()
     status = half_done.status()
@@ -127,7 +127,7 @@ def test_an_unfinished_stage_has_no_estimate(half_done):
     [
         ([(0, 10)], 1.0),
         ([(0, 10), (0, 10), (5, 10)], 2.5),
-        ([(0, 10), (20, 30)], 20 / 30),  # ten seconds between two stages are their start
+        ([(0, 10), (20, 30)], 20 / 30),  # ten seconds between two stages are start-up time
         ([(0, 10), (1000, 1010)], 1.0),  # nothing ran in between
         ([(5, 5)], 1.0),
         ([], 1.0),
@@ -143,13 +143,13 @@ def test_without_a_lock_nothing_runs(half_done):
     assert status.state == "failed"
 
 
-def test_the_lock_of_another_experiment_does_not_count(half_done):
+def test_lock_of_another_experiment_does_not_count(half_done):
     half_done.write(".snakemake/locks/0.output.lock", "results/tiny_too/clusters.pkl\n", 0)
     assert not half_done.status().alive
 
 
-def test_outputs_to_be_made_again_are_not_done(tmp_path):
-    """Outputs, logs and failures from before the start do not count, and neither does the policy they lead to."""
+def test_outdated_outputs_are_not_done(tmp_path):
+    """Outputs, logs and failures from before the start do not count, nor does the resulting policy."""
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add("train", "a/seed-0/round-1/", "train.cost.json", -50, -50, "error: diverged\n", state="failed")
     step = "a/seed-0/round-1/step-1/"
@@ -169,11 +169,11 @@ def test_outputs_to_be_made_again_are_not_done(tmp_path):
         ("running", 5, "running"),
         ("failed", 5, "failed"),
         ("stopped", 5, "stopped"),
-        ("failed", -9, "running"),  # in an earlier run; this one has just started the process
-        ("done", 5, "running"),  # Snakemake has yet to see its output
+        ("failed", -9, "running"),  # failed in an earlier run; the process has just started again
+        ("done", 5, "running"),  # Snakemake has not yet seen its output
     ],
 )
-def test_an_unfinished_job_has_the_state_of_its_status_file(tmp_path, state, reported, expected):
+def test_unfinished_job_has_the_state_in_its_status_file(tmp_path, state, reported, expected):
     project = Project(tmp_path, methods=["a"], rounds=1)
     log = project.add("train", "a/seed-0/round-1/", "train.cost.json", None, 5)
     project.report(log, reported, state=state)
@@ -182,7 +182,7 @@ def test_an_unfinished_job_has_the_state_of_its_status_file(tmp_path, state, rep
     assert job.state == expected
 
 
-def test_a_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
+def test_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
     project = Project(tmp_path, methods=["a"], rounds=1)
     text = "Traceback (most recent call last):\n  File …\nKeyError: 'x'\n\n"
     project.add("train", "a/seed-0/round-1/", "train.cost.json", None, 5, text, state="failed")
@@ -191,7 +191,7 @@ def test_a_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
 
 
 def test_warnings_of_finished_jobs_are_shown(tmp_path):
-    """Case 5: a judge whose answers are unusable is seen without a look into the logs."""
+    """For example, unusable answers of a judge are visible without reading the logs."""
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add("reward", "a/seed-0/round-1/step-1/", "reward.cost.json", 10, 10, warning="9 of 9 invalid", **done(1.0))
     project.add("train", "a/seed-0/round-1/", "train.cost.json", 20, 20, **done(1.0))
@@ -220,11 +220,11 @@ def test_gathered_shards_are_done(tmp_path):
     project.plan().lock()
     status = project.status()
     assert status.counts == {"done": 2, "running": 1}
-    assert not status.runs["a", 0].amounts, "a shard's cost is counted where shards are gathered"
-    assert time_left(status, START + 12)[0] == pytest.approx(5 / (10 / 7)), "4 s up to 9 and 6 s up to 12 are 7 s"
+    assert not status.runs["a", 0].amounts, "costs of shards are counted after gathering"
+    assert time_left(status, START + 12)[0] == pytest.approx(5 / (10 / 7)), "4 s until 9 and 6 s until 12 span 7 s"
 
 
-def test_nothing_is_known_at_the_start(tmp_path):
+def test_time_left_is_unknown_at_the_start(tmp_path):
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add("cluster_prompts", "", "cluster_prompts.cost.json")
     project.plan().lock()
@@ -233,7 +233,7 @@ def test_nothing_is_known_at_the_start(tmp_path):
     assert headline(status, START) == "tiny: running, 0 of 1 jobs done; time left: unknown"
 
 
-def test_a_running_stage_is_estimated_before_any_has_finished(tmp_path):
+def test_running_stage_has_an_estimate_before_any_job_has_finished(tmp_path):
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add(
         "cluster_prompts",
@@ -254,7 +254,7 @@ def test_a_running_stage_is_estimated_before_any_has_finished(tmp_path):
     assert as_dict(status, START + 2)["running"][0]["done"] == 40
 
 
-def test_a_finished_experiment_has_a_table_of_sums(tmp_path):
+def test_finished_experiment_has_a_table_of_totals(tmp_path):
     project = Project(tmp_path, methods=["a"], rounds=1)
     project.add("cluster_prompts", "", "cluster_prompts.cost.json", 3, 3, **done(3.0))
     project.add("compare_samples", "a/seed-0/round-1/", JUDGMENTS.replace(".jsonl", ".cost.json"), 9, 9, **done(6.0))
@@ -278,7 +278,7 @@ def test_flops_have_a_prefix(number, expected):
     assert with_prefix(number) == expected
 
 
-def test_a_table_fits_a_hundred_columns(tmp_path):
+def test_table_fits_into_its_width(tmp_path):
     project = Project(tmp_path, methods=["m" * 120], rounds=1)
     project.add("train", "deep/" * 30, "train.cost.json", None, 1, "error: " + "long " * 50, state="failed")
     text = status_table(project.plan().status(), START + 7200)
@@ -286,13 +286,13 @@ def test_a_table_fits_a_hundred_columns(tmp_path):
     assert "(2.0 h ago)" not in text and text.count("…") == 2
 
 
-def test_an_unknown_experiment_raises_with_the_known_ones(half_done, tmp_path):
+def test_unknown_experiment_raises_with_the_known_ones(half_done, tmp_path):
     assert experiments(tmp_path) == ["tiny"]
     with pytest.raises(InputError, match="has not started an experiment tinny; started: tiny"):
         experiment_status(tmp_path, "tinny")
 
 
-def test_a_plan_of_another_version_raises(tmp_path):
+def test_plan_of_another_version_raises(tmp_path):
     write_json(tmp_path / "results/logs/old/plan.json", {"root": "results/old", "jobs": []})
     with pytest.raises(InputError, match="plan.json: no judgments, because another version wrote it"):
         experiment_status(tmp_path, "old")
@@ -303,7 +303,7 @@ def show_status(folder, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_program_without_experiments(tmp_path):
+def test_program_without_experiments(tmp_path):
     assert show_status(tmp_path).stdout == "no experiment has been started in this folder\n"
 
 
@@ -319,7 +319,7 @@ def test_program_shows_one_line_per_experiment(half_done, tmp_path):
     assert unknown.returncode == 1 and unknown.stderr.startswith("error: ") and unknown.stderr.count("\n") == 1
 
 
-def test_the_program_writes_json(half_done, tmp_path):
+def test_program_writes_json(half_done, tmp_path):
     shown = json.loads(show_status(tmp_path, "results/tiny", "--json").stdout)
     assert shown["jobs"] == {"all": 8, "done": 4, "running": 0, "failed": 1, "stopped": 1, "waiting": 2}
     assert shown["runs"][0] == {"method": "a", "seed": 0, "rounds": 1, "steps": 1, "evaluated": 0, "prompts": 4} | {
@@ -332,7 +332,7 @@ def test_the_program_writes_json(half_done, tmp_path):
     assert shown == by_library | {state: shown[state] for state in ("failed", "stopped")}
 
 
-def test_nothing_heavy_is_loaded():
+def test_heavy_packages_are_not_loaded():
     heavy = {"torch", "numpy", "pandas", "tqdm", "yaml"}
     program = f"import sys, prefloop.monitor.status_text; print(sorted({heavy} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}

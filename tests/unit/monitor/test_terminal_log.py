@@ -1,4 +1,4 @@
-"""The terminal: one line per finished job, errors last, and every message in Snakemake's log."""
+"""Terminal output: one line per finished job and errors last. Snakemake's log has every message."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ JOB |= {"reason": "Missing output files: a", "wildcards": {}, "priority": 0, "th
 
 
 class Terminal:
-    """A logger of Snakemake's with a terminal and a log file, both in memory, as `set_up_terminal` leaves them."""
+    """A Snakemake logger after `set_up_terminal`, with a terminal and a log file in memory."""
 
     def __init__(self, folder: Path, quiet=frozenset(QUIET), **settings):
         defaults = {"debug_dag": False, "verbose": False, "dryrun": False, "printshellcmds": False}
@@ -41,7 +41,7 @@ class Terminal:
         self.logger.info(text, extra={"event": event, **fields} if event else None)
 
     def run_job(self, jobid: int, rule: str, log: Path, fails: bool = False) -> None:
-        """Log what Snakemake logs of a job from its start to its end."""
+        """Log the messages that Snakemake logs for a job from start to end."""
         self.log(None, "Select jobs to execute...")
         self.log(LogEvent.JOB_STARTED, "Execute 1 jobs...", jobs=[jobid])
         self.log(LogEvent.JOB_INFO, "", rule_name=rule, jobid=jobid, log=[str(log)], **JOB)
@@ -60,7 +60,7 @@ class Terminal:
             self.log(LogEvent.PROGRESS, done=12, total=384)
 
     def close(self) -> str:
-        """Close the handlers in Snakemake's order; returns what the terminal shows."""
+        """Close the handlers in Snakemake's order; return the terminal output."""
         for handler in list(self.logger.handlers):
             self.logger.removeHandler(handler)
             handler.close()
@@ -75,13 +75,13 @@ def log(tmp_path) -> Path:
     return path
 
 
-def test_a_finished_job_is_one_line(tmp_path, log):
+def test_finished_job_is_one_line(tmp_path, log):
     terminal = Terminal(tmp_path)
     terminal.run_job(3, "train", log)
     assert terminal.close() == "12 of 384 steps (3%) done; dota/seed-0: train: 8 pairs in 4.4 s\n"
 
 
-def test_snakemakes_log_has_everything(tmp_path, log):
+def test_snakemakes_log_has_all_messages(tmp_path, log):
     terminal = Terminal(tmp_path)
     terminal.run_job(3, "train", log)
     text = terminal.logged.getvalue()
@@ -103,7 +103,7 @@ def test_jobs_are_listed_on_request(tmp_path, log, options):
     assert "\n12 of 384 steps (3%) done\n" in shown
 
 
-def test_the_error_of_a_failed_job_is_last(tmp_path, log):
+def test_error_of_a_failed_job_is_last(tmp_path, log):
     log.write_text("train: 1/2 pairs\nerror: pairs.jsonl: no pair\nsrun: task 0 exited\n")
     terminal = Terminal(tmp_path)
     terminal.run_job(3, "train", log, fails=True)
@@ -113,7 +113,7 @@ def test_the_error_of_a_failed_job_is_last(tmp_path, log):
     shown = terminal.close()
     assert "Error in rule train:" in shown and "At least one job did not complete successfully." in shown
     assert shown.splitlines()[-2:] == [f"train failed, log: {log}", "error: pairs.jsonl: no pair"]
-    assert "train failed" not in terminal.close().removeprefix(shown), "closed twice, printed once"
+    assert "train failed" not in terminal.close().removeprefix(shown), "printed once, although closed twice"
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, log):
@@ -136,7 +136,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, log):
     ]
 
 
-def test_many_errors_are_cut(tmp_path, log):
+def test_number_of_shown_errors_is_limited(tmp_path, log):
     terminal = Terminal(tmp_path)
     for number in range(MAX_SHOWN + 2):
         terminal.run_job(number, "train", log.with_name(f"{number}.log"), fails=True)
@@ -148,7 +148,7 @@ def test_many_errors_are_cut(tmp_path, log):
 @pytest.mark.parametrize(
     ("quiet", "expected"), [({Quietness.RULES, Quietness.PROGRESS}, True), ({Quietness.ALL}, False)]
 )
-def test_quiet_shows_the_error_and_quiet_all_nothing(tmp_path, log, quiet, expected):
+def test_quiet_shows_errors_and_quiet_all_does_not(tmp_path, log, quiet, expected):
     terminal = Terminal(tmp_path, quiet=quiet)
     terminal.run_job(3, "train", log, fails=True)
     assert ("train failed, log:" in terminal.close()) == expected
@@ -169,14 +169,14 @@ def test_quiet_shows_the_error_and_quiet_all_nothing(tmp_path, log, quiet, expec
         (None, f"{KILLED}its log is empty"),
     ],
 )
-def test_the_error_in_a_log(tmp_path, text, expected):
+def test_error_in_a_log(tmp_path, text, expected):
     log = tmp_path / "train.log"
     if text is not None:
         log.write_text(text)
     assert error_in(log) == expected
 
 
-def test_the_message_of_a_config_is_last(tmp_path):
+def test_config_error_is_last(tmp_path):
     terminal = Terminal(tmp_path)
     text = 'WorkflowError in file "common.smk", line 77:\nconfig: seeds: no\n  File "common.smk", line 77, in <module>'
     terminal.log(LogEvent.ERROR, text, exception="WorkflowError")
@@ -184,7 +184,7 @@ def test_the_message_of_a_config_is_last(tmp_path):
     assert "in <module>" in terminal.logged.getvalue()
 
 
-def test_a_dry_run_has_one_table_and_the_experiment(tmp_path):
+def test_dry_run_shows_one_table_and_the_experiment(tmp_path):
     terminal = Terminal(tmp_path, dryrun=True)
     terminal.recorder.summary = "tiny: 2 methods"
     for _ in range(2):
@@ -193,4 +193,4 @@ def test_a_dry_run_has_one_table_and_the_experiment(tmp_path):
     terminal = Terminal(tmp_path)
     terminal.recorder.summary = "tiny: 2 methods"
     terminal.log(LogEvent.RUN_INFO, "Job stats:\ntotal 2\n", stats={"train": 2})
-    assert "tiny" not in terminal.close(), "one policy is not the experiment"
+    assert "tiny" not in terminal.close(), "the target is one policy, not the experiment"

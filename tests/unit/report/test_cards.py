@@ -1,4 +1,4 @@
-"""Model cards: what they name, and what they leave out."""
+"""Model cards: their content, and what they leave out."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from prefloop.core.files import read_json, sha256_of, write_json
 from prefloop.report.cards import cost_sums, header, license_of, lineage, public, results_of
 
 
-def test_header_names_base_model_and_license_as_the_hub_does(tmp_path, monkeypatch):
+def test_header_has_base_model_and_license_in_the_hubs_format(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner/local").mkdir(parents=True)
     terms = {"license": "other", "license_name": "llama"}
@@ -30,8 +30,8 @@ def test_header_names_base_model_and_license_as_the_hub_does(tmp_path, monkeypat
         assert yaml.safe_load(header(manifest, {}).strip("-")).keys() == {"library_name", "pipeline_tag", "tags"}
 
 
-def test_card_names_everything_that_led_to_the_policy(manifests, trained, tmp_path):
-    """Checksums, costs and numbers are those of the files; a home folder in the config is left out."""
+def test_card_names_all_inputs_of_the_policy(manifests, trained, tmp_path):
+    """Checksums, costs and numbers match the files. Home folders in the config are left out."""
     costs = [tmp_path / f"{name}.cost.json" for name in ("generate", "generate_2", "train")]
     for path, stage, tokens in zip(costs, ["generate", "generate", "train"], [10, 20, 5], strict=True):
         write_json(path, {"stage": stage, "tokens_in": tokens, "tokens_out": 1, "flops": 3e12, "seconds": 0.5})
@@ -71,8 +71,8 @@ def test_card_names_everything_that_led_to_the_policy(manifests, trained, tmp_pa
         assert hidden not in card, hidden
 
 
-def test_card_has_no_markup_of_others(tmp_path):
-    """A model's author writes the license, and whoever can write to results/ the manifest."""
+def test_card_escapes_untrusted_markup(tmp_path):
+    """The license is from the model's author, and anyone with access to results/ can change the manifest."""
     hostile = "x <img src=https://a.b/c> [d](https://e.f) `g`"
     write_json(tmp_path / "manifest.json", {"source": hostile, "sha256": "<b>", "license": hostile})
     settings = {"feedback": {"system_prompt": "a\n```\n<script>alert(1)</script>\n````\n"}}
@@ -105,7 +105,7 @@ def test_lineage_names_fine_tuning(manifests, tmp_path):
     assert lines[1] == "2. fine-tuned on chosen responses, files abc"
 
 
-def test_a_method_without_rows_has_no_results(tmp_path):
+def test_method_without_rows_has_no_results(tmp_path):
     pd.DataFrame({"method": ["a"], "win": [0.5]}).to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "t.rst").write_text("Caption.")
     assert results_of(tmp_path / "t.csv", ["b"]) == ""

@@ -1,4 +1,4 @@
-"""A caption claims equal cost only if the cost files say so."""
+"""Facts claim equal cost only if the cost files agree."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from prefloop.report.equal_costs import equal_cost_facts
 
 @pytest.fixture
 def experiment(tmp_path) -> Experiment:
-    """Two methods and two seeds; `b` generates twice the tokens of `a`, and has 1 % more labels."""
+    """Two methods and two seeds; `b` generates twice the tokens of `a` and has 1 % more labels."""
     found = Experiment(tmp_path, ("a", "b"), (0, 1), rounds=2, steps=1)
     for keys, folder in found.folders():
         second = keys["method"] == "b"
@@ -37,7 +37,7 @@ def write_costs(folder: Path, tokens: int, labels: int) -> None:
         ("pairs", "Not at equal cost: trained pairs per run differ by more than 5%: a 6, b 7."),
     ],
 )
-def test_the_claim_follows_the_files(experiment, kind, fact):
+def test_claim_depends_on_the_files(experiment, kind, fact):
     experiment.equal_cost = kind
     assert equal_cost_facts(experiment) == [fact.replace("5%", "5 %")]
 
@@ -46,7 +46,7 @@ def test_nothing_is_claimed_by_default(experiment):
     assert equal_cost_facts(experiment) == []
 
 
-def test_mixed_pairs_are_those_that_train(experiment):
+def test_mixed_pairs_count_as_trained_pairs(experiment):
     experiment.equal_cost, experiment.mixing = "pairs", ("a",)
     for keys, folder in experiment.folders():
         if keys["method"] == "a":

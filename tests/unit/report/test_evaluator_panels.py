@@ -1,4 +1,4 @@
-"""Panels of measures are in rows by evaluator."""
+"""Panels of measures have one row per evaluator."""
 
 import matplotlib.pyplot as plt
 
@@ -6,7 +6,7 @@ from prefloop.report.evaluator_panels import evaluator_panels
 
 
 def test_win_rates_are_in_one_column():
-    """Three rows of three, two and one panel end in the same column; the panels before them are hidden."""
+    """Rows with three, two and one panel end in the same column, and unused panels are hidden."""
     measures = ["feedback", "reward", "win", "polite_reward", "polite_win", "strict_win"]
     figure, panels = evaluator_panels(measures, (2.0, 1.0), (0.5, 0.25), sharey=True)
     places = {
@@ -17,12 +17,12 @@ def test_win_rates_are_in_one_column():
     assert figure.get_size_inches().tolist() == [0.5 + 3 * 2.0, 0.25 + 3 * 1.0]
     shown = [m for m, axes in panels.items() if axes.yaxis.get_tick_params()["labelleft"]]
     assert shown == ["feedback", "polite_reward", "strict_win"], (
-        "the first of each row has the labels of the shared axis"
+        "the first panel of each row has the labels of the shared axis"
     )
     plt.close(figure)
 
 
-def test_the_evaluator_alone_has_one_row():
+def test_single_evaluator_has_one_row():
     figure, panels = evaluator_panels(["reward", "win"], (3.4, 2.8), (0.6, 0.0))
     assert list(panels) == ["reward", "win"] and figure.get_size_inches().tolist() == [0.6 + 2 * 3.4, 2.8]
     plt.close(figure)

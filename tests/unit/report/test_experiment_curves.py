@@ -1,4 +1,4 @@
-"""The curves of two experiments are those of each, with names that tell them apart."""
+"""Curves of two experiments in one figure, with distinct names."""
 
 import runpy
 import sys
@@ -14,8 +14,8 @@ from prefloop.report.experiment_curves import curves_caption, experiment_curves,
 from result_folders import finished_experiment, stored
 
 
-def test_curves_are_those_of_each_experiment(tmp_path):
-    """Means over the seeds that both have, at each experiment's own labels."""
+def test_curves_match_each_experiment(tmp_path):
+    """Means are over common seeds, and each experiment has its own numbers of labels."""
     a = finished_experiment(tmp_path / "one", gain=2.0, seeds=[0, 1, 4], methods={"dota": {"label": "DOTA"}})
     b = finished_experiment(tmp_path / "two", seeds=[1, 0, 2], rounds=1)
     both, means, points = experiment_curves(a, read_settings(stored(b)), [("dota", "dota"), ("dota", "uniform")])
@@ -48,7 +48,7 @@ def test_program_draws_the_figure(tmp_path, monkeypatch):
         assert (tmp_path / f"out/curves.{suffix}").stat().st_size > 1000
     data = pd.read_csv(tmp_path / "out/curves.csv")
     assert set(data["method"]) == {"one: a $b$ c", "one: uniform", "two: dota", "two: uniform"}
-    assert data["seed"].notna().sum() == 4 * 2 * 2 * 2  # curves, rounds, seeds, measures
+    assert data["seed"].notna().sum() == 4 * 2 * 2 * 2  # curves · rounds · seeds · measures
     text = (tmp_path / "out/curves.rst").read_text()
     assert "two experiments (mean reward (evaluator), win rate against the initial policy)" in text
     assert "all compared pairs differ significantly in final mean reward (evaluator)" in text

@@ -1,4 +1,4 @@
-"""Labels name a feedback, and no folder of the machine."""
+"""Labels name a feedback without folders of this machine."""
 
 from pathlib import Path
 
@@ -32,12 +32,12 @@ def test_label(feedback, expected):
     assert feedback_label(feedback_identity(feedback)) == expected
 
 
-def test_an_unknown_evaluator_has_a_label():
+def test_unknown_evaluator_has_a_label():
     assert feedback_label("") == "the evaluator"
 
 
 def test_methods_trained_by_the_evaluator(tmp_path, monkeypatch):
-    """One model under two spellings of its path is the evaluator; another folder of the same name is not."""
+    """Two spellings of a path are the same model. Another folder with the same name is another model."""
     for folder in ("a/rm", "b/rm"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Labels of methods are plain text in figures, tables and captions, and CSV files keep the names."""
+"""Labels of methods are plain text in figures, tables and captions, and CSV files have the names."""
 
 import pandas as pd
 import pytest
@@ -20,7 +20,7 @@ TIME = {"device": "cpu", "seconds": 1.0, "tokens_in": 0, "tokens_out": 8}
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Two methods of which no difference is significant, so that captions name both."""
+    """Two methods without a significant difference, so that captions name both."""
     found = experiment_in(tmp_path, methods=("one", "two"), seeds=(0, 1), labels=LABELS, baseline="two")
     write_rows(found.root / "prompts/eval.jsonl", ({"prompt_id": f"p{i}"} for i in range(5)))
     for path in found.root.glob("**/*.cost.json"):
@@ -56,11 +56,11 @@ def test_captions_show_labels_and_csv_names(experiment, figure):
 def test_training_curves_have_labels(experiment):
     data, _ = drawn("plot_training", experiment)
     assert set(data["method"]) == {"one", "two"}
-    assert "β {0.05} #1" in (experiment.root / "figures/training.svg").read_text(), "a comment of the text drawn"
+    assert "β {0.05} #1" in (experiment.root / "figures/training.svg").read_text(), "a comment with the drawn text"
 
 
-def test_dollar_signs_start_no_formula(experiment):
-    """matplotlib shows an escaped dollar sign as it is, also next to a backslash."""
+def test_dollar_signs_do_not_start_a_formula(experiment):
+    """matplotlib shows an escaped dollar sign unchanged, also next to a backslash."""
     rows = pd.DataFrame(
         [
             {"method": m, "seed": s, "round": 1, "prompt_id": f"p{i}", "win": 0.5, "n_tokens": 3}

@@ -1,4 +1,4 @@
-"""The report shows captions, facts and names as text, whoever wrote them (hostile S2, S3)."""
+"""The report shows untrusted captions, facts and names as plain text."""
 
 import base64
 import html
@@ -40,7 +40,7 @@ def results(tmp_path, monkeypatch) -> Path:
 
 
 def render(template: str, pictures: tuple[Path, ...] = (), **snakemake) -> str:
-    """A page as Snakemake's report makes it from a template of the clone. `pictures` are shown in the report."""
+    """Render a page from a template of the clone as Snakemake's report does; `pictures` are in the report."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     categories = {"question": {None: [SimpleNamespace(path=path) for path in pictures]}}
     text = environment.from_string((TEMPLATES / template).read_text()).render(
@@ -59,7 +59,7 @@ def first_page(*pictures: Path, **config) -> str:
 
 
 def shown(page: str) -> list[str]:
-    """The texts of a page's paragraphs and items; it has no elements other than these."""
+    """Return the texts of a page's paragraphs and items, and check that there are no other elements."""
     assert set(re.findall(r"<(\w+)", page)) <= {"div", "main", "p", "ul", "li", "strong"}
     assert "the secret" not in page
     assert not Path("pwned").exists()
@@ -67,7 +67,7 @@ def shown(page: str) -> list[str]:
     return [html.unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in texts]
 
 
-def test_a_planted_caption_is_text(results):
+def test_planted_caption_is_text(results):
     path = results / "figures/a.rst"
     path.write_text("\n\n".join(HOSTILE))
     assert shown(caption_page(path)) == [text.strip() for text in HOSTILE]
@@ -105,7 +105,7 @@ def test_first_page_opens_on_the_first_figure(results):
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "a_b is 95 % [0.1, 0.2] \\ better*", "{{ '{' }}"])
-def test_a_written_caption_is_shown_as_it_is(results, text):
+def test_written_caption_is_shown_unchanged(results, text):
     path = results / "figures/a.rst"
     write_caption(path, text)
     assert shown(caption_page(path)) == [text.strip()]
@@ -113,13 +113,13 @@ def test_a_written_caption_is_shown_as_it_is(results, text):
 
 
 @pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "[a](javascript:b)", "![a][b]", "`x`", "**x**"])
-def test_markdown_of_a_planted_caption_has_no_markup(results, text):
+def test_markup_in_a_planted_caption_is_escaped(results, text):
     path = results / "figures/a.rst"
     path.write_text(text)
     assert read_caption(path) == escaped(text)
     assert not re.search(r"(?<!\\)[<*`]|\][(\[]", read_caption(path))
 
 
-def test_a_missing_caption_is_an_error(results):
+def test_missing_caption_raises(results):
     with pytest.raises(Exception, match="Problems with .include. directive path"):
         caption_page(results / "figures/none.rst")

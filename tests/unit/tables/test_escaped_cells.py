@@ -1,4 +1,4 @@
-"""Cells of LaTeX and Markdown tables are text, whoever wrote it."""
+"""Untrusted cells of LaTeX and Markdown tables are plain text."""
 
 import re
 import subprocess
@@ -23,8 +23,8 @@ def cells_of(latex: str) -> list[str]:
     return [line.removesuffix(" \\\\").split(" & ")[1] for line in body.strip().splitlines()]
 
 
-def test_latex_has_no_commands_of_others(tmp_path):
-    """Every special character is escaped, in headers, too; only bold cells of intervals stay commands."""
+def test_latex_escapes_untrusted_commands(tmp_path):
+    """Special characters are escaped in cells and headers. Only bold intervals keep their command."""
     data = pd.DataFrame({"m": [0.5, 1.0], "m_low": [0.25, 0.5], "m_high": [1.0, float("inf")]})
     cells = [*HOSTILE, with_interval(data, "m", data.index)[0], r"\textbf{\input{x}}"]
     to_latex(pd.DataFrame({"a": "x", "b_c": cells}), tmp_path / "t.tex")
@@ -45,8 +45,8 @@ def test_interval_without_a_finite_mean_is_a_dash():
     assert with_interval(data, "m") == ["--", "--"]
 
 
-def test_markdown_has_no_markup_of_others():
-    """A row stays a row with as many cells; numbers and names of methods are as they were."""
+def test_markdown_escapes_untrusted_markup():
+    """Rows keep their number of cells, and numbers and method names are unchanged."""
     table = pd.DataFrame({"method": ["annotate_all", "b", "c", "d", "e"], "a|b": HOSTILE, "x": [0.5, 1.0, 2, 3, 1e9]})
     table["x_low"], table["x_high"] = [float("nan"), 0.5, 1, 2, 3], float("inf")
     lines = in_markdown(table).splitlines()
@@ -59,7 +59,7 @@ def test_markdown_has_no_markup_of_others():
     assert all(line.isprintable() and len(re.findall(r"(?<!\\)\|", line)) == 4 for line in lines)
 
 
-def test_broken_picture_is_one_line(tmp_path):
+def test_broken_picture_raises_with_one_line(tmp_path):
     (tmp_path / "c.yaml").write_text("# About\nname: c\n")
     (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
@@ -70,7 +70,7 @@ def test_broken_picture_is_one_line(tmp_path):
 
 
 def test_gallery_page_shows_hostile_cells_as_text(tmp_path):
-    """Also of a table that somebody else has written into a shared folder."""
+    """Someone else may have written the table to a shared folder."""
     (tmp_path / "c.yaml").write_text("# About\nname: c\n")
     save_table(tmp_path / "t.csv", pd.DataFrame({"answer": HOSTILE}), pd.DataFrame({"answer": HOSTILE}), "Caption.")
     command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
@@ -81,7 +81,7 @@ def test_gallery_page_shows_hostile_cells_as_text(tmp_path):
 
 
 def test_gallery_keeps_rows_and_deletes_earlier_pictures(tmp_path):
-    """The rows in an experiment's folder of the gallery may have seeds that this run does not have."""
+    """The gallery's rows of an experiment may have seeds that this run does not have."""
     (tmp_path / "c.yaml").write_text("# About\nname: c\n")
     save_table(tmp_path / "t.csv", pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), "Caption.")
     (tmp_path / "p/rows").mkdir(parents=True)

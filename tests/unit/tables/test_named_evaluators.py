@@ -1,4 +1,4 @@
-"""Tables and figures show each named evaluator: what follows by hand from the rows of a made-up experiment."""
+"""Tables and figures show each named evaluator, with hand-computed values of a made-up experiment."""
 
 import json
 from dataclasses import replace
@@ -21,13 +21,13 @@ MODEL = feedback_identity({"kind": "reward_model", "model": "trained:small"})
 JUDGE = {"template": "judge.txt", "tie_margin": 0.0, "min_label_mass": 0.01}
 STRICT = feedback_identity({"kind": "judge", "model": "owner/judge", "judge": JUDGE})
 COST = {"device": "cpu", "seconds": 2.0, "tokens_in": 5, "tokens_out": 9, "flops": 1e9, "truncated": [0, 3]}
-# What `good` has more than `plain` of each measure, by every prompt and seed.
+# The difference of `good` and `plain` in each measure, for every prompt and seed.
 LEAD = {"reward": 1.0, "polite_reward": -2.0}
 
 
 @pytest.fixture
 def experiment(tmp_path) -> Experiment:
-    """`good` is better by the evaluator, worse by `polite`; the judge `strict` prefers it, and is invalid for z."""
+    """`good` is better by the evaluator and worse by `polite`. The judge `strict` prefers `good`; z is invalid."""
     found = experiment_in(
         tmp_path,
         methods=("good", "plain"),
@@ -59,7 +59,7 @@ def experiment(tmp_path) -> Experiment:
 
 
 def judged(name: str, prompt: str, good: bool, seed: int) -> dict:
-    """A row of a judgment file; "" is the evaluator."""
+    """Return a row of a judgment file; the name "" is the evaluator."""
     base = {"x": 1.0, "y": 2.0, "z": 6.0}[prompt] + seed
     if name == "strict":
         outcome = "invalid" if prompt == "z" else "win" if good else "loss"
@@ -78,7 +78,7 @@ def test_results_have_columns_of_each_evaluator(experiment):
     assert rows.loc["good", ["reward", "polite_reward", "polite_win", "strict_win"]].tolist() == [4.5, 1.5, 0, 1]
     assert rows.loc["plain", ["reward", "polite_reward", "polite_win", "strict_win"]].tolist() == [3.5, 3.5, 0.5, 0]
     assert rows.loc["good", ["invalid", "polite_invalid", "strict_invalid"]].tolist() == [0, 0, 2]
-    assert "strict_reward" not in data, "a judge gives none"
+    assert "strict_reward" not in data, "a judge gives no rewards"
     assert rows.loc["plain", ["strict_win_low", "strict_win_high"]].between(0, 1).all()
     latex = (experiment.root / "tables/results.tex").read_text()
     assert "reward (polite)" in latex and "win rate (strict)" in latex
@@ -89,7 +89,7 @@ def test_results_have_columns_of_each_evaluator(experiment):
 
 
 def test_results_without_names_have_no_further_column(experiment):
-    """The files of named evaluators are not read."""
+    """Without names in the experiment, the files of named evaluators are not read."""
     names = ["good", "plain"]
     without = replace(experiment, evaluators=(), evaluated_by=())
     data, text = drawn("tabulate_results", without)
@@ -116,7 +116,7 @@ def test_seeds_by_each_evaluator(experiment):
 
 
 def test_power_by_each_evaluator(experiment):
-    """The seconds of a run are those of its stages: generate, reward, logprobs, train, sample and three evaluators."""
+    """A run's seconds are the sum over generate, reward, logprobs, train, sample and three evaluators."""
     data, _ = drawn("tabulate_power", experiment)
     assert set(data["measure"]) >= {"reward", "polite_reward", "polite_win", "strict_win"}
     as_run = data[data["as_run"] & (data["measure"] == "reward")].iloc[0]
@@ -134,7 +134,7 @@ def test_win_rates_have_a_row_per_evaluator(experiment):
 
 
 def test_costs_and_judges_have_a_stage_per_evaluator(experiment):
-    """Seconds of a run: one comparison of 2 s per evaluator and seed."""
+    """Each run has one comparison of 2 s per evaluator."""
     data, _ = drawn("tabulate_costs", experiment)
     of_good = data[data["method"] == "good"].set_index("stage")
     assert of_good.loc[["compare_samples", "evaluate_samples: polite"], "seconds"].tolist() == [2.0, 2.0]
@@ -142,7 +142,7 @@ def test_costs_and_judges_have_a_stage_per_evaluator(experiment):
     assert stages[-4:] == ["sample", "compare_samples", "evaluate_samples: polite", "evaluate_samples: strict"]
     answers = judge_answers(experiment)
     assert set(answers["stage"]) == {"evaluate_samples: strict"}
-    assert (answers["problem"] == "empty").sum() == 5, "of every run and the initial policy, one"
+    assert (answers["problem"] == "empty").sum() == 5, "one for every run and the initial policy"
 
 
 def test_cost_to_reach_of_a_named_evaluator(experiment):
@@ -180,7 +180,7 @@ def test_facts_name_each_evaluator(experiment):
 
 
 def test_judgments_of_other_samples_raise(experiment):
-    """A file of a named evaluator that lacks a sample is not joined in part."""
+    """A named evaluator's file without one of the samples is refused."""
     path = experiment.root / experiment.comparison("initial").judged_by("polite")
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:2]) + "\n")
@@ -188,7 +188,7 @@ def test_judgments_of_other_samples_raise(experiment):
         judgments(experiment)
 
 
-def test_an_invalid_judgment_is_no_value(experiment):
+def test_invalid_judgment_is_a_missing_value(experiment):
     table = judgments(experiment)
     assert table.loc[table["prompt_id"] == "z", "strict_win"].isna().all()
     assert pd.api.types.is_float_dtype(table["strict_win"]) and table["strict_reward"].isna().all()

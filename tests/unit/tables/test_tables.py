@@ -1,4 +1,4 @@
-"""Tables hold what pandas alone finds in the rows of a made-up experiment."""
+"""Tables match values computed with pandas from the rows of a made-up experiment."""
 
 import json
 import runpy
@@ -23,7 +23,7 @@ METHODS, SEEDS, ROUNDS, STEPS, PROMPTS = ("good", "plain"), (0, 1, 2), 2, 2, 60
 HOW = "evaluation/temperature-0.7/against-initial.jsonl"
 SAMPLED = "evaluation/temperature-0.7/sample.cost.json"
 OUTCOMES_ALL = ["win", "tie", "loss", "invalid"]
-LIFT = {"good": 1.5, "plain": 0.0}  # what a round adds to the reward
+LIFT = {"good": 1.5, "plain": 0.0}  # increase of the reward per round
 
 
 def write_cost(path: Path, stage: str, draw: np.random.Generator) -> None:
@@ -33,7 +33,7 @@ def write_cost(path: Path, stage: str, draw: np.random.Generator) -> None:
 
 
 def write_judgments(folder: Path, rewards: np.ndarray, initial: np.ndarray, draw: np.random.Generator) -> None:
-    """About one judgment of a hundred is invalid; better answers are longer ones."""
+    """Write judgments; about 1 % are invalid, and better answers are longer."""
     words = np.select([rewards > initial, rewards < initial], ["win", "loss"], "tie").astype(object)
     words[draw.uniform(size=PROMPTS) < 0.01] = "invalid"
     lengths = [np.round(30 + values + 100 * values % 4).astype(int) for values in (rewards, initial)]
@@ -49,7 +49,7 @@ def write_judgments(folder: Path, rewards: np.ndarray, initial: np.ndarray, draw
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory) -> Experiment:
-    """Two methods, three seeds, two rounds: `good` gains 1.5 a round, `plain` nothing; prompts differ by more."""
+    """Two methods, three seeds and two rounds: `good` gains 1.5 per round, `plain` 0; prompts differ by more."""
     root, draw = tmp_path_factory.mktemp("experiment"), np.random.default_rng(0)
     initial = draw.normal(0, 4, PROMPTS).round(2)
     write_judgments(root / "initial", initial, initial, draw)
@@ -73,7 +73,7 @@ def experiment(tmp_path_factory) -> Experiment:
 
 @pytest.fixture
 def made(experiment, tmp_path, monkeypatch):
-    """Run a table's program: made("length", "--flag", …) is its CSV and the text of its LaTeX, tmp_path has all."""
+    """Runs a table's program: made("length", "--flag", …) returns its CSV and its LaTeX; files are in tmp_path."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
     def run(name: str, *flags) -> tuple[pd.DataFrame, str]:
@@ -88,7 +88,7 @@ def made(experiment, tmp_path, monkeypatch):
 
 
 def rows_of(experiment: Experiment, method: str, number: int) -> pd.DataFrame:
-    """Judgments of all seeds after a round, read by pandas alone, in the order of seeds and prompts."""
+    """Read judgments of all seeds after a round with pandas, in the order of seeds and prompts."""
     parts = []
     for seed in SEEDS:
         folder = experiment.root / (f"{method}/seed-{seed}/round-{number}" if number else "initial")
@@ -99,7 +99,7 @@ def rows_of(experiment: Experiment, method: str, number: int) -> pd.DataFrame:
 
 
 def test_arrays_align_prompts_and_seeds():
-    """Whatever the order of rows; NaN where there is none, and one seed alone stays one row."""
+    """Rows may be in any order. Missing cells are NaN, and a single seed stays a single row."""
     a = pd.DataFrame({"seed": [1, 0, 1, 0], "prompt_id": ["y", "x", "x", "z"], "win": [3.0, 1.0, 2.0, 4.0]})
     b = pd.DataFrame({"seed": [0, 2], "prompt_id": ["z", "y"], "win": [5.0, 6.0]})
     lone = pd.DataFrame({"seed": [-1], "prompt_id": ["y"], "win": [None]}, dtype=object)
@@ -124,10 +124,10 @@ def test_length(experiment, made):
         assert row["longer_won"] == pytest.approx(((longer_by > 0) == (rows["win"] == 1))[decided].mean(), rel=1e-5)
         for measure in ("n_tokens", "win", "length_controlled_win", "longer_won"):
             assert row[f"{measure}_low"] <= row[measure] <= row[f"{measure}_high"]
-    # Longer is better here by construction: held equal in length, the good method wins less often.
+    # Longer is better here by construction, so at equal length the good method wins less often.
     assert table.loc["good", "length_controlled_win"] < table.loc["good", "win"] - 0.05
     assert table.loc["initial", ["win", "length_controlled_win"]].tolist() == [0.5, 0.5]
-    # Case 24: of all seeds together; 20, 21 and 22 samples after the second round.
+    # Over all seeds; after the second round, 20, 21 and 22 samples are truncated.
     assert table["truncated"].tolist() == pytest.approx([0.5, 63 / 180, 63 / 180])
     assert table.loc["initial", ["longer_won", "longer_won_low", "longer_won_high"]].isna().all()
     assert latex.count("textbf") == 1 and "textbf" in next(line for line in latex.splitlines() if "good" in line)
@@ -139,18 +139,18 @@ def test_differences(experiment, made):
     assert data[["method", "baseline"]].drop_duplicates().to_numpy().tolist() == [["good", "plain"]]
     good, plain = (rows_of(experiment, method, ROUNDS) for method in METHODS)
     for row in data.itertuples():
-        paired = good[row.measure] - plain[row.measure]  # the same seeds and prompts, one below the other
+        paired = good[row.measure] - plain[row.measure]  # rows have the same order of seeds and prompts
         assert row.difference == pytest.approx(paired.mean(), rel=1e-4)
         assert row.significant == (row.low > 0 or row.high < 0)
-    # Two rounds of 1.5: what prompts differ by cancels.
+    # The difference is 2 · 1.5, and prompt effects cancel.
     reward = data.set_index("measure").loc["reward"]
     assert 1.5 < reward["low"] < 3 < reward["high"] < 4.5 and reward["significant"]
     assert "textbf" not in latex and "& reward (config's feedback) &" in latex
-    assert set(data["contrast"]) == {"exploratory"} and (data["p_holm"] == data["p"]).all()  # there is one method
+    assert set(data["contrast"]) == {"exploratory"} and (data["p_holm"] == data["p"]).all()  # a single method
 
 
 def test_differences_are_tested(experiment, made, tmp_path):
-    """Two methods minus `plain`: `good` gains in all seeds and is primary in reward, `twin` equals `plain`."""
+    """Two methods are compared with `plain`. `good` gains in all seeds and is the primary contrast; `twin` is equal."""
     root = shutil.copytree(experiment.root, tmp_path / "three")
     shutil.copytree(root / "plain", root / "twin")
     flags = ["--root", root, "--methods", *METHODS, "twin", "--baseline", "plain"]
@@ -158,7 +158,7 @@ def test_differences_are_tested(experiment, made, tmp_path):
     found = data.set_index(["method", "measure"])
     for measure in ("feedback", "reward", "win", "n_tokens"):
         good, twin = found.loc[("good", measure)], found.loc[("twin", measure)]
-        assert good["p_holm"] == pytest.approx(2 * good["p"], rel=1e-4)  # the smaller of two
+        assert good["p_holm"] == pytest.approx(2 * good["p"], rel=1e-4)  # the smaller of two p-values
         assert (twin["p"], twin["p_holm"], twin["improved"], twin["low"]) == (1, 1, 0.5, 0)
     values = [
         rows_of(experiment, method, ROUNDS).pivot(index="seed", columns="prompt_id", values="reward")
@@ -179,7 +179,7 @@ def test_probability_of_improvement_by_hand():
 
 
 def test_seeds(experiment, made):
-    """The mean of every run, over its valid judgments."""
+    """Means of every run are over valid judgments."""
     data, latex = made("seeds")
     assert data.groupby("method")["seed"].unique().map(list).to_dict() == {m: list(SEEDS) for m in METHODS}
     found = data.set_index(["method", "seed", "measure"])
@@ -195,7 +195,7 @@ def test_seeds(experiment, made):
 
 
 @pytest.mark.parametrize("baseline", ["best", "initial"])
-def test_unknown_baseline_is_named(made, baseline):
+def test_unknown_baseline_raises(made, baseline):
     with pytest.raises(SystemExit, match=f"baseline: '{baseline}', expected one of two or more methods: good, plain"):
         made("differences", "--baseline", baseline)
 
@@ -217,15 +217,15 @@ def test_captions_say_what_brackets_are(made, tmp_path, name, flags, kind):
     made(name, *flags)
     text = (tmp_path / f"{name}.rst").read_text()
     assert f"Brackets are 95 % {kind}" in text
-    assert text.split("Truncated")[0].count(". ") <= 3, "a caption has at most three sentences, and a warning"
+    assert text.split("Truncated")[0].count(". ") <= 3, "a caption has at most three sentences and a warning"
     truncated = (
         "Truncated evaluation samples: initial 50 %, good 35 %, plain 35 %; raise evaluation.max\\_new\\_tokens."
     )
     assert (truncated in text) == (name in ("results", "length"))
 
 
-def test_one_quantity_has_one_interval(experiment, made, tmp_path):
-    """In three tables, and in figures by round, where every run starts with the initial policy."""
+def test_the_same_quantity_has_the_same_interval(experiment, made, tmp_path):
+    """Compares three tables and the values by round, in which every run starts with the initial policy."""
     columns = ["win", "win_low", "win_high"]
     results = made("results")[0].set_index("method")[columns]
     length = made("length")[0].set_index("method")[columns]
@@ -254,7 +254,7 @@ def test_reward_models_need_no_experiment(tmp_path, monkeypatch):
 
 
 def by_hand(experiment: Experiment, method: str) -> pd.DataFrame:
-    """Per round: mean reward, and flops, generated tokens and annotated responses so far, from the files alone."""
+    """Return the mean reward and cumulative costs per round, computed from the files."""
     points = [(rows_of(experiment, method, 0)["reward"].mean(), 0.0, 0.0, 0.0, 0.0)]
     for number in range(1, ROUNDS + 1):
         flops = tokens = responses = labels = 0
@@ -273,7 +273,7 @@ def by_hand(experiment: Experiment, method: str) -> pd.DataFrame:
 
 
 def test_cost_to_reach(experiment, made):
-    """Halfway between the initial mean and the best last one, on straight lines between rounds."""
+    """The default target is halfway between the initial mean and the best final mean, interpolated linearly."""
     data, latex = made("cost_to_reach")
     curve, other = by_hand(experiment, "good"), by_hand(experiment, "plain")
     target = (curve["reward"][0] + max(curve["reward"][ROUNDS], other["reward"][ROUNDS])) / 2
@@ -284,7 +284,7 @@ def test_cost_to_reach(experiment, made):
         assert row["value"] == pytest.approx(np.interp(target, curve["reward"], curve[amount]), rel=1e-4)
         assert row["low"] < row["value"] < row["high"] and row["reached"] > 0.95
         assert found.loc[("plain", amount), ["value", "high"]].isna().all()  # not reached
-    assert found["reached"].groupby("method").nunique().tolist() == [1, 1]  # the same draws for every amount
+    assert found["reached"].groupby("method").nunique().tolist() == [1, 1]  # the same draws for every cost
     assert "PFLOP" in latex
 
 
@@ -299,7 +299,7 @@ def test_cost_to_reach_a_given_target(experiment, made):
 
 
 def test_no_target_without_improvement(made, monkeypatch, tmp_path, capsys):
-    """Halfway to a mean no higher than the first would cost nothing: it is not a target."""
+    """If no method improves, the halfway point would cost nothing, so there is no target."""
     read = prefloop.evaluation.results.judgments
     monkeypatch.setattr(prefloop.evaluation.results, "judgments", lambda which: read(which).assign(reward=1.0))
     data, _ = made("cost_to_reach")
@@ -309,7 +309,7 @@ def test_no_target_without_improvement(made, monkeypatch, tmp_path, capsys):
     )
 
 
-def test_spending_adds_up_what_the_files_say(experiment):
+def test_spending_is_the_sum_over_cost_files(experiment):
     mean = spent(experiment).set_index(["method", "round"])
     for method in METHODS:
         expected = by_hand(experiment, method)[["flops", "generated_tokens", "labels"]]
@@ -318,9 +318,9 @@ def test_spending_adds_up_what_the_files_say(experiment):
 
 
 def with_comparisons(experiment: Experiment, root: Path, methods: tuple[str, ...]) -> list:
-    """The flags of an experiment with two opponents, two temperatures and a checkpoint, its judgments written.
+    """Write an experiment with two opponents, two temperatures and a checkpoint; return its flags.
 
-    At temperature 1 no judgment on `plain` is valid; checkpoints have the judgments of their rounds' ends.
+    At temperature 1 no judgment of `plain` is valid. Checkpoints have the judgments of the ends of their rounds.
     """
     found = Experiment(root, methods, SEEDS, ROUNDS, STEPS, opponents=("initial", "chosen"), fine_tuned=True)
     shutil.copytree(experiment.root, root)

@@ -1,4 +1,4 @@
-"""The table of judges' answers has every raw answer with the order in which it was asked (case 5)."""
+"""The table of judge answers has every raw answer and its order of responses."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ JUDGED = {"prompt_id": "p", "cluster": 0, "response_id": 4, "reward": 0.5, "beat
 
 
 def test_every_answer_is_a_row(tmp_path):
-    """One pair of training responses and one comparison make two answers each; rows without a judge make none."""
+    """A pair of training responses and a comparison have two answers each. Rows without a judge have none."""
     experiment = experiment_in(tmp_path)
     ((_, step),) = experiment.step_folders()
     without = {
@@ -39,7 +39,7 @@ def test_every_answer_is_a_row(tmp_path):
     assert r"\{a \& b\} 100 \% B\_" in text and text.count(r" \\") == 1 + 4
 
 
-def test_no_answers_are_an_empty_table(tmp_path):
+def test_table_without_answers_is_empty(tmp_path):
     experiment = experiment_in(tmp_path)
     ((_, step),) = experiment.step_folders()
     write_rows(step / "rewards.jsonl", [{"prompt_id": "p", "response_id": 4, "reward": 0.5}])

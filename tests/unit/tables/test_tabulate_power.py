@@ -1,4 +1,4 @@
-"""The table of power has the parts, costs and numbers of seeds of a made-up experiment."""
+"""The power table has the variance parts, costs and numbers of seeds of a made-up experiment."""
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,9 @@ def write_cost(path, device: str, seconds: float, tokens: int) -> None:
 
 
 def with_judgments(root, seeds=SEEDS) -> tuple[Experiment, np.ndarray]:
-    """An experiment whose method `new` has planted rewards above `uniform`, and the differences [seeds, prompts].
+    """Write an experiment in which `new` has planted gains over `uniform`; return it and the gains [seeds, prompts].
 
-    A run takes 7 s of training on a GPU and 3 x 2 s on a CPU, and its evaluation 5 s on a GPU and 1 s on a CPU.
+    A run takes 7 s on a GPU and 3 x 2 s on a CPU, and its evaluation 5 s on a GPU and 1 s on a CPU.
     """
     experiment = experiment_in(root, methods=("new", "uniform"), seeds=seeds, baseline="uniform")
     draw = np.random.default_rng(5)
@@ -48,14 +48,14 @@ def with_judgments(root, seeds=SEEDS) -> tuple[Experiment, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[pd.DataFrame, str, np.ndarray, str]:
-    """The table, its caption, the planted differences and the LaTeX."""
+    """The table, its caption, the planted differences and the LaTeX text."""
     root = tmp_path_factory.mktemp("power")
     experiment, gains = with_judgments(root)
     data, text = drawn("tabulate_power", experiment)
     return data, text, gains, (root / "tables/power.tex").read_text()
 
 
-def test_row_as_run_has_the_parts_of_the_planted_differences(made):
+def test_row_of_the_run_has_the_planted_variance_parts(made):
     data, text, gains, _ = made
     row = data.query("measure == 'reward' and as_run").squeeze()
     parts = variance_parts(gains[:, :, None])
@@ -68,7 +68,7 @@ def test_row_as_run_has_the_parts_of_the_planted_differences(made):
     assert "one sample cannot separate sampling noise" in text
 
 
-def test_every_design_has_what_it_detects_and_the_seeds_it_needs(made):
+def test_designs_have_detectable_differences_and_seeds_needed(made):
     data, _, gains, latex = made
     parts, rows = variance_parts(gains[:, :, None]), data[data["measure"] == "reward"]
     grid = {(seeds, prompts, k) for seeds in (3, 5, 8, 12, 16) for prompts in (PROMPTS, 200) for k in (1, 4)}
@@ -80,8 +80,8 @@ def test_every_design_has_what_it_detects_and_the_seeds_it_needs(made):
     assert f"{rows['detectable'].iloc[0]:.3g}" in latex
 
 
-def test_samples_of_a_prompt_are_paired_by_their_number(tmp_path):
-    """Rows with a field `sample`, in any order: the noise of samples is known, and no row is the best case."""
+def test_samples_of_a_prompt_are_paired_by_number(tmp_path):
+    """Rows may be in any order. With several samples the sampling noise is known, so no row is a best case."""
     experiment, gains = with_judgments(tmp_path)
     noise = np.random.default_rng(6).normal(0, 0.4, (len(SEEDS), PROMPTS, 2))
     draw = np.random.default_rng(7)
@@ -103,7 +103,7 @@ def test_samples_of_a_prompt_are_paired_by_their_number(tmp_path):
 
 
 def test_families_of_the_prompts_are_clusters(tmp_path):
-    """Five families of six prompts, as meta.family of the eval prompts says."""
+    """The eval prompts have five families of six prompts in `meta.family`."""
     experiment, gains = with_judgments(tmp_path)
     rows = ({"prompt_id": f"p{i}", "meta": {"family": i % 5}} for i in range(PROMPTS))
     write_rows(tmp_path / "prompts/eval.jsonl", rows)
@@ -120,7 +120,7 @@ def test_families_of_the_prompts_are_clusters(tmp_path):
 
 
 def test_costs_grow_with_seeds_and_evaluation(made):
-    """Both methods' training counts once per seed; 200 prompts x 4 samples are 26.67 evaluations of 30 x 1."""
+    """Training of both methods counts once per seed. 200 prompts x 4 samples cost 26.67 evaluations of 30 x 1."""
     data = made[0].query("measure == 'reward'").set_index(["seeds", "prompts", "samples"])
     size = 200 * 4 / PROMPTS
     amounts = ["gpu_seconds", "cpu_seconds", "tokens"]
@@ -130,7 +130,7 @@ def test_costs_grow_with_seeds_and_evaluation(made):
 
 
 def test_measure_that_never_differs_needs_no_seeds(made):
-    """All outcomes are ties: any difference of win rates would be detected, and the observed one, 0, never is."""
+    """If all outcomes are ties, any difference in win rate would be detected, but the observed one is 0."""
     data, _, _, latex = made
     rows = data[data["measure"] == "win"]
     assert (rows["detectable"] == 0).all() and rows["seeds_needed"].isna().all()

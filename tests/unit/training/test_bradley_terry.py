@@ -1,4 +1,4 @@
-"""Reward models: the Bradley-Terry loss, a rule that is learned, and the program."""
+"""Reward models: the Bradley-Terry loss, learning a planted rule, and the program."""
 
 import json
 import math
@@ -37,14 +37,14 @@ from prefloop.training.reward_report import eval_report
 
 
 def letters(rng: np.random.Generator, z: int) -> str:
-    """5 to 18 random letters, `z` of them z."""
+    """Return 5 to 18 random letters, of which `z` are the letter z."""
     text = rng.choice(list("abcdefghij"), rng.integers(5, 19))
     text[rng.permutation(len(text))[:z]] = "z"
     return "".join(text)
 
 
 def planted(count: int, seed: int = 0) -> list[dict]:
-    """Pairs whose chosen response has more of the letter z, independent of their lengths."""
+    """Return pairs whose chosen response has more letters z, independent of the lengths."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
@@ -55,7 +55,7 @@ def planted(count: int, seed: int = 0) -> list[dict]:
 
 
 def make_encoder(folder: Path) -> Path:
-    """Write a randomly initialised BERT to `folder`; without chat template, it reads prompt and response as a pair."""
+    """Write a random BERT to `folder`. Without a chat template, it reads prompt and response as a text pair."""
     words = tiny.tokenizer(chat=False)
     words.cls_token, words.sep_token = "<s>", "</s>"
     words.backend_tokenizer.post_processor = TemplateProcessing(
@@ -77,7 +77,7 @@ def make_encoder(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bases(manifests, tmp_path_factory) -> dict[str, Path]:
-    """What reward models start from: language models with and without a chat template, and an encoder."""
+    """Manifests of base models: language models with and without a chat template, and an encoder."""
     root = tmp_path_factory.mktemp("bases")
     fetch(str(make_encoder(root / "made")), root / "bert")
     return manifests | {"bert": root / "bert/manifest.json"}
@@ -89,7 +89,7 @@ def load(base: Path, settings: OptimizerConfig, max_tokens: int = 128, dtype: to
 
 
 def trained(model, tokenizer, rows: list[dict], settings: OptimizerConfig, dtype=torch.float32) -> list[dict]:
-    """Train a model in place; its steps' metrics."""
+    """Train a model in place; return the metrics of each step."""
     accelerator = Accelerator(cpu=True)
     objective = RewardModelObjective(
         wrap_model(model, "none", accelerator, dtype), tokenizer, encode_pairs(tokenizer, rows)
@@ -100,7 +100,7 @@ def trained(model, tokenizer, rows: list[dict], settings: OptimizerConfig, dtype
 
 
 def test_bradley_terry_by_hand():
-    """Rewards that differ by ln 3 give the chosen response probability 0.75; gradients are −(1 − p) and 1 − p."""
+    """A reward difference of ln 3 gives the chosen response probability 0.75. Gradients are −(1 − p) and 1 − p."""
     chosen = torch.tensor([0.0, math.log(3), -1.0, 50.0], requires_grad=True)
     rejected = torch.tensor([0.0, 0.0, math.log(3) - 1, -50.0], requires_grad=True)
     losses = bradley_terry(chosen, rejected)
@@ -112,7 +112,7 @@ def test_bradley_terry_by_hand():
 
 @pytest.mark.parametrize("base", ["llama", "gpt_neox", "gpt2", "bert"])
 def test_first_loss_matches_plain_forward_passes(bases, base):
-    """Padded batches of uneven pairs have the loss of each response alone, without padding."""
+    """Padded batches of uneven pairs have the same loss as single, unpadded responses."""
     settings = OptimizerConfig(parameters="full", batch_size=8, micro_batch_size=3)
     model, tokenizer = load(bases[base], settings)
     rows, gaps = planted(8), []
@@ -128,7 +128,7 @@ def test_first_loss_matches_plain_forward_passes(bases, base):
 
 
 def test_head_of_another_size_is_replaced(bases, tmp_path):
-    """Case 10: a base that was trained to distinguish three classes gets a new head, and the log says so."""
+    """A base model trained for three classes gets a new head, and the log says so."""
     made = transformers.AutoModelForSequenceClassification.from_pretrained(bases["bert"].parent, num_labels=3)
     made.save_pretrained(tmp_path / "classes")
     transformers.AutoTokenizer.from_pretrained(bases["bert"].parent).save_pretrained(tmp_path / "classes")
@@ -144,7 +144,7 @@ def test_head_of_another_size_is_replaced(bases, tmp_path):
 
 
 def test_weights_of_another_size_raise(bases, tmp_path):
-    """Only a head may be replaced."""
+    """Only the head may be replaced."""
     shutil.copytree(bases["llama"].parent, tmp_path / "base")
     config = read_json(tmp_path / "base/config.json") | {"intermediate_size": 48}
     (tmp_path / "base/config.json").unlink()
@@ -157,7 +157,7 @@ def test_weights_of_another_size_raise(bases, tmp_path):
 
 @pytest.mark.parametrize("pad", [None, "</s>"])
 def test_training_reads_the_last_token(bases, tmp_path, pad):
-    """Case 11: with a tokenizer that pads with the token that ends a turn; and so do other programs afterwards."""
+    """Holds if the tokenizer pads with the token that ends a turn, also when the model is loaded elsewhere."""
     base = without_padding(tmp_path / "base", bases["llama"])
     if pad:
         settings = read_json(base.parent / "tokenizer_config.json") | {"pad_token": pad}
@@ -178,7 +178,7 @@ def test_training_reads_the_last_token(bases, tmp_path, pad):
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("base", ["llama", "bert"])
 def test_planted_rule_is_learned(bases, base, parameters):
-    """More z is better: right on more than nine in ten held-out pairs, while length predicts nothing."""
+    """More letters z are better: accuracy on held-out pairs exceeds 0.9, and length predicts nothing."""
     rows = planted(450)
     rate, epochs = {"lora": (5e-3, 6), "full": (3e-3, 4)}[parameters]
     settings = OptimizerConfig(
@@ -200,7 +200,7 @@ def test_planted_rule_is_learned(bases, base, parameters):
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_micro_batches_change_nothing(bases, parameters):
+def test_micro_batches_do_not_change_training(bases, parameters):
     outcomes = []
     for size in (4, 3, 1):
         settings = OptimizerConfig(
@@ -224,7 +224,7 @@ def test_micro_batches_change_nothing(bases, parameters):
 
 @pytest.mark.parametrize("base", ["llama", "bert"])
 def test_trained_weights_are_float32(bases, base):
-    """Including the new head: in bfloat16 a step of 2e-5 would not change a weight of 0.02."""
+    """Includes the new head. In bfloat16 a step of 2e-5 would not change a weight of 0.02."""
     settings = OptimizerConfig(lora=Lora(r=2), dtype="bfloat16")
     model, _ = load(bases[base], settings, dtype=torch.bfloat16)
     kinds = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad}
@@ -232,7 +232,7 @@ def test_trained_weights_are_float32(bases, base):
     assert {name: dtype for name, dtype in kinds.items() if dtype != torch.float32} == {}
 
 
-def test_bfloat16_learns_too(bases):
+def test_training_in_bfloat16_learns(bases):
     settings = OptimizerConfig(lora=Lora(r=4), learning_rate=1e-2, epochs=3, batch_size=8, dtype="bfloat16")
     model, tokenizer = load(bases["llama"], settings, dtype=torch.bfloat16)
     rows = planted(40)
@@ -245,7 +245,7 @@ def test_bfloat16_learns_too(bases):
 @pytest.mark.parametrize("asked", [60, 10_000])
 @pytest.mark.parametrize("base", ["llama", "bert"])
 def test_long_conversations_lose_their_start(bases, base, asked):
-    """Cut to the tokens asked for, or to what the model takes: the response stays, were it most of them."""
+    """Conversations are truncated to the requested or the maximum length, and the response is kept."""
     model, tokenizer = load(bases[base], OptimizerConfig(parameters="full"), max_tokens=asked)
     kept = min(asked, model.config.max_position_embeddings)
     for response in ("zyx", "zyx" * (kept // 4)):
@@ -264,7 +264,7 @@ def test_base_without_a_model_raises(tmp_path):
 
 
 def command(folder: Path, base: Path, rows: list[dict], *flags: str) -> list[str]:
-    """The program and its flags, for pairs in the form of a person's own file."""
+    """Write pairs to a file as a user would; return the program and its flags."""
     write_rows(
         folder / "pairs.jsonl",
         [{"prompt": row["messages"], "chosen": row["chosen"], "rejected": row["rejected"]} for row in rows],
@@ -282,13 +282,13 @@ def run_program(folder: Path, *given) -> subprocess.CompletedProcess:
 
 
 def held_out_of(rows: list[dict], share: float) -> list[dict]:
-    """The rows that the program keeps apart with seed 0: drawn, then split."""
+    """Return the rows that the program holds out with seed 0: rows are drawn, then split."""
     drawn = [rows[i] for i in rng_for(0, "reward_model", "take").permutation(len(rows))]
     return split_by_conversation(drawn, share, rng_for(0, "reward_model", "split"))[1]
 
 
 def scored(manifest: Path, rows: list[dict], batch_size: int = 32) -> np.ndarray:
-    """r(chosen) − r(rejected) as the pipeline's feedback gives it."""
+    """Return r(chosen) − r(rejected) as computed by the pipeline's feedback."""
     model = RewardModel(manifest, batch_size, 1)
     requests = {side: [Request("", 0, row["messages"], row[side]) for row in rows] for side in ("chosen", "rejected")}
     sides = [np.array(model.rewards(requests[side])) for side in ("chosen", "rejected")]
@@ -296,7 +296,7 @@ def scored(manifest: Path, rows: list[dict], batch_size: int = 32) -> np.ndarray
 
 
 def without_padding(folder: Path, original: Path) -> Path:
-    """A copy of a fetched model whose tokenizer has no padding token."""
+    """Copy a fetched model without its padding token; return the manifest."""
     folder.mkdir()
     for file in original.parent.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -308,9 +308,9 @@ def without_padding(folder: Path, original: Path) -> Path:
 
 
 def test_saved_model_has_the_reported_accuracy(bases, tmp_path):
-    """With merged adapters, and cut and padded in the same way, RewardModel's held-out gaps are those of the report.
+    """With merged adapters and the same truncation and padding, RewardModel reproduces the report on held-out pairs.
 
-    Some conversations are too long and are cut; the base has no padding token but EOS.
+    Some conversations are truncated, and the base model has no padding token except EOS.
     """
     base, rows = without_padding(tmp_path / "base", bases["llama"]), planted(60)
     for row in rows[:2] + held_out_of(rows, 0.3)[:2]:
@@ -354,10 +354,10 @@ def test_saved_model_has_the_reported_accuracy(bases, tmp_path):
     assert (found["warning"] is None) == ("WARNING" not in done.stdout)
 
 
-def test_length_rule_is_warned_about(bases, tmp_path):
-    """If longer is always better, no model beats counting. The other half of the conversations is unused.
+def test_length_rule_gives_a_warning(bases, tmp_path):
+    """If longer is always better, no model beats counting. The other half of the conversations is not used.
 
-    A prompt may have several pairs; repeated pairs and pairs without a preference are dropped and counted.
+    A prompt may have several pairs. Repeated pairs and pairs without a preference are dropped and counted.
     """
     rng = np.random.default_rng(0)
     rows = [row | {"rejected": "b" * n, "chosen": "b" * (n + 5)}

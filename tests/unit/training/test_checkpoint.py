@@ -1,4 +1,4 @@
-"""A training that is killed and started again ends in the same bytes as an uninterrupted one."""
+"""Training that is killed and restarted ends with the same bytes as uninterrupted training."""
 
 import dataclasses
 import signal
@@ -43,7 +43,7 @@ def settings_of(rule: str, parameters: str, optimizer: str = "adamw") -> TrainCo
 def attempt(
     manifest, settings: TrainConfig, folder, kill_at: int | None, every: int = 1, dtype=torch.float32
 ) -> tuple[list[dict], dict, dict]:
-    """Train from the state in `folder`, killed in step `kill_at` if given; steps, weights, the rule's state."""
+    """Train from the state in `folder`, killed at step `kill_at` if given; return steps, weights and rule state."""
     torch.manual_seed(0)
     model, _ = load_base(manifest, torch.float32)
     model = model if settings.parameters == "full" else add_adapter(model, settings.lora)
@@ -65,8 +65,8 @@ def attempt(
     ("rule", "optimizer"),
     [("risk", "adamw"), ("batch", "adamw"), ("risk_calibrated", "rmsprop"), ("constant", "adamw")],
 )
-def test_killed_training_ends_the_same(manifests, tmp_path, rule, optimizer, parameters):
-    """Eight steps, killed in the first, in the last and between; weights, log and β state are equal bit by bit."""
+def test_killed_training_ends_with_the_same_result(manifests, tmp_path, rule, optimizer, parameters):
+    """Eight steps are killed at the first, last and other steps. Weights, log and β state are equal bit by bit."""
     settings = settings_of(rule, parameters, optimizer)
     expected = attempt(manifests["llama"], settings, tmp_path / "whole", None)
     assert len(expected[0]) == 8
@@ -82,7 +82,7 @@ def test_killed_training_ends_the_same(manifests, tmp_path, rule, optimizer, par
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 def test_killed_training_in_bfloat16_resumes(manifests, tmp_path, parameters):
-    """To the same bytes on a CPU: the float32 masters are saved, and the model computes with them rounded again."""
+    """On a CPU the result has the same bytes: float32 masters are saved, and the model computes with rounded ones."""
     settings = settings_of("risk", parameters)
     options = {"dtype": torch.bfloat16}
     expected = attempt(manifests["llama"], settings, tmp_path / "whole", None, **options)
@@ -105,8 +105,8 @@ def test_killed_training_resumes_with_micro_batches_of_tokens(manifests, tmp_pat
     assert all(torch.equal(weights[name], weight) for name, weight in expected[1].items())
 
 
-def test_killed_training_resumes(manifests, tmp_path, capsys):
-    """The second part trains the rest only, and the seconds of the first are not lost."""
+def test_resumed_training_continues_after_the_last_step(manifests, tmp_path, capsys):
+    """Only the remaining steps are trained, and earlier seconds are counted."""
     settings = settings_of("constant", "lora")
     with pytest.raises(Killed):
         attempt(manifests["llama"], settings, tmp_path, 5)
@@ -116,7 +116,7 @@ def test_killed_training_resumes(manifests, tmp_path, capsys):
     assert resumed.resumed == 1
     assert resumed.earlier_seconds > sum(step["seconds"] for step in resumed.steps)
     with pytest.raises(Killed):
-        attempt(manifests["llama"], settings, tmp_path, 5)  # step 5 is the first one it takes
+        attempt(manifests["llama"], settings, tmp_path, 5)  # step 5 is its first step
     assert "resumes after step 5" in capsys.readouterr().out
 
 
@@ -133,7 +133,7 @@ def test_killed_save_keeps_the_previous_one(manifests, tmp_path, monkeypatch):
         return original(state, file)
 
     monkeypatch.setattr(torch, "save", torn)
-    monkeypatch.setattr(type(tmp_path), "unlink", lambda *_, **__: None)  # after SIGKILL nobody cleans up
+    monkeypatch.setattr(type(tmp_path), "unlink", lambda *_, **__: None)  # SIGKILL prevents cleanup
     with pytest.raises(Killed):
         attempt(manifests["llama"], settings, tmp_path / "killed", None)
     monkeypatch.undo()
@@ -145,7 +145,7 @@ def test_killed_save_keeps_the_previous_one(manifests, tmp_path, monkeypatch):
 
 
 def test_state_of_another_training_is_not_used(manifests, tmp_path, capsys):
-    """Other settings, or a file that is damaged or would run something: the training starts from the beginning."""
+    """With other settings, or a damaged or malicious file, training starts from the beginning."""
     settings = settings_of("constant", "lora")
     other = settings_of("constant", "full")
     with pytest.raises(Killed):
@@ -174,7 +174,7 @@ def test_state_of_another_training_is_not_used(manifests, tmp_path, capsys):
 
 
 def test_fingerprint_covers_code_settings_and_inputs(tmp_path):
-    """Code counts by its meaning: a comment changes nothing."""
+    """A comment does not change the fingerprint of code."""
     for name, code in {"one": "a = 1\n", "commented": "a = 1  # one\n", "two": "a = 2\n"}.items():
         (tmp_path / f"{name}.py").write_text(code)
     settings, other = settings_of("constant", "lora"), settings_of("risk", "lora")
@@ -185,7 +185,7 @@ def test_fingerprint_covers_code_settings_and_inputs(tmp_path):
 
 
 def test_sigterm_saves_after_the_step(manifests, tmp_path):
-    """Also between two saves; after the training the default handler is back."""
+    """Holds between two regular saves, too. After training, the default handler is restored."""
     settings = settings_of("risk", "lora")
     expected = attempt(manifests["llama"], settings, tmp_path / "whole", None)
     accelerator = Accelerator(cpu=True)
@@ -231,7 +231,7 @@ def test_killed_fine_tuning_resumes(manifests, tmp_path):
 
 
 def test_fused_adamw_resumes(manifests, tmp_path, monkeypatch):
-    """As on a GPU: steps, weights and log are those of an uninterrupted fused training."""
+    """As on a GPU, AdamW is fused. Steps, weights and log equal those of uninterrupted training."""
 
     def fused(model, settings):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -248,8 +248,8 @@ def test_fused_adamw_resumes(manifests, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("is_fused", "device"), [(True, "meta"), (False, "cpu")])
-def test_step_counter_goes_where_adamw_wants_it(is_fused, device):
-    """Fused AdamW refuses a counter that is not on the parameter's device; here that is torch's `meta`."""
+def test_step_counter_is_on_the_device_that_adamw_needs(is_fused, device):
+    """Fused AdamW needs the counter on the parameter's device, here torch's `meta`."""
     parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
     state = restored({"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}, parameter, is_fused)
     assert state["step"].device.type == device
@@ -258,8 +258,8 @@ def test_step_counter_goes_where_adamw_wants_it(is_fused, device):
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(None, [2, 4]), (1e-9, [1, 2, 3, 4, 5]), (1000, [])])
-def test_time_between_saves_replaces_steps(manifests, tmp_path, monkeypatch, minutes, saved):
-    """Every second step, at every step since each takes longer, or never."""
+def test_minutes_between_saves_override_steps(manifests, tmp_path, monkeypatch, minutes, saved):
+    """Saves every second step, every step (if each takes longer than the interval), or never."""
     found, original = [], TrainingCheckpoint.save
 
     def save(checkpoint, *objects):

@@ -1,4 +1,4 @@
-"""A batch can be cut into micro-batches anywhere: by examples or by tokens, in one process or several."""
+"""Batches are split into micro-batches by examples or tokens, in one process or several."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def cut(processes: int, **settings) -> list[list[list[int]]]:
     return [micro_batches([*range(8)], OptimizerConfig(**settings), tokens, a) for a in accelerators]
 
 
-def test_micro_batches_hold_at_most_so_many_tokens():
+def test_micro_batches_respect_their_limits():
     assert cut(1, micro_batch_tokens=12) == [[[0, 1], [2, 3], [4], [5], [6, 7]]]
     assert cut(1, micro_batch_tokens=100) == [[[*range(8)]]]
     assert cut(1, micro_batch_size=3) == [[[0, 1, 2], [3, 4, 5], [6, 7]]]
@@ -37,7 +37,7 @@ def test_micro_batches_hold_at_most_so_many_tokens():
 
 @pytest.mark.parametrize("limit", [1, 8, 12, 30, 100])
 @pytest.mark.parametrize("processes", [1, 2, 3, 5, 11])
-def test_processes_agree_on_the_number_and_keep_the_order(processes, limit):
+def test_processes_have_equally_many_micro_batches_in_order(processes, limit):
     parts = cut(processes, micro_batch_tokens=limit)
     assert len({len(part) for part in parts}) == 1
     assert [i for part in parts for micro_batch in part for i in micro_batch] == [*range(8)]
@@ -45,14 +45,14 @@ def test_processes_agree_on_the_number_and_keep_the_order(processes, limit):
         assert tokens(micro_batch) <= limit or len(micro_batch) == 1
 
 
-def test_processes_get_about_equally_many_tokens():
-    """57 tokens, 30 of them in one example, which no cut can share."""
+def test_processes_get_similar_numbers_of_tokens():
+    """30 of 57 tokens are in one example, which cannot be split."""
     assert [tokens(part[0]) for part in cut(2, micro_batch_tokens=100)] == [23, 34]
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_any_cut_gives_the_same_gradients(manifests, parameters):
-    """To 1e-6, and the same rows in the same order."""
+def test_any_split_gives_the_same_gradients(manifests, parameters):
+    """Gradients agree to 1e-6, and values are in the same order."""
     torch.manual_seed(0)
     network, _ = load_trainable(manifests["llama"], manifests["llama"], parameters, Lora(r=4), torch.float32)
     for name, parameter in network.named_parameters():
@@ -77,7 +77,7 @@ def test_any_cut_gives_the_same_gradients(manifests, parameters):
 
 
 def test_tokens_count_what_a_forward_pass_reads(manifests):
-    """Packed, a pair's prompt counts once and no response's last token; padded, every row is as long as the longest."""
+    """Packed, prompts count once and last response tokens do not. Padded, every row is as long as the longest."""
     network, _ = load_trainable(manifests["llama"], manifests["llama"], "full", Lora(), torch.float32)
     packed = prepare_scorer(network)
     padded = packed.__class__(network, packed=False, varlen=False, chunked_head=True)

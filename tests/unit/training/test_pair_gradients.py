@@ -1,4 +1,4 @@
-"""A pair's gradient norm: from the loss itself, by finite differences, and through the program."""
+"""Gradient norms of pairs: compared with the loss and finite differences, and measured by the program."""
 
 import json
 import math
@@ -25,7 +25,7 @@ REFERENCE, BETA = (-17.0, -29.0), 0.3
 
 
 def adapted(manifest, policy):
-    """A policy with its adapter as the program loads it, and what of it is trained."""
+    """Load a policy with its adapter as the program does; return it and its trained parameters."""
     torch.manual_seed(0)
     network, _ = load_trainable(manifest, policy, "lora", Lora(r=4), torch.float32)
     network.eval()
@@ -38,13 +38,13 @@ def gradient_of(network, trained, references=REFERENCE, beta=BETA):
 
 
 def logp_by_transformers(network, response) -> torch.Tensor:
-    """Minus transformers' own mean loss times the token count: no padding, no code of ours."""
+    """Return the log-probability from transformers' own loss: −(mean loss) · (number of tokens)."""
     labels = torch.tensor([[-100] * len(PROMPT) + response])
     return -network(input_ids=torch.tensor([PROMPT + response]), labels=labels).loss * len(response)
 
 
 def test_norms_match_the_loss_itself(manifests, trained):
-    """−log σ(β·M) written out on transformers' loss and differentiated as one, in double precision."""
+    """The reference differentiates −log σ(β·M), computed from transformers' loss in double precision."""
     found = gradient_of(*adapted(manifests["llama"], trained("lora")))
     network, parameters = adapted(manifests["llama"], trained("lora"))
     network.double()
@@ -60,7 +60,7 @@ def test_norms_match_the_loss_itself(manifests, trained):
 
 
 def test_norm_matches_finite_differences(manifests, trained):
-    """By finite differences: a step of ±ε along the gradient's direction changes the loss by ±ε times the norm."""
+    """A step of ±ε along the gradient changes the loss by ±ε times the norm."""
     network, parameters = adapted(manifests["llama"], trained("lora"))
     expected = gradient_of(network, parameters).grad_norm
     network.double()
@@ -71,7 +71,7 @@ def test_norm_matches_finite_differences(manifests, trained):
         return -F.logsigmoid(BETA * (margin - (REFERENCE[0] - REFERENCE[1]))).item()
 
     margin = logp_by_transformers(network, CHOSEN) - logp_by_transformers(network, REJECTED)
-    direction = [-g for g in torch.autograd.grad(margin, parameters)]  # a larger margin is a smaller loss
+    direction = [-g for g in torch.autograd.grad(margin, parameters)]  # a larger margin gives a smaller loss
     length, epsilon, losses = two_norm(direction), 1e-3, []
     for step in (epsilon, -2 * epsilon):
         for parameter, part in zip(parameters, direction, strict=True):
@@ -80,8 +80,8 @@ def test_norm_matches_finite_differences(manifests, trained):
     assert (losses[0] - losses[1]) / (2 * epsilon) == pytest.approx(expected, rel=1e-3)
 
 
-def test_new_adapters_project_the_base_gradient(manifests):
-    """With B = 0, ∂M/∂B = (α/r)·G·Aᵀ and ∂M/∂A = 0, where G = ∂M/∂W is the plain model's own gradient."""
+def test_gradient_of_new_adapters_projects_the_base_gradient(manifests):
+    """For B = 0, ∂M/∂B = (α/r)·G·Aᵀ and ∂M/∂A = 0, where G = ∂M/∂W is the plain model's gradient."""
     network, parameters = adapted(manifests["llama"], manifests["llama"])
     halves = {name: p.detach() for name, p in network.named_parameters() if "lora_A" in name}
     base, _ = load_base(manifests["llama"], torch.float32)
@@ -105,7 +105,7 @@ def test_weight_at_the_reference_is_one_half(manifests, trained):
 
 
 def test_vanishing_weight_keeps_the_unweighted_norm(manifests, trained):
-    """M ≈ 2,000 nats: σ(−βM) underflows in float32, and dividing by it would be 0/0."""
+    """For M ≈ 2,000 nats, σ(−βM) underflows in float32, so dividing by it would give 0/0."""
     network, parameters = adapted(manifests["llama"], trained("lora"))
     usual, far = gradient_of(network, parameters), gradient_of(network, parameters, (-2000.0, 0.0))
     assert far.grad_norm == 0
@@ -130,7 +130,7 @@ ANSWERS = [[5, 9, 33, 1], [7, 1], [40, 41, 42, 43, 44], [12, 1]]
 
 @pytest.fixture
 def round_files(tmp_path, manifests, trained):
-    """Two steps of a round, two prompts each, four responses per prompt, one tie; scored by the adapter's policy."""
+    """Two steps with two prompts each and four responses per prompt, with ties, scored by the trained policy."""
     manifest, policy = manifests["llama"], trained("lora")
     network, tokenizer = load_policy(manifest, policy, torch.float32, "cpu")
     scorer = prepare_scorer(network)
@@ -163,7 +163,7 @@ def round_files(tmp_path, manifests, trained):
 
 @pytest.fixture
 def program(round_files, monkeypatch, manifests, trained):
-    """measure_gradients.py on those two steps; returns rows and cost."""
+    """Runs measure_gradients.py on the two steps; returns rows and cost."""
 
     def run(policy=None, **flags) -> tuple[list[dict], dict]:
         words = ["--pfp", *(str(round_files / f"step-{step}/pfp.jsonl") for step in (0, 1))]
@@ -217,7 +217,7 @@ def test_program_measures_every_decided_pair(program, round_files, manifests, tr
 
 
 def test_program_uses_the_training_seed(program, manifests):
-    """An untrained policy's adapters are random, but those of train.py's seed; their shape is the flags'."""
+    """An untrained policy gets the random adapters of train.py's seed, with the shape in the flags."""
     few = {"pairs": 7, "policy": manifests["llama"]}
     rows, _ = program(**few)
     torch.manual_seed(seed_for(0, "train", 1))

@@ -1,4 +1,4 @@
-"""Preference training: losses, micro-batches, processes, β rules, and weights that come back from policy.pt."""
+"""Preference training: losses, micro-batches, processes, β rules, and weights restored from policy.pt."""
 
 import dataclasses
 import math
@@ -65,7 +65,7 @@ def test_loss_starts_at_log_2_and_falls(manifests, architecture, parameters):
     assert len({round(margin, 6) for margin in margins[1:]}) > 1, "margins must not all be 0"
 
 
-def test_micro_batches_change_nothing(manifests):
+def test_micro_batches_do_not_change_training(manifests):
     settings = {"lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
     one, model_one = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=4))
     three, model_three = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=1))
@@ -76,7 +76,7 @@ def test_micro_batches_change_nothing(manifests):
 
 @pytest.mark.parametrize("rule", ["constant", "batch"])
 @pytest.mark.parametrize("loss", ["aot", "aot_unpaired", "sft"])
-def test_micro_batches_change_no_loss_of_a_batch(manifests, loss, rule):
+def test_micro_batches_do_not_change_losses_of_a_batch(manifests, loss, rule):
     settings = {"loss": loss, "beta_rule": rule, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
     one, model_one = run(manifests["llama"], TrainConfig(**settings, micro_batch_size=4))
     for size in (1, 3):
@@ -91,7 +91,7 @@ def test_micro_batches_change_no_loss_of_a_batch(manifests, loss, rule):
 
 @pytest.mark.parametrize("weights", ["wpo", "wpo_sampled"])
 def test_pair_weights_do_not_depend_on_micro_batches(manifests, weights):
-    """With β-DPO, too, which keeps the terms of its first pass."""
+    """Also holds for β-DPO, which keeps the terms of its first pass."""
     settings = {"pair_weights": weights, "lora": Lora(r=4), "learning_rate": 1e-3, "epochs": 2, "batch_size": 4}
     plain, _ = run(manifests["llama"], TrainConfig(**settings | {"pair_weights": None}))
     for rule in ("constant", "batch"):
@@ -104,7 +104,7 @@ def test_pair_weights_do_not_depend_on_micro_batches(manifests, weights):
 
 
 def test_adapters_keep_their_dropout(manifests):
-    """The base model's dropout is off, or the loss would not start at log 2; the adapters' is on where asked for."""
+    """The base model's dropout is off, so the loss starts at log 2. The adapters' dropout is on if configured."""
     steady, _ = run(manifests["gpt2"], TrainConfig(lora=Lora(r=4), learning_rate=5e-3, epochs=2, batch_size=6))
     dropped, _ = run(
         manifests["gpt2"], TrainConfig(lora=Lora(r=4, dropout=0.5), learning_rate=5e-3, epochs=2, batch_size=6)
@@ -121,11 +121,11 @@ def test_divergence_raises(manifests):
 @pytest.mark.parametrize(("parameters", "dropout"), [("lora", 0.3), ("lora", 0.0), ("full", 0.0)])
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_activation_checkpointing_keeps_gradients(manifests, architecture, parameters, dropout):
-    """Bit by bit, including the adapters' dropout; gpt2's own dropout stays off."""
+    """Gradients are equal bit by bit, including the adapters' dropout. gpt2's own dropout stays off."""
     settings = TrainConfig(
         parameters=parameters, lora=Lora(r=4, dropout=dropout), learning_rate=5e-3, epochs=3, batch_size=3
     )
-    found, calls = [], []  # of the first layer 1, of the attention in it 0
+    found, calls = [], []  # 1 for the first layer, 0 for its attention
     for again in (False, True):
         torch.manual_seed(0)
         model, _ = load_base(manifests[architecture], torch.float32)
@@ -140,12 +140,12 @@ def test_activation_checkpointing_keeps_gradients(manifests, architecture, param
         if again:
             preparing = 2  # forward passes without gradients
             passes = calls.count(1) - preparing
-            assert calls.count(0) == 2 * passes + preparing, "once forward, once in the backward pass"
+            assert calls.count(0) == 2 * passes + preparing, "once in the forward and once in the backward pass"
     assert found[0][0] == found[1][0]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
-def test_rmsprop_trains_too(manifests):
+def test_rmsprop_reduces_the_loss(manifests):
     steps, _ = run(manifests["llama"], TrainConfig(optimizer="rmsprop", learning_rate=1e-3, epochs=3, batch_size=6))
     assert steps[-1]["loss"] < steps[0]["loss"]
 
@@ -167,7 +167,7 @@ def test_every_pair_is_seen_once_per_epoch():
     ],
 )
 def test_schedule(schedule, expected):
-    """Two of six steps warm up; the decay would reach 0 one step after the last."""
+    """Two of six steps are warm-up. The decay would reach 0 one step after the last."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     plan = build_schedule(optimizer, TrainConfig(schedule=schedule, warmup_ratio=1 / 3), 6)
     rates = []
@@ -180,7 +180,7 @@ def test_schedule(schedule, expected):
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 def test_policy_is_restored_from_its_file(manifests, tmp_path, parameters):
-    """Unmerged or merged, it scores as the trained model does; its reference scores as the base model."""
+    """Unmerged or merged, it scores like the trained model. Its reference scores like the base model."""
     lora = Lora(r=4) if parameters == "lora" else None
     settings = TrainConfig(parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=3, batch_size=6)
     _, model = run(manifests["llama"], settings)
@@ -229,8 +229,10 @@ def test_invalid_policy_files_raise(manifests, tmp_path):
 
 
 def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
-    """Every β rule, adapters and all parameters, whole and in shards: the same weights, metrics and β state, up to
-    rounding."""
+    """Weights, metrics and β state agree up to rounding.
+
+    Covers every β rule, adapters and full training, unsharded and sharded.
+    """
     outcome = tmp_path / "two.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(ROOT / "tests/helpers/two_processes.py"), str(manifests["llama"]), str(outcome)]
@@ -245,7 +247,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
         assert states[1] == pytest.approx(states[0], abs=1e-4), name
         for mine, theirs in zip(expected["steps"], two[name]["steps"], strict=True):
             same = {key: value for key, value in mine.items() if key not in ("seconds", "passes")}
-            # In bfloat16 a product's rounding depends on the rows that are multiplied together.
+            # In bfloat16 the rounding of a product depends on the rows in the same multiplication.
             tolerances = (0.1, 3e-3) if "bf16" in name else (1e-3, 1e-5)
             assert {key: theirs[key] for key in same} == pytest.approx(same, abs=tolerances[0]), name
         for key, weight in expected["weights"].items():
@@ -260,7 +262,7 @@ def test_two_processes_train_to_the_weights_of_one(manifests, tmp_path):
 @pytest.mark.parametrize("rule", BETAS)
 @pytest.mark.parametrize("loss", [*LOSSES, pytest.param({"dpo": 1.0, "nll": 0.2, "xpo": 0.1}, id="weighted sum")])
 def test_any_loss_trains_with_any_rule(manifests, loss, rule):
-    """One epoch of each: finite losses, margins that move, and the margins' shape in the log."""
+    """Two epochs: losses are finite, margins change, and the log has the quantiles of margins in order."""
     settings = TrainConfig(
         loss=loss,
         beta_rule=rule,
@@ -286,7 +288,7 @@ def test_any_loss_trains_with_any_rule(manifests, loss, rule):
 
 
 def test_kept_pairs_alone_train(manifests):
-    """β-DPO leaves out the rest of a batch: its gradient is that of a batch of the kept pairs with the same β."""
+    """The gradient of a β-DPO batch equals that of a batch with only the kept pairs and the same β."""
     settings = TrainConfig(beta_rule="batch", lora=Lora(r=4), learning_rate=5e-3, batch_size=6, micro_batch_size=6)
     kept = []
     original = BETAS["batch"].weigh
@@ -313,7 +315,7 @@ def test_kept_pairs_alone_train(manifests):
 
 
 def test_beta_rule_continues_from_its_state(manifests):
-    """A second round with the first one's state starts at its β; without it, at the configured β."""
+    """A second round with the state of the first starts at its β, and without it at the configured β."""
     settings = TrainConfig(
         beta_rule="risk", beta_risk=RiskConfig(warmup=2, step=0.1), lora=Lora(r=2), batch_size=2, epochs=2
     )
@@ -327,7 +329,7 @@ def test_beta_rule_continues_from_its_state(manifests):
 
 
 def test_gradient_that_is_not_finite_raises_and_writes_nothing(manifests, tmp_path):
-    """A finite loss in the last step, whose gradient is not: the root of |M| at M = 0 (case 25)."""
+    """The loss √|M| is finite at M = 0 in the last step, but its gradient is not."""
     (tmp_path / "my_losses.py").write_text("def root(margin):\n    return margin.abs().sqrt()\n")
     pair = {"prompt_id": "p", "messages": asks("why?"), "reward_chosen": 1.0, "reward_rejected": 0.0}
     scorer = prepare_scorer(load_policy(manifests["llama"], manifests["llama"], torch.float32, "cpu")[0])

@@ -1,4 +1,4 @@
-"""Pairs of a reward model: halves and splits share no conversation."""
+"""Training pairs of a reward model: halves and splits do not share conversations."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from prefloop.training.reward_pairs import select_half, split_by_conversation
 
 
 def numbered(conversations: int, each: int) -> list[dict]:
-    """Rows of conversations that each continue in `each` ways after the same first message."""
+    """Return rows of conversations, each with `each` continuations after the same first message."""
     return [
         {"messages": asks(f"question {c}", *[f"so {i}", "and?"][: 2 * (i > 0)]), "row": (c, i)}
         for i in range(each)
@@ -17,7 +17,7 @@ def numbered(conversations: int, each: int) -> list[dict]:
     ]
 
 
-def test_halves_share_no_conversation():
+def test_halves_do_not_share_conversations():
     rows = numbered(40, 3)
     first, second = select_half(rows, "first"), select_half(rows, "second")
     assert select_half(rows, "all") == rows
@@ -26,12 +26,12 @@ def test_halves_share_no_conversation():
     assert not halves[0] & halves[1]
     assert [len(half) for half in (first, second)] == [3 * len(openings) for openings in halves]
     assert all(10 < len(openings) < 30 for openings in halves)
-    assert select_half(rows[::-1], "first") == first[::-1], "which half must not depend on the other rows"
+    assert select_half(rows[::-1], "first") == first[::-1], "the half must not depend on the other rows"
     assert select_half(rows[:30], "first") == [row for row in first if row in rows[:30]]
 
 
-def test_system_message_opens_no_conversation():
-    """All prompts of a data set may begin with the same one."""
+def test_system_message_does_not_identify_a_conversation():
+    """All prompts of a data set may have the same system message."""
     system = {"role": "system", "content": "be good"}
     rows = numbered(20, 1)
     before = [row | {"messages": [system, *row["messages"]]} for row in rows]
@@ -39,7 +39,7 @@ def test_system_message_opens_no_conversation():
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.2, 2), (0.5, 5), (0.01, 1)])
-def test_split_shares_no_conversation(share, count):
+def test_split_does_not_share_conversations(share, count):
     rows = numbered(10, 3)
     training, unseen = split_by_conversation(rows, share, np.random.default_rng(0))
     assert sorted(row["row"] for row in training + unseen) == sorted(row["row"] for row in rows)
@@ -59,6 +59,6 @@ def test_one_conversation_raises():
 
 
 def test_two_conversations_are_split():
-    """However large the share, a conversation is left to train on."""
+    """For any fraction, at least one conversation is left for training."""
     training, unseen = split_by_conversation(numbered(2, 1), 0.8, np.random.default_rng(0))
     assert (len(training), len(unseen)) == (1, 1)

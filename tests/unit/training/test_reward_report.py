@@ -1,4 +1,4 @@
-"""Reports of reward models: by hand, and warnings about rules of length."""
+"""Reports of reward models: hand-computed values, and warnings about length rules."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from prefloop.training.reward_report import eval_report
 EIGHT = [
     (math.log(11 / 9), 1, 5),  # 0.55
     (-math.log(5 / 3), 0, -3),  # 0.625
-    (0.0, 0.5, 2),  # 0.5, half right
-    (math.log(3), 1, 0),  # 0.75, and length is half right
+    (0.0, 0.5, 2),  # 0.5, counts half
+    (math.log(3), 1, 0),  # 0.75, and length counts half
     (math.log(19), 1, -4),  # 0.95
     (math.log(19), 1, 1),
     (-math.log(19), 0, 7),
@@ -39,12 +39,12 @@ def test_report_by_hand():
         pytest.approx({"pairs": 4, "confidence": 0.95, "accuracy": 0.75}),
     ]
     assert measured["calibration_error"] == pytest.approx((2 * 0.225 + 1 * 0.625 + 1 * 0.25 + 4 * 0.2) / 8)
-    given = [0.55, 0.375, 0.5, 0.75, 0.95, 0.95, 0.05, 0.95]  # to what was preferred
+    given = [0.55, 0.375, 0.5, 0.75, 0.95, 0.95, 0.05, 0.95]  # of the preferred response
     assert measured["log_loss"] == pytest.approx(-sum(map(math.log, given)) / 8)
 
 
 def test_better_length_rule_is_the_baseline():
-    """With all length differences negated, "shorter wins" is as accurate as "longer wins" was; the lead stays."""
+    """With negated length differences, "shorter wins" replaces "longer wins" and the lead is unchanged."""
     gaps, _, lengths = np.array(EIGHT).T
     longer, shorter = (eval_report(gaps, sign * lengths, np.random.default_rng(0)) for sign in (1, -1))
     assert (shorter["longer_wins"], shorter["shorter_wins"]) == (longer["shorter_wins"], longer["longer_wins"])
@@ -61,8 +61,8 @@ def test_certain_model_has_no_uncertainty():
     json.dumps(measured, allow_nan=False)
 
 
-def test_counting_characters_is_warned_about():
-    """It agrees with "longer wins" on every pair, which is right on three in four: no lead at all."""
+def test_counting_characters_gives_a_warning():
+    """The model always agrees with "longer wins", which is correct on 3 of 4 pairs, so it has no lead."""
     lengths = np.array([1, 2, 3, -4] * 10)
     measured = eval_report(0.1 * lengths, lengths, np.random.default_rng(0))
     assert re.search(
@@ -71,7 +71,7 @@ def test_counting_characters_is_warned_about():
     )
 
 
-def test_insignificant_lead_is_warned_about():
+def test_insignificant_lead_gives_a_warning():
     gaps, _, longer = np.array(EIGHT).T
     measured = eval_report(gaps, longer, np.random.default_rng(0))
     mean, low, high = measured["lead_over_length"]
@@ -80,8 +80,8 @@ def test_insignificant_lead_is_warned_about():
     assert f"accuracy 0.688 against 0.562, lead +0.125 [{low:+.3f}, {high:+.3f}]" in measured["warning"]
 
 
-def test_significant_lead_is_not_warned_about():
-    """Right on nine pairs in ten, length on two in three."""
+def test_significant_lead_gives_no_warning():
+    """The model is correct on 9 of 10 pairs, and length on 2 of 3."""
     gaps, lengths = np.array([1.0] * 9 + [-1.0]), np.array([1, 1, -1])
     measured = eval_report(np.tile(gaps, 30), np.tile(lengths, 100), np.random.default_rng(0))
     assert measured["lead_over_length"][0] == pytest.approx(0.9 - 2 / 3)

@@ -1,4 +1,4 @@
-"""What training programs share before their loop."""
+"""The start of training programs, before the training loop."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ from prefloop.training.tracking import Tracking
 
 
 def test_processes_wait_an_hour_for_each_other():
-    """By NCCL's default of ten minutes a training would end while its first process writes a large checkpoint."""
+    """With NCCL's default of ten minutes, training would fail while the first process writes a large checkpoint."""
     accelerator = start_accelerator("cpu", Tracking())
     assert accelerator.init_handler.to_kwargs() == {"timeout": timedelta(hours=1)}
 

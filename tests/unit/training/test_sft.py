@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: transformers' own loss, micro-batches, and a model that later stages start from."""
+"""Supervised fine-tuning: comparison with transformers' loss, micro-batches, and the model for later stages."""
 
 import math
 import os
@@ -26,7 +26,7 @@ from prefloop.models.weight_files import count_parameters
 from prefloop.training.loop import optimize
 from prefloop.training.sft import SFTExample, SFTObjective
 
-# Prompts and responses of uneven lengths, one response of a single token.
+# Prompts and responses have different lengths, and one response has a single token.
 EXAMPLES = [
     SFTExample([0, 10, 20, 30], [5, 9, 33, 40, 41, 1]),
     SFTExample([0, 11], [1]),
@@ -47,7 +47,7 @@ def run(manifest: Path, settings: OptimizerConfig) -> tuple[list[dict], torch.nn
 
 
 def transformers_loss(manifest: Path, examples: list[SFTExample]) -> tuple[torch.Tensor, torch.nn.Module]:
-    """transformers' own loss of one batch, padded on the right, all but the responses masked; and its model."""
+    """Return transformers' own loss of a right-padded batch with only responses as labels, and the model."""
     model = AutoModelForCausalLM.from_pretrained(manifest.parent, dtype=torch.float32).eval()
     rows = [example.prompt + example.response for example in examples]
     width = max(map(len, rows))
@@ -61,7 +61,7 @@ def transformers_loss(manifest: Path, examples: list[SFTExample]) -> tuple[torch
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_loss_matches_transformers_and_falls(manifests, architecture, parameters):
-    """A mean over the response tokens of the global batch: neither over responses nor over micro-batches."""
+    """The loss is a mean over the response tokens of the global batch, not over responses or micro-batches."""
     settings = OptimizerConfig(
         parameters=parameters, lora=Lora(r=4), learning_rate=5e-3, epochs=8, batch_size=6, micro_batch_size=4
     )
@@ -69,7 +69,7 @@ def test_loss_matches_transformers_and_falls(manifests, architecture, parameters
     expected, model = transformers_loss(manifests[architecture], EXAMPLES)
     assert steps[0]["loss"] == pytest.approx(expected.item(), abs=1e-5)
     each = [transformers_loss(manifests[architecture], [example])[0].item() for example in EXAMPLES]
-    assert sum(each) / len(each) != pytest.approx(expected.item(), abs=1e-2), "a mean over responses is another number"
+    assert sum(each) / len(each) != pytest.approx(expected.item(), abs=1e-2), "a mean over responses would differ"
     assert steps[0]["tokens"] == sum(len(prompt) + len(response) - 1 for prompt, response in EXAMPLES)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.05
     if parameters == "full":
@@ -79,8 +79,8 @@ def test_loss_matches_transformers_and_falls(manifests, architecture, parameters
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
-def test_micro_batches_change_nothing(manifests, parameters):
-    """Though they hold different numbers of response tokens, and the last batch fewer examples."""
+def test_micro_batches_do_not_change_training(manifests, parameters):
+    """Micro-batches have different numbers of response tokens, and the last batch has fewer examples."""
     outcomes = []
     for size in (4, 3, 1):
         settings = OptimizerConfig(
@@ -112,19 +112,19 @@ def test_divergence_raises(manifests):
 PROMPTS = [
     ("why?", "it is good"),
     ("who is it", "me"),
-    ("what is the answer to that", "the answer is bad, the reply is good"),  # longer than a response may be
+    ("what is the answer to that", "the answer is bad, the reply is good"),  # exceeds the maximum length
     ("how", "so"),
 ]
 LIMIT = 8
-WRITTEN = {  # what a prompt reads like, up to where the response begins
+WRITTEN = {  # the text of a prompt up to the start of the response
     "llama": "<s><user>{}</s><assistant>",
     "gpt_neox": "<s>\n\nHuman: {}\n\nAssistant:",
 }
-LEAD = {"llama": "", "gpt_neox": " "}  # what the finished conversation has before the response
+LEAD = {"llama": "", "gpt_neox": " "}  # text between prompt and response in the finished conversation
 
 
 def command(folder: Path, model: Path, rows: list[dict], *flags: str) -> list[str]:
-    """The program and its flags."""
+    """Write the prompts; return the program and its flags."""
     write_rows(folder / "prompts.jsonl", rows)
     files = {"prompts": "prompts.jsonl", "output": "policy.pt", "manifest": "model/manifest.json"}
     files |= {"metrics": "training.jsonl", "speed": "speed.csv", "cost": "cost.json"}
@@ -149,7 +149,7 @@ def test_program_writes_policy_and_model(manifests, tmp_path, architecture, para
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
-    # One BOS, the prompt, the response, one EOS: the first step's loss and tokens are those of exactly these.
+    # The examples have one BOS, the prompt, the response and one EOS. They give the loss and tokens of the first step.
     words = AutoTokenizer.from_pretrained(base.parent)
     examples = []
     for prompt, chosen in PROMPTS:
@@ -169,7 +169,7 @@ def test_program_writes_policy_and_model(manifests, tmp_path, architecture, para
     cost = read_json(tmp_path / "cost.json")
     assert cost["flops"] == 6 * read_json(base)["parameters"] * sum(step["tokens"] for step in steps)
 
-    # The folder alone is the policy that base and policy.pt are together, and not the base.
+    # The model folder equals base and policy.pt together, and differs from the base.
     folder = tmp_path / "model"
     ids = torch.tensor([examples[0].prompt + examples[0].response])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Models in shards: one process reads and writes whole weights, each saves its shards, and any number resumes."""
+"""Sharded models: one process reads and writes full weights, and any number of processes can resume from shards."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from prefloop.models.loading import load_trainable
 
 @pytest.fixture(scope="module")
 def two(manifests, trained, tmp_path_factory):
-    """Folder and results of two processes (`two_process_storage`)."""
+    """Folder, results and cases of `two_process_storage` in two processes."""
     folder = tmp_path_factory.mktemp("two")
     fetch(str(tiny.make_model(folder / "made", "qwen", tied=True)), folder / "tied")
     llama, tied = str(manifests["llama"]), str(folder / "tied/manifest.json")
@@ -41,8 +41,8 @@ def two(manifests, trained, tmp_path_factory):
     return folder, torch.load(folder / "out.pt", weights_only=True), cases
 
 
-def test_second_process_gets_its_weights_from_the_first(two):
-    """Parameters and buffers are those that one process loads, bit for bit; only the first one gathers them."""
+def test_second_process_gets_weights_from_the_first(two):
+    """Parameters and buffers equal those loaded by one process, bit by bit. Only the first process gathers them."""
     _, results, cases = two
     for name, (manifest, policy, parameters, dtype) in cases.items():
         torch.manual_seed(0)
@@ -61,13 +61,13 @@ def test_second_process_gets_its_weights_from_the_first(two):
         assert found["kept"][0] > found["kept"][1] == 0, name
 
 
-def test_processes_wait_for_a_slow_one(two):
-    """An hour, for one that reads or writes a large model."""
+def test_processes_wait_an_hour(two):
+    """A process may need that long to read or write a large model."""
     _, results, _ = two
     assert results["timeout"] == 3600
 
 
-def test_killed_training_in_shards_ends_the_same(two):
+def test_killed_sharded_training_ends_with_the_same_result(two):
     _, results, _ = two
     steps, weights, _ = results["undisturbed"]
     assert len(steps) == 8
@@ -76,8 +76,8 @@ def test_killed_training_in_shards_ends_the_same(two):
     assert results["killed"][2] is True, "the restored state was kept in memory"
 
 
-def test_state_in_shards_has_a_file_per_process(two):
-    """Each has its part; those of earlier states are gone, and state.pt has no weights."""
+def test_sharded_state_has_one_file_per_process(two):
+    """Files have similar sizes, earlier states are deleted, and state.pt has no weights."""
     folder, _, _ = two
     state = read_tensors(folder / "shards/state.pt")
     assert (state["weights"], state["optimizer"], state["shards"]) == ({}, {}, "shards-5")
@@ -86,27 +86,27 @@ def test_state_in_shards_has_a_file_per_process(two):
     assert second.stat().st_size == pytest.approx(first.stat().st_size, rel=0.1)
 
 
-def test_state_in_shards_is_resumed_by_one_process(two, manifests, capsys):
+def test_one_process_resumes_from_a_sharded_state(two, manifests, capsys):
     folder, results, _ = two
     steps, weights, _ = storage.trained(manifests["llama"], folder / "shards", "none")
     assert "resumes after step 5" in capsys.readouterr().out
     assert_close((steps, weights), results["undisturbed"])
 
 
-def test_whole_state_is_resumed_in_shards(two):
+def test_sharded_training_resumes_from_an_unsharded_state(two):
     _, results, _ = two
     assert_close(results["from whole"], results["undisturbed"])
 
 
 def assert_close(found, expected) -> None:
-    """Trainings by other numbers of processes are equal up to rounding."""
+    """Check that two trainings with different numbers of processes agree up to rounding."""
     assert [step["loss"] for step in found[0]] == pytest.approx([step["loss"] for step in expected[0]], abs=1e-5)
     for name, weight in expected[1].items():
         assert found[1][name].numpy() == pytest.approx(weight.numpy(), abs=1e-5), name
 
 
 def test_damaged_shards_raise(manifests, two, tmp_path):
-    """In one line, with what to delete."""
+    """The error is one line and says what to delete."""
     folder, _, _ = two
     state = tmp_path / "state"
     subprocess.run(["cp", "-r", str(folder / "damaged"), str(state)], check=True)

@@ -1,4 +1,4 @@
-"""Trackers get what training.jsonl has, and nothing else depends on them."""
+"""Trackers get the values of training.jsonl, and training does not depend on them."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ def run(manifest, tracking: Tracking, earlier: list[dict]) -> tuple[list[dict], 
     return steps, [p.detach() for p in model.parameters() if p.requires_grad]
 
 
-def test_missing_tracker_is_named():
+def test_missing_tracker_raises():
     with pytest.raises(InputError, match="'neptune' is none of tensorboard, wandb, mlflow"):
         check_trackers(("neptune",))
     with pytest.MonkeyPatch.context() as patch:

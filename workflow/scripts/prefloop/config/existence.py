@@ -208,7 +208,7 @@ def similar(path: Path) -> str:
     return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
-def misspelt_in_profile(
+def misspelled_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
     """One line per resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
