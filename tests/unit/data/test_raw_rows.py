@@ -150,7 +150,7 @@ BAD = {
     "empty.jsonl": (b"", "empty.jsonl: empty file"),
     "digits.jsonl": (
         b'{"a": 1}\n{"meta": ' + b"9" * 5000 + b"}\n",
-        "digits.jsonl, line 2: an integer of too many",
+        "digits.jsonl, line 2: an integer with too many",
     ),
     "deep.jsonl": (b'{"meta": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "deep.jsonl, line 1: nested too deeply"),
     "latin.jsonl": ('{"prompt": "café"}\n'.encode("latin-1"), "latin.jsonl, after line 1: unreadable"),
@@ -158,7 +158,7 @@ BAD = {
     "open.json": (b'[{"prompt": "a"},\n', "open.json, line 2: not JSON.*torn"),
     "list.json": (b'[\n["a"]]', "list.json, line 2: list found, expected an array of objects"),
     "comma.json": (b'[{"a": 1}\n{"a": 2}]', "comma.json, line 2: no comma"),
-    "digits.json": (b'[{"a":\n' + b"9" * 5000 + b"}]", "digits.json, line 1: an integer of too many digits"),
+    "digits.json": (b'[{"a":\n' + b"9" * 5000 + b"}]", "digits.json, line 1: an integer with too many digits"),
     "deep.json": (b"[" + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]", "deep.json, line 1: nested too deeply"),
     "empty.json": (b"", "empty.json: empty file"),
     "latin.json": (b'[{"a": "\xe9"}]', "latin.json: unreadable.*expected UTF-8"),
