@@ -1,14 +1,14 @@
-"""Settings of acquisition that exclude each other or others; see `consistency`."""
+"""Checks for contradictory settings of acquisition; see `consistency`."""
 
 
 def labels_per_prompt(settings: dict) -> int:
-    """The responses of a prompt that get a label."""
+    """Return how many responses of each prompt get a label."""
     acquisition = settings["acquisition"]
     return settings["generation"]["n"] if acquisition["rule"] == "all" else acquisition["labels"]
 
 
 def impossible_acquisition(settings: dict) -> list[str]:
-    """Choices of responses to label where there is nothing to choose."""
+    """Return errors of acquisition settings that leave no choice between responses."""
     acquisition, generation = settings["acquisition"], settings["generation"]
     if acquisition["rule"] == "all":
         return []

@@ -1,7 +1,7 @@
-"""Settings that contradict each other, each with the reason and a way out.
+"""Checks for settings that contradict each other. Each error gives the reason and a fix.
 
-Every function makes a list of checks (condition, message); a check fails where its condition is true. Snakemake reads
-this at every start, so nothing heavy is imported here.
+Every function makes a list of checks (condition, message). A check fails if its condition is true. Snakemake imports
+this module at every start, so it imports nothing heavy.
 """
 
 from prefloop.config.declarations import defaults
@@ -28,12 +28,12 @@ from prefloop.config.start_checks import impossible_start
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
-MAX_JOINED_STEPS = 100  # Linux allows 128 KB per command of a shell; five paths of a step have up to 1 KB
-FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a request to a judge's server, which its answers need
+MAX_JOINED_STEPS = 100  # Linux allows 128 KB per shell command; the five paths of a step have up to 1 KB
+FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a judge's request, which a config must not change
 
 
 def contradictions(config: dict) -> list[str]:
-    """One line for each combination of settings that cannot run."""
+    """Return one line per combination of settings that cannot run."""
     problems = impossible_evaluation(config) + impossible_figures(config) + impossible_export(config)
     problems += impossible_jobs(config)
     if config["compare"]:
@@ -62,7 +62,7 @@ def contradictions(config: dict) -> list[str]:
 
 
 def missing_sources(config: dict) -> list[str]:
-    """Settings without a default that are missing: the policy, the prompts, and the pairs of a reward model."""
+    """Return errors for missing required settings: the policy, the prompts, and the pairs of a reward model."""
     prompts, eval_set = config["prompts"], config["evaluation"]["prompts"]
     checks = [
         (
@@ -82,7 +82,7 @@ def missing_sources(config: dict) -> list[str]:
 
 
 def impossible_sources(where: str, section: dict) -> list[str]:
-    """Sources of prompts that exclude each other, shares that do not add up, and templates that a format ignores."""
+    """Return errors of prompt sources: conflicting keys, shares that do not add up, and templates that are ignored."""
     sources, several = configured_sources(section), bool(section["sources"])
     named = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
     named += ["messages_template"] * bool(section["messages_template"])
@@ -118,7 +118,7 @@ def impossible_sources(where: str, section: dict) -> list[str]:
 
 
 def impossible_prompts(config: dict) -> list[str]:
-    """Contradictory sources, and responses that the data set does not have."""
+    """Return errors of prompt sources, and of settings that need responses which the data set does not have."""
     prompts, evaluation = config["prompts"], config["evaluation"]
     eval_set = evaluation["prompts"] if configured_sources(evaluation["prompts"]) else prompts
     without_responses, opponents = formats_without_responses(prompts), formats_without_responses(eval_set)
@@ -144,7 +144,7 @@ def impossible_prompts(config: dict) -> list[str]:
 
 
 def impossible_jobs(config: dict) -> list[str]:
-    """Divisions of stages into jobs that exclude each other."""
+    """Return errors of settings that divide stages into jobs in contradictory ways."""
     return failed(
         [
             (
@@ -167,7 +167,7 @@ def impossible_jobs(config: dict) -> list[str]:
 
 
 def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
-    """Settings that a feedback of this kind lacks, and reward models that are not declared."""
+    """Return errors of one feedback section: missing or contradictory settings, and undeclared reward models."""
     kind, model, judge = feedback["kind"], feedback["model"], feedback["judge"]
     request = judge["request"]
     fixed = [name for name in FIXED_FIELDS if name in {*request["extra"], *request["rename"].values()}]
@@ -179,7 +179,7 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     problems += impossible_plan(where, feedback)
     return problems + failed(
         [
-            # The settings of a kind are named as the kind: kind function has its setting `function`.
+            # A kind and its own setting have the same name: kind function has the setting `function`.
             (kind in feedback and not feedback[kind], f"{where}: kind {kind} needs {where}.{kind}{example}"),
             (
                 kind == "reward_model" and not model,
@@ -219,7 +219,7 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
 
 
 def impossible_export(config: dict) -> list[str]:
-    """Exports of runs that the experiment does not have, and exports that would overwrite each other."""
+    """Return errors of exports: unknown runs, and exports that would overwrite each other."""
     export = config["export"]
     known = {"methods": config["compare"], "seeds": config["seeds"], "rounds": range(1, config["rounds"] + 1)}
     checks = []
@@ -241,7 +241,7 @@ def impossible_export(config: dict) -> list[str]:
 
 
 def doubts(config: dict) -> list[str]:
-    """Settings that can run but probably say little, one warning each."""
+    """Return one warning per setting that can run but probably gives no useful result."""
     evaluation = config["evaluation"]
     trained = [of_method(config, method)["feedback"] for method in config["compare"]]
     own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]

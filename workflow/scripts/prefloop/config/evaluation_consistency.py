@@ -1,6 +1,6 @@
-"""Settings of evaluation, figures and tables that contradict each other, each with the reason and a way out.
+"""Checks for contradictory settings of evaluation, figures and tables. Each error gives the reason and a fix.
 
-As in `consistency`, a check fails where its condition is true.
+As in `consistency`, a check fails if its condition is true.
 """
 
 from prefloop.config.experiment import CHOSEN
@@ -21,7 +21,7 @@ from prefloop.core.own_functions import is_own, split
 
 
 def impossible_evaluation(config: dict) -> list[str]:
-    """Opponents and baselines that the experiment does not have."""
+    """Return errors of evaluation settings, such as opponents and baselines that the experiment does not have."""
     evaluation, methods = config["evaluation"], config["compare"]
     first, *others = evaluation["opponents"]
     checks = [
@@ -52,7 +52,7 @@ def impossible_evaluation(config: dict) -> list[str]:
 
 
 def impossible_primary(config: dict) -> list[str]:
-    """A primary contrast of the baseline with itself, or in a measure without numbers."""
+    """Return errors of the primary contrast: the baseline against itself, or a measure without numbers."""
     method, measure = config["evaluation"]["primary"]["method"], target_measure(config, "primary")
     source = reward_sources(config).get(measure)
     return failed(
@@ -76,7 +76,7 @@ def impossible_primary(config: dict) -> list[str]:
 
 
 def impossible_benchmark(config: dict) -> list[str]:
-    """A benchmark without a command or a value to draw, or a command that names no model or no output."""
+    """Return errors of a benchmark: no command, no value to plot, or a command without the model or the output."""
     benchmark = config["evaluation"]["benchmark"]
     missing = [name for name in ("{model}", "{output}") if name not in (benchmark["command"] or "")]
     return failed(
@@ -95,7 +95,7 @@ def impossible_benchmark(config: dict) -> list[str]:
 
 
 def impossible_figures(config: dict) -> list[str]:
-    """Figures and tables without rows, because of the methods or of their feedback."""
+    """Return errors of figures and tables that the methods or their feedback leave without data."""
     figures, tables, methods = config["figures"], config["tables"], config["compare"]
     settings = [of_method(config, method) for method in methods if method in config["methods"]]
     own = [split(figure)[1] for figure in figures if is_own(figure)]

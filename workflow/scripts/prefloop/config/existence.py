@@ -1,6 +1,6 @@
-"""Checks before any job that the files, model folders and functions in a config exist.
+"""Checks that the files, model folders and functions in a config exist, before any job starts.
 
-Snakemake reads this at every start, so nothing heavy is imported here and no module of the user is run.
+Snakemake imports this module at every start, so it imports nothing heavy and runs no code of the user.
 """
 
 import ast
@@ -39,8 +39,8 @@ RESOURCES = [
 
 
 def absent(config: dict) -> list[str]:
-    """One line for each file, model or function in the config that does not exist."""
-    if not config["compare"]:  # simulated theory reads nothing
+    """Return one line per file, model or function in the config that does not exist."""
+    if not config["compare"]:  # a simulation of theory reads no files
         return []
     sections = {f"reward_models.{name}": config["reward_models"][name] for name in trained_here(config)}
     sections |= {"prompts": config["prompts"], "evaluation.prompts": config["evaluation"]["prompts"]}
@@ -62,7 +62,7 @@ def absent(config: dict) -> list[str]:
 
 
 def absent_prompts(where: str, source: str) -> list[str]:
-    """Why a source of prompts cannot be read, as far as its name shows."""
+    """Return why a source of prompts cannot be read, as far as its name shows."""
     path = Path(source)
     if source == "packaged":
         return []
@@ -81,7 +81,7 @@ def absent_prompts(where: str, source: str) -> list[str]:
 
 
 def absent_text(source: str | None) -> list[str]:
-    """Why a file of plain text cannot be read, as far as its name shows."""
+    """Return why a file of plain text cannot be read, as far as its name shows."""
     if source is None or source == "packaged":
         return []
     key, path = "evaluation.perplexity.text", Path(source)
@@ -91,7 +91,7 @@ def absent_text(source: str | None) -> list[str]:
 
 
 def absent_model(source: str) -> list[str]:
-    """Why a model's source is no package with a checksum, no model folder and no id of the hub."""
+    """Return why a model's source is not a package with a checksum, a model folder or an id of the hub."""
     if source.startswith("pypi:"):
         return [] if PACKAGE.fullmatch(source) else [f"model {source}: expected {PACKAGE_FORM}"]
     folder = Path(source)
@@ -109,7 +109,7 @@ def absent_model(source: str) -> list[str]:
 
 
 def absent_start(start: str | None, results: Path) -> list[str]:
-    """Why the policy from which methods start is no file of another run; `results` is the experiment's own folder."""
+    """Return why policy.start is not a file of another run. `results` is the experiment's own folder."""
     path = Path(start or "")
     if start is None:
         return []
@@ -123,7 +123,7 @@ def absent_start(start: str | None, results: Path) -> list[str]:
 
 
 def absent_functions(config: dict) -> list[str]:
-    """Why functions of the user cannot be called: feedback, figures, and those in place of a registry's name."""
+    """Return errors of the user's functions: feedback, figures, and those that replace a registry's word."""
     functions = [("figures", figure) for figure in config["figures"]]
     functions += [("feedback.function", source["function"]) for source in asked_sources(config) if is_function(source)]
     for method in config["compare"]:
@@ -137,7 +137,7 @@ def absent_functions(config: dict) -> list[str]:
 
 
 def function_settings() -> list[tuple[str, str]]:
-    """(section, key) of a method's settings that accept a function of the user."""
+    """Return (section, key) of each setting of a method that accepts a function of the user."""
     return [
         (section, key)
         for section, section_hint in hints(MethodConfig).items()
@@ -152,7 +152,7 @@ def is_function(feedback: dict) -> bool:
 
 
 def absent_function(key: str, function: str) -> list[str]:
-    """Why a function of the user cannot be called, from the source of its module."""
+    """Return why a function of the user cannot be called, according to the source of its module."""
     module, name = split(function)
     files = own_files(function)
     if not files:
@@ -180,12 +180,12 @@ def absent_function(key: str, function: str) -> list[str]:
 
 
 def relative(file: Path) -> Path:
-    """A path as a user writes it: relative to the working directory, if it is in there."""
+    """Return a path relative to the working directory if it is inside, else unchanged."""
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """The names that a module may have once it is imported; * is for names known only by running it."""
+    """Return the names that a module may define. * means that other names are known only by running it."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -198,7 +198,7 @@ def defined(tree: ast.Module) -> set[str]:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported here; a folder without __init__.py, which Python also imports, is none."""
+    """Whether a package can be imported. A folder without __init__.py, which Python also imports, does not count."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -207,7 +207,7 @@ def installed(package: str) -> bool:
 
 
 def similar(path: Path) -> str:
-    """A hint at a file of a similar name in the folder of a missing file; empty if there is none."""
+    """Return a hint at a file with a similar name in the folder of a missing file; empty if there is none."""
     there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)
     return f"; did you mean {path.parent / close[0]}?" if close else ""
@@ -216,7 +216,7 @@ def similar(path: Path) -> str:
 def misspelt_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
-    """One line per resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
+    """Return one line per misspelled resource or rule of a profile. Snakemake and SLURM ignore unknown names."""
     places = {
         "default-resources": default or (),
         **{f"set-resources: {rule}": names for rule, names in by_rule.items()},
@@ -230,6 +230,6 @@ def misspelt_in_profile(
     return problems + [
         f"profile: set-resources: {rule}: unknown rule; did you mean {close[0]}?"
         for rule in by_rule
-        if not {rule, rule.removesuffix("_shard")} & rules  # rules of shards are there only if a config has some
+        if not {rule, rule.removesuffix("_shard")} & rules  # rules of shards exist only if a config has shards
         and (close := difflib.get_close_matches(rule, sorted(rules), n=1, cutoff=0.8))
     ]

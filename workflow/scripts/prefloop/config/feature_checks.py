@@ -1,4 +1,4 @@
-"""Metrics and losses that need what feedback or other settings do not give; see `consistency`."""
+"""Checks for metrics and losses that need other feedback or other settings; see `consistency`."""
 
 from prefloop.core.registry import chosen_words, registry_words
 
@@ -7,7 +7,7 @@ OF_MARGIN = ("dpo", "cdpo", "rdpo", "ipo", "slic")  # losses of the margin of wh
 
 
 def impossible_metrics(settings: dict) -> list[str]:
-    """Metrics of an ensemble's members where the feedback has none."""
+    """Return errors of metrics that compare the members of an ensemble if the feedback is not an ensemble."""
     kind = settings["feedback"]["kind"]
     chosen = {f"{section}.metric": settings[section]["metric"] for section in ("pairs", "bandit")}
     chosen["pairs.first_metric"] = settings["pairs"]["first_metric"]
@@ -20,7 +20,7 @@ def impossible_metrics(settings: dict) -> list[str]:
 
 
 def impossible_split(settings: dict) -> list[str]:
-    """Losses, weights and added pairs that do not fit `train.ld_alpha`."""
+    """Return errors of losses, weights and added pairs that cannot be combined with `train.ld_alpha`."""
     train, pairs = settings["train"], settings["pairs"]
     if train["ld_alpha"] is None:
         return []

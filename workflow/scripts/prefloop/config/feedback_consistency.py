@@ -1,6 +1,6 @@
-"""Noise, pairs and sources of a feedback that do not fit; see `consistency`.
+"""Checks of a feedback's noise, judged pairs and sources; see `consistency`.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from prefloop.config.feedback_identity import column_names
@@ -10,7 +10,7 @@ from prefloop.config.resolve import COMBINED, TRAINED, feedback_sources
 
 
 def impossible_noise(where: str, feedback: dict) -> list[str]:
-    """Noise where there are no rewards, or in evaluation."""
+    """Return errors of noise in evaluation, or in feedback without rewards."""
     noisy, is_judge = feedback["noise"]["kind"] is not None, feedback["kind"] == "judge"
     evaluates = where.startswith("evaluation.")
     return failed(
@@ -29,7 +29,7 @@ def impossible_noise(where: str, feedback: dict) -> list[str]:
 
 
 def impossible_plan(where: str, feedback: dict) -> list[str]:
-    """Fewer pairs for a judge that evaluates, and has one pair per prompt."""
+    """Return errors of a judge that evaluates with a plan for fewer pairs: evaluation has one pair per prompt."""
     plan = feedback["judge"]["pairs"]
     return failed(
         [
@@ -42,7 +42,7 @@ def impossible_plan(where: str, feedback: dict) -> list[str]:
 
 
 def impossible_combination(where: str, feedback: dict, reward_models: dict) -> list[str]:
-    """Sources of a sum or an ensemble that give no reward, or whose columns have the same name."""
+    """Return errors of the sources of a sum or an ensemble, such as sources without rewards and repeated names."""
     kind = feedback["kind"]
     if kind not in COMBINED:
         return []

@@ -1,6 +1,6 @@
-"""Settings of the perplexity of plain text and of the best round that contradict others.
+"""Checks for contradictory settings of the perplexity of plain text and of the best round.
 
-As in `consistency`, a check fails where its condition is true.
+As in `consistency`, a check fails if its condition is true.
 """
 
 from prefloop.config.declarations import defaults
@@ -10,7 +10,7 @@ from prefloop.config.resolve import gives_rewards, target_measure
 
 
 def impossible_perplexity(config: dict) -> list[str]:
-    """A figure or settings without a text, and windows without a token to score."""
+    """Return errors of perplexity: no text to measure it on, or windows without a token to score."""
     settings = config["evaluation"]["perplexity"]
     without_text = settings["text"] is None
     return failed(
@@ -34,7 +34,7 @@ def impossible_perplexity(config: dict) -> list[str]:
 
 
 def impossible_validation(config: dict) -> list[str]:
-    """A best round by a measure without numbers, or settings of it without prompts that choose."""
+    """Return errors of the best round: a measure without numbers, or no prompts to choose it."""
     settings, measure = config["evaluation"]["validation"], target_measure(config, "validation")
     sources = {"feedback": config["feedback"], "reward": config["evaluation"]["evaluator"]}
     source = sources.get(measure)

@@ -1,4 +1,4 @@
-"""Settings of one method that contradict each other; see `consistency`."""
+"""Checks for settings of one method that contradict each other; see `consistency`."""
 
 import math
 
@@ -16,24 +16,24 @@ AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
 
-# What some losses read that pairs of the data set do not have.
+# Losses that need something that pairs of the data set do not have.
 NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
 
 Check = tuple[bool, str]  # whether it fails, and the message
 
 
 def formats_without_responses(section: dict) -> list[str]:
-    """The formats of a section's sources that have no responses."""
+    """Return the formats of a section's sources that have no responses."""
     return [source["format"] for source in configured_sources(section) if source["format"] in PROMPTS_ONLY]
 
 
 def failed(checks: list[Check]) -> list[str]:
-    """The messages of the checks that fail."""
+    """Return the messages of the checks that fail."""
     return [message for fails, message in checks if fails]
 
 
 def impossible_method(settings: dict) -> list[str]:
-    """Settings of one method that exclude each other."""
+    """Return errors of one method's settings that contradict each other."""
     return [
         problem
         for check in (
@@ -53,7 +53,7 @@ def impossible_method(settings: dict) -> list[str]:
 
 
 def impossible_sampling(settings: dict) -> list[str]:
-    """Samplers, allocations and feedback that do not fit."""
+    """Return errors of samplers, allocations and feedback that do not fit each other."""
     bandit, generation, prompts = settings["bandit"], settings["generation"], settings["prompts"]
     sampler, n = generation["sampler"], generation["n"]
     without_responses = formats_without_responses(prompts)
@@ -101,7 +101,7 @@ def impossible_sampling(settings: dict) -> list[str]:
 
 
 def impossible_reference(settings: dict) -> list[str]:
-    """Samplers and metrics that compare the policy with the reference, where both are the same model."""
+    """Return errors of samplers and metrics that compare the policy with a reference that is the same model."""
     if settings["reference"]["kind"] != "previous":
         return []
     bandit, pairs, generation = settings["bandit"], settings["pairs"], settings["generation"]
@@ -127,7 +127,7 @@ def impossible_reference(settings: dict) -> list[str]:
 
 
 def impossible_pairs(settings: dict) -> list[str]:
-    """Pairings and metrics that do not fit the responses or the first round."""
+    """Return errors of pairings and metrics that do not fit the responses or the first round."""
     pairs, sampler, labels = settings["pairs"], settings["generation"]["sampler"], labels_per_prompt(settings)
     key = "generation.n" if settings["acquisition"]["rule"] == "all" else "acquisition.labels"
     pairing, first = pairs["pairing"], pairs["first_metric"]
@@ -164,7 +164,7 @@ def impossible_pairs(settings: dict) -> list[str]:
 
 
 def impossible_additions(settings: dict) -> list[str]:
-    """Pairs of other origins that there are not, that leave no room for the round's own, or that a loss cannot use."""
+    """Return errors of added pairs: they do not exist, leave none of the round's own, or do not suit the loss."""
     pairs, losses = settings["pairs"], chosen_words(settings["train"]["loss"])
     replay, offline = pairs["replay"], pairs["offline_share"]
     without_responses = formats_without_responses(settings["prompts"])
@@ -204,7 +204,7 @@ def impossible_additions(settings: dict) -> list[str]:
 
 
 def impossible_training(settings: dict) -> list[str]:
-    """Losses, β rules and batches that do not fit."""
+    """Return errors of losses, β rules and batches that do not fit each other."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
     by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
     divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
@@ -250,13 +250,13 @@ def impossible_training(settings: dict) -> list[str]:
 
 
 def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[float, str, str]:
-    """The largest number of prompts left for training, what limits it, and how to raise it; infinite if unknown.
+    """Return the maximum number of training prompts, what limits it, and how to raise it; infinite if unknown.
 
-    A file has at most as many prompts as lines. They are counted no further than `wanted` needs.
+    A file has at most one prompt per line. Lines are counted only as far as `wanted` requires.
 
     Args:
         prompts: The section prompts.
-        eval_fraction: Fraction of the prompts that is held out; 0 if the evaluation set has a source of its own.
+        eval_fraction: Fraction of the prompts that is held out; 0 if the evaluation set has its own source.
         wanted: Number of prompts that a run needs for training.
     """
     available, limit, more = math.inf, "", ""
@@ -273,7 +273,7 @@ def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[floa
 
 
 def too_little(settings: dict, config: dict, method: str) -> list[str]:
-    """More prompts, pairs or optimizer steps than a run has, as far as the config shows."""
+    """Return errors of settings that need more prompts, pairs or optimizer steps than a run has."""
     bandit, pairs, k = settings["bandit"], settings["pairs"], settings["clusters"]["k"]
     chooses = settings["acquisition"]["rule"] != "all"
     pool = settings["acquisition"]["pool"] if chooses else 1
@@ -284,7 +284,7 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
     per_prompt = 1 if pairs["pairing"] else pairs_per_prompt(settings)
     most = bandit["budget"] * settings["steps"] * per_prompt
-    sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
+    sampled = settings["generation"]["sampler"] != "dataset"  # the data set has one pair per prompt
     checks = [
         (
             wanted > left and bandit["allocation"] != "all" and not bandit["reuse"],
@@ -302,14 +302,14 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
 
 
 def most_steps(train: dict, top_n: int | None, share: float) -> float:
-    """Optimizer steps of a round at most, if this share of its pairs joins its own; infinite without a limit."""
+    """Return the maximum optimizer steps per round if `share` of its pairs are added ones; infinite without a limit."""
     if top_n is None or share >= 1:
         return math.inf
     return train["epochs"] * math.ceil(round(top_n / (1 - share)) / train["batch_size"])
 
 
 def too_few_steps(settings: dict, checkpoints: dict, method: str, compared: list[str]) -> list[str]:
-    """Checkpoints and warm-ups after the last optimizer step."""
+    """Return errors of checkpoints and warm-ups that come after the last optimizer step."""
     train, pairs = settings["train"], settings["pairs"]
     first, later = pairs["offline_share"], pairs["offline_share"] + pairs["replay"]["share"]
     steps, later_steps = (most_steps(train, pairs["top_n"], share) for share in (first, later))

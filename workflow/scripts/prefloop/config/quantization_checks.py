@@ -1,10 +1,10 @@
-"""Settings that do not fit base weights in 4 bits; see `consistency`."""
+"""Checks for settings that 4-bit base weights do not support; see `consistency`."""
 
 Check = tuple[bool, str]  # whether it fails, and the message
 
 
 def impossible_quantization(settings: dict) -> list[str]:
-    """Trainings and engines of a method that cannot use quantized base weights."""
+    """Return errors of training settings and engines that do not support quantized base weights."""
     kind, train, engine = settings["policy"]["quantization"], settings["train"], settings["generation"]["engine"]
     if kind is None:
         return []

@@ -1,13 +1,13 @@
-"""Settings that do not fit a start from another run's policy; see `consistency`.
+"""Checks for settings that do not allow a start from another run's policy; see `consistency`.
 
-Whether the policy itself fits is known once it is read: see `models.start_policies`.
+The policy itself is checked when it is read; see `models.start_policies`.
 """
 
 from prefloop.config.resolve import of_method
 
 
 def impossible_start(config: dict) -> list[str]:
-    """A start that fine-tuning would precede, and methods that cannot all continue one policy."""
+    """Return errors of a start policy: fine-tuning is enabled, or the methods cannot all continue the policy."""
     start, methods = config["policy"]["start"], config["compare"]
     if start is None:
         return []
@@ -29,5 +29,5 @@ def impossible_start(config: dict) -> list[str]:
 
 
 def trained_weights_of(train: dict) -> list:
-    """The settings that say which weights a policy.pt has."""
+    """Return the settings that determine which weights a policy.pt has."""
     return [train["parameters"], train["lora"] if train["parameters"] == "lora" else None]
