@@ -46,7 +46,7 @@ def test_experiment_without_labels_has_none():
         ({"a": {"label": "-x"}}, "methods.a.label: '-x', expected one line"),
         ({"a": {"label": "two\nlines"}}, r"methods.a.label: .*, expected one line"),
         ({"a": {"label": "x" * 81}}, "methods.a.label: .*, expected one line"),
-        ({"a": {"label": "initial"}}, "methods.a.label: 'initial', expected .* none of base, initial"),
+        ({"a": {"label": "initial"}}, "methods.a.label: 'initial', expected .* other than base, initial"),
         ({"dota": {"label": "uniform"}}, "methods: two compared methods are shown as 'uniform'"),
         ({"a": {"like": "dota", "rounds": 2}}, "methods.a.rounds: unknown key"),
     ],

@@ -60,7 +60,7 @@ def test_similar_names_are_valid(name):
             FUNCTION | {"noise": {"kind": "bradley_terry"}},
             "evaluation.evaluators.x.noise.kind: evaluation has no noise",
         ),
-        (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, and evaluation has"),
+        (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, but evaluation has"),
         (TRAINED, "evaluation.evaluators.x.model: trained:mine, but reward_models has no such name; known: none"),
         ({"functions": "a:b"}, "evaluation.evaluators.x.functions: unknown key; did you mean function"),
         ({"function": "nowhere_at_all:f"}, "feedback.function: no module nowhere_at_all"),
@@ -121,11 +121,11 @@ def test_measure_may_name_an_evaluator(word, measure):
             "strict_rewards",
             "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew",
         ),
-        ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is no number, as a judge gives none"),
+        ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards"),
         (
             "target",
             "strict_reward",
-            "evaluation.target.measure: strict_reward is no number, as a judge gives none; set",
+            "evaluation.target.measure: strict_reward is not available, because kind judge gives no rewards; set",
         ),
     ],
 )

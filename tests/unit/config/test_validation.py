@@ -57,10 +57,10 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"export": {"methods": ["x"]}}, "export.methods: x is none of dota, uniform"),
         ({"export": {"seeds": [7]}}, "export.seeds: 7 is none of 0"),
         ({"export": {"rounds": [3]}}, "export.rounds: 3 is none of 1, 2"),
-        ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody' is not owner/name"),
-        ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}' is not owner/name"),
+        ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody', expected owner/name"),
+        ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}', expected owner/name"),
         ({"export": {"hub_id": "me/x"}}, "export.hub_id: 2 exports would overwrite each other in me/x"),
-        ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform is first, .*initial or chosen"),
+        ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform comes first, .*initial or chosen"),
         (
             {"evaluation": {"opponents": ["initial", "x"]}},
             "evaluation.opponents: x is none of initial, chosen, dota, uniform",
@@ -71,7 +71,7 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"evaluation": {"primary": {"measure": "win"}}}, "evaluation.primary.method: missing"),
         (
             {"evaluation": {"primary": {"method": "dota", "measure": "feedback"}}, "feedback": SERVER},
-            "evaluation.primary.measure: feedback is no number, as a judge gives none; set it to win",
+            "evaluation.primary.measure: feedback is not available, because kind judge gives no rewards; set it to win",
         ),
         ({"evaluation": {"by_temperature": {"methods": ["x"]}}}, "by_temperature.methods: x is none of dota, uniform"),
         (
@@ -81,18 +81,18 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         (
             {"figures": ["cluster_counts"], "bandit": {"allocation": "uniform"}, "compare": ["uniform", "other"]}
             | {"methods": {"other": {}}},
-            "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+            "figures: cluster_counts needs a method whose bandit.allocation uses clusters",
         ),
-        ({"figures": ["gradients"], "train": {"parameters": "full"}}, "figures: gradients are measured over adapters"),
+        ({"figures": ["gradients"], "train": {"parameters": "full"}}, "figures: gradients are measured on adapters"),
         (
             {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
             | {"evaluation": {"target": {"measure": "feedback"}}},
-            "evaluation.target.measure: feedback is no number, as a dataset gives none; set it to win or reward",
+            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to win or reward",
         ),
         ({"tables": ["judges"]}, "tables.0: 'judges' is none of results"),
-        ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* none of base"),
-        ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* none of base"),
-        ({"name": "models"}, "name: .*, expected .* none of models"),
+        ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* other than base"),
+        ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* other than base"),
+        ({"name": "models"}, "name: .*, expected .* other than models"),
         ({"name": "a b; rm"}, "name: .*, expected letters, digits"),
         ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is none of dpo.*did you mean dpo"),
         ({"train": {"loss": {"dpo": 1, "nnll": 0.2}}}, "^config: train.loss: 'nnll' is none of dpo.*did you mean nll"),
@@ -231,7 +231,7 @@ def test_model_folders_are_distinct_and_readable():
     ("differences", "message"),
     [
         ({"scoring": {"batch_size": 4}}, "scoring: renamed to logprobs"),
-        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; write truncation_penalty, which is its name here"),
+        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; its name here is truncation_penalty"),
         ({"bandit": {"normalise": "rank"}}, "bandit.normalise: renamed to normalize"),
         ({"methods": {"dota": {"bandit": {"neighbours": 1}}}}, "methods.dota.bandit.neighbours: renamed to neighbors"),
         ({"reward_models": {"mine": {"base": "a/b", "held_out": 0.1}}}, "mine.held_out: renamed to eval_fraction"),
@@ -285,7 +285,7 @@ def test_displayed_texts_have_one_line(key, text):
     with pytest.raises(InputError) as caught:
         checked(merge(merge(VALID, DISPLAYED[key]), differences))
     character = re.escape(ascii(next(c for c in text if not c.isprintable())))
-    assert re.search(f"config: {key}: holds the control character {character}; remove it", str(caught.value))
+    assert re.search(f"config: {key}: contains the control character {character}; remove it", str(caught.value))
 
 
 UNREACHABLE = [
@@ -319,7 +319,7 @@ def test_texts_for_models_may_have_several_lines():
     template = [{"role": "user", "content": "{question}\n{answer}"}]
     differences = {"generation": generation, "policy": policy, "prompts": {"messages_template": template}}
     assert checked(merge(VALID, differences))["policy"]["system_prompt"] == policy["system_prompt"]
-    with pytest.raises(InputError, match=r"system_prompt: holds the control character '\\x1b'; remove it"):
+    with pytest.raises(InputError, match=r"system_prompt: contains the control character '\\x1b'; remove it"):
         checked(merge(VALID, {"policy": {"system_prompt": "a\n\x1b[2J"}}))
 
 
@@ -348,8 +348,8 @@ ALIASES = "".join(LISTS).encode()
         ),
         (b"a: 1\nb: [{c: !!python/object/apply:os.system [x]}]", "config: .*yaml, line 2: !!python/object/apply:os"),
         (b"a: !mine {b: 1}", "config: .*yaml, line 1: !mine is a tag"),
-        (ALIASES, "config: .*yaml: more than 100,000 values, with those that aliases .* repeat; write fewer"),
-        (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; join the two"),
+        (ALIASES, "config: .*yaml: more than 100,000 values, including those that aliases .* repeat; write fewer"),
+        (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; merge the two"),
     ],
 )
 def test_config_files_that_yaml_reads_in_another_way_are_refused(tmp_path, content, message):
@@ -403,7 +403,7 @@ def test_a_value_nested_too_deeply_is_named():
     deep: list = []
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(InputError, match="^config: values within values too deep to be read"):
+    with pytest.raises(InputError, match="^config: nested too deeply to be read"):
         checked(merge(VALID, {"seeds": deep}))
 
 

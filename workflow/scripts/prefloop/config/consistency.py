@@ -72,7 +72,7 @@ def missing_sources(config: dict) -> list[str]:
         (not configured_sources(prompts), f"prompts.source: missing; name your prompts: {SOURCE_FORM}"),
         (
             not configured_sources(eval_set) and eval_set != defaults(EvalPromptsSection),
-            f"evaluation.prompts.source: missing, and other keys of it are set; name the evaluation set: {SOURCE_FORM}",
+            f"evaluation.prompts.source: missing, but other keys are set; name the evaluation set: {SOURCE_FORM}",
         ),
     ]
     for name, model in config["reward_models"].items():
@@ -90,18 +90,18 @@ def impossible_sources(where: str, section: dict) -> list[str]:
     checks = [
         (
             several and bool(named),
-            f"{where}.{''.join(named[:1])}: {where}.sources names the sources, each with its own; give one of the two",
+            f"{where}.{''.join(named[:1])}: the entries of {where}.sources have their own; set one of the two",
         ),
         (
             several and any(source["source"] is None for source in sources),
-            f"{where}.sources: one of them has no source; name each: {SOURCE_FORM}",
+            f"{where}.sources: an entry has no source; name each: {SOURCE_FORM}",
         ),
         (
             bool(shares)
             and section["take"] is not None
             and (len(shares) < len(sources) or abs(sum(shares) - 1) > 1e-6),
-            f"{where}.sources: {len(shares)} of {len(sources)} have a share of take, {sum(shares):g} in sum; give all "
-            "or none a share, 1 in sum",
+            f"{where}.sources: {len(shares)} of {len(sources)} have a share of take, with sum {sum(shares):g}; give "
+            "all of them a share, with sum 1, or none",
         ),
     ]
     for source in sources:
@@ -110,9 +110,9 @@ def impossible_sources(where: str, section: dict) -> list[str]:
         checks += [
             (
                 bool(template) and source["format"] != "columns",
-                f"{where}.messages_template: only with {where}.format columns; a data set's format has its own",
+                f"{where}.messages_template: only for {where}.format columns; other formats define the messages",
             ),
-            (role != "user", f"{where}.messages_template: ends with role {role}, expected user; move it last"),
+            (role != "user", f"{where}.messages_template: ends with role {role}; put a user message last"),
         ]
     return failed(checks)
 
@@ -126,13 +126,13 @@ def impossible_prompts(config: dict) -> list[str]:
         *(
             (
                 evaluator["kind"] == "dataset",
-                f"{key}: the data set has no preference between new samples; name another kind",
+                f"{key}: the data set has no preference between new samples; choose another kind",
             )
             for key, evaluator in evaluators_of(config).items()
         ),
         (
             config["sft"]["enabled"] and 0 < len(without_responses) == len(configured_sources(prompts)),
-            f"sft.enabled: prompts.format {', '.join(without_responses)} has no chosen responses; set false",
+            f"sft.enabled: prompts.format {', '.join(without_responses)} has no chosen responses; set it to false",
         ),
         (
             CHOSEN in evaluation["opponents"] and bool(opponents),
@@ -149,18 +149,18 @@ def impossible_jobs(config: dict) -> list[str]:
         [
             (
                 config["join_steps"] and config["shards"] > 1,
-                f"join_steps: true, and shards: {config['shards']} divides each step into jobs; set join_steps: false "
+                f"join_steps: true, but shards: {config['shards']} divides each step into jobs; set join_steps: false "
                 "or shards: 1",
             ),
             (
                 config["join_steps"] and config["share_first_step"],
-                "share_first_step: true, and join_steps: true makes one job of all steps of a round; set one of them "
+                "share_first_step: true, but join_steps: true runs all steps of a round as one job; set one of them "
                 "to false",
             ),
             (
                 config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,
-                f"join_steps: true, and steps: {config['steps']}, but a command can name the files of "
-                f"{MAX_JOINED_STEPS}; set join_steps: false or fewer steps",
+                f"join_steps: true, but a command can name the files of {MAX_JOINED_STEPS} steps, not of "
+                f"{config['steps']}; set join_steps: false or lower steps",
             ),
         ]
     )
@@ -191,11 +191,11 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             ),
             (
                 kind == "judge" and bool(judge["base_url"]) and not judge["model"],
-                f"{where}.judge.model: missing; write the server's name of its model, as /v1/models lists it",
+                f"{where}.judge.model: missing; set it to the server's name for its model, as in /v1/models",
             ),
             (
                 kind == "judge" and bool(fixed),
-                f"{where}.judge.request: sets {', '.join(fixed)}, which every question needs as it is; leave it out",
+                f"{where}.judge.request: sets {', '.join(fixed)}, which must not be changed; remove it",
             ),
             (
                 kind == "judge" and bool(twice),
@@ -203,12 +203,12 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             ),
             (
                 kind == "judge" and trained,
-                f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model",
+                f"{where}.model: {model} is a reward model, which writes no answers; name a language model",
             ),
             (
                 kind in ("judge", "dataset") and feedback["length_penalty"] is not None,
-                f"{where}.length_penalty: a {kind} gives no reward from which tokens could be subtracted; set it to "
-                "null",
+                f"{where}.length_penalty: kind {kind} gives no rewards, so nothing can be subtracted from them; set it "
+                "to null",
             ),
             (
                 trained and model.removeprefix(TRAINED) not in config["reward_models"],
@@ -229,7 +229,9 @@ def impossible_export(config: dict) -> list[str]:
             checks.append((name not in names, f"export.{key}: {name} is none of {listed}, which this experiment has"))
     wanted = [repository_of(export["hub_id"], run) for run in exports_of(config)] if export["hub_id"] else []
     for name in wanted:
-        checks.append((not HUB_ID.fullmatch(name), f"export.hub_id: {name!r} is not owner/name, as me/my-model"))
+        checks.append(
+            (not HUB_ID.fullmatch(name), f"export.hub_id: {name!r}, expected owner/name, such as me/my-model")
+        )
     checks.append(
         (
             len(set(wanted)) < len(wanted),

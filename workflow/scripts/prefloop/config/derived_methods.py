@@ -30,7 +30,7 @@ def with_likes(methods: Mapping[str, dict]) -> dict[str, dict]:
             cycles.setdefault(frozenset(chain), chain)
     for first, *others in cycles.values():
         path = " -> ".join([first, *others, first])
-        problems.append(f"config: methods.{first}.like: a cycle, {path}; leave out one `like` of it")
+        problems.append(f"config: methods.{first}.like: a cycle, {path}; remove one `like` from it")
     if problems:
         raise InputError(*problems)
     return {name: joined([methods[link] for link in reversed(chain)]) for name, chain in chains.items()}

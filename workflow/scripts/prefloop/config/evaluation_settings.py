@@ -14,7 +14,7 @@ from prefloop.models.options import Dtype
 
 EvaluatorName = Matches(
     r"[A-Za-z0-9](?!\w*_(?:reward|win)$)[A-Za-z0-9_]*",
-    "a name of letters, digits and _ that does not end in _reward or _win, and none of "
+    "a name of letters, digits and _ that does not end in _reward or _win, other than "
     f"{', '.join(RESERVED_EVALUATORS)}",
     RESERVED_EVALUATORS,
 )

@@ -114,7 +114,7 @@ def absent_start(start: str | None, results: Path) -> list[str]:
     if start is None:
         return []
     if path.is_dir():
-        return [f"policy.start: {start}: a folder, expected a policy.pt; a model folder is named as policy.model"]
+        return [f"policy.start: {start}: a folder, expected a policy.pt; for a model folder, set policy.model"]
     if not path.is_file():
         return [f"policy.start: {start}: no such file, expected the policy.pt of another run{similar(path)}"]
     if path.resolve().is_relative_to(results.resolve()):

@@ -12,7 +12,7 @@ def impossible_metrics(settings: dict) -> list[str]:
     chosen = {f"{section}.metric": settings[section]["metric"] for section in ("pairs", "bandit")}
     chosen["pairs.first_metric"] = settings["pairs"]["first_metric"]
     return [
-        f"{key}: {metric} compares the members of an ensemble, and feedback.kind is {kind}; take another metric or "
+        f"{key}: {metric} compares the members of an ensemble, but feedback.kind is {kind}; choose another metric or "
         "kind ensemble"
         for key, metric in chosen.items()
         if metric in NEEDS_ENSEMBLE and kind != "ensemble"
@@ -28,12 +28,12 @@ def impossible_split(settings: dict) -> list[str]:
     checks = [
         (
             bool(others),
-            f"train.ld_alpha: needs losses of the margin ({', '.join(OF_MARGIN)}), and loss is "
-            f"{''.join(others[:1])}; set it to null or take one of these",
+            f"train.ld_alpha: needs losses of the margin ({', '.join(OF_MARGIN)}), but loss is "
+            f"{''.join(others[:1])}; set it to null or choose one of these",
         ),
         (
             train["pair_weights"] is not None,
-            f"train.ld_alpha: pair_weights {train['pair_weights']} reads whole responses; set one of them to null",
+            f"train.ld_alpha: pair_weights {train['pair_weights']} uses entire responses; set one of them to null",
         ),
         (
             pairs["replay"]["share"] > 0 or pairs["offline_share"] > 0,

@@ -17,12 +17,12 @@ def impossible_noise(where: str, feedback: dict) -> list[str]:
         [
             (
                 noisy and evaluates,
-                f"{where}.noise.kind: evaluation has no noise; set it to null, and feedback.noise for labels of "
-                "training",
+                f"{where}.noise.kind: evaluation has no noise; set it to null, and use feedback.noise for training "
+                "labels",
             ),
             (
                 noisy and is_judge and not evaluates,
-                f"{where}.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+                f"{where}.noise.kind: noise is added to rewards, but a judge gives none; set it to null",
             ),
         ]
     )
@@ -35,7 +35,7 @@ def impossible_plan(where: str, feedback: dict) -> list[str]:
         [
             (
                 where.startswith("evaluation.") and feedback["kind"] == "judge" and plan != "all",
-                f"{where}.judge.pairs: {plan}, and evaluation has one pair per prompt; set it to all",
+                f"{where}.judge.pairs: {plan}, but evaluation has one pair per prompt; set it to all",
             )
         ]
     )
@@ -51,18 +51,18 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     reserved = [name for name in names if name in RESERVED_NAMES]
     checks = [
-        (not sources, f"{where}: empty, and kind {kind} needs functions or reward models; list them"),
+        (not sources, f"{where}: empty, but kind {kind} needs functions or reward models; list them"),
         (
             kind == "ensemble" and len(sources) == 1,
-            f"{where}: one member, and an ensemble needs two or more; add one, or take its own kind",
+            f"{where}: one member, but an ensemble needs at least two; add one, or use the member's kind",
         ),
         (
             kind == "ensemble" and any(source["weight"] != 1 for source in sources),
-            f"{where}: an ensemble is the mean of its members; leave weight out, or take kind sum",
+            f"{where}: an ensemble is the mean of its members; remove weight, or use kind sum",
         ),
         (
             bool(twice),
-            f"{where}: {', '.join(twice)} names two of them, but each has a column of its own; give each a name",
+            f"{where}: several sources have the name {', '.join(twice)}, but each needs its own column; set name",
         ),
         (
             bool(reserved),
@@ -75,8 +75,8 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
         checks += [
             (
                 own not in MEMBER_KINDS,
-                f"{where}: kind {own} is none of {', '.join(MEMBER_KINDS)}, which give a reward to each response; "
-                "take one of these",
+                f"{where}: kind {own} is none of {', '.join(MEMBER_KINDS)}, which give one reward per response; "
+                "choose one of these",
             ),
             (
                 own == "function" and not source["function"],

@@ -9,7 +9,7 @@ from prefloop.core.metadata import Matches, OnlyIf, Unique, Unit
 from prefloop.methods.samplers import SAMPLED, Sampling
 from prefloop.models.options import Dtype
 
-StopString = Matches(r"(?s)(?!--?\w).+", "text that does not begin like a flag, as -x does")
+StopString = Matches(r"(?s)(?!--?\w).+", "text that does not begin like a flag such as -x")
 
 
 @dataclass

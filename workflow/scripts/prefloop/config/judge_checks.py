@@ -36,23 +36,23 @@ def impossible_questions(settings: dict) -> list[str]:
     checks = [
         (
             rule != "all",
-            f"feedback.judge.pairs: {plan}, and acquisition.rule {rule} chooses which responses are compared; set one "
+            f"feedback.judge.pairs: {plan}, but acquisition.rule {rule} chooses which responses are compared; set one "
             "of the two to all",
         ),
         (
             plan == "random_k" and count >= possible,
-            f"feedback.judge.random_pairs: {count}, and {responses} responses have {possible} pairs in all; lower it, "
+            f"feedback.judge.random_pairs: {count}, but {responses} responses have only {possible} pairs; lower it, "
             "or set judge.pairs: all",
         ),
         (
             plan == TOURNAMENT and responses < MIN_TOURNAMENT,
-            f"feedback.judge.pairs: a tournament of {responses} responses compares every two of them; raise "
+            f"feedback.judge.pairs: a tournament of {responses} responses compares all pairs; raise "
             f"generation.n to {MIN_TOURNAMENT} or more, or set it to all",
         ),
         (
             plan == "random_k" and generation["sampler"] == "best_worst",
             "feedback.judge.pairs: random_k rarely compares the best response with the worst, which generation.sampler "
-            f"best_worst trains on; take {TOURNAMENT} or all",
+            f"best_worst trains on; use {TOURNAMENT} or all",
         ),
         (
             pairing is not None,

@@ -21,13 +21,13 @@ def impossible_perplexity(config: dict) -> list[str]:
             ),
             (
                 without_text and settings != defaults(PerplexitySection),
-                "evaluation.perplexity.text: missing, and other keys of perplexity are set; set it to packaged, or to "
+                "evaluation.perplexity.text: missing, but other keys of perplexity are set; set it to packaged, or to "
                 "a .txt or .jsonl file",
             ),
             (
                 settings["context"] >= settings["max_tokens"],
-                f"evaluation.perplexity.context: {settings['context']}, and max_tokens {settings['max_tokens']} leaves "
-                "no token of a window to score; lower it",
+                f"evaluation.perplexity.context: {settings['context']}, but with max_tokens {settings['max_tokens']} "
+                "this leaves no token of a window to score; lower it",
             ),
         ]
     )
@@ -42,13 +42,13 @@ def impossible_validation(config: dict) -> list[str]:
         [
             (
                 settings["fraction"] is None and settings != defaults(ValidationConfig),
-                "evaluation.validation.fraction: missing, and other keys of validation are set; set it, to "
-                "0.3 for example",
+                "evaluation.validation.fraction: missing, but other keys of validation are set; set it, for example "
+                "to 0.3",
             ),
             (
                 settings["fraction"] is not None and source is not None and not gives_rewards(source),
-                f"evaluation.validation.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
-                "set it to win",
+                f"evaluation.validation.measure: {measure} is not available, because kind {(source or {}).get('kind')} "
+                "gives no rewards; set it to win",
             ),
         ]
     )

@@ -85,7 +85,7 @@ def unknown(key: str, section: type) -> str:
         return f"renamed to {RENAMED[key]}"
     known = [item.name for item in dataclasses.fields(section)]
     if ELSEWHERE.get(key) in known:
-        return f"unknown key; write {ELSEWHERE[key]}, which is its name here"
+        return f"unknown key; its name here is {ELSEWHERE[key]}"
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known here: {', '.join(known)}"
 

@@ -26,9 +26,9 @@ def beyond_positions(config: dict) -> list[str]:
     problems = []
     if perplexity["text"] is not None and perplexity["max_tokens"] > limit:
         size = perplexity["max_tokens"]
-        problems.append(f"evaluation.perplexity.max_tokens: {size}, and policy.model has {limit} positions; lower it")
+        problems.append(f"evaluation.perplexity.max_tokens: {size}, but policy.model has {limit} positions; lower it")
     return problems + [
-        f"{key}: {length}, and policy.model has {limit} positions for a prompt and its response; lower it"
+        f"{key}: {length}, but policy.model has {limit} positions for a prompt and its response; lower it"
         for key, length in dict.fromkeys(lengths)
         if length >= limit
     ]

@@ -43,18 +43,18 @@ TAKEN = (
 )
 ExperimentName = Matches(
     r"[A-Za-z0-9][A-Za-z0-9_.-]*",
-    f"letters, digits, . _ and -, and none of {', '.join(FOLDERS)}, which are folders of results/",
+    f"letters, digits, . _ and -, other than {', '.join(FOLDERS)}, which are folders of results/",
     FOLDERS,
 )
 MethodName = Matches(
-    r"[A-Za-z0-9][A-Za-z0-9_]*", f"a name of letters, digits and _, and none of {', '.join(TAKEN)}", TAKEN
+    r"[A-Za-z0-9][A-Za-z0-9_]*", f"a name of letters, digits and _, other than {', '.join(TAKEN)}", TAKEN
 )
 FigureName = Annotated[str, Choice("config.outputs.FIGURES", functions=True)]
 DEFAULT_FIGURES = ("quality", "differences", "arms", "prompts", "training", "pfp")
 DEFAULT_TABLES = ("results", "differences", "length", "costs", "cost_to_reach")
 Label = Matches(
     r"[^\W_][^\n]{0,79}",
-    f"one line of at most 80 characters that begins with a letter or digit, and none of {', '.join(TAKEN)}",
+    f"one line of at most 80 characters that begins with a letter or digit, other than {', '.join(TAKEN)}",
     TAKEN,
 )
 RewardModelName = Matches(r"[A-Za-z0-9][A-Za-z0-9_]*", "a name of letters, digits and _")

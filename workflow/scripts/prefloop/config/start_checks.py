@@ -14,14 +14,14 @@ def impossible_start(config: dict) -> list[str]:
     problems = []
     if config["sft"]["enabled"]:
         problems.append(
-            f"policy.start: {start}, and sft.enabled trains another base model; set sft.enabled: false, and for a "
-            "policy of a run that had sft name the folder sft/model of that run as policy.model"
+            f"policy.start: {start}, but sft.enabled trains another base model; set sft.enabled: false, and if the "
+            "policy's run had sft, set policy.model to the folder sft/model of that run"
         )
     trained = {method: trained_weights_of(of_method(config, method)["train"]) for method in methods}
     for method in methods[1:]:
         if trained[method] != trained[methods[0]]:
             problems.append(
-                f"policy.start: all methods continue {start}, and {methods[0]} and {method} have other "
+                f"policy.start: all methods continue {start}, but {methods[0]} and {method} have different "
                 "train.parameters or train.lora; give them the same"
             )
             break

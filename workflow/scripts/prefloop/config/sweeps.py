@@ -82,7 +82,7 @@ def sweep_problems(config: dict, name: str, invalid: Callable[[dict], Iterable[s
         outer = [other for other in sweep if str(key).startswith(f"{other}.")]
         repeated = [value for index, value in enumerate(values) if value in values[:index]]
         if section not in sections or not rest:
-            yield f"{where}: {short_repr(key)}, expected a key of {', '.join(sections)}, as train.beta"
+            yield f"{where}: {short_repr(key)}, expected a key of {', '.join(sections)}, such as train.beta"
         elif outer:
             yield f"{where}: {key} is a part of {outer[0]}; sweep one of the two"
         elif repeated:
@@ -154,7 +154,7 @@ def check_names(name: str, names: list[str], methods: Mapping[str, dict]) -> Non
     for made in names:
         if made in methods or names.count(made) > 1:
             raise InputError(
-                f"config: methods.{name}: its sweep makes a method {made}, and another has this name; rename that one"
+                f"config: methods.{name}: its sweep creates a method {made}, but another has this name; rename that one"
             )
 
 

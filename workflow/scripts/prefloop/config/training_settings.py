@@ -118,7 +118,7 @@ class RewardModelSection(RuntimeConfig, RewardModelConfig):
     """A sequence classifier with one logit, trained on preference pairs (Bradley–Terry)."""
 
     base: Annotated[
-        str, Matches(r"(?!trained:).*", "a model that exists before; a reward model trained here is no base")
+        str, Matches(r"(?!trained:).*", "an existing model; a reward model of this experiment cannot be a base")
     ]
     """Encoder or language model to start from, in the form of policy.model."""
     trust_remote_code: bool = False

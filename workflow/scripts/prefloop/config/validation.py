@@ -27,7 +27,7 @@ from prefloop.config.training_settings import RewardModelSection
 from prefloop.core.errors import InputError, short_repr
 from prefloop.core.own_functions import is_own, split
 
-TOO_DEEP = "values within values too deep to be read, or an alias (*name) within its own anchor (&name); write it flat"
+TOO_DEEP = "nested too deeply to be read, or an alias (*name) within its own anchor (&name); use fewer levels"
 FILES = ("source", "model", "start", "base", "embedding", "template", "text")  # keys that may name a file or folder
 MAX_VALUES = 100_000  # of a config file; the project's largest has a few hundred
 YAML_TAG = "tag:yaml.org,2002:"
@@ -48,10 +48,10 @@ def check_keys(files: Iterable[Path]) -> None:
             text = Path(file).read_text(encoding="utf-8")
             root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if count_values(root, {}) > MAX_VALUES:
-                problem = f"more than {MAX_VALUES:,} values, with those that aliases (*name) repeat; write fewer"
+                problem = f"more than {MAX_VALUES:,} values, including those that aliases (*name) repeat; write fewer"
                 raise InputError(f"config: {file}: {problem}")
             lines = [f"line {line}: {tag} is a tag; write the value without it" for tag, line in tags(root)]
-            lines += [f"line {line}: {key} occurs a second time; join the two" for key, line in repeated_keys(root)]
+            lines += [f"line {line}: {key} occurs a second time; merge the two" for key, line in repeated_keys(root)]
         except yaml.YAMLError:  # Snakemake has read it as JSON
             continue
         except RecursionError as error:
@@ -182,7 +182,7 @@ def unusable(where: str, text: str) -> list[str]:
     problems, keys = [], where.split(".")
     allowed = "\n\r\t\u2028\u2029" if PROSE.intersection(keys) else ""
     if control := [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in allowed]:
-        problems.append(f"holds the control character {ascii(control[0])}; remove it")
+        problems.append(f"contains the control character {ascii(control[0])}; remove it")
     if set(text) & set("{}<>") and keys[-1] in FILES and not where.endswith("judge.model"):
         problems.append(f"{text!r}: Snakemake reads {{…}} and <…> in file names as patterns; rename the file or folder")
     if re.search(r"://[^/\s]*@", text):

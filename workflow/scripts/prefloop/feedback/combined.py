@@ -45,7 +45,7 @@ def members_of(settings: FeedbackConfig, load: Callable[..., Any]) -> list[Membe
         SettingError: There is none, or one that gives no reward to a single response.
     """
     if not settings.sources:
-        raise SettingError(f"sources: empty, and kind {settings.kind} needs functions or reward models; list them")
+        raise SettingError(f"sources: empty, but kind {settings.kind} needs functions or reward models; list them")
     members = []
     names = column_names([vars(source) for source in settings.sources])
     for name, source in zip(names, settings.sources, strict=True):
