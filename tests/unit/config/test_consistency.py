@@ -125,7 +125,7 @@ IMPOSSIBLE = [
     ),
     (
         {"pairs": {"pairing": "sweet_spot", "metric": "best_worst"}, "generation": {"n": 8}},
-        "pairs.metric: best_worst keeps only the pair of the best and the worst response, which sweet_spot rarely forms",
+        "pairs.metric: best_worst keeps only the pair of the best and the worst response, which sweet_spot rarely",
     ),
     (
         {"pairs": {"pairing": "sweet_spot", "top_n": 9}, "generation": {"n": 8}, "bandit": {"budget": 4}},
@@ -214,7 +214,7 @@ IMPOSSIBLE = [
     ),
     (
         {"feedback": {"kind": "sum", "sources": [FUNCTION, {"kind": "judge", "model": "a/b"}]}},
-        "feedback.sources: kind judge is none of function, reward_model, which give one reward per response",
+        "feedback.sources: kind judge is not one of function, reward_model, which give one reward per response",
     ),
     ({"feedback": {"kind": "sum", "sources": [{"weight": 1}]}}, "feedback.sources: kind function needs function, as"),
     (

@@ -38,7 +38,7 @@ def test_experiment_without_labels_has_none():
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"a": {"like": "dotta"}}, "methods.a.like: 'dotta' is none of dota, uniform, a; did you mean dota"),
+        ({"a": {"like": "dotta"}}, "methods.a.like: 'dotta' is not one of dota, uniform, a; did you mean dota"),
         ({"a": {"like": "a"}}, "methods.a.like: a cycle, a -> a; leave out"),
         ({"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}, "methods.b.like: a cycle, b -> c -> b"),
         ({"a": {"like": 3}}, "methods.a.like: 3, expected text or null"),

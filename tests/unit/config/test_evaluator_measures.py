@@ -115,13 +115,21 @@ def test_measure_may_name_an_evaluator(word, measure):
 @pytest.mark.parametrize(
     ("section", "word", "message"),
     [
-        ("target", "wrods", "measure: 'wrods' is none of auto, feedback, reward, win, words, .*; did you mean words?"),
+        (
+            "target",
+            "wrods",
+            "measure: 'wrods' is not one of auto, feedback, reward, win, words, .*; did you mean words?",
+        ),
         (
             "primary",
             "strict_rewards",
-            "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew",
+            "evaluation.primary.measure: 'strict_rewards' is not one of .*did you mean strict_rew",
         ),
-        ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards"),
+        (
+            "primary",
+            "strict_reward",
+            "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards",
+        ),
         (
             "target",
             "strict_reward",

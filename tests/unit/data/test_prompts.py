@@ -347,7 +347,7 @@ def test_settings_that_would_do_nothing_are_refused():
         check_format("shp", Columns(), TEMPLATE)
     with pytest.raises(InputError, match="prompts.columns: only with prompts.format columns, as shp"):
         check_format("shp", Columns(prompt="question"), None)
-    with pytest.raises(InputError, match="prompts.format: sph is none of columns, hh_rlhf"):
+    with pytest.raises(InputError, match="prompts.format: sph is not one of columns, hh_rlhf"):
         check_format("sph", Columns(), None)
 
 

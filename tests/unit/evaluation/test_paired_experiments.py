@@ -87,7 +87,7 @@ def test_settings_of_pairs_of_methods(tmp_path):
     found = differing_settings(b.config, c.config, [("mine", "mine")])
     assert found == [("train.beta", "0.1", "0.2"), ("mine: train.beta", "equal", "equal")]
     assert method_pairs(a.experiment, b.experiment, [("dota", "mine")]) == [("dota", "mine")]
-    with pytest.raises(InputError, match="pairs: dota is none of mine, uniform of"):
+    with pytest.raises(InputError, match="pairs: dota is not one of mine, uniform of"):
         method_pairs(a.experiment, b.experiment, [("dota", "dota")])
 
 

@@ -108,7 +108,7 @@ def test_reward_model_in_a_sum_gives_what_it_gives_alone(reward_model, tmp_path,
     ("sources", "message"),
     [
         ((), "feedback.sources: empty, but kind sum needs functions or reward models"),
-        ((LENGTH, WeightedSource(kind="judge", model="x")), "feedback.sources: kind judge is none of function, "),
+        ((LENGTH, WeightedSource(kind="judge", model="x")), "feedback.sources: kind judge is not one of function, "),
         (
             (LENGTH, WeightedSource(function="own_sources:none")),
             "feedback.sources.function: module own_sources has no ",

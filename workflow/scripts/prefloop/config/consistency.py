@@ -226,7 +226,9 @@ def impossible_export(config: dict) -> list[str]:
     for key, names in known.items():
         listed = ", ".join(map(str, names))
         for name in export[key] or []:
-            checks.append((name not in names, f"export.{key}: {name} is none of {listed}, which this experiment has"))
+            checks.append(
+                (name not in names, f"export.{key}: {name} is not one of {listed}, which this experiment has")
+            )
     wanted = [repository_of(export["hub_id"], run) for run in exports_of(config)] if export["hub_id"] else []
     for name in wanted:
         checks.append(

@@ -35,7 +35,7 @@ def impossible_evaluation(config: dict) -> list[str]:
         checks.append(
             (
                 name not in known,
-                f"evaluation.opponents: {name} is none of {', '.join(known)}; choose one, or add it to compare",
+                f"evaluation.opponents: {name} is not one of {', '.join(known)}; choose one, or add it to compare",
             )
         )
     for key, names in {
@@ -45,7 +45,7 @@ def impossible_evaluation(config: dict) -> list[str]:
         "by_checkpoint.methods": evaluation["by_checkpoint"]["methods"] or [],
     }.items():
         for name in names:
-            message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; choose one, or add it to compare"
+            message = f"evaluation.{key}: {name} is not one of {', '.join(methods)}; choose one, or add it to compare"
             checks.append((name not in methods, message))
     for section in ("target", "primary"):
         word, words = evaluation[section]["measure"], measure_words(config)

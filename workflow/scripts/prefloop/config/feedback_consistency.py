@@ -75,7 +75,7 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
         checks += [
             (
                 own not in MEMBER_KINDS,
-                f"{where}: kind {own} is none of {', '.join(MEMBER_KINDS)}, which give one reward per response; "
+                f"{where}: kind {own} is not one of {', '.join(MEMBER_KINDS)}, which give one reward per response; "
                 "choose one of these",
             ),
             (

@@ -99,7 +99,7 @@ def choices(hint: Any) -> list[str]:
 def no_choice(found: Any, words: list[str]) -> str:
     """Return the message for a value that is not one of the choices, with the choice that was probably meant."""
     close = difflib.get_close_matches(str(found), words, n=1)
-    return f"{shown(found)} is none of {', '.join(words)}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{shown(found)} is not one of {', '.join(words)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def of_wrong_form(found: Any, problem: str, where: str) -> str:

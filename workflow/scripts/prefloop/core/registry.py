@@ -46,5 +46,5 @@ def lookup(registry: dict[str, T], word: str, key: str) -> T:
     if is_own(word):
         return cast(T, load_own(word, key))
     if word not in registry:
-        raise SettingError(f"{key}: {word!r} is none of {', '.join(registry)}")
+        raise SettingError(f"{key}: {word!r} is not one of {', '.join(registry)}")
     return registry[word]

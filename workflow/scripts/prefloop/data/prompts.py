@@ -47,7 +47,7 @@ class ParsedRow(NamedTuple):
 def check_format(name: str, columns: Columns, template: list[dict] | None) -> None:
     """Raise InputError for an unknown format, and for settings that a published data set's format would ignore."""
     if name not in FORMATS:
-        raise InputError(f"prompts.format: {name} is none of {', '.join(FORMATS)}")
+        raise InputError(f"prompts.format: {name} is not one of {', '.join(FORMATS)}")
     if name == "columns":
         return
     for key, is_set in [("columns", columns != Columns()), ("messages_template", template is not None)]:

@@ -31,7 +31,7 @@ def method_pairs(a: Experiment, b: Experiment, named: Sequence[tuple[str, str]])
     for first, second in named:
         for experiment, name in ((a, first), (b, second)):
             if name not in experiment.methods:
-                raise InputError(f"pairs: {name} is none of {', '.join(experiment.methods)} of {experiment.root}")
+                raise InputError(f"pairs: {name} is not one of {', '.join(experiment.methods)} of {experiment.root}")
     pairs = list(named) or [(name, name) for name in a.methods if name in b.methods]
     if not pairs:
         raise InputError(
