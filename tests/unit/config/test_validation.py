@@ -93,7 +93,7 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         (
             {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
             | {"evaluation": {"target": {"measure": "feedback"}}},
-            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to win or",
+            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to",
         ),
         ({"tables": ["judges"]}, "tables.0: 'judges' is not one of results"),
         ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* other than base"),
