@@ -119,7 +119,7 @@ def test_folders_of_save_to_disk(tmp_path):
     with pytest.raises(InputError, match=r"several: no split validation; found train, test; set prompts.split"):
         rows_of(tmp_path / "several", "validation")
     (tmp_path / "one/state.json").write_text("{")
-    with pytest.raises(InputError, match="one: no folder that save_to_disk has written"):
+    with pytest.raises(InputError, match="one: not a folder written by save_to_disk"):
         rows_of(tmp_path / "one")
 
 

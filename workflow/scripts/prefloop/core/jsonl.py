@@ -158,7 +158,7 @@ def check_writable(row: dict, origin: str) -> dict:
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        problem = f"half a surrogate pair, {error.object[error.start]!a}, which no UTF-8 file holds; delete it"
+        problem = f"half a surrogate pair, {error.object[error.start]!a}, which UTF-8 cannot encode; delete it"
     except RecursionError:
         problem = "values nested too deeply to be written as JSON; expected a few levels"
     except (TypeError, ValueError) as error:  # a value of another type, NaN, infinity or a huge integer
