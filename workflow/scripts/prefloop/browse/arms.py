@@ -1,4 +1,4 @@
-"""Table of the clusters in every run for the browse page, and maps of their prompts."""
+"""The browse page's table of clusters in every run, and maps of their prompts."""
 
 import math
 import statistics
@@ -10,32 +10,32 @@ from prefloop.core.files import read_json
 from prefloop.core.jsonl import iterate_rows
 from prefloop.feedback.judgments import as_text
 
-EXAMPLES = 5  # prompts shown per cluster, those nearest to its center on the map
+EXAMPLES = 5  # number of prompts shown per cluster, nearest to its center on the map
 POINTS = 2000  # per map
 
 
 def cluster_columns(steps: tuple[str, ...]) -> tuple[Column, ...]:
     return (
-        Column("clusters", "clusters of", "choice", help="a method with clusters of its own, or all others"),
+        Column("clusters", "clusters of", "choice", help="a method with its own clusters, or all others"),
         Column("cluster", "cluster", "choice"),
         Column("method", "method", "choice"),
         Column("seed", "seed", "choice"),
         Column("size", "prompts", "number", digits=0, help="training prompts in the cluster"),
         Column("pulls", "pulls", "number", digits=0, help="prompts annotated"),
         Column("drawn", "pulls by step", "series", digits=0, ticks=steps),
-        Column("reward", "reward", "number", help="mean of all annotated responses, by the feedback"),
+        Column("reward", "reward", "number", help="mean reward of all annotated responses, by the feedback"),
         Column("rewards", "reward by step", "series", ticks=steps),
-        Column("mean", "arm's mean", "number", help="of its prompts' worth to the bandit (arms.json), not of reward"),
+        Column("mean", "arm's mean", "number", help="mean normalized metric of its prompts (arms.json)"),
         Column("means", "arm's mean by step", "series", shown=False, ticks=steps),
-        Column("score", "score", "number", shown=False, help="what the bandit would draw by next (arms.json)"),
-        Column("examples", "example prompts", "texts", help="those nearest to the cluster's center on the map"),
+        Column("score", "score", "number", shown=False, help="score by which the bandit would draw next (arms.json)"),
+        Column("examples", "example prompts", "texts", help="the prompts nearest to the cluster's center on the map"),
     )
 
 
 def clusters_and_maps(files: Files, rewards: Rewards) -> tuple[Table, list[dict]]:
-    """A table of every arm in every run, and a map of each set of clusters.
+    """Return a table of every arm in every run, and a map of each set of clusters.
 
-    A map is {clusters, total, points}; a point is x, y, its cluster and its prompt's text.
+    A map is {clusters, total, points}. A point is (x, y, cluster, text of the prompt).
     """
     experiment = files.experiment
     steps = [(r, s) for r in range(1, experiment.rounds + 1) for s in range(1, experiment.steps + 1)]
@@ -64,7 +64,7 @@ def clusters_and_maps(files: Files, rewards: Rewards) -> tuple[Table, list[dict]
 
 
 def history(places: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, dict], rewards: Rewards) -> dict:
-    """Pulls, rewards and means of an arm in a run; `places` are the keys of its steps."""
+    """Return the pulls, rewards and means of an arm in a run. `places` are the keys of its steps."""
     arms = [learned.get(place, {}) for place in places]
     end: dict = next((arm for arm in reversed(arms) if arm), {})
     drawn = [pulls.get(place, 0) for place in places]
@@ -80,14 +80,14 @@ def history(places: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, d
 
 
 def texts_of(files: Files, wanted: set[str]) -> dict[str, str]:
-    """The texts of these training prompts, by prompt_id."""
+    """Return the texts of these training prompts by prompt_id."""
     path = files.experiment.root / "prompts/train.jsonl"
     rows = iterate_rows(path, ["prompt_id", "messages"]) if files.has(path) else ()
     return {row["prompt_id"]: as_text(row["messages"]) for row in rows if row["prompt_id"] in wanted}
 
 
 def pulls_and_arms(files: Files) -> tuple[dict[tuple, int], dict[tuple, dict]]:
-    """By (method, seed, cluster, round, step): how many prompts were drawn, and the arm of arms.json afterwards."""
+    """Return the number of drawn prompts and the arm in arms.json, both by (method, seed, cluster, round, step)."""
     pulls: dict[tuple, int] = {}
     learned: dict[tuple, dict] = {}
     for keys, folder in files.experiment.step_folders():
@@ -101,7 +101,7 @@ def pulls_and_arms(files: Files) -> tuple[dict[tuple, int], dict[tuple, dict]]:
 
 
 def nearest_to_centers(prompts: list[dict]) -> dict[int, list[dict]]:
-    """By cluster, the rows of clusters.csv nearest to its center on the map."""
+    """Return for each cluster the rows of clusters.csv nearest to its center on the map."""
     groups: dict[int, list[dict]] = {}
     for row in prompts:
         groups.setdefault(int(row["cluster"]), []).append(row)
