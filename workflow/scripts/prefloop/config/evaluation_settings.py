@@ -78,7 +78,7 @@ class BenchmarkConfig:
 
 @dataclass
 class TargetConfig:
-    """For table cost_to_reach: the level of a measure whose cost is computed."""
+    """For table cost_to_reach: the measure and the level to reach."""
 
     measure: str = "auto"
     """One of reward (of the evaluator), feedback (reward of the feedback), win (win rate), or the name of one of
@@ -156,7 +156,7 @@ class EvaluationConfig(SamplingParams):
     prompts: EvalPromptsSection = field(default_factory=EvalPromptsSection)
     """A separate evaluation set, with keys as in prompts; without a source, part of `prompts` is held out."""
     evaluator: FeedbackConfig = field(default_factory=FeedbackConfig)
-    """What evaluates the samples: keys as in feedback."""
+    """The evaluator of the samples, with keys as in feedback."""
     evaluators: dict[Annotated[str, EvaluatorName], FeedbackConfig] = field(default_factory=dict)
     """Additional evaluators by name, each with keys as in feedback. They score the same samples against the same
     opponents. Tables and figures of quality show each of them by name; all other figures show only evaluator."""
@@ -181,7 +181,7 @@ class EvaluationConfig(SamplingParams):
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     """For figure benchmark: an external command that runs on the exported policy of every round."""
     target: TargetConfig = field(default_factory=TargetConfig)
-    """For table cost_to_reach: the level of a measure whose cost is computed."""
+    """For table cost_to_reach: the measure and the level to reach."""
     perplexity: PerplexitySection = field(default_factory=PerplexitySection)
     """For table results and figure perplexity: every policy's perplexity on plain text, which shows forgetting."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)

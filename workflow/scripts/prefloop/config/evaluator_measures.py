@@ -20,7 +20,7 @@ def win_measure(evaluator: str) -> str:
 
 
 def split_measure(measure: str) -> tuple[str, str]:
-    """Split a measure into (evaluator, kind), as polite_reward into ("polite", "reward"). The main evaluator is ""."""
+    """Split a measure into (evaluator, kind): polite_reward is ("polite", "reward"). The main evaluator has no name."""
     evaluator, _, kind = measure.rpartition("_")
     return (evaluator, kind) if kind in MEASURE_KINDS else ("", measure)
 

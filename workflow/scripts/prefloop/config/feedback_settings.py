@@ -65,7 +65,7 @@ class Judging:
     max_tokens: Annotated[int, Ge(1), Unit("tokens")] = 16
     """Maximum length of the server's answer. Reasoning models need thousands, because their thoughts count."""
     request: RequestOptions = field(default_factory=RequestOptions)
-    """Changes of the request to the server, for servers and models that do not take the usual fields."""
+    """Changes to the requests to the server, for servers and models that do not accept the usual fields."""
     cache: Path = Path("results/cache/judge")
     """Folder for the server's answers, which are not requested again."""
     tie_margin: Annotated[float, Ge(0), Lt(0.5), Unit("probability")] = 0.0
@@ -119,7 +119,7 @@ class WeightedSource(RewardSourceConfig):
     weight: Annotated[float, Unit("per unit of the source's reward")] = 1.0
     """Weight of its rewards in a sum. With 0, only its column is added."""
     name: Annotated[str, Matches(r"[A-Za-z0-9_]+", "a name of letters, digits and _")] | None = None
-    """Name of its rewards' column reward_<name>; null means the function's name, or source_<position> for a model."""
+    """Name in the column reward_<name>; null means the function's name, or source_<position> for a model."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class NoiseConfig:
 
 @dataclass
 class FeedbackConfig(RewardSourceConfig):
-    """What scores or compares responses."""
+    """Feedback, which scores or compares responses."""
 
     sources: Annotated[tuple[WeightedSource, ...], OnlyIf("kind", ("sum", "ensemble"))] = ()
     """Functions and reward models. Each has the keys kind, function, model and others of its kind, a weight if they are

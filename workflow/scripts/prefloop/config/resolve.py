@@ -16,7 +16,7 @@ from prefloop.models.sources import model_name
 # Mappings with any keys, which programs read as JSON; a loss may also be a word.
 AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
 SWITCHES = ("rslora", "dora")  # flags without a value, which are omitted if false
-WHOLE = ("loss",)  # mappings that a method replaces instead of merging: the weights of a sum
+REPLACED = ("loss",)  # mappings that a method replaces instead of merging: the weights of a sum
 COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
 ABOUT_METHODS = ("label", "like", "sweep")  # keys of a method that are not sections
 TRAINED = "trained:"  # before the name of a reward model that this experiment trains
@@ -36,10 +36,10 @@ def labels_of(config: dict) -> dict[str, str]:
 
 
 def merged(base: dict, differences: dict) -> dict:
-    """Return `base` with `differences` merged over it. Mappings are merged key by key, except those in WHOLE."""
+    """Return `base` with `differences` merged over it. Mappings are merged key by key, except those in REPLACED."""
     result = dict(base)
     for key, value in differences.items():
-        by_key = key not in WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict)
+        by_key = key not in REPLACED and isinstance(value, dict) and isinstance(base.get(key), dict)
         result[key] = merged(base[key], value) if by_key else value
     return result
 

@@ -101,7 +101,7 @@ class MethodConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """How responses are sampled."""
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
-    """What scores or compares responses."""
+    """Feedback, which scores or compares responses."""
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
     """Which responses of a prompt get a label; the choice is made before any response has one."""
     logprobs: LogprobsConfig = field(default_factory=LogprobsConfig)

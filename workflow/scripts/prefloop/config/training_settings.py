@@ -163,8 +163,8 @@ class MixConfig:
     replay: Replay = field(default_factory=Replay)
     """Pairs of earlier rounds that are trained on again."""
     offline_share: Annotated[float, Ge(0), Lt(1), Unit("fraction of the pairs trained on")] = 0.0
-    """Fraction of the pairs that a round trains on that are drawn at random from the data set's chosen and rejected
-    responses. They are added to the round's own pairs."""
+    """Fraction of a round's training pairs that are drawn at random from the data set's chosen and rejected responses.
+    They are added to the round's own pairs."""
 
 
 @dataclass

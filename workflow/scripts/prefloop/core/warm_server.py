@@ -77,7 +77,7 @@ class WarmServer:
                 self.stop_listening()
 
     def stop_listening(self) -> None:
-        """Let the next client start another server, whose socket has the same path."""
+        """Delete the socket, so that the next client starts another server with a socket at the same path."""
         if self.listens:
             self.path.unlink(missing_ok=True)
         self.listens = False

@@ -219,7 +219,7 @@ def read_folder(path: Path, split: str) -> RawRows:
 
     try:
         data = load_from_disk(str(path))
-    except Exception as error:  # whatever a damaged folder makes the library raise
+    except Exception as error:  # the library raises many types for a damaged folder
         raise InputError(f"{path}: not a folder written by save_to_disk ({first_line(error)})") from error
     if isinstance(data, DatasetDict):
         if split not in data:
