@@ -71,7 +71,7 @@ def rows(properties: dict, schema: dict, demo: dict, prefix: str = "", required:
         if prefix + name == "evaluator":  # the same keys as a section that has its own table
             given = default({}, demo.get(name, ...), False)
             text += (
-                f"| `{name}` | mapping |  | {given} | Evaluator of the samples, with keys as in [feedback](#feedback). |\n"
+                f"| `{name}` | mapping |  | {given} | Evaluator of the samples; keys as in [feedback](#feedback). |\n"
             )
             continue
         given = "" if nested else default(sub, demo.get(name, ...), name in required)

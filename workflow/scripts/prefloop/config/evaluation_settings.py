@@ -156,7 +156,7 @@ class EvaluationConfig(SamplingParams):
     prompts: EvalPromptsSection = field(default_factory=EvalPromptsSection)
     """A separate evaluation set, with keys as in prompts; without a source, part of `prompts` is held out."""
     evaluator: FeedbackConfig = field(default_factory=FeedbackConfig)
-    """Evaluator of the samples, with keys as in feedback."""
+    """Evaluator of the samples; keys as in feedback."""
     evaluators: dict[Annotated[str, EvaluatorName], FeedbackConfig] = field(default_factory=dict)
     """Additional evaluators by name, each with keys as in feedback. They score the same samples against the same
     opponents. Tables and figures of quality show each of them by name; all other figures show only evaluator."""
