@@ -56,23 +56,23 @@ def clusters_and_maps(files: Files, rewards: Rewards) -> tuple[Table, list[dict]
             keys["examples"] = [texts[row["prompt_id"]] for row in examples if row["prompt_id"] in texts]
             for method in [m for m, own in zip(experiment.methods, files.clusters, strict=True) if own == path]:
                 for seed in experiment.seeds:
-                    places = [(method, seed, cluster, r, s) for r, s in steps]
-                    rows.append(keys | {"method": method, "seed": seed} | history(places, pulls, learned, rewards))
+                    step_keys = [(method, seed, cluster, r, s) for r, s in steps]
+                    rows.append(keys | {"method": method, "seed": seed} | history(step_keys, pulls, learned, rewards))
     note = "The clusters of training prompts, which are the bandit's arms, with their rewards in every run."
     columns = cluster_columns(tuple(f"round {r}, step {s}" for r, s in steps))
     return Table("clusters", "Clusters", note, columns, rows, len(rows)), maps
 
 
-def history(places: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, dict], rewards: Rewards) -> dict:
-    """Return the pulls, rewards and means of an arm in a run. `places` are the keys of its steps."""
-    arms = [learned.get(place, {}) for place in places]
+def history(step_keys: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, dict], rewards: Rewards) -> dict:
+    """Return the pulls, rewards and means of an arm in a run. `step_keys` are the keys of its steps."""
+    arms = [learned.get(key, {}) for key in step_keys]
     end: dict = next((arm for arm in reversed(arms) if arm), {})
-    drawn = [pulls.get(place, 0) for place in places]
+    drawn = [pulls.get(key, 0) for key in step_keys]
     return {
         "pulls": sum(drawn),
         "drawn": drawn,
-        "reward": mean([reward for place in places for reward in rewards.get(place, [])]),
-        "rewards": [mean(rewards.get(place, [])) for place in places],
+        "reward": mean([reward for key in step_keys for reward in rewards.get(key, [])]),
+        "rewards": [mean(rewards.get(key, [])) for key in step_keys],
         "mean": end.get("mean"),
         "means": [arm.get("mean") for arm in arms],
         "score": end.get("score"),
@@ -93,8 +93,8 @@ def pulls_and_arms(files: Files) -> tuple[dict[tuple, int], dict[tuple, dict]]:
     for keys, folder in files.experiment.step_folders():
         if files.has(folder / "prompts.jsonl"):
             for row in iterate_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]):
-                place = reward_key(keys, row["cluster"])
-                pulls[place] = pulls.get(place, 0) + 1
+                key = reward_key(keys, row["cluster"])
+                pulls[key] = pulls.get(key, 0) + 1
         if files.arms and files.has(folder / "arms.json"):
             learned |= {reward_key(keys, arm["cluster"]): arm for arm in read_json(folder / "arms.json")["arms"]}
     return pulls, learned

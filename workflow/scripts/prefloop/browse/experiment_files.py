@@ -52,11 +52,11 @@ def found_below(experiment: Experiment) -> Files:
         )
     methods = tuple(dict.fromkeys(run[0] for run in runs))
     seeds, rounds, steps = ({int(run[i]) for run in runs} for i in (1, 2, 3))
-    own = [root / method / "clusters.csv" for method in methods]
+    own_clusters = [root / method / "clusters.csv" for method in methods]
     return Files(
         replace(experiment, methods=methods, seeds=tuple(sorted(seeds)), rounds=max(rounds), steps=max(steps)),
         [comparison_of(path, root) for path in sorted(root.glob("**/evaluation/*/against-*.jsonl"))],
-        [path if path.is_file() else root / "clusters.csv" for path in own],
+        [path if path.is_file() else root / "clusters.csv" for path in own_clusters],
         complete=False,
     )
 

@@ -84,13 +84,13 @@ def missing_sources(config: dict) -> list[str]:
 def impossible_sources(where: str, section: dict) -> list[str]:
     """Return errors of prompt sources: conflicting keys, shares that do not add up, and templates that are ignored."""
     sources, several = configured_sources(section), bool(section["sources"])
-    named = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
-    named += ["messages_template"] * bool(section["messages_template"])
+    changed = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
+    changed += ["messages_template"] * bool(section["messages_template"])
     shares = [source["share"] for source in sources if several and source["share"] is not None]
     checks = [
         (
-            several and bool(named),
-            f"{where}.{''.join(named[:1])}: the entries of {where}.sources have their own; set one of the two",
+            several and bool(changed),
+            f"{where}.{''.join(changed[:1])}: the entries of {where}.sources have their own; set one of the two",
         ),
         (
             several and any(source["source"] is None for source in sources),
@@ -248,12 +248,12 @@ def doubts(config: dict) -> list[str]:
     """Return one warning per setting that can run but probably gives no useful result."""
     evaluation = config["evaluation"]
     trained = [of_method(config, method)["feedback"] for method in config["compare"]]
-    own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
+    other_feedback = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
     return failed(
         [
             *(
                 (
-                    bool(own) and is_lexicon(evaluator),
+                    bool(other_feedback) and is_lexicon(evaluator),
                     f"{key}: {evaluator['function']} counts words of a list, which says little about policies trained "
                     "on another reward; name your own evaluator",
                 )

@@ -93,8 +93,8 @@ def plain(value: Any) -> Any:
 @cache
 def conditions(settings: Settings) -> dict[str, OnlyIf]:
     """Return the condition of each key of a section that is used only with certain values of another key."""
-    found = {name: [m for m in metadata_of(hint) if isinstance(m, OnlyIf)] for name, hint in hints(settings).items()}
-    return {name: metadata[0] for name, metadata in found.items() if metadata}
+    by_field = {name: [m for m in metadata_of(hint) if isinstance(m, OnlyIf)] for name, hint in hints(settings).items()}
+    return {name: metadata[0] for name, metadata in by_field.items() if metadata}
 
 
 def relevant(section: dict, hint: Any) -> dict:

@@ -50,6 +50,6 @@ def joined(entries: list[dict]) -> dict:
     """Merge entries; later entries override earlier ones. Only the last keeps its `label`, `like` and `sweep`."""
     result: dict = {}
     for entry in entries:
-        own = {key: value for key, value in result.items() if key not in ABOUT_METHODS}
-        result = merged(own, entry)
+        inherited = {key: value for key, value in result.items() if key not in ABOUT_METHODS}
+        result = merged(inherited, entry)
     return result

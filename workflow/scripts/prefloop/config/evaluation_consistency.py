@@ -101,12 +101,12 @@ def impossible_figures(config: dict) -> list[str]:
     """Return errors of figures and tables that the methods or their feedback leave without data."""
     figures, tables, methods = config["figures"], config["tables"], config["compare"]
     settings = [of_method(config, method) for method in methods if method in config["methods"]]
-    own = [split(figure)[1] for figure in figures if is_own(figure)]
-    clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
+    own_figures = [split(figure)[1] for figure in figures if is_own(figure)]
+    clashes = [name for name in own_figures if own_figures.count(name) > 1 or name in FIGURES]
     rewards = reward_sources(config)
     without_numbers = [name for name, feedback in rewards.items() if not gives_rewards(feedback)]
     target = target_measure(config)
-    others = " or ".join(name for name in ("win", *rewards) if name not in without_numbers)
+    alternatives = " or ".join(name for name in ("win", *rewards) if name not in without_numbers)
     kind = rewards[target]["kind"] if target in rewards else ""
     return failed(
         [
@@ -143,7 +143,7 @@ def impossible_figures(config: dict) -> list[str]:
             (
                 "cost_to_reach" in tables and target in without_numbers,
                 f"evaluation.target.measure: {target} is not available, because kind {kind} gives no rewards; set it "
-                f"to {others}, or remove cost_to_reach from tables",
+                f"to {alternatives}, or remove cost_to_reach from tables",
             ),
         ]
     )

@@ -217,13 +217,13 @@ def misspelt_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
     """Return one line per misspelled resource or rule of a profile. Snakemake and SLURM ignore unknown names."""
-    places = {
+    sections = {
         "default-resources": default or (),
         **{f"set-resources: {rule}": names for rule, names in by_rule.items()},
     }
     problems = [
-        f"profile: {place}: {name}: unknown resource; did you mean {close[0]}?"
-        for place, names in places.items()
+        f"profile: {section}: {name}: unknown resource; did you mean {close[0]}?"
+        for section, names in sections.items()
         for name in names
         if name not in RESOURCES and (close := difflib.get_close_matches(name, RESOURCES, n=1, cutoff=0.8))
     ]

@@ -137,30 +137,30 @@ class Experiment:
 
     def against_everybody(self) -> list["Comparison"]:
         """Return the comparisons of the last round of every run with each opponent other than the method itself."""
-        found = [comparison for opponent in self.opponents for comparison in self.at_the_end(opponent=opponent)]
-        return [comparison for comparison in found if comparison.method != comparison.opponent]
+        comparisons = [comparison for opponent in self.opponents for comparison in self.at_the_end(opponent=opponent)]
+        return [comparison for comparison in comparisons if comparison.method != comparison.opponent]
 
     def over_temperatures(self) -> list["Comparison"]:
         """Return the comparisons of the base, the initial policy and the last rounds at every temperature."""
-        found = []
+        comparisons = []
         for temperature in self.by_temperature.temperatures:
-            found += [self.comparison(name, temperature=temperature) for name in self.untrained]
-            found += self.at_the_end(self.by_temperature.methods, temperature=temperature)
-        return found
+            comparisons += [self.comparison(name, temperature=temperature) for name in self.untrained]
+            comparisons += self.at_the_end(self.by_temperature.methods, temperature=temperature)
+        return comparisons
 
     def over_training(self) -> list["Comparison"]:
         """Return the comparisons of the initial policy, every checkpoint and every round, at their temperatures."""
-        found = []
+        comparisons = []
         for temperature in self.by_checkpoint.temperatures or (self.temperature,):
-            found.append(self.comparison("initial", temperature=temperature))
+            comparisons.append(self.comparison("initial", temperature=temperature))
             for method in self.by_checkpoint.methods:
                 for seed in self.seeds:
                     for number in range(1, self.rounds + 1):
                         for step in (*self.by_checkpoint.steps, None):
-                            found.append(
+                            comparisons.append(
                                 self.comparison(method, seed, number, temperature=temperature, checkpoint=step)
                             )
-        return found
+        return comparisons
 
     def label(self, name: str) -> str:
         """Return a method's name in figures, tables and captions. Other policies and opponents keep their own names."""
@@ -174,8 +174,8 @@ class Experiment:
     @property
     def comparisons(self) -> list["Comparison"]:
         """All comparisons, without repetitions."""
-        found = [*self.by_round(), *self.against_everybody(), *self.over_temperatures(), *self.over_training()]
-        return list(dict.fromkeys(found))
+        result = [*self.by_round(), *self.against_everybody(), *self.over_temperatures(), *self.over_training()]
+        return list(dict.fromkeys(result))
 
 
 class Comparison(NamedTuple):

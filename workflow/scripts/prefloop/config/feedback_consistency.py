@@ -71,23 +71,23 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
     ]
     known = ", ".join(reward_models) or "none"
     for source in sources:
-        own, model = source["kind"], source["model"] or ""
+        source_kind, model = source["kind"], source["model"] or ""
         checks += [
             (
-                own not in MEMBER_KINDS,
-                f"{where}: kind {own} is not one of {', '.join(MEMBER_KINDS)}, which give one reward per response; "
-                "choose one of these",
+                source_kind not in MEMBER_KINDS,
+                f"{where}: kind {source_kind} is not one of {', '.join(MEMBER_KINDS)}, which give one reward per "
+                "response; choose one of these",
             ),
             (
-                own == "function" and not source["function"],
+                source_kind == "function" and not source["function"],
                 f"{where}: kind function needs function, as module:function",
             ),
             (
-                own == "reward_model" and not model,
+                source_kind == "reward_model" and not model,
                 f"{where}: kind reward_model needs model, as owner/name or trained:<name>",
             ),
             (
-                own == "reward_model"
+                source_kind == "reward_model"
                 and model.startswith(TRAINED)
                 and model.removeprefix(TRAINED) not in reward_models,
                 f"{where}: model {model}, but reward_models has no such name; known: {known}",

@@ -34,7 +34,7 @@ def feedback_identity(feedback: dict) -> str:
     resolved. Those inside the working directory are relative to it, so moving a project does not change the digest.
     """
     kind = feedback["kind"]
-    named = {"kind": kind, "name": "", "template": ""}
+    shown = {"kind": kind, "name": "", "template": ""}
     counted: dict[str, Any]
     if kind == "judge":
         judge = feedback["judge"]
@@ -45,7 +45,7 @@ def feedback_identity(feedback: dict) -> str:
             counted |= {key: judge[key] for key in SERVER_SETTINGS}
             request = judge.get("request", NO_OPTIONS)
             counted |= {"request": request} if request != NO_OPTIONS else {}
-        named |= {
+        shown |= {
             "name": name_in_captions(feedback["model"] or judge["model"]),
             "template": name_in_captions(judge["template"]),
         }
@@ -53,19 +53,19 @@ def feedback_identity(feedback: dict) -> str:
         sources = [(source["weight"], json.loads(feedback_identity(source))) for source in feedback_sources(feedback)]
         counted = {"sources": sorted([weight, identity["digest"]] for weight, identity in sources)}
         names = [(f"{weight:g} · " if kind == "sum" else "") + identity["name"] for weight, identity in sources]
-        named["name"] = (" + " if kind == "sum" else ", ").join(names)
+        shown["name"] = (" + " if kind == "sum" else ", ").join(names)
     elif kind == "reward_model":
         counted = {"loaded": resolved(feedback["model"])}
-        named["name"] = name_in_captions(feedback["model"])
+        shown["name"] = name_in_captions(feedback["model"])
     else:
         setting = feedback.get(kind) or ""
         module, colon, function = setting.partition(":")
         is_code = kind == "function" or module.endswith(".py")
         counted = {"setting": f"{resolved(file_of(module))}{colon}{function}" if is_code else setting}
-        named["name"] = f"{name_in_captions(module)}{colon}{function}"
+        shown["name"] = f"{name_in_captions(module)}{colon}{function}"
     counted |= {key: feedback[key] for key, usual in OPTIONAL_SETTINGS.items() if feedback.get(key, usual) != usual}
     settings = json.dumps({"kind": kind} | counted, sort_keys=True)
-    return json.dumps(named | {"digest": hashlib.sha256(settings.encode()).hexdigest()[:16]}, ensure_ascii=False)
+    return json.dumps(shown | {"digest": hashlib.sha256(settings.encode()).hexdigest()[:16]}, ensure_ascii=False)
 
 
 def column_names(sources: Sequence[dict]) -> list[str]:

@@ -67,18 +67,18 @@ def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> li
     the experiments do not have; their keys begin with the names of the methods.
     """
     shared = differences_of(without(a, UNCOMPARED), without(b, UNCOMPARED))
-    found = [(key, *values) for key, values in shared.items()]
+    differences = [(key, *values) for key, values in shared.items()]
     for first, second in pairs:
         sections = [
             {name: of_method(config, m)[name] for name in hints(MethodConfig)}
             for config, m in ((a, first), (b, second))
         ]
         name = first if first == second else f"{first} and {second}"
-        own = differences_of(*sections)
-        found += [(f"{name}: {key}", *values) for key, values in own.items() if shared.get(key) != values]
-        gone = [key for key in shared if key.partition(".")[0] in sections[0] and key not in own]
-        found += [(f"{name}: {key}", "equal", "equal") for key in gone]
-    return found
+        of_pair = differences_of(*sections)
+        differences += [(f"{name}: {key}", *values) for key, values in of_pair.items() if shared.get(key) != values]
+        equal_keys = [key for key in shared if key.partition(".")[0] in sections[0] and key not in of_pair]
+        differences += [(f"{name}: {key}", "equal", "equal") for key in equal_keys]
+    return differences
 
 
 def without(settings: dict, keys: Iterable[str]) -> dict:

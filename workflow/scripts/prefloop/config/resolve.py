@@ -115,19 +115,19 @@ def target_measure(config: dict, section: str = "target") -> str:
     auto is the reward of the evaluator if it gives rewards, else its win rate. The same holds for a named evaluator.
     """
     evaluation = config["evaluation"]
-    word, named = evaluation[section]["measure"], evaluation["evaluators"]
+    word, evaluators = evaluation[section]["measure"], evaluation["evaluators"]
     if word == "auto":
         return "reward" if gives_rewards(evaluation["evaluator"]) else "win"
-    if word in named:
-        return reward_measure(word) if gives_rewards(named[word]) else win_measure(word)
+    if word in evaluators:
+        return reward_measure(word) if gives_rewards(evaluators[word]) else win_measure(word)
     return word
 
 
 def reward_sources(config: dict) -> dict[str, dict]:
     """Return the feedback behind each measure of rewards."""
     evaluation = config["evaluation"]
-    named = {reward_measure(name): settings for name, settings in evaluation["evaluators"].items()}
-    return {"feedback": config["feedback"], "reward": evaluation["evaluator"]} | named
+    by_measure = {reward_measure(name): settings for name, settings in evaluation["evaluators"].items()}
+    return {"feedback": config["feedback"], "reward": evaluation["evaluator"]} | by_measure
 
 
 def measure_words(config: dict) -> list[str]:
@@ -144,26 +144,26 @@ def baseline_of(config: dict) -> str:
 
 def trained_here(config: dict) -> list[str]:
     """Return the names of the reward models that the experiment trains because a feedback uses them."""
-    named = [model_of(source) or "" for source in asked_sources(config)]
-    return sorted({name.removeprefix(TRAINED) for name in named if name.startswith(TRAINED)})
+    models = [model_of(source) or "" for source in asked_sources(config)]
+    return sorted({name.removeprefix(TRAINED) for name in models if name.startswith(TRAINED)})
 
 
 def model_sources(config: dict) -> dict[str, str]:
     """Return every model that the experiment fetches: folder name -> source."""
-    named = [model_of(source) for source in asked_sources(config)]
+    models = [model_of(source) for source in asked_sources(config)]
     sources = [config["policy"]["model"]] if config["policy"]["model"] else []
     sources += [config["reward_models"][name]["base"] for name in trained_here(config)]
-    sources += [name for name in named if name and not name.startswith(TRAINED)]
+    sources += [name for name in models if name and not name.startswith(TRAINED)]
     sources += [name for name in embeddings(config) if name != "policy"]
     return {model_name(source): source for source in sources}
 
 
 def may_run_code(config: dict, source: str) -> bool:
     """Whether a section that names this model allows it to run its own code."""
-    named = [(config["policy"]["model"], config["policy"])]
-    named += [(model["base"], model) for model in config["reward_models"].values()]
-    named += [(model_of(source), source) for source in asked_sources(config)]
-    return any(name == source and section["trust_remote_code"] for name, section in named)
+    sections = [(config["policy"]["model"], config["policy"])]
+    sections += [(model["base"], model) for model in config["reward_models"].values()]
+    sections += [(model_of(source), source) for source in asked_sources(config)]
+    return any(name == source and section["trust_remote_code"] for name, section in sections)
 
 
 def embeddings(config: dict) -> list[str]:

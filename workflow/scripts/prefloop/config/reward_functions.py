@@ -47,10 +47,10 @@ def parameters_in_source(function: str) -> list[Parameter] | None:
     except (SyntaxError, ValueError):
         return None
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    found = [node for node in tree.body if isinstance(node, kinds) and node.name == split(function)[1]]
-    if not found or found[-1].decorator_list:
+    definitions = [node for node in tree.body if isinstance(node, kinds) and node.name == split(function)[1]]
+    if not definitions or definitions[-1].decorator_list:
         return None
-    arguments = found[-1].args
+    arguments = definitions[-1].args
     by_position = [*arguments.posonlyargs, *arguments.args]
     first_optional = len(by_position) - len(arguments.defaults)
     parameters = [

@@ -122,8 +122,8 @@ def checked(config: dict) -> dict:
     models = config["reward_models"]
     config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
     evaluation = config["evaluation"]
-    named = {name: merged(defaults(FeedbackConfig), own) for name, own in evaluation["evaluators"].items()}
-    config["evaluation"] = evaluation | {"evaluators": named}
+    evaluators = {name: merged(defaults(FeedbackConfig), own) for name, own in evaluation["evaluators"].items()}
+    config["evaluation"] = evaluation | {"evaluators": evaluators}
     config["methods"] = with_likes(config["methods"])
     config = with_sweeps(config, invalid)
     problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
@@ -139,8 +139,8 @@ def invalid(config: dict) -> Iterable[str]:
     from pydantic import ValidationError
 
     evaluation = config.get("evaluation")
-    named = evaluation.get("evaluators") if isinstance(evaluation, dict) else None
-    mappings = {name: config.get(name) for name in ("methods", "reward_models")} | {"evaluation.evaluators": named}
+    evaluators = evaluation.get("evaluators") if isinstance(evaluation, dict) else None
+    mappings = {name: config.get(name) for name in ("methods", "reward_models")} | {"evaluation.evaluators": evaluators}
     for name, names in mappings.items():
         numbers = [key for key in names if not isinstance(key, str)] if isinstance(names, dict) else []
         yield from (f"{name}: {key}, expected a name of letters, digits and _" for key in numbers)

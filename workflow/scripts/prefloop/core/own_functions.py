@@ -79,11 +79,11 @@ def load_own(function: str, setting: str) -> Callable[..., Any]:
     finally:
         sys.path.remove(folder)
         sys.path.append(folder)  # for imports within its functions
-    found = getattr(module, name, None)
-    if not callable(found):
-        problem = f"has no {name}" if found is None else f"has {type(found).__name__} {name}"
+    target = getattr(module, name, None)
+    if not callable(target):
+        problem = f"has no {name}" if target is None else f"has {type(target).__name__} {name}"
         raise SettingError(f"{setting}: module {module_name} {problem}, expected a function")
-    return found
+    return target
 
 
 def import_module(name: str) -> ModuleType:
@@ -103,11 +103,11 @@ def import_module(name: str) -> ModuleType:
 def describe_exception(error: BaseException) -> str:
     """Return an exception's type and message, and the line of the user's file that raised it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    others = [SCRIPTS, Path(os.__file__).parent]  # the project's, Python's and installed packages
+    library_folders = [SCRIPTS, Path(os.__file__).parent]  # the project's, Python's and installed packages
     lines = [
         f"{file.name}, line {frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
         if (file := Path(frame.filename)).is_absolute() and "site-packages" not in file.parts
-        if not any(file.is_relative_to(folder) for folder in others)
+        if not any(file.is_relative_to(folder) for folder in library_folders)
     ]
     return f"{text}, in {lines[-1]}" if lines else text

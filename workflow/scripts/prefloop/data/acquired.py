@@ -84,15 +84,15 @@ def read_history(steps: Sequence[StepFiles]) -> History | None:
         count += len(candidates.rows)
         for row in iterate_rows(step.rewards, ["prompt_id", "response_id", "reward"]):
             key = key_of_row(row)
-            own = candidates.features[index_of(index, key, step)]
+            response_features = candidates.features[index_of(index, key, step)]
             judged = judged or "judged" in row
             if "judged" not in row and row["reward"] is not None:
-                rows.append(own)
+                rows.append(response_features)
                 targets.append(row["reward"])
                 prompts.append(f"{number} {key[0]}")
             for response_id, first, second in row.get("judged", ()):
                 if None not in (first, second):
-                    rows.append(own - candidates.features[index_of(index, (key[0], response_id), step)])
+                    rows.append(response_features - candidates.features[index_of(index, (key[0], response_id), step)])
                     targets.append((first + second) / 2)
                     prompts.append(f"{number} {key[0]}")
     if not rows:

@@ -58,9 +58,9 @@ def draw_additions(
     places[DATASET] = [place._replace(round=round_index) for place in places[DATASET]]
     if settings.offline_share and not places[DATASET]:
         raise InputError(f"{prompts}: no prompt comes with a pair of responses; set pairs.offline_share to 0")
-    asked = count_additions(own, shares, {origin: len(candidates) for origin, candidates in places.items()})
+    counts = count_additions(own, shares, {origin: len(candidates) for origin, candidates in places.items()})
     rows, missing = [], []
-    for origin, count in asked.items():
+    for origin, count in counts.items():
         if count > len(places[origin]):
             missing.append(f"{len(places[origin])} of {count} of origin {origin}")
         for place, row in read_drawn(places[origin], count, rng_for(seed, "mix", origin, round_index)):

@@ -66,9 +66,9 @@ class EvalNGrams:
         order = np.argsort(hashes, kind="stable")
         rare = np.empty(len(order), dtype=bool)
         rare[order] = occurs_rarely(hashes[order], owners[order])
-        found, lengths = covered_words(owners[rare], positions[rare])
+        prompt_indices, lengths = covered_words(owners[rare], positions[rare])
         self.covered = np.zeros(count, dtype=np.int64)  # words of each prompt in n-grams that count
-        self.covered[found] = lengths
+        self.covered[prompt_indices] = lengths
         order = order[rare[order]]
         hashes, self.owners, self.positions = hashes[order], owners[order], positions[order]
         self.first, self.counts = runs(hashes)
@@ -95,24 +95,24 @@ class EvalNGrams:
     def near_duplicates(self, rows: Sequence[dict]) -> NDArray[np.bool_]:
         """Return for each training prompt whether it nearly repeats an evaluation prompt: bool [rows]."""
         texts = [words_of(row) for row in rows]
-        found = np.array([words_digest(words) in self.digests for words in texts], dtype=bool)
+        is_near = np.array([words_digest(words) in self.digests for words in texts], dtype=bool)
         numbered = [np.array([self.numbers.get(w, UNKNOWN) for w in words], dtype=np.int64) for words in texts]
         hashes, owners, _ = ngrams(numbered)
         if not len(self.hashes) or not len(hashes):
-            return found
-        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        matches = self.hashes[places] == hashes
-        places, owners = places[matches], owners[matches]
-        counts = self.counts[places]
-        begins = np.repeat(self.first[places], counts)
+            return is_near
+        slots = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        matches = self.hashes[slots] == hashes
+        slots, owners = slots[matches], owners[matches]
+        counts = self.counts[slots]
+        begins = np.repeat(self.first[slots], counts)
         entries = begins + np.arange(len(begins)) - np.repeat(np.cumsum(counts) - counts, counts)
         pairs = np.repeat(owners, counts) * len(self.covered) + self.owners[entries]
         positions = self.positions[entries]
         order = np.lexsort((positions, pairs))
         pairs, covered = covered_words(pairs[order], positions[order])
         enough = covered >= COVERAGE * self.covered[pairs % len(self.covered)]
-        found[pairs[enough] // len(self.covered)] = True
-        return found
+        is_near[pairs[enough] // len(self.covered)] = True
+        return is_near
 
 
 def occurs_rarely(hashes: NDArray[np.uint64], owners: NDArray) -> NDArray[np.bool_]:

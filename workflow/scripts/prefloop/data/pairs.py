@@ -70,9 +70,9 @@ def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
     Return None if the feedback has not decided this pair, or if both texts are equal: the rewards are then unreliable.
     """
     if "tournament" in responses[0]:
-        places = [response["tournament"] for response in responses]
-        found = (places.index("best"), places.index("worst")) if {"best", "worst"} <= set(places) else None
-        return found if found in decided_pairs(responses) else None
+        ranks = [response["tournament"] for response in responses]
+        pair = (ranks.index("best"), ranks.index("worst")) if {"best", "worst"} <= set(ranks) else None
+        return pair if pair in decided_pairs(responses) else None
     rewarded = [i for i, response in enumerate(responses) if response["reward"] is not None]
     indices = best_worst_pair(responses[i]["reward"] for i in rewarded) if rewarded else None
     if indices is None:

@@ -174,12 +174,14 @@ def read_prompt_set(
         settings.max_prompt_tokens, settings.max_response_tokens, settings.merge_roles, settings.max_prompt_bytes, chat
     )
     for source in prompts.sources:
-        place = source.settings
-        check_format(place.format, place.columns, source.template)
-        opened = open_source(place.source, packaged, place.subset, place.split)
-        parsed = parse_rows(opened.rows, place.format, place.columns, source.template, settings.keep)
+        source_settings = source.settings
+        check_format(source_settings.format, source_settings.columns, source.template)
+        opened = open_source(source_settings.source, packaged, source_settings.subset, source_settings.split)
+        parsed = parse_rows(
+            opened.rows, source_settings.format, source_settings.columns, source.template, settings.keep
+        )
         rows = add_system_prompt(parsed, system_prompt)
-        label = place.source if len(prompts.sources) > 1 else None
+        label = source_settings.source if len(prompts.sources) > 1 else None
         offsets, counts = filter_prompts(rows, tokenizer, limits, file, seen, label)
         prompts.offsets.extend(offsets)
         prompts.counts.append(counts)
@@ -238,9 +240,9 @@ class NearDuplicates:
         """Yield the rows at these offsets, or only those that are kept. Raise InputError if no row is left."""
         remaining, kept = iter(offsets), 0
         while part := [row_at(file, offset) for offset in islice(remaining, PART)]:
-            found = self.evaluated.near_duplicates(part)
-            self.count += int(found.sum())
-            rows = [row for row, is_near in zip(part, found, strict=True) if not (is_near and self.drop)]
+            near = self.evaluated.near_duplicates(part)
+            self.count += int(near.sum())
+            rows = [row for row, is_near in zip(part, near, strict=True) if not (is_near and self.drop)]
             kept += len(rows)
             yield from rows
         if not kept:
