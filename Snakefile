@@ -56,7 +56,7 @@ rule figures:
 
 remember_signatures(workflow.rules)
 
-# Resources of a profile are checked once all rules are known.
+# Resources of a profile are checked here because all rules are known.
 if problems := misspelled_in_profile(
     workflow.resource_settings.default_resources,
     workflow.resource_settings.overwrite_resources,
@@ -65,20 +65,20 @@ if problems := misspelled_in_profile(
     raise WorkflowError("\n".join(problems))
 
 
-# The report contains these files. In a shared folder, a link would publish the file that it points to.
+# The report copies these files. In a shared folder, a link could publish any file that it points to.
 if links := links_in_report():
     raise WorkflowError(
         f"{links[0]}: a symbolic link, expected a file that a rule has written; delete it"
     )
 
 
-# A dry-run does not come here.
+# Not executed in a dry-run.
 onstart:
     if not workflow.local_exec and shlex.quote(sys.executable) != sys.executable:
-        # Jobs of a cluster start Python without quotes (snakemake/snakemake#3211).
+        # Snakemake does not quote the path of Python in jobs of a cluster (snakemake/snakemake#3211).
         raise WorkflowError(
             f"Python: {sys.executable!r} has a space or another special character in its path, which jobs of a cluster "
-            "cannot start; create the environment in another folder, as python3 -m venv ~/prefloop-venv"
+            "cannot start; create the environment in another folder, for example with python3 -m venv ~/prefloop-venv"
         )
     remove_default_limit(workflow.scheduler)
     # For `make status`.

@@ -1,8 +1,8 @@
-# Which responses get a label, of methods that choose. Included where there is one.
+# The choice of responses that get a label. Included only if a method makes such a choice.
 
 
 def before(file):
-    """A file of every earlier step of the run."""
+    """Return a file of every earlier step of the run."""
 
     def of_wildcards(wildcards):
         return [
@@ -14,13 +14,13 @@ def before(file):
 
 
 def files_before(wildcards, input):
-    """The files of all earlier steps, as flags."""
+    """Return flags for the files of all earlier steps."""
     names = ["logprobs_before", "features_before", "rewards_before"]
     return flags({name: list(input[name]) for name in names})
 
 
 def pool_flags(wildcards):
-    """How many prompts get labels, as a flag; none if all that were answered do."""
+    """Return the flag for the number of prompts that get labels; none if all answered prompts do."""
     pool = settings_of("acquisition", wildcards.method)["pool"]
     budget = settings_of("bandit", wildcards.method)["budget"]
     return flags({"prompts": budget if pool > 1 else None})

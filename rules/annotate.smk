@@ -8,7 +8,7 @@ AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 
 
 def beta_for(section):
-    """The first β as a flag, for metrics that use it. Others do not rerun when it changes."""
+    """Return the first β as a flag for metrics that use it. Other metrics do not rerun when it changes."""
 
     def of_wildcards(wildcards):
         settings = of_method(config, wildcards.method)
@@ -19,12 +19,12 @@ def beta_for(section):
 
 
 def clusters_of(wildcards):
-    """clusters.pkl of the wildcards' method."""
+    """Return clusters.pkl of the wildcards' method."""
     return f"{cluster_folder(wildcards.method)}/clusters.pkl"
 
 
 def sampling_models(wildcards):
-    """The models that the sampler draws from: policy, reference, both or none."""
+    """Return the models that the sampler draws from: policy, reference, both or none."""
     settings = settings_of("generation", wildcards.method)
     sampling = Sampling(
         settings["sampler"], settings.get("n", 2), Mixp(**settings.get("mixp", {}))
@@ -34,12 +34,12 @@ def sampling_models(wildcards):
 
 
 def sampling_flags(wildcards, input):
-    """The models that the sampler draws from, as flags."""
+    """Return flags for the models that the sampler draws from."""
     return flags(dict(zip(sampling_models(wildcards), input.sampling_models)))
 
 
 def engine_environment(wildcards):
-    """The environment of stages that sample. vLLM has its own, as it pins too many packages to share one."""
+    """Return the environment of stages that sample. vLLM pins too many packages to share an environment."""
     settings = settings_of("generation", wildcards.get("method"))
     if settings["engine"] != "vllm":
         return "../environment.yml"
@@ -50,20 +50,20 @@ def engine_environment(wildcards):
 
 
 def engine_gpus(wildcards):
-    """GPUs that share a model while it samples."""
+    """Return the number of GPUs over which a model is split while it samples."""
     settings = settings_of("generation", wildcards.get("method"))
     return settings.get("vllm", {}).get("tensor_parallel_size", 1)
 
 
 def shard_flags(wildcards):
-    """The shard of a stage that is divided, as flags."""
+    """Return flags for the shard of a stage; none if the stage is not divided."""
     if "shard" not in wildcards.keys():
         return ""
     return flags({"shard": {"index": int(wildcards.shard), "count": config["shards"]}})
 
 
 def steps_before(wildcards):
-    """Every earlier (round, step) of the run, oldest first."""
+    """Return every earlier (round, step) of the run, oldest first."""
     here = int(wildcards.round), int(wildcards.step)
     return [(r, s) for r in range(1, here[0] + 1) for s in STEPS if (r, s) < here]
 
@@ -74,12 +74,12 @@ def looks_at_arms(method):
 
 
 def arms_seen(wildcards):
-    """The arms.json that an allocation reads: none if it draws at random."""
+    """Return the arms.json that an allocation reads; none if it draws at random."""
     return arms_before(wildcards) if looks_at_arms(wildcards.method) else []
 
 
 def allocation_flags(wildcards):
-    """The settings that a step's draw of prompts depends on, as flags. A random draw does not rerun when α changes."""
+    """Return flags for the settings that affect which prompts a step draws. A random draw ignores changes of α."""
     bandit = settings_of("bandit", wildcards.method)
     acquisition = settings_of("acquisition", wildcards.method)
     sampler = settings_of("generation", wildcards.method)["sampler"]
@@ -87,7 +87,7 @@ def allocation_flags(wildcards):
 
 
 def arms_before(wildcards):
-    """The arms.json of the previous step; none in a run's first step."""
+    """Return the arms.json of the previous step; none in a run's first step."""
     return [
         f"{run_of(wildcards)}/round-{r}/step-{s}/arms.json"
         for r, s in steps_before(wildcards)[-1:]
@@ -95,19 +95,19 @@ def arms_before(wildcards):
 
 
 def draw_group(wildcards):
-    """The job group of a draw: one for all draws of a run if they ignore the arms, else that of the previous step."""
+    """Return the job group of a draw: one group per run if draws ignore the arms, else that of the previous step."""
     if not looks_at_arms(wildcards.method):
         return f"draws_{wildcards.method}_seed_{wildcards.seed}"
     return step_group(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
 
 
 def step_group(wildcards, round_index, step):
-    """The job group after a step: gathered shards, PFP, arms, and the draw of the next step."""
+    """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step."""
     return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round_index}_step_{step}"
 
 
 def prompts_before(wildcards):
-    """The prompts of all earlier steps."""
+    """Return the prompts of all earlier steps."""
     return [
         f"{run_of(wildcards)}/round-{r}/step-{s}/prompts.jsonl"
         for r, s in steps_before(wildcards)
@@ -115,12 +115,12 @@ def prompts_before(wildcards):
 
 
 def feedback_of(wildcards):
-    """The feedback that trains a method."""
+    """Return the feedback that trains a method."""
     return of_method(config, wildcards.method)["feedback"]
 
 
 def logprob_flags(wildcards):
-    """Flags of log-probabilities, the layer of features, if there are any, and whether training splits responses."""
+    """Return flags for log-probabilities, the layer of features (if needed), and whether training splits responses."""
     layer = settings_of("acquisition", wildcards.method).get("layer")
     splits = settings_of("train", wildcards.method)["ld_alpha"] is not None
     prefixes = {"prefixes": True} if splits else {}
@@ -130,19 +130,19 @@ def logprob_flags(wildcards):
 
 
 def acquired_responses(wildcards):
-    """The list of a step's responses that get a label; no file if all do."""
+    """Return the file that lists a step's responses that get a label; no file if all responses get one."""
     if not acquires(wildcards.method):
         return []
     return f"{run_of(wildcards)}/round-{wildcards.round}/step-{wildcards.step}/acquired.jsonl"
 
 
 def acquired_flags(wildcards, input):
-    """The list of responses that get a label, as a flag."""
+    """Return the flag for the list of responses that get a label."""
     return flags({"acquired": input.get("acquired") or None})
 
 
 def reward_flags(wildcards):
-    """Flags of the feedback that trains a method, with those of its noise and of a judge's pairs if there are any."""
+    """Return flags for the feedback that trains a method, including its noise and the pairs of a judge, if any."""
     feedback = feedback_of(wildcards)
     words = feedback_flags("feedback", feedback)
     random = {}
@@ -159,7 +159,7 @@ def reward_flags(wildcards):
 
 
 def reward_code(wildcards):
-    """The code of the feedback that trains a method, as a hash."""
+    """Return a hash of the code of the feedback that trains a method."""
     return feedback_code(feedback_of(wildcards))
 
 

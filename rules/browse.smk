@@ -1,16 +1,16 @@
-# An HTML page to search, sort and filter the rows of an experiment. Not part of the default target: snakemake browse
+# An HTML page to search, sort and filter the rows of an experiment. It is not in the default target: snakemake browse
 from itertools import chain
 
 
 def files_of_figures():
-    """All files that the experiment's figures and tables read."""
+    """Return all files that the experiment's figures and tables read."""
     readers = [f"plot_{name}" for name in FIGURES]
     readers += [f"tabulate_{name}" for name in TABLES]
     return set(chain.from_iterable(map(files_read, readers)))
 
 
 def comparisons_in(files):
-    """Comparisons whose judgments or costs are among these files."""
+    """Return the comparisons whose judgments or costs are among these files."""
     judged = {file.replace(".cost.json", ".jsonl") for file in files}
     return [c for c in EXPERIMENT.comparisons if judgments_of([c])[0] in judged]
 
@@ -25,7 +25,7 @@ ARMS = sorted(FILES.intersection(every_step("arms.json")))
 
 rule browse:
     input:
-        # If only theory is simulated there are no rows, and the program stops with a message.
+        # If only theory is simulated, there are no rows, and the program stops with an error.
         prompts=[
             rules.prepare_prompts.output.train,
             rules.prepare_prompts.output.eval,

@@ -1,4 +1,4 @@
-# Paths, the config, and helpers of more than one phase.
+# Paths, the config, and helpers for several phases.
 import gc
 import inspect
 import os
@@ -13,15 +13,15 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-# A plan of thousands of jobs has millions of objects that live until the end. With Python's default thresholds, looking
-# for unreachable ones takes a fifth of the time of planning.
+# A plan of thousands of jobs has millions of objects that live until the end. With Python's default thresholds, the
+# search for unreachable objects takes a fifth of the planning time.
 gc.set_threshold(100_000, 50, 100)
 
-# The clone of the project: programs, presets and packaged files are found from it, whatever the working directory is.
+# The clone of the project. Programs, presets and packaged files are found there, whatever the working directory is.
 CLONE = Path(workflow.snakefile).resolve().parents[1]
 SCRIPTS = CLONE / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
-# For programs in scripts/figures and scripts/tables, which are below the folder of the library.
+# For programs in scripts/figures and scripts/tables, which are in subfolders next to the library.
 os.environ["PYTHONPATH"] = str(SCRIPTS)
 
 from prefloop.config.consistency import doubts
@@ -62,12 +62,12 @@ from prefloop.core.own_functions import is_own, own_code
 from prefloop.core.registry import chosen_words
 from prefloop.models.sources import model_name
 
-# The config given by --configfile, --config or an importing workflow's `config:` comes on top of the presets; --config
-# alone comes on top of the demo.
+# The config from --configfile, --config or an importing workflow's `config:` overrides the presets. Without
+# --configfile, --config overrides the demo.
 DEMO = Path("config.yaml") if Path("config.yaml").is_file() else CLONE / "config.yaml"
 GIVEN = workflow.config_settings.configfiles or workflow.modifier.skip_configfile
 BASE_CONFIGS = [CLONE / "experiments/methods.yaml", *([] if GIVEN else [DEMO])]
-# Not in jobs, and not in a workflow that imports this one, whose terminal is its own.
+# Not in jobs, and not if another workflow imports this one: that workflow controls the terminal.
 TERMINAL = (
     set_up_terminal(logger, workflow.output_settings)
     if workflow.is_main_process and workflow.modifier.parent_modifier is None
@@ -80,7 +80,7 @@ try:
     for layer in [*map(load_configfile, BASE_CONFIGS), given]:
         config = merged(config, layer)
     config = with_first_steps(checked(config))
-    if workflow.is_main_process:  # else a job, whose main process has checked it
+    if workflow.is_main_process:  # jobs rely on the check of their main process
         check_own_folder(Path(".snakemake"))
 except InputError as error:
     raise WorkflowError(str(error))
@@ -97,7 +97,7 @@ pathvars:
     logs=LOGS,
 
 
-# Programs get these paths as flags, too, so an importing workflow cannot change them.
+# Programs also receive these paths as flags, so an importing workflow cannot change them.
 if workflow.modifier.modify_path(workflow.pathvars.apply("<results>")) != RESULTS:
     raise WorkflowError(
         "module prefloop: prefix, replace_prefix and pathvars are not supported; "
@@ -114,7 +114,7 @@ THREADS = 8
 CONFIG_FILE = workflow.configfiles[0] if workflow.configfiles else DEMO
 REWARD_MODELS = trained_here(config)
 VALIDATION = config["evaluation"]["validation"]
-# The default asks for differences, which one method alone does not have.
+# The default includes differences, which need at least two methods.
 OMITTED = [] if len(METHODS) > 1 else ["differences"]
 EXPERIMENT = experiment_of(config, RESULTS)
 FIGURE_NAMES = figure_names(config)
@@ -130,7 +130,7 @@ TABLES = [
 if TERMINAL:
     TERMINAL.folder = Path(LOGS)
     TERMINAL.summary = plan_summary(config, FIGURES, TABLES)
-# The pairs whose gradients are measured: those of the first run's last round.
+# Gradients are measured on the pairs of the first run's last round.
 GRADIENTS = (
     f"{RESULTS}/{METHODS[0]}/seed-{SEEDS[0]}/round-{ROUNDS[-1]}/gradients.jsonl"
     if METHODS
@@ -153,7 +153,7 @@ if IN_CONTAINER:
     container: IMAGE
 
 
-# Settings of `policy` by which policies are computed, and the programs that do it.
+# Settings of `policy` that affect how policies are computed, and the programs that compute policies.
 ARITHMETIC = ["quantization", "use_liger_kernel"]
 COMPUTE_POLICIES = {
     *["generate", "logprobs", "train", "mix_pairs", "measure_kl", "measure_gradients"],
@@ -172,23 +172,24 @@ wildcard_constraints:
 
 
 def warm_start(warm=True):
-    """The path of the program that forks another one from the warm process; empty if it starts in a new process.
+    """Return the path of the program that forks another one from the warm process; empty for a new process.
 
-    Jobs of a cluster start in new processes, as they share no machine, and so do those in containers.
+    Jobs of a cluster and jobs in containers start in new processes, because they do not share a machine.
     """
     local = workflow.local_exec and workflow.is_main_process and not IN_CONTAINER
     return [SCRIPTS / "_start.py"] if warm and local and config["warm_start"] else []
 
 
 def program(name, *packaged, compared=True, warm=lambda wildcards: True):
-    """Params of a rule: the path of its program, and the code that Snakemake compares with the last run.
+    """Return params of a rule: the command of its program, and the code that Snakemake compares with the last run.
 
-    If `warm` of the wildcards is true, the path follows that of the program which starts it from the warm process.
+    The command is the path of the program, followed by flags for models that may run their own code and for how the
+    base model of policies is computed. If `warm` is true for the wildcards, it begins with the program that forks from
+    the warm process. The command is a function of `output`, which Snakemake does not compare, so a clone can move
+    without a rerun.
 
-    The code is a hash of the meaning of the program and its imports, and of the bytes of `packaged` files of the clone.
-    The path is a function of `output`, which Snakemake does not compare, so that a clone can move without a rerun. The
-    models that may run their own code follow the path, and how the base model of policies is computed, which is part of
-    the code.
+    The code is a hash of the program and its imports, and of `packaged` files of the clone, and names the settings of
+    the base model.
     """
     path = SCRIPTS / f"{name}.py"
     computes = name in COMPUTE_POLICIES
@@ -218,7 +219,7 @@ def program(name, *packaged, compared=True, warm=lambda wildcards: True):
 
 
 def computed_models():
-    """How the base model of all policies is loaded, as flags; none by default."""
+    """Return flags for how the base model of all policies is loaded; none by default."""
     policy = config["policy"]
     words = ["--quantized-model", BASE, policy["quantization"]]
     return [
@@ -229,7 +230,7 @@ def computed_models():
 
 @cache
 def settings_of(section, method=None):
-    """A config section of a method, without settings that its other settings make irrelevant."""
+    """Return a config section of a method, without settings that its other settings make irrelevant."""
     settings = of_method(config, method)[section]
     return relevant(settings, inner(ExperimentConfig, section))
 
@@ -241,13 +242,13 @@ def has_vllm():
 
 
 def samples_by_transformers(wildcards):
-    """Whether a stage samples without vLLM, which starts processes of its own and needs a new one."""
+    """Whether a stage samples without vLLM. vLLM starts its own processes, so it cannot use the warm process."""
     engine = settings_of("generation", wildcards.get("method"))["engine"]
     return engine == "transformers" or (engine == "auto" and not has_vllm())
 
 
 def flags_of(section, *keys, without=()):
-    """A config section of the wildcards' method, or some of its keys, as flags."""
+    """Return flags for a config section of the wildcards' method, or for some of its keys."""
 
     @cache
     def text(method):
@@ -259,7 +260,7 @@ def flags_of(section, *keys, without=()):
 
 
 def own_functions(section, *keys):
-    """Hashes of the functions of the user that a section of the wildcards' method names."""
+    """Return hashes of the user's functions in a section of the wildcards' method."""
 
     def of_wildcards(wildcards):
         settings = settings_of(section, wildcards.get("method"))
@@ -270,7 +271,7 @@ def own_functions(section, *keys):
 
 
 def manifest_of(source):
-    """The manifest of a model in the config: a fetched one, or a reward model that the experiment trains."""
+    """Return the manifest of a model in the config: a fetched model, or a reward model that the experiment trains."""
     if source.startswith(TRAINED):
         return f"{RESULTS}/reward_models/{source.removeprefix(TRAINED)}/manifest.json"
     return f"results/models/{model_name(source)}/manifest.json"
@@ -280,13 +281,13 @@ def manifest_of(source):
 FETCHED = manifest_of(config["policy"]["model"]) if config["policy"]["model"] else []
 # The base model of all policies.
 BASE = f"{RESULTS}/sft/model/manifest.json" if config["sft"]["enabled"] else FETCHED
-# The initial policy, which is every method's start and first reference: the base model, or a policy of another run.
+# The initial policy, with which every method starts and its first reference: the base model, or another run's policy.
 START = config["policy"]["start"]
 INITIAL = f"{RESULTS}/initial/policy.pt" if START else BASE
 
 
 def remember_signatures(rules):
-    """Keep the signature of every function of rules, which Snakemake asks for several times per job."""
+    """Cache the signature of every function in rules, because Snakemake looks it up several times per job."""
     for rule in rules:
         items = [*rule.input, *rule.params, rule.group, rule.conda_env]
         for function in [getattr(item, "callable", item) for item in items]:
@@ -296,7 +297,7 @@ def remember_signatures(rules):
 
 @cache
 def trusted_models():
-    """The models that the config lets run their own code, and those that this experiment derives from them, as flags."""
+    """Return flags for the models that may run their own code, and for models that the experiment derives from them."""
     manifests = [
         manifest_of(source)
         for source in MODELS.values()
@@ -314,13 +315,13 @@ def trusted_models():
 
 
 def trained_pairs(method, run, round_index):
-    """The pairs that a round of a run trains on: its own, or with others that join them."""
+    """Return the file of the pairs that a round trains on: its own pairs, or those mixed with others."""
     file = "mixed_pairs.jsonl" if method in EXPERIMENT.mixing else "pairs.jsonl"
     return f"{run}/round-{round_index}/{file}"
 
 
 def mixing_costs(method, run):
-    """The costs of the pairs that join those of every round of a run; none by default."""
+    """Return the cost files of mixing pairs in every round of a run; none by default."""
     if method not in EXPERIMENT.mixing:
         return []
     return [f"{run}/round-{r}/mix_pairs.cost.json" for r in ROUNDS]
@@ -332,24 +333,24 @@ def acquires(method):
 
 
 def cluster_folder(method=None):
-    """The folder of the clusters that a method draws from: the shared ones, or its own if its settings differ."""
+    """Return the folder of a method's clusters: the shared one, or its own if its settings differ."""
     own = settings_of("clusters", method) != settings_of("clusters")
     return f"{RESULTS}/{method}" if own else RESULTS
 
 
 def run_of(wildcards):
-    """The folder of one method and seed."""
+    """Return the folder of one method and seed."""
     return f"<results>/{wildcards.method}/seed-{wildcards.seed}"
 
 
 def policy_before(wildcards):
-    """The policy that a round starts from: the initial one, or that of the previous round."""
+    """Return the policy that a round starts from: the initial policy, or that of the previous round."""
     before = int(wildcards.round) - 1
     return f"{run_of(wildcards)}/round-{before}/policy.pt" if before else INITIAL
 
 
 def reference_of(wildcards, rounds_back=0):
-    """The reference of a round, or of an earlier one."""
+    """Return the reference of a round, or of the round `rounds_back` rounds before it."""
     kind = settings_of("reference", wildcards.method)["kind"]
     round_index = int(wildcards.round) - rounds_back
     if kind == "previous":

@@ -1,23 +1,23 @@
-# Evaluation of a policy: samples per evaluation prompt and temperature against an opponent's, and the KL divergence from
-# the initial policy. All policies sample with the same random numbers per prompt: equal policies give equal samples, and
-# differences between scores vary less.
+# Evaluation of policies: their samples per evaluation prompt and temperature are compared with an opponent's, and the
+# KL divergence from the initial policy is measured. All policies sample with the same random numbers per prompt. Equal
+# policies therefore give equal samples, and differences between scores vary less.
 from prefloop.config.experiment import CHOSEN
 
 
 def base_of_evaluated(wildcards):
-    """The base model of an evaluated policy: the fetched or the fine-tuned model."""
+    """Return the base model of an evaluated policy: the fetched or the fine-tuned model."""
     return FETCHED if wildcards.policy == "base" else BASE
 
 
 def evaluated_policy(wildcards):
-    """The evaluated policy: a trained one, the initial one, or a base model."""
+    """Return the evaluated policy: a trained policy, the initial policy, or a base model."""
     if wildcards.policy in ("base", "initial"):
         return FETCHED if wildcards.policy == "base" else INITIAL
     return f"<results>/{wildcards.policy}/policy.pt"
 
 
 def opponent_samples(wildcards):
-    """Samples that a policy is compared with: of the initial policy, or of a method at the same seed and round."""
+    """Return the opponent's samples: of the initial policy, or of a method at the same seed and round."""
     if wildcards.opponent == CHOSEN:
         return []
     _, _, run = wildcards.policy.partition("/")
@@ -26,19 +26,19 @@ def opponent_samples(wildcards):
     return f"<results>/{opponent}/evaluation/temperature-{wildcards.temperature}/samples.jsonl"
 
 
-# The evaluator decides comparisons. The rewards of the config's own feedback are shown as well.
+# The evaluator decides comparisons. Rewards of the section feedback are also recorded.
 EVALUATORS = [config["evaluation"]["evaluator"], config["feedback"]]
-# Further evaluators by name. Each has files of its own, so another one reruns neither samples nor comparisons.
+# Additional evaluators by name. Each has its own files, so adding one does not rerun samples or comparisons.
 NAMED_EVALUATORS = config["evaluation"]["evaluators"]
 
 
-# The text of evaluation.perplexity: the packaged one, a file of the user, or none.
+# The text of evaluation.perplexity: the packaged text, a file of the user, or none.
 PLAIN_TEXT = config["evaluation"]["perplexity"]["text"]
 PACKAGED_TEXT = ["workflow/texts/plain.jsonl"] * (PLAIN_TEXT == "packaged")
 
 
 def own_text(wildcards):
-    """The user's file of plain text; none if the text is packaged."""
+    """Return the user's file of plain text; none if the text is packaged."""
     if PLAIN_TEXT is None:
         raise WorkflowError(
             "evaluation.perplexity.text: missing; set it to packaged, or to a .txt or .jsonl file"
@@ -47,7 +47,7 @@ def own_text(wildcards):
 
 
 def plain_text(wildcards, output):
-    """The path of the text; a function of `output` for the same reason as the path of a program."""
+    """Return the path of the text. It is a function of `output` for the same reason as the command in `program`."""
     return shlex.quote(str(CLONE / PACKAGED_TEXT[0] if PACKAGED_TEXT else PLAIN_TEXT))
 
 
@@ -135,7 +135,7 @@ rule compare_samples:
         " --threads {threads} --output {output.judgments} --cost {output.cost} > {log} 2>&1"
 
 
-# The same comparisons by a named evaluator.
+# The same comparisons, decided by a named evaluator.
 rule evaluate_samples:
     input:
         prompts=rules.prepare_prompts.output.eval,
@@ -203,7 +203,7 @@ rule measure_kl:
         " --output {output.rows} --cost {output.cost} > {log} 2>&1"
 
 
-# Plain text that has nothing to do with the preferences shows what a policy has forgotten.
+# The perplexity of plain text unrelated to the preferences shows what a policy has forgotten.
 rule measure_perplexity:
     input:
         text=own_text,

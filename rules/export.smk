@@ -1,13 +1,13 @@
-# Trained policies as models that transformers and vLLM load, each with its card; pushed to the hub if the config says so.
-# Their answers to the eval prompts in the forms of AlpacaEval and Arena-Hard, for other people's judges.
-# Not part of the default target: snakemake export, alpaca_eval_outputs, arena_hard_outputs
+# Exports of trained policies: merged models with cards for transformers and vLLM, which are pushed to the hub if the
+# config requests it, and answers to the eval prompts in the formats of AlpacaEval and Arena-Hard, for other judges.
+# They are not in the default target: snakemake export, alpaca_eval_outputs, arena_hard_outputs
 import json
 
 from prefloop.config.resolve import exports_of, repository_of
 
 
 def rounds_until(wildcards, file):
-    """A file of every round up to the wildcards' own."""
+    """Return a file of every round up to that of the wildcards."""
     return [
         f"{run_of(wildcards)}/round-{r}/{file}"
         for r in range(1, int(wildcards.round) + 1)
@@ -15,7 +15,7 @@ def rounds_until(wildcards, file):
 
 
 def costs_until(wildcards):
-    """Costs of everything that led to a policy, without evaluation."""
+    """Return the cost files of all stages that led to a policy, without evaluation."""
     feedback = of_method(config, wildcards.method)["feedback"]
     models = [model_of(source) or "" for source in feedback_sources(feedback)]
     trained = [
@@ -44,14 +44,14 @@ def costs_until(wildcards):
 
 
 def tables_of(wildcards):
-    """The tables with results of a policy, which there are after the last round."""
+    """Return the tables with results of a policy, which exist only for the last round."""
     wanted = [name for name in ("results", "differences") if name in TABLES]
     last = int(wildcards.round) == ROUNDS[-1]
     return [f"<results>/tables/{name}.csv" for name in wanted] if last else []
 
 
 def settings_of_run(wildcards):
-    """The config of a method as JSON, without irrelevant settings."""
+    """Return the config of a method as JSON, without irrelevant settings."""
     shared = ["policy", "prompts", "rounds", "steps"]
     shared += ["sft"] if config["sft"]["enabled"] else []
     sections = hints(MethodConfig)
@@ -67,7 +67,7 @@ def settings_of_run(wildcards):
 
 
 def policy_to_merge(wildcards):
-    """The policy.pt to merge."""
+    """Return the policy.pt to merge. Policies with quantized weights cannot be merged."""
     if quantization := config["policy"]["quantization"]:
         raise WorkflowError(
             f"export: policy.quantization {quantization}: adapters fit only the rounded weights that they were "
@@ -100,7 +100,7 @@ rule merge_policy:
         " --manifest {output} > {log} 2>&1"
 
 
-# For the benchmark of an initial policy that another run has trained.
+# For benchmarks, if the initial policy is another run's policy.
 use rule merge_policy as merge_initial_policy with:
     input:
         model=BASE,
@@ -150,7 +150,7 @@ rule write_model_card:
         " --costs {input.costs} {params.tables} --card {output} > {log} 2>&1"
 
 
-# The token is in the environment variable HF_TOKEN and nowhere else.
+# The token is read only from the environment variable HF_TOKEN.
 rule push_model:
     input:
         manifest=rules.merge_policy.output,
@@ -177,8 +177,8 @@ rule push_model:
 rule export:
     input:
         [
-            f"{RESULTS}/{where['method']}/seed-{where['seed']}/round-{where['round']}/{file}"
-            for where in exports_of(config)
+            f"{RESULTS}/{keys['method']}/seed-{keys['seed']}/round-{keys['round']}/{file}"
+            for keys in exports_of(config)
             for file in [
                 "model/README.md",
                 *["push.json"] * bool(config["export"]["hub_id"]),
@@ -186,7 +186,7 @@ rule export:
         ],
 
 
-# The initial policy, and those of every run's last round.
+# The policies that answer: the initial policy, and those of every run's last round.
 GENERATORS = [
     "initial",
     *(f"{method}-seed-{seed}" for method in METHODS for seed in SEEDS),
@@ -194,7 +194,7 @@ GENERATORS = [
 
 
 def samples_of_generator(wildcards):
-    """The samples of a policy that answers."""
+    """Return the samples of a policy that answers."""
     method, _, seed = wildcards.generator.partition("-seed-")
     run = EXPERIMENT.comparison(method, int(seed), ROUNDS[-1]) if seed else None
     folder = (run or EXPERIMENT.comparison("initial")).folder
@@ -237,13 +237,13 @@ rule arena_hard_outputs:
 
 
 def benchmarked_model(wildcards):
-    """The manifest of the model that a benchmark reads: an exported policy, or the initial one."""
+    """Return the manifest of the model that a benchmark reads: an exported policy, or the initial policy."""
     if wildcards.policy == "initial" and not START:
         return BASE
     return f"<results>/{wildcards.policy}/model/manifest.json"
 
 
-# The user's command on the models of figure benchmark.
+# Runs the user's benchmark command on the models of figure benchmark.
 rule run_benchmark:
     input:
         benchmarked_model,
@@ -260,7 +260,7 @@ rule run_benchmark:
         gpu=1,
     params:
         **program("run_benchmark"),
-        # A function, as Snakemake would read braces in the command as wildcards.
+        # A function, because Snakemake would read braces in the command as wildcards.
         flags=lambda wildcards: flags(
             {
                 key: config["evaluation"]["benchmark"][key]

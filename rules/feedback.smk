@@ -1,15 +1,15 @@
-# What stages with a feedback read and get as flags: shared by the steps of a round and by the evaluation.
+# Input files and flags of stages that use feedback, both in the steps of a round and in the evaluation.
 
 
 def feedback_files(settings):
-    """Files that a feedback depends on: its models, and files of the user in its settings."""
+    """Return the files that a feedback depends on: its models, and files of the user in its settings."""
     named = [model_of(source) for source in feedback_sources(settings)]
     models = dict.fromkeys(manifest_of(model) for model in named if model)
     return [*models, *(word for word in feedback_words(settings) if is_own_file(word))]
 
 
 def feedback_code(settings):
-    """A hash of what a feedback depends on other than settings and files: a function's module, a packaged template."""
+    """Return a hash of a feedback's other dependencies: a function's module, or a packaged template."""
     if settings["kind"] == "function":
         return own_code(settings["function"])
     if settings["kind"] in COMBINED:
@@ -20,7 +20,7 @@ def feedback_code(settings):
 
 
 def feedback_words(settings):
-    """Words of a feedback's settings that may be files: a judge's template, or the setting with the kind's name."""
+    """Return words of a feedback's settings that may be files: a judge's template, or the setting named as the kind."""
     if settings["kind"] == "judge":
         return [settings["judge"]["template"]]
     own = settings.get(settings["kind"])
@@ -28,13 +28,13 @@ def feedback_words(settings):
 
 
 def is_own_file(name):
-    """Whether a name is a file of the user: one that does not come with the project."""
+    """Whether a name is a file of the user instead of a file of the project."""
     path = Path(name)
     return path.is_file() and not path.resolve().is_relative_to(CLONE / "workflow")
 
 
 def feedback_gpus(*feedbacks):
-    """GPUs of a stage that uses these feedbacks: 0 if no model is loaded."""
+    """Return the number of GPUs of a stage that uses these feedbacks: 0 if no model is loaded."""
     sources = [
         source for settings in feedbacks for source in feedback_sources(settings)
     ]
@@ -42,7 +42,7 @@ def feedback_gpus(*feedbacks):
 
 
 def feedback_flags(name, settings):
-    """Flags of a feedback without its noise and without a judge's pairs, with its models as manifests."""
+    """Return flags for a feedback, with manifests for models, and without its noise and a judge's pairs."""
     own = source_settings(settings, inner(ExperimentConfig, "feedback"))
     if "judge" in own:
         own["judge"] = own["judge"] | dict.fromkeys(PLANNED)
@@ -64,8 +64,8 @@ def feedback_flags(name, settings):
 
 
 def source_settings(settings, hint):
-    """Settings of a feedback or of one of its sources that count, with the model as a manifest."""
+    """Return the relevant settings of a feedback or of one of its sources, with the model's manifest."""
     model = model_of(settings)
-    # `program` says which models may run their own code.
+    # The flags of `program` name the models that may run their own code.
     own = {"model": manifest_of(model) if model else None, "trust_remote_code": None}
     return relevant(settings, hint) | own

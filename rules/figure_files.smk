@@ -1,4 +1,4 @@
-# What each figure and table reads and writes, and its flags.
+# Input files, output files and flags of figures and tables.
 from dataclasses import asdict, replace
 
 from prefloop.config import outputs
@@ -15,9 +15,10 @@ CAPTION = "../workflow/report/caption.rst"
 
 
 def experiment_flags(rule, **more):
-    """Flags of a program that reads a whole experiment, and more flags of its own.
+    """Return flags of a program that reads an entire experiment, including additional flags.
 
-    It gets the named evaluators that it shows, so that another one does not rerun it; without a rule, none.
+    They name only the evaluators that the rule shows, so that adding another one does not rerun it. If `rule` is None,
+    they name no evaluators.
     """
     identities = dict(zip(EXPERIMENT.evaluators, EXPERIMENT.evaluated_by, strict=True))
     shown = {name: identities[name] for name in evaluators_read(rule)}
@@ -25,37 +26,37 @@ def experiment_flags(rule, **more):
         EXPERIMENT, evaluators=tuple(shown), evaluated_by=tuple(shown.values())
     )
     text = flags(asdict(experiment) | more)
-    # A function, as Snakemake would read braces in a text as wildcards.
+    # A function, because Snakemake would read braces in a text as wildcards.
     return lambda wildcards: text
 
 
 def evaluators_read(rule):
-    """The named evaluators that a program shows; without one, none."""
+    """Return the named evaluators that a rule shows; none if `rule` is None."""
     if rule is None:
         return ()
     return shown_evaluators(rule, config, EXPERIMENT.evaluators)
 
 
 def judgments_by(evaluators, comparisons):
-    """The judgment files of comparisons by named evaluators."""
+    """Return the judgment files of comparisons by named evaluators."""
     return [
         f"{RESULTS}/{c.judged_by(name)}" for name in evaluators for c in comparisons
     ]
 
 
 def costs_of(judgments):
-    """The cost files next to judgment files."""
+    """Return the cost files next to judgment files."""
     return [path.replace(".jsonl", ".cost.json") for path in judgments]
 
 
 def judgments_of(comparisons):
-    """The judgment files of comparisons."""
+    """Return the judgment files of comparisons."""
     return [f"{RESULTS}/{comparison.judgments}" for comparison in comparisons]
 
 
 @cache
 def files_read(rule):
-    """The files that a figure or table reads: those that config/outputs.py lists, and its own."""
+    """Return the files that a figure or table reads: those that config/outputs.py lists, and its own."""
     reads = READS[rule]
     comparisons = getattr(EXPERIMENT, reads.judgments)() if reads.judgments else []
     files = [
@@ -73,29 +74,29 @@ def files_read(rule):
 
 
 def acquired_prompts(reads):
-    """The lists of responses that got a label, for figures and tables of annotated prompts."""
+    """Return the lists of responses that got a label, for figures and tables that read the annotated prompts."""
     if "prompts.jsonl" not in reads.steps:
         return []
     return every_step("acquired.jsonl", EXPERIMENT.acquiring)
 
 
 def costs_of_run(wildcards):
-    """The cost files behind the facts that figures share. A function for speed: Snakemake hashes a list once per file."""
+    """Return the cost files behind the facts that figures share. A function is faster than a list of files."""
     return [*ALIGNMENT_COSTS, *SPENT, *(EVAL_SAMPLES if EVALUATED else [])]
 
 
 def read_by(rule):
-    """The files that a figure or table reads, as a function: thousands of files cost time only if the rule runs."""
+    """Return a function that lists the files of a figure or table, so that files are listed only if the rule runs."""
     return lambda wildcards: files_read(rule)
 
 
 def figure_group(wildcards):
-    """The job group of figures and tables. None on one machine, where planning a group with many inputs is slow."""
+    """Return the job group of figures and tables. On one machine it is None, because planning large groups is slow."""
     return None if workflow.local_exec else "figures"
 
 
 def table(name):
-    """The files of a table. The report shows its CSV with the caption that its program writes."""
+    """Return the files of a table. The report shows its CSV with the caption that its program writes."""
     return {
         "csv": report(
             f"<results>/tables/{name}.csv",
@@ -109,14 +110,14 @@ def table(name):
 
 
 def links_in_report():
-    """Symbolic links in place of files that the report and the gallery copy."""
+    """Return symbolic links among the files that the report and the gallery copy."""
     patterns = ["run.rst", "figures/*", "tables/*"]
     files = [file for pattern in patterns for file in Path(RESULTS).glob(pattern)]
     return sorted(str(file) for file in files if file.is_symlink())
 
 
 def every_round(file):
-    """A file of every round of every run."""
+    """Return a file of every round of every run."""
     return collect(
         f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/{file}",
         method=METHODS,
@@ -126,12 +127,12 @@ def every_round(file):
 
 
 def every_policy(file):
-    """A file of the initial policy and of every round of every run."""
+    """Return a file of the initial policy and of every round of every run."""
     return [f"{RESULTS}/initial/{file}", *every_round(file)]
 
 
 def every_step(file, methods=METHODS):
-    """A file of every step of every run."""
+    """Return a file of every step of every run."""
     return collect(
         f"<results>/{{method}}/seed-{{seed}}/round-{{round}}/step-{{step}}/{file}",
         method=methods,
@@ -142,7 +143,7 @@ def every_step(file, methods=METHODS):
 
 
 def picture(name, question):
-    """The files of a figure. The report shows its PNG with the caption that its program writes."""
+    """Return the files of a figure. The report shows its PNG with the caption that its program writes."""
     return {
         "pdf": f"<results>/figures/{name}.pdf",
         "svg": f"<results>/figures/{name}.svg",
@@ -177,9 +178,9 @@ ALIGNMENT_COSTS = [
         for file in mixing_costs(method, f"<results>/{method}/seed-{seed}")
     ],
 ]
-# What captions count, in addition to costs, to say whether methods spent the same.
+# Files that captions read in addition to costs to report whether methods spent the same amount.
 SPENT = pairs_of_rounds() if EXPERIMENT.equal_cost == "pairs" else []
-# Costs that belong to no round: those that methods share, and those of their own clusters.
+# Costs outside of rounds: those that methods share, and those of methods' own clusters.
 SHARED_COSTS = [
     *(
         f"{path}/cluster_prompts.cost.json"
@@ -260,7 +261,7 @@ OWN_FLAGS = {
     "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
     "plot_gradients": {"gradients": GRADIENTS},
 }
-# What each figure and table reads, by its rule.
+# The declared files of each figure and table, by rule.
 READS = {
     **{f"plot_{name}": reads for name, reads in outputs.FIGURES.items()},
     **{f"plot_{name}": outputs.OWN_FIGURE for name in OWN_FIGURES},

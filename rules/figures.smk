@@ -1,4 +1,4 @@
-# Figures and tables read rows and nothing else. Each writes its data as CSV next to the picture, and its caption.
+# Figures and tables. They read only rows, and write their data as CSV and their captions next to the pictures.
 for name in [name for name in outputs.FIGURES if name != "tabular"]:
 
     rule:
@@ -116,7 +116,7 @@ rule tabulate_reward_models:
         "PREFLOOP_LOG={log} python {params.program} --reports {input.reports} --table {output.csv} > {log} 2>&1"
 
 
-# What all figures and tables share: for the first page of the report, and for the gallery.
+# Facts that all figures and tables share, for the first page of the report and for the gallery.
 rule describe_run:
     input:
         EVAL_PROMPTS,

@@ -1,5 +1,5 @@
-# Step 1 of round 1 of methods that draw prompts and sample responses by the same settings: made once, and copied to each of
-# them. Included where the config asks for it. What makes it is a method of the config that is not compared.
+# Methods with the same settings for drawing prompts and sampling share step 1 of round 1. A hidden method, which is not
+# compared, computes the step once, and each method copies it. Included if share_first_step is true.
 from prefloop.config.first_steps import first_steps, sharing
 
 FIRST_STEPS = first_steps(config)
@@ -7,7 +7,7 @@ NO_METHOD = "(?!)"  # a pattern that nothing matches
 
 
 def shared_file(file):
-    """A file of the shared step of the wildcards' method."""
+    """Return a file of the shared step of the wildcards' method."""
 
     def of_wildcards(wildcards):
         run = f"<results>/{FIRST_STEPS[wildcards.method]}/seed-{wildcards.seed}"

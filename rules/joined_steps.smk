@@ -1,9 +1,9 @@
-# generate, logprobs and reward of all steps of a round in one job each, which loads its models once. Included where the
-# config asks for it, for methods whose allocation ignores the arms: the prompts of their steps do not depend on responses.
+# Runs generate, logprobs and reward of all steps of a round in one job each, which loads its models only once. Included
+# if join_steps is true. Applies to methods whose allocation ignores the arms: their prompts do not depend on responses.
 JOINED = [method for method in METHODS if not looks_at_arms(method)]
-# Which responses get a label depends on the labels of earlier steps.
+# The choice of responses that get a label depends on the labels of earlier steps.
 JOINED_LOGPROBS = [method for method in JOINED if not acquires(method)]
-# A sum or an ensemble loads its models one after another in each step, so that joining saves nothing.
+# A sum or an ensemble loads its models one after another in each step, so joining steps saves nothing.
 JOINED_REWARD = [
     method
     for method in JOINED_LOGPROBS
@@ -14,7 +14,7 @@ ROUND_LOG = "<logs>/{method}/seed-{seed}/round-{round}"
 
 
 def every_step_of_round(file):
-    """A file of every step of a round."""
+    """Return a file of every step of a round."""
     return collect(f"{ROUND}/step-{{step}}/{file}", step=STEPS, allow_missing=True)
 
 

@@ -1,21 +1,21 @@
-# From a model and a data set to prompts and their clusters.
+# Preparation: the models, the prompts and their clusters.
 PACKAGED_PROMPTS = "workflow/prompts/instructions.jsonl"
 
 
 def packaged_prompts(wildcards, output):
-    """The path of the packaged prompts; a function of `output` for the same reason as the path of a program."""
+    """Return the path of the packaged prompts. It is a function of `output` for the same reason as in `program`."""
     return shlex.quote(str(CLONE / PACKAGED_PROMPTS))
 
 
 def eval_flags():
-    """The evaluation set as flags, if it has a source of its own."""
+    """Return flags for the evaluation set, if it has its own source."""
     section = config["evaluation"]["prompts"]
     own = relevant(section, EvalPromptsSection) if configured_sources(section) else {}
     return flags({"evaluation": own})
 
 
 def most_new_tokens(wildcards, output):
-    """The most tokens that a stage samples, as a flag for a check; a function of `output`, so that it reruns nothing."""
+    """Return the flag for a check of the longest response. It is a function of `output`, so it causes no rerun."""
     sections = [settings_of("generation", method) for method in METHODS]
     sampled = [section.get("max_new_tokens", 0) for section in sections]
     return flags(
@@ -24,17 +24,17 @@ def most_new_tokens(wildcards, output):
 
 
 def package_limit(wildcards, output):
-    """The size of a model's package as a flag; a function of `output`, so that it fetches nothing again."""
+    """Return the flag for the maximum size of a package. It is a function of `output`, so it causes no new download."""
     return flags({"max_package_gb": config["max_package_gb"]})
 
 
 def embedding_model(wildcards):
-    """The model that embeds prompts: the fetched policy, or an encoder."""
+    """Return the model that embeds prompts: the fetched policy, or an encoder."""
     source = settings_of("clusters", wildcards.get("method"))["embedding"]
     return FETCHED if source == "policy" else manifest_of(source)
 
 
-# Its code is not compared, because models are verified by checksums: changed code must not trigger another download.
+# The code of this rule is not compared: models are verified by checksums, so changed code must not download them again.
 rule fetch_model:
     input:
         files=lambda wildcards: sorted(
@@ -72,7 +72,7 @@ if START and METHODS:
             "../environment.yml"
         params:
             **program("import_policy"),
-            # The same for all methods, which a check of the config makes sure of.
+            # A check of the config ensures that these settings are the same for all methods.
             flags=flags(
                 {"policy": str(Path(START))}
                 | {
@@ -94,7 +94,7 @@ rule prepare_prompts:
         train="<results>/prompts/train.jsonl",
         eval="<results>/prompts/eval.jsonl",
         sources="<results>/prompts/sources.json",
-        # update: the program sees the file of an earlier run, whose date it keeps.
+        # update: the program reads the file of an earlier run and keeps its date.
         chat=update("<results>/prompts/chat.json"),
     log:
         "<logs>/prepare_prompts.log",
@@ -142,7 +142,7 @@ rule cluster_prompts:
         " --table {output.table} --eval-table {output.eval} --cost {output.cost} > {log} 2>&1"
 
 
-# For methods with `clusters` settings of their own.
+# For methods with their own `clusters` settings.
 use rule cluster_prompts as cluster_prompts_of_method with:
     output:
         clusters="<results>/{method}/clusters.pkl",

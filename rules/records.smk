@@ -1,8 +1,8 @@
-# What is kept of an experiment in addition to its figures and tables: a page of the gallery, a pilot, and rows.
+# Records of an experiment in addition to its figures and tables: a gallery page, a pilot, and rows.
 
 
 def pairs_of_rounds():
-    """The files of the pairs that every round trains on, mixed ones included."""
+    """Return the files of the pairs that every round trains on, including mixed pairs."""
     return [
         f"<results>/{method}/seed-{seed}/round-{number}/{file}"
         for method in METHODS
@@ -15,7 +15,7 @@ def pairs_of_rounds():
 
 
 def stored_files(wildcards):
-    """The files that the rows of the experiment are made of."""
+    """Return the files from which the rows of the experiment are written."""
     return [
         EVAL_PROMPTS,
         *judgments_of(EXPERIMENT.comparisons),
@@ -39,7 +39,7 @@ def stored_files(wildcards):
 FACTS = rules.describe_run.output if METHODS else []
 
 
-# The copy in the documentation, which is in git: snakemake --cores all gallery --configfile experiments/laptop/dota.yaml
+# A page of the documentation, which is in git: snakemake --cores all gallery --configfile experiments/laptop/dota.yaml
 rule gallery:
     input:
         config=CONFIG_FILE,
@@ -61,7 +61,7 @@ rule gallery:
         " --tables {input.tables} --page {output} > {log} 2>&1"
 
 
-# Values of a finished experiment, from which `make power` plans another one: snakemake --cores all pilot
+# Values of a finished experiment, from which `make power` plans the next one: snakemake --cores all pilot
 rule pilot:
     input:
         read_by("tabulate_power"),

@@ -1,4 +1,4 @@
-# generate, reward and logprobs in `shards:` jobs each. Included where there are several.
+# Divides generate, reward and logprobs into `shards:` jobs each. Included if there is more than one shard.
 SHARDS = range(config["shards"])
 STEP = "<results>/{method}/seed-{seed}/round-{round}/step-{step}"
 STEP_LOG = "<logs>/{method}/seed-{seed}/round-{round}/step-{step}"
@@ -30,14 +30,17 @@ use rule logprobs as logprobs_shard with:
 
 
 def gather_group(stage):
-    """The job group that gathers a stage's shards: that after the step, or none for generations, which others read first."""
+    """Return the job group that gathers a stage's shards: that after the step, or none for generations.
+
+    Other stages of the step read the generations, so they are gathered before.
+    """
     if stage == "generate":
         return None
     return lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
 
 
 def gathered_prompts(stage):
-    """The prompts that a stage has rows of: all of the step, or those of acquired responses for rewards."""
+    """Return the prompts for which a stage has rows: those of the step, or for rewards those of acquired responses."""
     if stage != "reward":
         return rules.allocate.output
     return lambda wildcards: acquired_responses(wildcards) or [

@@ -1,10 +1,10 @@
-# Trainings: of the initial policy, of reward models, and of each round's policy on its pairs.
+# Training of the initial policy, of reward models, and of each round's policy on its pairs.
 from prefloop.config.training_settings import MixConfig
 from prefloop.models.options import RuntimeConfig
 from prefloop.monitor.launch import launch
 
-# Runtime options. They do not affect the trained weights, so changing one reruns nothing: they reach the program through a
-# params function of threads and resources, which Snakemake does not compare with the last run.
+# Runtime options. They do not affect the trained weights, so changing one causes no rerun: a params function of threads
+# and resources passes them to the program, and Snakemake does not compare it with the last run.
 RUNTIME = list(hints(RuntimeConfig))
 
 
@@ -13,21 +13,21 @@ MIX = list(hints(MixConfig))
 
 
 def training_settings(section, wildcards):
-    """The settings of a training: of a section, or of one of the reward models."""
+    """Return the settings of a training: of a section, or of one of the reward models."""
     if section == "reward_models":
         return config[section][wildcards.name]
     return settings_of(section, wildcards.get("method"))
 
 
 def processes_of(section, wildcards, resources):
-    """Number of processes: that in the config, or one per GPU."""
+    """Return the number of processes: that in the config, or one per GPU."""
     return training_settings(section, wildcards)["processes"] or max(
         1, int(resources.get("gpu", 1))
     )
 
 
 def launch_command(section):
-    """The command that starts a training on its processes and nodes."""
+    """Return a function that gives the command to start a training on its processes and nodes."""
 
     def of_job(wildcards, threads, resources):
         processes = processes_of(section, wildcards, resources)
@@ -43,12 +43,12 @@ def launch_command(section):
 
 
 def in_launch(wildcards):
-    """A training's launch command, not its program, names the program that starts it from the warm process."""
+    """Return False: the launch command of a training, not its program, contains the start from the warm process."""
     return False
 
 
 def runtime_flags(section, run):
-    """Runtime options as flags, with threads per process and trackers, which get the name `run`."""
+    """Return a function that gives flags for runtime options, threads per process, and trackers with the name `run`."""
 
     def of_job(wildcards, threads, resources):
         settings = training_settings(section, wildcards)
@@ -68,7 +68,7 @@ def runtime_flags(section, run):
 
 
 def replayed_pairs(wildcards):
-    """pairs.jsonl of the earlier rounds that a round replays, the last first."""
+    """Return pairs.jsonl of the earlier rounds that a round replays, the latest first."""
     replay, last = (
         settings_of("pairs", wildcards.method)["replay"],
         int(wildcards.round) - 1,
@@ -80,20 +80,20 @@ def replayed_pairs(wildcards):
 
 
 def offline_prompts(wildcards):
-    """The prompts whose own pairs join a round's; none by default."""
+    """Return the prompts whose pairs of the data set are added to a round's pairs; none by default."""
     asked = settings_of("pairs", wildcards.method)["offline_share"]
     return rules.prepare_prompts.output.train if asked else []
 
 
 def checkpoint_flags(wildcards):
-    """The optimizer steps after which a method keeps its policy, as flags."""
+    """Return flags for the optimizer steps after which a method saves its policy."""
     kept = EXPERIMENT.by_checkpoint
     return flags(
         {"checkpoints": kept.steps if wildcards.method in kept.methods else ()}
     )
 
 
-# The fine-tuned model, with adapters merged, is the base model of every method, and so its first reference.
+# The fine-tuned model, with merged adapters, is the base model of every method, and so its first reference.
 rule fine_tune:
     input:
         prompts=rules.prepare_prompts.output.train,
@@ -155,7 +155,7 @@ rule train_reward_model:
         launch=launch_command("reward_models"),
         running=runtime_flags("reward_models", "reward_models/{name}"),
     shell:
-        # exec, as in train; warnings go to the terminal, too.
+        # exec, as in train; warnings are also printed to the terminal.
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " exec {params.launch} {params.program} --packaged {params.packaged} --base {input.base}"
         " {params.flags} {params.running} --manifest {output.manifest}"
@@ -182,7 +182,7 @@ rule select_pairs:
         " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"
 
 
-# Where pairs.replay or pairs.offline_share add pairs of other origins to a round's own.
+# Adds pairs of earlier rounds (pairs.replay) or of the data set (pairs.offline_share) to a round's own.
 rule mix_pairs:
     input:
         pairs=rules.select_pairs.output,
@@ -237,7 +237,7 @@ rule update_reference:
         " --policy {input.policy} {params.flags} --output {output} > {log} 2>&1"
 
 
-# With LoRA, a PEFT folder adapter/ appears next to policy.pt. Training all parameters makes none, so it is no output.
+# With LoRA, the program also writes a PEFT folder adapter/. It is not an output, because full training has no adapters.
 rule train:
     input:
         pairs=lambda wildcards: trained_pairs(
@@ -266,7 +266,7 @@ rule train:
         launch=launch_command("train"),
         running=runtime_flags("train", "{method}/seed-{seed}/round-{round}"),
     shell:
-        # exec: a shell in between would end on SIGTERM at once, and Snakemake would kill the training while it saves.
+        # exec: a shell in between would exit on SIGTERM at once, and Snakemake would kill the training while it saves.
         "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " exec {params.launch} {params.program} --pairs {input.pairs} --model {input.model}"
         " --policy {input.policy} --chat {input.chat} {params.flags} {params.checkpoints} --seed {wildcards.seed}"
@@ -276,7 +276,7 @@ rule train:
 
 if EXPERIMENT.by_checkpoint.steps:
 
-    # The same for methods that are evaluated over training: intermediate policies are kept.
+    # The same for methods that are evaluated during training: intermediate policies are saved.
     use rule train as train_with_checkpoints with:
         output:
             policy="<results>/{method}/seed-{seed}/round-{round}/policy.pt",

@@ -71,7 +71,7 @@ def rows(properties: dict, schema: dict, demo: dict, prefix: str = "", required:
         if prefix + name == "evaluator":  # the same keys as a section that has its own table
             given = default({}, demo.get(name, ...), False)
             text += (
-                f"| `{name}` | mapping |  | {given} | What evaluates the samples: keys as in [feedback](#feedback). |\n"
+                f"| `{name}` | mapping |  | {given} | Evaluator of the samples; keys as in [feedback](#feedback). |\n"
             )
             continue
         given = "" if nested else default(sub, demo.get(name, ...), name in required)
@@ -120,11 +120,11 @@ def as_yaml(value) -> str:
 
 
 def condition(sub: dict, section_keys: dict) -> str:
-    """The values of another key of the section for which this key counts; empty if it always does."""
+    """Return the condition on another key of the section under which the key is used; empty if it always is."""
     for key, values in sub.get("when", {}).items():
         if key in section_keys:  # the evaluation has no choice of sampler
             verb, values = ("is not", values["not"]) if isinstance(values, dict) else ("is", values)
-            return f" Counts only if `{key}` {verb} {' or '.join(f'`{word}`' for word in values)}."
+            return f" Used only if `{key}` {verb} {' or '.join(f'`{word}`' for word in values)}."
     return ""
 
 

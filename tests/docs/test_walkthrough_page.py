@@ -40,7 +40,7 @@ def test_too_few_rows_of_jsonl_are_refused_before_any_job(folder):
     (folder / "questions.jsonl").write_text(rows)
     config = (folder / "mine.yaml").read_text()
     (folder / "mine.yaml").write_text(config.replace("questions.csv", "questions.jsonl"))
-    with pytest.raises(AssertionError, match="bandit.budget: 32 per step come to 64 prompts"):
+    with pytest.raises(AssertionError, match="bandit.budget: 32 per step makes 64 prompts"):
         dry_run(folder, "snakemake --cores all --configfile mine.yaml")
 
 

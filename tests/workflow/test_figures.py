@@ -199,7 +199,7 @@ def test_checkpoint_after_the_last_step_is_refused(drawn, copy_of):
     directory.configure(evaluation={"by_checkpoint": {"steps": [1, 99]}})
     done = directory.run("results/tiny/two_arms/seed-0/round-1/checkpoint-99/policy.pt")
     assert done.returncode != 0
-    assert "evaluation.by_checkpoint.steps: 99, and a round trains 2 steps at most" in done.stdout
+    assert "evaluation.by_checkpoint.steps: 99, but a round has at most 2 optimizer steps" in done.stdout
 
 
 def test_only_methods_evaluated_by_checkpoint_keep_checkpoints(results):

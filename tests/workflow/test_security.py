@@ -187,8 +187,8 @@ METHOD = {"pairs": {"metric": "random"}}
         ({"policy": {"model": "models/<results>"}}, "policy.model: .* rename the file or folder"),
         ({"evaluation": {"evaluator": {"judge": {"template": "{x}.txt"}}}}, "judge.template: .* rename"),
         ({"clusters": {"embedding": "a}b"}}, "clusters.embedding: .* rename"),
-        ({"prompts": {"source": "a\0b.jsonl"}}, r"prompts.source: holds the control character '\\x00'; remove it"),
-        ({"prompts": {"source": "a\x1b[2Jb.jsonl"}}, r"prompts.source: holds the control character '\\x1b'"),
+        ({"prompts": {"source": "a\0b.jsonl"}}, r"prompts.source: contains the control character '\\x00'; remove it"),
+        ({"prompts": {"source": "a\x1b[2Jb.jsonl"}}, r"prompts.source: contains the control character '\\x1b'"),
         ({"policy": {"model": "pypi:--index-url==x/y#sha256=" + "0" * 64}}, "expected pypi:package==version"),
     ],
 )

@@ -194,7 +194,7 @@ def test_empty_folder_raises(tmp_path):
     program = [sys.executable, ROOT / "workflow/scripts/browse.py", "--root", tmp_path, "--output", tmp_path / "p.html"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}: no run's folder")
+    assert done.stderr.startswith(f"error: {tmp_path}: nothing to show, because there is no folder")
     assert not (tmp_path / "p.html").exists()
 
 

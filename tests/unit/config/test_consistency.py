@@ -15,9 +15,9 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
 @pytest.mark.parametrize(
     ("lines", "take", "differences", "message"),
     [
-        (57, None, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.source with 57 lines leaves 51 for"),
+        (57, None, {"bandit": {"budget": 13}}, "52 prompts in all, but prompts.source with 57 lines leaves 51 for"),
         (58, None, {"bandit": {"budget": 13}}, None),
-        (100, 57, {"bandit": {"budget": 13}}, "52 prompts in all, and prompts.take leaves 51 for"),
+        (100, 57, {"bandit": {"budget": 13}}, "52 prompts in all, but prompts.take leaves 51 for"),
         (57, None, {"bandit": {"budget": 13, "reuse": True}}, None),
         (57, None, {"clusters": {"k": 52}}, "clusters.k: 52, and prompts.source with 57 lines leaves 51 to cluster"),
         (0, None, {}, "prompts.source with 0 lines leaves 0 for training"),
@@ -40,10 +40,10 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://localhost/v1", "model":
 FUNCTION = {"function": "prefloop.feedback.lexicons:afinn"}
 IMPOSSIBLE = [
     ({"generation": {"engine": "vllm", "sampler": "mixp"}}, "generation.engine: vllm cannot mix two models' logits"),
-    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, and the groups of sampler mixp make 2"),
+    ({"generation": {"sampler": "mixp", "n": 3}}, "generation.n: 3, but the groups of sampler mixp give 2"),
     (
         {"generation": {"sampler": "policy_reference", "n": 5}},
-        "generation.n: 5, and the groups",
+        "generation.n: 5, but the groups",
     ),
     (
         {"generation": {"sampler": "reference"}, "reference": {"kind": "previous"}},
@@ -53,52 +53,52 @@ IMPOSSIBLE = [
         {"generation": {"sampler": "mixp", "n": 2}, "reference": {"kind": "previous"}},
         "generation.sampler: mixp needs a reference other than the policy",
     ),
-    ({"feedback": {"kind": "dataset"}}, "feedback.kind: dataset knows the data set's own responses only"),
-    ({"acquisition": {"rule": "drts", "labels": 3}}, "acquisition.labels: 3, and a prompt has 3 responses"),
+    ({"feedback": {"kind": "dataset"}}, "feedback.kind: dataset labels only the data set's own responses"),
+    ({"acquisition": {"rule": "drts", "labels": 3}}, "acquisition.labels: 3, but a prompt has 3 responses"),
     (
         {"acquisition": {"rule": "drts", "pool": 2}, "bandit": {"allocation": "all"}},
-        "acquisition.pool: 2 times the budget, and bandit.allocation all has no budget",
+        "acquisition.pool: 2 times the budget, but bandit.allocation all has no budget",
     ),
     (
         {"acquisition": {"rule": "drts", "pool": 4}},
-        "bandit.budget: 16 per step come to 64 prompts in all, and prompts.take leaves 48",
+        "bandit.budget: 16 per step makes 64 prompts in all, but prompts.take leaves 48",
     ),
     (
         {"acquisition": {"rule": "drts"}, "pairs": {"top_n": 9}},
-        "pairs.top_n: 9, and a round has 8 pairs at most; .* or acquisition.labels",
+        "pairs.top_n: 9, but a round has at most 8 pairs; .* or acquisition.labels",
     ),
     (
         {"acquisition": {"rule": "drts"}, "feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}},
-        "acquisition.rule: feedback.kind dataset knows both of its responses",
+        "acquisition.rule: feedback.kind dataset labels both responses",
     ),
-    ({"train": {"loss": "xpo"}}, "train.loss: xpo needs a response of the reference, and sampler policy gives none"),
+    ({"train": {"loss": "xpo"}}, "train.loss: xpo needs a response of the reference, but sampler policy gives none"),
     (
         {"bandit": {"allocation": "thompson", "normalize": "identity"}},
         "bandit.normalize: allocation thompson needs rewards in",
     ),
     (
         {"train": {"beta_rule": "schedule"}},
-        "train.beta_schedule.values: empty, and beta_rule schedule needs at least one",
+        "train.beta_schedule.values: empty, but beta_rule schedule needs at least one",
     ),
     ({"train": {"beta_rule": "risk", "loss": "ipo"}}, "train.beta_risk.beta_min: loss ipo divides by beta"),
     ({"train": {"loss": {"dpo": 1.0, "xpo": 0.5}}}, "train.loss: xpo needs a response of the reference"),
     ({"train": {"beta_rule": "risk", "loss": {"dpo": 1, "sppo": 1}}}, "beta_min: loss sppo divides by beta"),
     ({"train": {"label_smoothing": 0, "loss": {"exo": 1, "nll": 1}}}, "label_smoothing: loss exo needs a value above"),
-    ({"train": {"loss": {"dpo": 1, "aot": 1}, "pair_weights": "wpo"}}, "pair_weights: wpo weights single pairs, and"),
+    ({"train": {"loss": {"dpo": 1, "aot": 1}, "pair_weights": "wpo"}}, "pair_weights: wpo weights single pairs, but"),
     ({"train": {"ld_alpha": 0.5, "loss": "simpo"}}, "train.ld_alpha: needs losses of the margin .* loss is simpo"),
-    ({"train": {"ld_alpha": 0.5, "pair_weights": "wpo"}}, "train.ld_alpha: pair_weights wpo reads whole responses"),
+    ({"train": {"ld_alpha": 0.5, "pair_weights": "wpo"}}, "train.ld_alpha: pair_weights wpo uses entire responses"),
     ({"train": {"ld_alpha": 0.5}, "pairs": {"offline_share": 0.2}}, "train.ld_alpha: pairs.replay and pairs.offline"),
     ({"train": {"lora": {"dora": True}}, "reference": {"kind": "ema"}}, "train.lora.dora: reference.kind ema averages"),
     ({"train": {"lora": {"target_modules": ["q", "q"]}}}, "train.lora.target_modules: q occurs more than once"),
     ({"train": {"loss": {"dpo": 1, "lost.py:hinge": 1}}}, "train.loss: lost.py: no such file"),
     ({"train": {"beta_rule": "risk", "beta_risk": {"beta_min": 3.0}}}, "train.beta: 0.1 is outside"),
-    ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, and the rule sees 4 at most"),
+    ({"train": {"beta_rule": "risk"}}, "train.beta_risk.warmup: 120 steps, but the rule sees at most 4"),
     (
         {"train": {"beta_rule": "risk", "carry_beta": False, "beta_risk": {"warmup": 2}}},
-        "train.beta_risk.warmup: 2 steps, and the rule sees 2 at most",
+        "train.beta_risk.warmup: 2 steps, but the rule sees at most 2",
     ),
-    ({"bandit": {"budget": 13}}, "bandit.budget: 13 per step come to 52 prompts in all, and prompts.take leaves 48"),
-    ({"bandit": {"allocation": "exp3", "neighbors": 1}}, "bandit.neighbors: exp3 keeps weights of its own"),
+    ({"bandit": {"budget": 13}}, "bandit.budget: 13 per step makes 52 prompts in all, but prompts.take leaves 48"),
+    ({"bandit": {"allocation": "exp3", "neighbors": 1}}, "bandit.neighbors: exp3 keeps its own weights"),
     (
         {"pairs": {"metric": "difficulty"}, "reference": {"kind": "previous"}},
         "pairs.metric: difficulty compares with the reference",
@@ -113,29 +113,29 @@ IMPOSSIBLE = [
     ),
     (
         {"pairs": {"metric": "agreement"}},
-        "pairs.metric: agreement compares the members of an ensemble, and",
+        "pairs.metric: agreement compares the members of an ensemble, but",
     ),
-    ({"bandit": {"metric": "disagreement"}}, "bandit.metric: disagreement compares the members of an ensemble, and"),
+    ({"bandit": {"metric": "disagreement"}}, "bandit.metric: disagreement compares the members of an ensemble, but"),
     ({"pairs": {"first_metric": "agreement"}}, "pairs.first_metric: agreement compares the members of an ensemble"),
     ({"pairs": {"first_metric": "difficulty"}}, "pairs.first_metric: difficulty compares with the reference, which in"),
-    ({"pairs": {"pairing": "sweet_spot"}}, "pairs.pairing: sweet_spot .* generation.n 3 these are nearly all; raise"),
+    ({"pairs": {"pairing": "sweet_spot"}}, "pairs.pairing: sweet_spot .* almost all for generation.n 3; raise"),
     (
         {"pairs": {"pairing": "sweet_spot"}, "generation": {"n": 8, "sampler": "best_worst"}},
         "pairs.pairing: sampler best_worst leaves one pair per prompt, so sweet_spot has no choice",
     ),
     (
         {"pairs": {"pairing": "sweet_spot", "metric": "best_worst"}, "generation": {"n": 8}},
-        "pairs.metric: best_worst drops all pairs but the best against the worst, which sweet_spot rarely forms",
+        "pairs.metric: best_worst keeps only the pair of the best and the worst response, which sweet_spot rarely",
     ),
     (
         {"pairs": {"pairing": "sweet_spot", "top_n": 9}, "generation": {"n": 8}, "bandit": {"budget": 4}},
-        "pairs.top_n: 9, and a round has 8 pairs at most",
+        "pairs.top_n: 9, but a round has at most 8 pairs",
     ),
     (
         {"pairs": {"replay": {"share": 0.5}, "offline_share": 0.5}},
         "pairs.offline_share: 0.5 and pairs.replay.share 0.5 leave nothing for a round's own pairs",
     ),
-    ({"pairs": {"replay": {"rounds": 2}}}, "pairs.replay.rounds: 2, and pairs.replay.share 0 replays nothing"),
+    ({"pairs": {"replay": {"rounds": 2}}}, "pairs.replay.rounds: 2, but pairs.replay.share 0 replays nothing"),
     ({"pairs": {"replay": {"share": 1}}}, "pairs.replay.share: 1, expected below 1"),
     (
         {"pairs": {"offline_share": 0.5}, "generation": {"sampler": "dataset"}},
@@ -158,7 +158,7 @@ IMPOSSIBLE = [
     ({"feedback": {"kind": "judge"}}, "kind judge needs either .*feedback.model or, for a server"),
     (
         {"feedback": {"kind": "judge", "judge": {"base_url": "http://localhost/v1"}}},
-        "feedback.judge.model: missing; write the server's name of its model",
+        "feedback.judge.model: missing; set it to the server's name for its model",
     ),
     (
         {"feedback": {"kind": "judge", "model": "x", "judge": {"base_url": "http://localhost/v1", "model": "y"}}},
@@ -166,7 +166,7 @@ IMPOSSIBLE = [
     ),
     (
         {"feedback": SERVER | {"judge": SERVER["judge"] | {"request": {"extra": {"stream": True}}}}},
-        "feedback.judge.request: sets stream, which every question needs as it is",
+        "feedback.judge.request: sets stream, which must not be changed",
     ),
     (
         {"feedback": SERVER | {"judge": SERVER["judge"] | {"request": {"rename": {"max_tokens": "n"}}}}},
@@ -185,24 +185,24 @@ IMPOSSIBLE = [
     ),
     (
         {"feedback": SERVER | {"length_penalty": 0.1}},
-        "feedback.length_penalty: a judge gives no reward from which tokens could be subtracted; set it to null",
+        "feedback.length_penalty: kind judge gives no rewards, so nothing can be subtracted from them; set it to null",
     ),
     (
         {"feedback": SERVER | {"noise": {"kind": "bradley_terry"}}},
-        "feedback.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+        "feedback.noise.kind: noise is added to rewards, but a judge gives none; set it to null",
     ),
-    ({"feedback": {"kind": "sum"}}, "feedback.sources: empty, and kind sum needs functions or reward models; list"),
+    ({"feedback": {"kind": "sum"}}, "feedback.sources: empty, but kind sum needs functions or reward models; list"),
     (
         {"feedback": {"kind": "ensemble", "sources": [FUNCTION]}},
-        "feedback.sources: one member, and an ensemble needs two or more",
+        "feedback.sources: one member, but an ensemble needs at least two",
     ),
     (
         {"feedback": {"kind": "ensemble", "sources": [FUNCTION, FUNCTION | {"name": "b", "weight": 0.5}]}},
-        "feedback.sources: an ensemble is the mean of its members; leave weight out",
+        "feedback.sources: an ensemble is the mean of its members; remove weight",
     ),
     (
         {"feedback": {"kind": "sum", "sources": [FUNCTION, FUNCTION]}},
-        "feedback.sources: afinn names two of them, but each has a column of its own; give each a name",
+        "feedback.sources: several sources have the name afinn, but each needs its own column; set name",
     ),
     (
         {"feedback": {"kind": "sum", "sources": [FUNCTION | {"name": "true"}]}},
@@ -214,7 +214,7 @@ IMPOSSIBLE = [
     ),
     (
         {"feedback": {"kind": "sum", "sources": [FUNCTION, {"kind": "judge", "model": "a/b"}]}},
-        "feedback.sources: kind judge is none of function, reward_model, which give a reward to each response",
+        "feedback.sources: kind judge is not one of function, reward_model, which give one reward per response",
     ),
     ({"feedback": {"kind": "sum", "sources": [{"weight": 1}]}}, "feedback.sources: kind function needs function, as"),
     (
@@ -241,9 +241,9 @@ def test_impossible_method_is_refused(differences, message):
 @pytest.mark.parametrize(
     ("differences", "message"),
     [
-        ({"train": {"parameters": "full"}}, "nf4 keeps base weights fixed, and train.parameters is full"),
-        ({"train": {"sharding": "fsdp2"}}, "whole model in every process, and train.sharding is fsdp2"),
-        ({"generation": {"engine": "vllm"}}, "what vLLM samples from, and generation.engine is vllm"),
+        ({"train": {"parameters": "full"}}, "nf4 keeps base weights fixed, but train.parameters is full"),
+        ({"train": {"sharding": "fsdp2"}}, "entire model in every process, but train.sharding is fsdp2"),
+        ({"generation": {"engine": "vllm"}}, "not supported by generation.engine vllm"),
     ],
 )
 def test_quantized_base_weights_need_adapters_and_transformers(differences, message):
@@ -259,14 +259,14 @@ def test_quantized_base_weights_need_adapters_and_transformers(differences, mess
     [
         ({}, None),
         ({"methods": {"uniform": {"train": {"beta": 0.2}}}}, None),
-        ({"sft": {"enabled": True}}, "policy.start: .*, and sft.enabled trains another base model; .*"),
+        ({"sft": {"enabled": True}}, "policy.start: .*, but sft.enabled trains another base model; .*"),
         (
             {"methods": {"uniform": {"train": {"lora": {"r": 8}}}}},
-            "all methods continue .*policy.pt, and dota and uniform have other train.parameters or train.lora",
+            "all methods continue .*policy.pt, but dota and uniform have different train.parameters or train.lora",
         ),
         ({"methods": {"uniform": {"train": {"parameters": "full"}}}}, "other train.parameters or train.lora"),
         ({"policy": {"start": "results/other/policy.p"}}, "policy.p: no such file, .*; did you mean results/other/pol"),
-        ({"policy": {"start": "results/other"}}, "results/other: a folder, expected a policy.pt; a model folder is"),
+        ({"policy": {"start": "results/other"}}, "results/other: a folder, expected a policy.pt; for a model folder"),
         ({"policy": {"start": "results/tiny/policy.pt"}}, "a result of this experiment; give the experiment that cont"),
     ],
 )
@@ -292,7 +292,7 @@ def test_noise_in_evaluation_is_refused():
 
 def test_table_judge_answers_needs_a_judge():
     tables = {"tables": ["judge_answers"]}
-    with pytest.raises(InputError, match="tables: judge_answers needs a judge, as feedback or evaluator"):
+    with pytest.raises(InputError, match="tables: judge_answers needs a judge as feedback or evaluator"):
         checked(merge(VALID, tables))
     checked(merge(VALID, tables | {"evaluation": {"evaluator": SERVER}}))
 
@@ -313,23 +313,23 @@ SEVERAL = {"source": None, "take": None}
 @pytest.mark.parametrize(
     ("differences", "message"),
     [
-        ({"prompts": {"sources": [PACKAGED]}}, "prompts.source: prompts.sources names the sources.*one of the two"),
+        ({"prompts": {"sources": [PACKAGED]}}, "prompts.source: the entries of prompts.sources.*one of the two"),
         (
             {"prompts": SEVERAL | {"split": "test", "sources": [PACKAGED]}},
-            "prompts.split: prompts.sources names the sources",
+            "prompts.split: the entries of prompts.sources have their own",
         ),
         (
             {"prompts": SEVERAL | {"sources": [PACKAGED, {"split": "test"}]}},
-            "prompts.sources: one of them has no source",
+            "prompts.sources: an entry has no source",
         ),
         ({"prompts": SEVERAL | {"sources": [{"source": "a.txt"}]}}, "prompts.sources: a.txt: expected packaged"),
         (
             {"prompts": {"source": None, "take": 60, "sources": [PACKAGED | {"share": 0.5}, PACKAGED]}},
-            "prompts.sources: 1 of 2 have a share of take, 0.5 in sum; give all or none a share, 1 in sum",
+            "prompts.sources: 1 of 2 have a share of take, with sum 0.5; give all of them a share, with sum 1, or none",
         ),
         (
             {"prompts": {"source": None, "take": 60, "sources": [PACKAGED | {"share": 0.5}] * 3}},
-            "prompts.sources: 3 of 3 have a share of take, 1.5 in sum",
+            "prompts.sources: 3 of 3 have a share of take, with sum 1.5",
         ),
         (
             {"prompts": SEVERAL | {"sources": [PACKAGED | {"share": 1.5}]}},
@@ -344,7 +344,7 @@ SEVERAL = {"source": None, "take": None}
             {"prompts": SEVERAL | {"sources": [PACKAGED | {"format": "mt_bench"}]}, "sft": {"enabled": True}},
             "sft.enabled: prompts.format mt_bench has no chosen responses",
         ),
-        ({"evaluation": {"prompts": {"take": 50}}}, "evaluation.prompts.source: missing, and other keys of it are set"),
+        ({"evaluation": {"prompts": {"take": 50}}}, "evaluation.prompts.source: missing, but other keys are set"),
         ({"evaluation": {"prompts": {"source": "a.csv"}}}, "evaluation.prompts.source: a.csv: no such file"),
         (
             {"evaluation": {"prompts": PACKAGED | {"format": "mt_bench"}, "opponents": ["chosen"]}},
@@ -356,7 +356,7 @@ SEVERAL = {"source": None, "take": None}
                     "prompts": PACKAGED | {"format": "alpaca", "columns": {"prompt": "x"}, "sources": [PACKAGED]}
                 }
             },
-            "evaluation.prompts.source: evaluation.prompts.sources names the sources",
+            "evaluation.prompts.source: the entries of evaluation.prompts.sources have their own",
         ),
     ],
 )
@@ -390,8 +390,8 @@ def test_additional_pairs_make_rounds_longer():
     steps = {"evaluation": {"by_checkpoint": {"steps": [4]}}}
     for pairs, message in (
         ({"offline_share": 0.5}, None),
-        ({"offline_share": 0.25}, "a round trains 3 steps at most"),
-        ({"replay": {"share": 0.5}}, "a round trains 2 steps at most"),
+        ({"offline_share": 0.25}, "a round has at most 3 optimizer steps"),
+        ({"replay": {"share": 0.5}}, "a round has at most 2 optimizer steps"),
     ):
         config = merge(VALID, steps | {"pairs": pairs})
         if message is None:

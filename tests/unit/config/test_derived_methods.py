@@ -38,7 +38,7 @@ def test_experiment_without_labels_has_none():
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"a": {"like": "dotta"}}, "methods.a.like: 'dotta' is none of dota, uniform, a; did you mean dota"),
+        ({"a": {"like": "dotta"}}, "methods.a.like: 'dotta' is not one of dota, uniform, a; did you mean dota"),
         ({"a": {"like": "a"}}, "methods.a.like: a cycle, a -> a; leave out"),
         ({"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}, "methods.b.like: a cycle, b -> c -> b"),
         ({"a": {"like": 3}}, "methods.a.like: 3, expected text or null"),
@@ -46,7 +46,7 @@ def test_experiment_without_labels_has_none():
         ({"a": {"label": "-x"}}, "methods.a.label: '-x', expected one line"),
         ({"a": {"label": "two\nlines"}}, r"methods.a.label: .*, expected one line"),
         ({"a": {"label": "x" * 81}}, "methods.a.label: .*, expected one line"),
-        ({"a": {"label": "initial"}}, "methods.a.label: 'initial', expected .* none of base, initial"),
+        ({"a": {"label": "initial"}}, "methods.a.label: 'initial', expected .* other than base, initial"),
         ({"dota": {"label": "uniform"}}, "methods: two compared methods are shown as 'uniform'"),
         ({"a": {"like": "dota", "rounds": 2}}, "methods.a.rounds: unknown key"),
     ],

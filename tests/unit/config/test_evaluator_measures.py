@@ -60,7 +60,7 @@ def test_similar_names_are_valid(name):
             FUNCTION | {"noise": {"kind": "bradley_terry"}},
             "evaluation.evaluators.x.noise.kind: evaluation has no noise",
         ),
-        (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, and evaluation has"),
+        (JUDGE | {"judge": {"pairs": "random_k"}}, "evaluation.evaluators.x.judge.pairs: random_k, but evaluation has"),
         (TRAINED, "evaluation.evaluators.x.model: trained:mine, but reward_models has no such name; known: none"),
         ({"functions": "a:b"}, "evaluation.evaluators.x.functions: unknown key; did you mean function"),
         ({"function": "nowhere_at_all:f"}, "evaluation.evaluators.x.function: no module nowhere_at_all"),
@@ -117,19 +117,36 @@ def test_measure_may_name_an_evaluator(word, measure):
 @pytest.mark.parametrize(
     ("section", "word", "message"),
     [
-        ("target", "wrods", "measure: 'wrods' is none of auto, feedback, reward, win, words, .*; did you mean words?"),
+        (
+            "target",
+            "wrods",
+            "measure: 'wrods' is not one of auto, feedback, reward, win, words, .*; did you mean words?",
+        ),
         (
             "primary",
             "strict_rewards",
-            "evaluation.primary.measure: 'strict_rewards' is none of .*did you mean strict_rew",
+            "evaluation.primary.measure: 'strict_rewards' is not one of .*did you mean strict_rew",
         ),
-        ("validation", "word", "evaluation.validation.measure: 'word' is none of .*; did you mean words?"),
-        ("validation", "strict_reward", "evaluation.validation.measure: strict_reward is no number, as a judge gives"),
-        ("primary", "strict_reward", "evaluation.primary.measure: strict_reward is no number, as a judge gives none"),
+        (
+            "primary",
+            "strict_reward",
+            "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards",
+        ),
+        ("validation", "word", "evaluation.validation.measure: 'word' is not one of .*; did you mean words?"),
+        (
+            "validation",
+            "strict_reward",
+            "evaluation.validation.measure: strict_reward is not available, because kind judge",
+        ),
+        (
+            "primary",
+            "strict_reward",
+            "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards",
+        ),
         (
             "target",
             "strict_reward",
-            "evaluation.target.measure: strict_reward is no number, as a judge gives none; set",
+            "evaluation.target.measure: strict_reward is not available, because kind judge gives no rewards; set",
         ),
     ],
 )

@@ -83,5 +83,5 @@ def test_nothing_is_shared_by_default():
 
 
 def test_joined_steps_share_nothing():
-    with pytest.raises(InputError, match="share_first_step: true, and join_steps: true makes one job of all steps"):
+    with pytest.raises(InputError, match="share_first_step: true, but join_steps: true runs all steps"):
         checked(merge(VALID, {"join_steps": True}))

@@ -92,7 +92,7 @@ def test_texts_that_differ_in_replaced_characters_have_different_names():
     ("sweep", "message"),
     [
         ({"train.betta": [1.0]}, "sweep: train.betta: unknown key; did you mean beta"),
-        ({"treain.beta": [1.0]}, "sweep: 'treain.beta', expected a key of clusters, .*, as train.beta"),
+        ({"treain.beta": [1.0]}, "sweep: 'treain.beta', expected a key of clusters, .*, such as train.beta"),
         ({"prompts.take": [10]}, "sweep: 'prompts.take', expected a key of clusters"),
         ({3: [1.0]}, "sweep: 3, expected a key of clusters"),
         ({"train": [{"beta": 1.0}]}, "sweep: 'train', expected a key of clusters"),
@@ -113,10 +113,10 @@ def test_invalid_sweeps_raise_with_one_line(sweep, message):
 
 
 def test_names_of_other_methods_are_refused():
-    with pytest.raises(InputError, match="methods.dota: its sweep makes a method dota_train_beta_0p2, and another"):
+    with pytest.raises(InputError, match="methods.dota: its sweep creates a method dota_train_beta_0p2, but another"):
         with_sweep({"train.beta": [0.2]}, methods={"dota_train_beta_0p2": {}})
 
 
 def test_swept_baseline_is_refused():
-    with pytest.raises(InputError, match="evaluation.baseline: dota is none of dota_train_beta_0p2, uniform_train"):
+    with pytest.raises(InputError, match="evaluation.baseline: dota is not one of dota_train_beta_0p2, uniform_train"):
         with_sweep({"train.beta": [0.2]}, evaluation={"baseline": "dota"})

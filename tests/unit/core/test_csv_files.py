@@ -60,10 +60,10 @@ def test_broken_tables_raise_with_one_line(tmp_path):
     path = tmp_path / "a.csv"
     for content in (b"", b'a,b\n1,2\n"3', b"a\n\xff\n", b"a\n1,2,3\n1\n1,2,3,4\n"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.csv: no table \("):
+        with pytest.raises(InputError, match=r"a\.csv: not a CSV table \("):
             read_frame(path)
     path.write_bytes(b"a\n\xff\n")
-    with pytest.raises(InputError, match=r"a\.csv: no table \("):
+    with pytest.raises(InputError, match=r"a\.csv: not a CSV table \("):
         list(csv_rows(path))
     path.unlink()
     for read in (read_frame, lambda path: list(csv_rows(path))):

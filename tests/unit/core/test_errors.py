@@ -8,7 +8,7 @@ from prefloop.core.registry import lookup
 
 
 def test_section_is_prepended_to_the_setting():
-    with pytest.raises(InputError, match="^train.loss: 'dppo' is none of dpo$") as error, section("train"):
+    with pytest.raises(InputError, match="^train.loss: 'dppo' is not one of dpo$") as error, section("train"):
         lookup({"dpo": 1}, "dppo", "loss")
     assert not isinstance(error.value, SettingError), "another section would be prepended"
 

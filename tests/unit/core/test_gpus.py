@@ -71,14 +71,14 @@ def test_killed_stage_releases_its_gpus(machine):
     holder = Stage(2)
     held = holder.line()
     waiting, later = Stage(3), None
-    assert waiting.line() == "waiting for 3 of 3 GPUs, which other stages hold"
+    assert waiting.line() == "waiting for 3 of 3 GPUs, which other stages are using"
     later = Stage(1)
     time.sleep(1)
     assert later.process.poll() is None
     os.kill(holder.process.pid, signal.SIGKILL)
     assert (held, waiting.line()) == ("0,1", "0,1,2")
     waiting.end()
-    assert later.line() in ("waiting for 1 of 3 GPUs, which other stages hold", "0")
+    assert later.line() in ("waiting for 1 of 3 GPUs, which other stages are using", "0")
     for stage in (holder, later):
         stage.process.kill()
         stage.process.communicate()

@@ -198,7 +198,7 @@ def test_values_of_any_type_raise_or_are_dropped(column, value):
 
 
 def test_sharegpt_turns_in_other_columns_name_the_format():
-    with pytest.raises(InputError, match="is no message: .*from and value are read with format sharegpt"):
+    with pytest.raises(InputError, match="is not a message: .*from and value are read with format sharegpt"):
         parse({"prompt": [{"from": "human", "value": "Hi"}]})
 
 

@@ -105,7 +105,7 @@ def test_shares_of_take(prepare):
     names = [text[0] for text in texts("train") + texts("eval")]
     assert (names.count("a"), names.count("b")) == (10, 30)
     assert prepare("--sources", json.dumps(sources), "--take", "80") == (
-        "error: prompts.sources: source 2 has 50 prompts, and its share of 80 is 60; lower take"
+        "error: prompts.sources: source 2 has 50 prompts, but its share of 80 is 60; lower take"
     )
 
 
@@ -125,7 +125,7 @@ def test_separate_evaluation_set(prepare):
     assert account["sources"][0]["dropped"]["in the evaluation set"] == 1
     prepare(*flags, "--evaluation.take", "2", "--take", "5")
     assert (len(texts("train")), len(texts("eval"))) == (5, 2)
-    assert "error: evaluation.prompts.take asks for 9 prompts, the source has 4" in prepare(
+    assert "error: evaluation.prompts.take asks for 9 prompts, but the source has 4" in prepare(
         *flags, "--evaluation.take", "9"
     )
 

@@ -175,7 +175,7 @@ def test_split_takes_and_holds_out():
     assert (len(train), len(evaluated)) == (40, 10)
     assert len({*train, *evaluated}) == 50
     assert drawn == np.random.default_rng(0).permutation(100)[:50].tolist()
-    with pytest.raises(InputError, match="take asks for 101 prompts, the source has 100"):
+    with pytest.raises(InputError, match="take asks for 101 prompts, but the source has 100"):
         draw_rows(100, 101, np.random.default_rng(0))
     with pytest.raises(InputError, match="at least two"):
         split_rows([0], 0.5)
@@ -199,7 +199,7 @@ def test_shares_of_several_sources(take, shares, drawn):
 
 
 def test_share_larger_than_the_source_raises():
-    with pytest.raises(InputError, match=r"prompts.sources: source 1 has 40 prompts, and its share of 90 is 45"):
+    with pytest.raises(InputError, match=r"prompts.sources: source 1 has 40 prompts, but its share of 90 is 45"):
         draw_rows(100, 90, np.random.default_rng(0), [(40, 0.5), (60, 0.5)])
 
 
@@ -325,10 +325,10 @@ def test_template_is_passed_as_json():
     ("text", "message"),
     [
         ("[{'role': 'user'}]", "prompts.messages_template: not JSON"),
-        ('"{question}"', "is no list of messages"),
-        ('{"role": "user", "content": "{question}"}', "is no list of messages"),
+        ('"{question}"', "is not a list of messages"),
+        ('{"role": "user", "content": "{question}"}', "is not a list of messages"),
         ("[]", "expected text or a list of messages"),
-        ('["{question}"]', "is no message: expected role"),
+        ('["{question}"]', "is not a message: expected role"),
         ('[{"role": "user", "text": "{question}"}]', "a user message has no content"),
         ('[{"role": "robot", "content": "{question}"}]', "expected role"),
         ('[{"role": "user", "content": [{"type": "image"}]}]', "a message with images or other content"),
@@ -343,11 +343,11 @@ def test_invalid_templates_raise(text, message):
 def test_settings_without_effect_are_refused():
     check_format("columns", Columns(prompt="question"), TEMPLATE)
     check_format("shp", Columns(), None)
-    with pytest.raises(InputError, match="prompts.messages_template: only with prompts.format columns, as shp"):
+    with pytest.raises(InputError, match="prompts.messages_template: only for prompts.format columns; shp"):
         check_format("shp", Columns(), TEMPLATE)
-    with pytest.raises(InputError, match="prompts.columns: only with prompts.format columns, as shp"):
+    with pytest.raises(InputError, match="prompts.columns: only for prompts.format columns; shp"):
         check_format("shp", Columns(prompt="question"), None)
-    with pytest.raises(InputError, match="prompts.format: sph is none of columns, hh_rlhf"):
+    with pytest.raises(InputError, match="prompts.format: sph is not one of columns, hh_rlhf"):
         check_format("sph", Columns(), None)
 
 

@@ -119,7 +119,7 @@ def test_folders_written_by_save_to_disk_are_read(tmp_path):
     with pytest.raises(InputError, match=r"several: no split validation; found train, test; set prompts.split"):
         rows_of(tmp_path / "several", "validation")
     (tmp_path / "one/state.json").write_text("{")
-    with pytest.raises(InputError, match="one: no folder that save_to_disk has written"):
+    with pytest.raises(InputError, match="one: not a folder written by save_to_disk"):
         rows_of(tmp_path / "one")
 
 
@@ -150,7 +150,7 @@ BAD = {
     "empty.jsonl": (b"", "empty.jsonl: empty file"),
     "digits.jsonl": (
         b'{"a": 1}\n{"meta": ' + b"9" * 5000 + b"}\n",
-        "digits.jsonl, line 2: an integer of too many",
+        "digits.jsonl, line 2: an integer with too many",
     ),
     "deep.jsonl": (b'{"meta": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "deep.jsonl, line 1: nested too deeply"),
     "latin.jsonl": ('{"prompt": "café"}\n'.encode("latin-1"), "latin.jsonl, after line 1: unreadable"),
@@ -158,7 +158,7 @@ BAD = {
     "open.json": (b'[{"prompt": "a"},\n', "open.json, line 2: not JSON.*torn"),
     "list.json": (b'[\n["a"]]', "list.json, line 2: list found, expected an array of objects"),
     "comma.json": (b'[{"a": 1}\n{"a": 2}]', "comma.json, line 2: no comma"),
-    "digits.json": (b'[{"a":\n' + b"9" * 5000 + b"}]", "digits.json, line 1: an integer of too many digits"),
+    "digits.json": (b'[{"a":\n' + b"9" * 5000 + b"}]", "digits.json, line 1: an integer with too many digits"),
     "deep.json": (b"[" + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]", "deep.json, line 1: nested too deeply"),
     "empty.json": (b"", "empty.json: empty file"),
     "latin.json": (b'[{"a": "\xe9"}]', "latin.json: unreadable.*expected UTF-8"),

@@ -42,7 +42,7 @@ def test_function_is_found_in_the_working_directory(tmp_path, monkeypatch):
         (FeedbackConfig(function="my_rewards:word"), "evaluator.function: module my_rewards has no word"),
         (FeedbackConfig(function="absent_module:word"), "evaluator.function: cannot import absent_module"),
         (FeedbackConfig(function="torn_rewards:words"), "evaluator.function: cannot import torn_rewards .SyntaxError"),
-        (FeedbackConfig(kind="nobody"), "evaluator.kind: 'nobody' is none of function"),
+        (FeedbackConfig(kind="nobody"), "evaluator.kind: 'nobody' is not one of function"),
         (FeedbackConfig(kind="reward_model"), "evaluator.model: missing"),
         (FeedbackConfig(kind="judge"), "evaluator.model: missing"),
         (FeedbackConfig(kind="judge", judge=Judging(base_url="http://x/v1")), "evaluator.judge.model: missing"),

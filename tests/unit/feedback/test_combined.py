@@ -107,8 +107,8 @@ def test_reward_model_gives_the_same_rewards_in_a_sum(reward_model, tmp_path, co
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ((), "feedback.sources: empty, and kind sum needs functions or reward models"),
-        ((LENGTH, WeightedSource(kind="judge", model="x")), "feedback.sources: kind judge is none of function, "),
+        ((), "feedback.sources: empty, but kind sum needs functions or reward models"),
+        ((LENGTH, WeightedSource(kind="judge", model="x")), "feedback.sources: kind judge is not one of function, "),
         (
             (LENGTH, WeightedSource(function="own_sources:none")),
             "feedback.sources.function: module own_sources has no ",

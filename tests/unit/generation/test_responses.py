@@ -64,7 +64,7 @@ def test_plan_of_a_prompt_does_not_depend_on_the_others():
 
 
 def test_unknown_sampler_raises():
-    with pytest.raises(InputError, match="^sampler: 'nobody' is none of policy"):
+    with pytest.raises(InputError, match="^sampler: 'nobody' is not one of policy"):
         plan_responses(IDS, Sampling("nobody"), 0, "s")
 
 

@@ -139,7 +139,7 @@ def test_weighted_sum_by_hand():
     found = losses_of({"dpo": 1.0, "nll": 0.2, "aot": 0.5}, terms)
     assert found.tolist() == pytest.approx([1.5 * BY_HAND["dpo"] + 0.2 * 2.5], abs=1e-6)
     assert loss_parameters({"dpo": 1.0, "nll": 0.2}) == {"margin", "beta", "mean_logp_chosen"}
-    with pytest.raises(SettingError, match="loss: 'nnll' is none of"):
+    with pytest.raises(SettingError, match="loss: 'nnll' is not one of"):
         losses_of({"dpo": 1.0, "nnll": 0.2}, terms)
 
 

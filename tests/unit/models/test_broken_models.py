@@ -72,7 +72,7 @@ POLICIES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "another format": (lambda c: c | {"format": 1}, "not a policy of format"),
     "no base model": (lambda c: {k: v for k, v in c.items() if k != "base_model"}, "damaged: no base_model"),
     "no adapter": (lambda c: {k: v for k, v in c.items() if k != "adapter"}, "damaged: no adapter"),
-    "bytearray": (lambda c: c | {"beta_state": {"a": Zeros()}}, "it makes a bytearray"),
+    "bytearray": (lambda c: c | {"beta_state": {"a": Zeros()}}, "it contains a bytearray"),
     "number as base model": (lambda c: c | {"base_model": 7}, "base_model is 7"),
     "list as state_dict": (lambda c: c | {"state_dict": [1]}, r"state_dict is \[1\]"),
     "empty state_dict": (lambda c: c | {"state_dict": {}}, "an empty state_dict"),

@@ -63,7 +63,7 @@ def test_config_without_room_for_a_prompt_raises(model_folders, section):
     config = merge(TINY, {"policy": {"model": str(model_folders["gpt2"])}})
     checked(merge(config, {section: {"max_new_tokens": 255}}))
     message = (
-        f"^config: {section}.max_new_tokens: 256, and policy.model has 256 positions for a prompt and its response"
+        f"^config: {section}.max_new_tokens: 256, but policy.model has 256 positions for a prompt and its response"
     )
     with pytest.raises(InputError, match=message):
         checked(merge(config, {section: {"max_new_tokens": 256}}))

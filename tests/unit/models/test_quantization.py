@@ -122,7 +122,7 @@ def test_machine_without_gpu_or_bitsandbytes_is_refused(monkeypatch, manifests):
 
 
 def test_unknown_format_raises(manifests):
-    with pytest.raises(InputError, match="policy.quantization: 'int3' is none of nf4"):
+    with pytest.raises(InputError, match="policy.quantization: 'int3' is not one of nf4"):
         quantize(manifests["llama"], "int3")
     assert quantization_of(manifests["llama"]) is None
 

@@ -33,7 +33,7 @@ def run(manifest, tracking: Tracking, earlier: list[dict]) -> tuple[list[dict], 
 
 
 def test_missing_tracker_raises():
-    with pytest.raises(InputError, match="'neptune' is none of tensorboard, wandb, mlflow"):
+    with pytest.raises(InputError, match="'neptune' is not one of tensorboard, wandb, mlflow"):
         check_trackers(("neptune",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking_module.importlib.util, "find_spec", lambda name: None)

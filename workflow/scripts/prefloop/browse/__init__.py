@@ -1,1 +1,1 @@
-"""The page on which an experiment's rows are searched."""
+"""The browse page, on which users search the rows of an experiment."""

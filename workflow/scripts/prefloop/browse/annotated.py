@@ -22,7 +22,7 @@ RUN = (
 
 
 def of_side(key: str, label: str, kind: str = "number", **more: Any) -> list[Column]:
-    """The same column for the chosen and for the rejected response."""
+    """Return the same column for the chosen and for the rejected response."""
     return [Column(f"{key}_{side}", f"{label} {side}", kind, of=side, shown=False, **more) for side in SIDES]
 
 
@@ -35,14 +35,14 @@ PAIRS = (
     Column("gap", "gap", "number", help="reward of the chosen response minus that of the rejected one"),
     *of_side("n", "tokens", digits=0),
     *of_side(
-        "logp", "logp", digits=2, help="nats, summed over the response, of the policy that the round started from"
+        "logp", "logp", digits=2, help="under the policy that the round started from; nats, summed over the response"
     ),
-    *of_side("logp_ref", "logp ref", digits=2, help="nats, summed over the response, of the reference"),
+    *of_side("logp_ref", "logp ref", digits=2, help="under the reference; nats, summed over the response"),
     *of_side("component", "from", "choice", help="what the response was sampled from"),
     Column("pfp", "PFP", "number", digits=2, help="preference perplexity: logp rejected − logp chosen, nats"),
-    Column("metric", "metric", "choice", shown=False, help="what ranked the round's pairs"),
-    Column("score", "score", "number", shown=False, help="of the pair by the metric; only trained pairs have one"),
-    Column("trained", "trained", "choice", help="whether it passed the gap filters and the metric ranked it high"),
+    Column("metric", "metric", "choice", shown=False, help="metric that ranked the round's pairs"),
+    Column("score", "score", "number", shown=False, help="the pair's value of the metric; only trained pairs have one"),
+    Column("trained", "trained", "choice", help="whether it passed the gap filters and ranked high enough"),
 )
 RESPONSES = (
     *RUN,
@@ -52,18 +52,18 @@ RESPONSES = (
     Column("reward", "reward", "number"),
     Column("rank", "rank", "number", digits=0, help="among the responses to this prompt in this step; 1 is the best"),
     Column("n_tokens", "tokens", "number", digits=0),
-    Column("logp", "logp", "number", digits=2, help="nats, summed over the response, of the policy"),
-    Column("logp_ref", "logp ref", "number", shown=False, digits=2, help="the same of the reference"),
+    Column("logp", "logp", "number", digits=2, help="under the policy; nats, summed over the response"),
+    Column("logp_ref", "logp ref", "number", shown=False, digits=2, help="the same under the reference"),
     Column("log_ratio", "logp − logp ref", "number", shown=False, digits=2),
     Column("perplexity", "perplexity", "number", digits=2, help="exp(−logp / tokens)"),
     Column("sampler", "sampler", "choice", shown=False),
     Column("component", "from", "choice", help="what the response was sampled from"),
-    Column("finish_reason", "finish", "choice", help="stop, or length where it was cut"),
+    Column("finish_reason", "finish", "choice", help="stop, or length if it was cut"),
 )
 
 
 def pairs_and_responses(files: Files, most: int) -> tuple[Table, Table, Rewards]:
-    """Tables of decided pairs and of rewarded responses, and all rewards."""
+    """Return tables of at most `most` decided pairs and rewarded responses, and all rewards."""
     responses, pairs = Draw(most, "responses"), Draw(most, "pairs")
     rewards: Rewards = {}
     for keys, folder in files.experiment.step_folders():
@@ -113,7 +113,7 @@ def pairs_and_responses(files: Files, most: int) -> tuple[Table, Table, Rewards]
 
 
 def response_cells(row: dict, group: list[dict]) -> dict:
-    """Cells of a response, with its rank among the responses to its prompt; without a reward it has no rank."""
+    """Return the cells of a response, with its rank among the responses to its prompt, or None without a reward."""
     better = [
         other for other in group if None not in (row["reward"], other["reward"]) and other["reward"] > row["reward"]
     ]
@@ -121,12 +121,12 @@ def response_cells(row: dict, group: list[dict]) -> dict:
     return row | {
         "rank": None if row["reward"] is None else 1 + len(better),
         "log_ratio": row["logp"] - row["logp_ref"],
-        "perplexity": math.exp(nats) if nats < 700 else None,  # beyond, it overflows a float
+        "perplexity": math.exp(nats) if nats < 700 else None,  # a larger exponent overflows a float
     }
 
 
 def pair_cells(pair: Pair) -> dict:
-    """Cells of a pair."""
+    """Return the cells of a pair."""
     row: dict[str, Any] = {}
     for side in SIDES:
         response = getattr(pair, side)
@@ -139,13 +139,13 @@ def pair_cells(pair: Pair) -> dict:
 
 
 def pair_key(prompt_id: str, chosen: dict, rejected: dict) -> tuple:
-    """A key of a pair in its round, in which a prompt may be drawn in several steps."""
+    """Return a key that identifies a pair in its round, even if its prompt is drawn in several steps."""
     names = ("response_id", "logp", "response")
     return (prompt_id, *(row[name] for row in (chosen, rejected) for name in names))
 
 
 def trained_pairs(path: Path, files: Files) -> dict[tuple, dict]:
-    """{metric, score, trained} of every pair of a round's pairs.jsonl; empty if there is no file yet."""
+    """Return {metric, score, trained} of every pair in a round's pairs.jsonl; empty if there is no file yet."""
     if not files.has(path):
         return {}
     pairs = {}

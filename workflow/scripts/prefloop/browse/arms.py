@@ -1,4 +1,4 @@
-"""Table of the clusters in every run for the browse page, and maps of their prompts."""
+"""The browse page's table of clusters in every run, and maps of their prompts."""
 
 import math
 import statistics
@@ -10,32 +10,32 @@ from prefloop.core.files import read_json
 from prefloop.core.jsonl import iterate_rows
 from prefloop.feedback.judgments import as_text
 
-EXAMPLES = 5  # prompts shown per cluster, those nearest to its center on the map
+EXAMPLES = 5  # number of prompts shown per cluster, nearest to its center on the map
 POINTS = 2000  # per map
 
 
 def cluster_columns(steps: tuple[str, ...]) -> tuple[Column, ...]:
     return (
-        Column("clusters", "clusters of", "choice", help="a method with clusters of its own, or all others"),
+        Column("clusters", "clusters of", "choice", help="a method with its own clusters, or all others"),
         Column("cluster", "cluster", "choice"),
         Column("method", "method", "choice"),
         Column("seed", "seed", "choice"),
         Column("size", "prompts", "number", digits=0, help="training prompts in the cluster"),
         Column("pulls", "pulls", "number", digits=0, help="prompts annotated"),
         Column("drawn", "pulls by step", "series", digits=0, ticks=steps),
-        Column("reward", "reward", "number", help="mean of all annotated responses, by the feedback"),
+        Column("reward", "reward", "number", help="mean reward of all annotated responses, by the feedback"),
         Column("rewards", "reward by step", "series", ticks=steps),
-        Column("mean", "arm's mean", "number", help="of its prompts' worth to the bandit (arms.json), not of reward"),
+        Column("mean", "arm's mean", "number", help="mean normalized metric of its prompts (arms.json)"),
         Column("means", "arm's mean by step", "series", shown=False, ticks=steps),
-        Column("score", "score", "number", shown=False, help="what the bandit would draw by next (arms.json)"),
-        Column("examples", "example prompts", "texts", help="those nearest to the cluster's center on the map"),
+        Column("score", "score", "number", shown=False, help="score by which the bandit would draw next (arms.json)"),
+        Column("examples", "example prompts", "texts", help="the prompts nearest to the cluster's center on the map"),
     )
 
 
 def clusters_and_maps(files: Files, rewards: Rewards) -> tuple[Table, list[dict]]:
-    """A table of every arm in every run, and a map of each set of clusters.
+    """Return a table of every arm in every run, and a map of each set of clusters.
 
-    A map is {clusters, total, points}; a point is x, y, its cluster and its prompt's text.
+    A map is {clusters, total, points}. A point is (x, y, cluster, text of the prompt).
     """
     experiment = files.experiment
     steps = [(r, s) for r in range(1, experiment.rounds + 1) for s in range(1, experiment.steps + 1)]
@@ -56,23 +56,23 @@ def clusters_and_maps(files: Files, rewards: Rewards) -> tuple[Table, list[dict]
             keys["examples"] = [texts[row["prompt_id"]] for row in examples if row["prompt_id"] in texts]
             for method in [m for m, own in zip(experiment.methods, files.clusters, strict=True) if own == path]:
                 for seed in experiment.seeds:
-                    places = [(method, seed, cluster, r, s) for r, s in steps]
-                    rows.append(keys | {"method": method, "seed": seed} | history(places, pulls, learned, rewards))
+                    step_keys = [(method, seed, cluster, r, s) for r, s in steps]
+                    rows.append(keys | {"method": method, "seed": seed} | history(step_keys, pulls, learned, rewards))
     note = "The clusters of training prompts, which are the bandit's arms, with their rewards in every run."
     columns = cluster_columns(tuple(f"round {r}, step {s}" for r, s in steps))
     return Table("clusters", "Clusters", note, columns, rows, len(rows)), maps
 
 
-def history(places: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, dict], rewards: Rewards) -> dict:
-    """Pulls, rewards and means of an arm in a run; `places` are the keys of its steps."""
-    arms = [learned.get(place, {}) for place in places]
+def history(step_keys: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, dict], rewards: Rewards) -> dict:
+    """Return the pulls, rewards and means of an arm in a run. `step_keys` are the keys of its steps."""
+    arms = [learned.get(key, {}) for key in step_keys]
     end: dict = next((arm for arm in reversed(arms) if arm), {})
-    drawn = [pulls.get(place, 0) for place in places]
+    drawn = [pulls.get(key, 0) for key in step_keys]
     return {
         "pulls": sum(drawn),
         "drawn": drawn,
-        "reward": mean([reward for place in places for reward in rewards.get(place, [])]),
-        "rewards": [mean(rewards.get(place, [])) for place in places],
+        "reward": mean([reward for key in step_keys for reward in rewards.get(key, [])]),
+        "rewards": [mean(rewards.get(key, [])) for key in step_keys],
         "mean": end.get("mean"),
         "means": [arm.get("mean") for arm in arms],
         "score": end.get("score"),
@@ -80,28 +80,28 @@ def history(places: list[tuple], pulls: dict[tuple, int], learned: dict[tuple, d
 
 
 def texts_of(files: Files, wanted: set[str]) -> dict[str, str]:
-    """The texts of these training prompts, by prompt_id."""
+    """Return the texts of these training prompts by prompt_id."""
     path = files.experiment.root / "prompts/train.jsonl"
     rows = iterate_rows(path, ["prompt_id", "messages"]) if files.has(path) else ()
     return {row["prompt_id"]: as_text(row["messages"]) for row in rows if row["prompt_id"] in wanted}
 
 
 def pulls_and_arms(files: Files) -> tuple[dict[tuple, int], dict[tuple, dict]]:
-    """By (method, seed, cluster, round, step): how many prompts were drawn, and the arm of arms.json afterwards."""
+    """Return the number of drawn prompts and the arm in arms.json, both by (method, seed, cluster, round, step)."""
     pulls: dict[tuple, int] = {}
     learned: dict[tuple, dict] = {}
     for keys, folder in files.experiment.step_folders():
         if files.has(folder / "prompts.jsonl"):
             for row in iterate_rows(folder / "prompts.jsonl", ["prompt_id", "cluster"]):
-                place = reward_key(keys, row["cluster"])
-                pulls[place] = pulls.get(place, 0) + 1
+                key = reward_key(keys, row["cluster"])
+                pulls[key] = pulls.get(key, 0) + 1
         if files.arms and files.has(folder / "arms.json"):
             learned |= {reward_key(keys, arm["cluster"]): arm for arm in read_json(folder / "arms.json")["arms"]}
     return pulls, learned
 
 
 def nearest_to_centers(prompts: list[dict]) -> dict[int, list[dict]]:
-    """By cluster, the rows of clusters.csv nearest to its center on the map."""
+    """Return for each cluster the rows of clusters.csv nearest to its center on the map."""
     groups: dict[int, list[dict]] = {}
     for row in prompts:
         groups.setdefault(int(row["cluster"]), []).append(row)

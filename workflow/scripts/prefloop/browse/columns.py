@@ -15,11 +15,11 @@ class Column(NamedTuple):
     kind: str
     """text (long), texts (a list), choice (a word or small number), number, or series (numbers by step)."""
     shown: bool = True
-    """Whether the table shows it at first; a row's details show all columns."""
+    """Whether the table shows it at first. The details of a row show all columns."""
     of: str = ""
-    """The text column whose text it describes."""
+    """The text column that it describes."""
     digits: int = 3
-    """Digits of a number after the point."""
+    """Digits after the decimal point."""
     help: str = ""
     ticks: tuple[str, ...] = ()
     """Names of the items of a series."""
@@ -52,7 +52,7 @@ class Table:
 
 
 class Draw:
-    """A random sample of at most `most` rows of a stream, in their order; rows marked `first` have priority."""
+    """A random sample of at most `most` rows of a stream, in their order. Rows marked `first` have priority."""
 
     def __init__(self, most: int, name: str):
         self.most, self.total, self.rng = most, 0, rng_for(0, "browse", name)
@@ -75,9 +75,9 @@ def mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-Rewards = dict[tuple, list[float]]  # of the responses by (method, seed, cluster, round, step)
+Rewards = dict[tuple, list[float]]  # rewards of responses by (method, seed, cluster, round, step)
 
 
 def reward_key(keys: dict, cluster: int) -> tuple:
-    """The key of `Rewards` for a cluster in a step."""
+    """Return the key of `Rewards` for a cluster in a step."""
     return keys["method"], keys["seed"], cluster, keys["round"], keys["step"]

@@ -1,4 +1,4 @@
-"""Tables of judgments, and of answers before and after training, for the browse page."""
+"""The browse page's tables of judgments, and of answers before and after training."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ OURS, THEIRS = ("", "answer"), ("_opponent", "opponent_answer")  # suffix of num
 
 
 def of_answers(*sides: tuple[str, str, str], change: str) -> tuple[Column, ...]:
-    """Number columns of an answer and of the one it is compared with; a side is (suffix, text column, label)."""
+    """Return number columns for an answer and its opponent. Each side is (suffix, text column, label)."""
     kinds = (
         Column("reward", "reward", "number", help="by the evaluator"),
         Column("feedback", "feedback", "number", shown=False, help="reward by the feedback that trains"),
@@ -33,11 +33,11 @@ POLICY = (
     Column("method", "method", "choice"),
     Column("seed", "seed", "choice"),
     Column("round", "round", "choice"),
-    Column("checkpoint", "checkpoint", "choice", help="optimizer steps of the round; none at its end"),
+    Column("checkpoint", "checkpoint", "choice", help="optimizer steps in the round; empty at its end"),
     Column("temperature", "temperature", "choice"),
     Column("opponent", "opponent", "choice"),
 )
-OUTCOME = Column("outcome", "outcome", "choice", help="of the answer against the opponent's, by the evaluator")
+OUTCOME = Column("outcome", "outcome", "choice", help="outcome of the answer against the opponent's, by the evaluator")
 COMPARISONS = (
     *POLICY,
     *PROMPT,
@@ -47,19 +47,19 @@ COMPARISONS = (
     *of_answers((*OURS, ""), (*THEIRS, "opponent"), change="reward minus the opponent's"),
     Column("preference", "preference", "number", help="a judge's probability that the answer is better"),
 )
-SAMPLE = Column("sample", "sample", "choice", help="number among the answers to the prompt")  # if there are several
+SAMPLE = Column("sample", "sample", "choice", help="index of the answer to the prompt")  # if there are several
 BEFORE = (
     *(column for column in POLICY if column.key not in ("checkpoint", "opponent")),
     *PROMPT,
     Column("opponent_answer", "before", "text", help="the initial policy's answer"),
     Column("answer", "after", "text", help="the answer after the last round"),
     *of_answers((*THEIRS, "before"), (*OURS, "after"), change="reward after minus before"),
-    OUTCOME._replace(help="of the answer after against that before, by the evaluator"),
+    OUTCOME._replace(help="outcome of the answer after against the answer before, by the evaluator"),
 )
 
 
 def comparisons_and_changes(files: Files, most: int) -> tuple[Table, Table]:
-    """The judgments of comparisons, and the initial policy's samples with those of every run's last round."""
+    """Return a table of judgments, and one of the initial policy's samples with those of every run's last round."""
     root, experiment = files.experiment.root, files.experiment
     judgments, changes = Draw(most, "judgments"), Draw(most, "changes")
     prompts = by_id(root / "prompts/eval.jsonl", "messages") if files.comparisons else {}
@@ -116,35 +116,35 @@ def comparisons_and_changes(files: Files, most: int) -> tuple[Table, Table]:
 
 
 def by_id(path: Path, *required: str) -> dict[str, dict]:
-    """A file's rows by prompt."""
+    """Return a file's rows by prompt id."""
     return {row["prompt_id"]: row for row in iterate_rows(path, ["prompt_id", *required])}
 
 
 def by_sample(path: Path) -> dict[tuple[str, int], dict]:
-    """The rows of a file of judgments by prompt and number of the sample."""
+    """Return the rows of a file of judgments by prompt id and sample index."""
     return {sample_of(row): row for row in iterate_rows(path, ["prompt_id"])}
 
 
 def sample_of(judgment: dict) -> tuple[str, int]:
-    """The prompt of a judgment and the number of its sample."""
+    """Return the prompt id and the sample index of a judgment."""
     return judgment["prompt_id"], judgment.get("sample", 0)
 
 
 def answers(root: Path, comparison: Comparison) -> dict[tuple[str, int], str]:
-    """The answers of the comparison's policy, by prompt and number of the sample."""
+    """Return the answers of the comparison's policy by prompt id and sample index."""
     rows = iterate_rows(root / comparison.folder / "samples.jsonl", ["prompt_id", "response"])
     return {(row["prompt_id"], row.get("response_id", 0)): row["response"] for row in rows}
 
 
 def opponent_of(comparison: Comparison) -> Comparison:
-    """The comparison whose folder has the opponent's samples; an opposing method has the same seed and round."""
+    """Return the comparison whose folder has the opponent's samples. An opposing method has the same seed and round."""
     if comparison.opponent == "initial":
         return Comparison("initial", -1, 0, comparison.temperature, comparison.opponent)
     return comparison._replace(method=comparison.opponent)
 
 
 def last_of_runs(comparisons: list[Comparison]) -> dict[Comparison, Comparison]:
-    """One comparison of each run's last round and, as its value, that of the initial policy with the same opponent."""
+    """Map a comparison of each run's last round to that of the initial policy with the same opponent."""
     initial = {(c.temperature, c.opponent): c for c in comparisons if c.method == "initial"}
     last: dict[tuple, Comparison] = {}
     for c in comparisons:
@@ -155,13 +155,13 @@ def last_of_runs(comparisons: list[Comparison]) -> dict[Comparison, Comparison]:
 
 
 def change(row: dict) -> float | None:
-    """Reward minus that of the other answer; None without rewards."""
+    """Return the reward minus that of the other answer; None without rewards."""
     ours, theirs = row.get("reward"), row.get("reward_opponent")
     return None if ours is None or theirs is None else ours - theirs
 
 
 def eval_clusters(files: Files) -> dict[str, dict[str, int]]:
-    """The cluster of each eval prompt by method; untrained policies have the first method's."""
+    """Return the cluster of each eval prompt, by method. Untrained policies have the clusters of the first method."""
     paths = [path.with_name("clusters_eval.csv") for path in files.clusters]
     known = {
         path: {row["prompt_id"]: int(row["cluster"]) for row in csv_rows(path)} for path in paths if files.has(path)

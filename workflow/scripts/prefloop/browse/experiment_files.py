@@ -1,4 +1,4 @@
-"""The files of the browse page: those that a config needs, or those that exist so far."""
+"""The files that the browse page reads: those that a config needs, or those that exist so far."""
 
 import re
 from collections.abc import Iterable
@@ -28,41 +28,41 @@ class Files:
     arms: bool = True
     """Whether every step has its arms.json."""
     complete: bool = True
-    """Whether a missing file is an error; if not, its rows are left out."""
+    """Whether a missing file is an error. If not, its rows are omitted."""
 
     def has(self, *paths: Path) -> bool:
-        """Whether to read these files. Only an experiment that is not complete may lack them."""
+        """Whether to read these files. Files may be missing only if the experiment is not complete."""
         return self.complete or all(path.is_file() for path in paths)
 
 
 def files_of(experiment: Experiment, clusters: Iterable[Path], judgments: Iterable[Path], arms: bool) -> Files:
-    """The files that a config needs."""
+    """Return the files that a config needs."""
     comparisons = [comparison_of(path, experiment.root) for path in judgments]
     return Files(experiment, comparisons, list(clusters), arms)
 
 
 def found_below(experiment: Experiment) -> Files:
-    """The files that exist in an experiment's folder so far; InputError if there are none."""
+    """Return the files that exist in an experiment's folder so far. Raise InputError if there are none."""
     root = experiment.root
     folders = [path.relative_to(root).as_posix() for path in sorted(root.glob("*/seed-*/round-*/step-*"))]
     runs = [match.groups() for folder in folders if (match := STEP.fullmatch(folder))]
     if not runs:
         raise InputError(
-            f"{root}: no run's folder <method>/seed-<seed>/round-<round>/step-<step> here, nothing to show"
+            f"{root}: nothing to show, because there is no folder <method>/seed-<seed>/round-<round>/step-<step>"
         )
     methods = tuple(dict.fromkeys(run[0] for run in runs))
     seeds, rounds, steps = ({int(run[i]) for run in runs} for i in (1, 2, 3))
-    own = [root / method / "clusters.csv" for method in methods]
+    own_clusters = [root / method / "clusters.csv" for method in methods]
     return Files(
         replace(experiment, methods=methods, seeds=tuple(sorted(seeds)), rounds=max(rounds), steps=max(steps)),
         [comparison_of(path, root) for path in sorted(root.glob("**/evaluation/*/against-*.jsonl"))],
-        [path if path.is_file() else root / "clusters.csv" for path in own],
+        [path if path.is_file() else root / "clusters.csv" for path in own_clusters],
         complete=False,
     )
 
 
 def comparison_of(path: Path, root: Path) -> Comparison:
-    """The comparison of a file of judgments below `root`; InputError for another name."""
+    """Return the comparison of a file of judgments in `root`. Raise InputError if the file has another name."""
     match = JUDGMENTS.fullmatch(path.relative_to(root).as_posix())
     if not match:
         raise InputError(f"{path}: not the name of a file of judgments")

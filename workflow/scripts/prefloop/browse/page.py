@@ -1,7 +1,7 @@
 """The browse page: one HTML file with all its data.
 
-Texts of models and data sets are untrusted. They are in the page as JSON without a `<`, and workflow/browse/browse.js
-shows them as text only. The content security policy allows only the page's own script and style, by checksum, and no
+Texts of models and data sets are untrusted. The page contains them as JSON without `<`, and workflow/browse/browse.js
+shows them only as text. The content security policy allows only the page's own script and style, by checksum, and no
 network access.
 """
 
@@ -20,7 +20,7 @@ from prefloop.core.errors import InputError
 
 
 def data_of(name: str, about: str, tables: Iterable[Table], maps: Iterable[dict]) -> dict:
-    """The data of the page: each text once in `texts`, and tables whose cells are indices of texts."""
+    """Return the data of the page. Each text occurs once, in `texts`, and cells contain its index."""
     texts: dict[str, int] = {}
 
     def number_of(text: str | None) -> int | None:
@@ -64,12 +64,12 @@ def data_of(name: str, about: str, tables: Iterable[Table], maps: Iterable[dict]
 
 
 def rounded(value: Any) -> Any:
-    """A float with six digits; anything else unchanged."""
+    """Return a float with six significant digits; any other value is unchanged."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def page_of(data: dict, template: Path) -> str:
-    """The page: page.html of the folder `template`, with DataTables, browse.css, browse.js and the data inside."""
+    """Return the page: page.html of the folder `template` with DataTables, browse.css, browse.js and the data."""
     library_script, library_style = datatables()
     style, script = ((template / f"browse.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     style, script = f"{library_style}\n{style}", f"{library_script}\n{script}"
@@ -86,13 +86,13 @@ def page_of(data: dict, template: Path) -> str:
 
 
 def datatables() -> tuple[str, str]:
-    """Script and style of DataTables, which the package itables has for pages without a network.
+    """Return the script and the style of DataTables, which the package itables contains for pages without a network.
 
-    The bundle is a module. Its export statement becomes the constant DataTable, for the script that follows.
+    The bundle is a module. Its export statement is replaced by the constant DataTable, which browse.js uses.
     """
-    spec = importlib.util.find_spec("itables")  # the package itself is not imported: only its files are needed
+    spec = importlib.util.find_spec("itables")  # only files of the package are needed, so it is not imported
     if spec is None or spec.origin is None:
-        raise InputError("itables: not installed, which the browse page needs; install environment.yml")
+        raise InputError("itables: not installed, but the browse page needs it; install environment.yml")
     folder = Path(spec.origin).parent / "html"
     script, style = ((folder / f"dt_bundle.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     script, exports = re.subn(r"export\{[^}]*?(\w+) as default[^}]*\};?", r"const DataTable=\1;", script)
@@ -102,10 +102,10 @@ def datatables() -> tuple[str, str]:
 
 
 def as_json(data: dict) -> str:
-    """JSON in which an HTML parser finds no end of a script and no comment."""
+    """Return JSON without `<`, so that an HTML parser finds no end of the script and no comment in it."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def checksum(text: str) -> str:
-    """The source expression of a script or style in a content security policy."""
+    """Return the source expression of a script or style for a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,14 +1,14 @@
-"""Settings of acquisition that exclude each other or others; see `consistency`."""
+"""Checks for contradictory settings of acquisition; see `consistency`."""
 
 
 def labels_per_prompt(settings: dict) -> int:
-    """The responses of a prompt that get a label."""
+    """Return how many responses of each prompt get a label."""
     acquisition = settings["acquisition"]
     return settings["generation"]["n"] if acquisition["rule"] == "all" else acquisition["labels"]
 
 
 def impossible_acquisition(settings: dict) -> list[str]:
-    """Choices of responses to label where there is nothing to choose."""
+    """Return errors of acquisition settings that leave no choice between responses."""
     acquisition, generation = settings["acquisition"], settings["generation"]
     if acquisition["rule"] == "all":
         return []
@@ -17,18 +17,18 @@ def impossible_acquisition(settings: dict) -> list[str]:
     checks = [
         (
             settings["feedback"]["kind"] == "dataset",
-            "acquisition.rule: feedback.kind dataset knows both of its responses, and there is nothing to choose; "
-            "set rule all",
+            "acquisition.rule: feedback.kind dataset labels both responses, so there is nothing to choose; set it to "
+            "all",
         ),
         (
             acquisition["pool"] > 1 and settings["bandit"]["allocation"] == "all",
-            f"acquisition.pool: {acquisition['pool']} times the budget, and bandit.allocation all has no budget; "
-            "set it to 1, or take another allocation",
+            f"acquisition.pool: {acquisition['pool']} times the budget, but bandit.allocation all has no budget; "
+            "set it to 1, or choose another allocation",
         ),
         (
             labels > responses or (labels == responses and acquisition["pool"] == 1),
-            f"acquisition.labels: {labels}, and a prompt has {responses} responses, so that there is nothing to "
-            "choose; lower it, raise generation.n, or set acquisition.rule: all",
+            f"acquisition.labels: {labels}, but a prompt has {responses} responses, so there is nothing to choose; "
+            "lower it, raise generation.n, or set acquisition.rule: all",
         ),
     ]
     return [message for fails, message in checks if fails]

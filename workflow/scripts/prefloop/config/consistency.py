@@ -1,7 +1,7 @@
-"""Settings that contradict each other, each with the reason and a way out.
+"""Checks for settings that contradict each other. Each error gives the reason and a fix.
 
-Every function makes a list of checks (condition, message); a check fails where its condition is true. Snakemake reads
-this at every start, so nothing heavy is imported here.
+Every function makes a list of checks (condition, message). A check fails if its condition is true. Snakemake imports
+this module at every start, so it imports nothing heavy.
 """
 
 from prefloop.config.declarations import defaults
@@ -28,12 +28,12 @@ from prefloop.config.start_checks import impossible_start
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
-MAX_JOINED_STEPS = 100  # Linux allows 128 KB per command of a shell; five paths of a step have up to 1 KB
-FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a request to a judge's server, which its answers need
+MAX_JOINED_STEPS = 100  # Linux allows 128 KB per shell command; the five paths of a step have up to 1 KB
+FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a judge's request, which a config must not change
 
 
 def contradictions(config: dict) -> list[str]:
-    """One line for each combination of settings that cannot run."""
+    """Return one line per combination of settings that cannot run."""
     problems = impossible_evaluation(config) + impossible_figures(config) + impossible_export(config)
     problems += impossible_jobs(config)
     if config["compare"]:
@@ -62,7 +62,7 @@ def contradictions(config: dict) -> list[str]:
 
 
 def missing_sources(config: dict) -> list[str]:
-    """Settings without a default that are missing: the policy, the prompts, and the pairs of a reward model."""
+    """Return errors for missing required settings: the policy, the prompts, and the pairs of a reward model."""
     prompts, eval_set = config["prompts"], config["evaluation"]["prompts"]
     checks = [
         (
@@ -72,7 +72,7 @@ def missing_sources(config: dict) -> list[str]:
         (not configured_sources(prompts), f"prompts.source: missing; name your prompts: {SOURCE_FORM}"),
         (
             not configured_sources(eval_set) and eval_set != defaults(EvalPromptsSection),
-            f"evaluation.prompts.source: missing, and other keys of it are set; name the evaluation set: {SOURCE_FORM}",
+            f"evaluation.prompts.source: missing, but other keys are set; name the evaluation set: {SOURCE_FORM}",
         ),
     ]
     for name, model in config["reward_models"].items():
@@ -82,26 +82,26 @@ def missing_sources(config: dict) -> list[str]:
 
 
 def impossible_sources(where: str, section: dict) -> list[str]:
-    """Sources of prompts that exclude each other, shares that do not add up, and templates that a format ignores."""
+    """Return errors of prompt sources: conflicting keys, shares that do not add up, and templates that are ignored."""
     sources, several = configured_sources(section), bool(section["sources"])
-    named = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
-    named += ["messages_template"] * bool(section["messages_template"])
+    changed = [name for name in defaults(SourceConfig) if section[name] != defaults(SourceConfig)[name]]
+    changed += ["messages_template"] * bool(section["messages_template"])
     shares = [source["share"] for source in sources if several and source["share"] is not None]
     checks = [
         (
-            several and bool(named),
-            f"{where}.{''.join(named[:1])}: {where}.sources names the sources, each with its own; give one of the two",
+            several and bool(changed),
+            f"{where}.{''.join(changed[:1])}: the entries of {where}.sources have their own; set one of the two",
         ),
         (
             several and any(source["source"] is None for source in sources),
-            f"{where}.sources: one of them has no source; name each: {SOURCE_FORM}",
+            f"{where}.sources: an entry has no source; name each: {SOURCE_FORM}",
         ),
         (
             bool(shares)
             and section["take"] is not None
             and (len(shares) < len(sources) or abs(sum(shares) - 1) > 1e-6),
-            f"{where}.sources: {len(shares)} of {len(sources)} have a share of take, {sum(shares):g} in sum; give all "
-            "or none a share, 1 in sum",
+            f"{where}.sources: {len(shares)} of {len(sources)} have a share of take, with sum {sum(shares):g}; give "
+            "all of them a share, with sum 1, or none",
         ),
     ]
     for source in sources:
@@ -110,15 +110,15 @@ def impossible_sources(where: str, section: dict) -> list[str]:
         checks += [
             (
                 bool(template) and source["format"] != "columns",
-                f"{where}.messages_template: only with {where}.format columns; a data set's format has its own",
+                f"{where}.messages_template: only for {where}.format columns; other formats define the messages",
             ),
-            (role != "user", f"{where}.messages_template: ends with role {role}, expected user; move it last"),
+            (role != "user", f"{where}.messages_template: ends with role {role}; put a user message last"),
         ]
     return failed(checks)
 
 
 def impossible_prompts(config: dict) -> list[str]:
-    """Contradictory sources, and responses that the data set does not have."""
+    """Return errors of prompt sources, and of settings that need responses which the data set does not have."""
     prompts, evaluation = config["prompts"], config["evaluation"]
     eval_set = evaluation["prompts"] if configured_sources(evaluation["prompts"]) else prompts
     without_responses, opponents = formats_without_responses(prompts), formats_without_responses(eval_set)
@@ -126,13 +126,13 @@ def impossible_prompts(config: dict) -> list[str]:
         *(
             (
                 evaluator["kind"] == "dataset",
-                f"{key}: the data set has no preference between new samples; name another kind",
+                f"{key}: the data set has no preference between new samples; choose another kind",
             )
             for key, evaluator in evaluators_of(config).items()
         ),
         (
             config["sft"]["enabled"] and 0 < len(without_responses) == len(configured_sources(prompts)),
-            f"sft.enabled: prompts.format {', '.join(without_responses)} has no chosen responses; set false",
+            f"sft.enabled: prompts.format {', '.join(without_responses)} has no chosen responses; set it to false",
         ),
         (
             CHOSEN in evaluation["opponents"] and bool(opponents),
@@ -144,30 +144,30 @@ def impossible_prompts(config: dict) -> list[str]:
 
 
 def impossible_jobs(config: dict) -> list[str]:
-    """Divisions of stages into jobs that exclude each other."""
+    """Return errors of settings that divide stages into jobs in contradictory ways."""
     return failed(
         [
             (
                 config["join_steps"] and config["shards"] > 1,
-                f"join_steps: true, and shards: {config['shards']} divides each step into jobs; set join_steps: false "
+                f"join_steps: true, but shards: {config['shards']} divides each step into jobs; set join_steps: false "
                 "or shards: 1",
             ),
             (
                 config["join_steps"] and config["share_first_step"],
-                "share_first_step: true, and join_steps: true makes one job of all steps of a round; set one of them "
+                "share_first_step: true, but join_steps: true runs all steps of a round as one job; set one of them "
                 "to false",
             ),
             (
                 config["join_steps"] and config["steps"] > MAX_JOINED_STEPS,
-                f"join_steps: true, and steps: {config['steps']}, but a command can name the files of "
-                f"{MAX_JOINED_STEPS}; set join_steps: false or fewer steps",
+                f"join_steps: true, but a command can name the files of {MAX_JOINED_STEPS} steps, not of "
+                f"{config['steps']}; set join_steps: false or lower steps",
             ),
         ]
     )
 
 
 def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
-    """Settings that a feedback of this kind lacks, and reward models that are not declared."""
+    """Return errors of one feedback section: missing or contradictory settings, and undeclared reward models."""
     kind, model, judge = feedback["kind"], feedback["model"], feedback["judge"]
     request = judge["request"]
     fixed = [name for name in FIXED_FIELDS if name in {*request["extra"], *request["rename"].values()}]
@@ -179,7 +179,7 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
     problems += impossible_plan(where, feedback)
     return problems + failed(
         [
-            # The settings of a kind are named as the kind: kind function has its setting `function`.
+            # A kind and its own setting have the same name: kind function has the setting `function`.
             (kind in feedback and not feedback[kind], f"{where}: kind {kind} needs {where}.{kind}{example}"),
             (
                 kind == "reward_model" and not model,
@@ -191,11 +191,11 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             ),
             (
                 kind == "judge" and bool(judge["base_url"]) and not judge["model"],
-                f"{where}.judge.model: missing; write the server's name of its model, as /v1/models lists it",
+                f"{where}.judge.model: missing; set it to the server's name for its model, as in /v1/models",
             ),
             (
                 kind == "judge" and bool(fixed),
-                f"{where}.judge.request: sets {', '.join(fixed)}, which every question needs as it is; leave it out",
+                f"{where}.judge.request: sets {', '.join(fixed)}, which must not be changed; remove it",
             ),
             (
                 kind == "judge" and bool(twice),
@@ -203,12 +203,12 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             ),
             (
                 kind == "judge" and trained,
-                f"{where}.model: {model} gives rewards and writes no answers; a judge is a language model",
+                f"{where}.model: {model} is a reward model, which writes no answers; name a language model",
             ),
             (
                 kind in ("judge", "dataset") and feedback["length_penalty"] is not None,
-                f"{where}.length_penalty: a {kind} gives no reward from which tokens could be subtracted; set it to "
-                "null",
+                f"{where}.length_penalty: kind {kind} gives no rewards, so nothing can be subtracted from them; set it "
+                "to null",
             ),
             (
                 trained and model.removeprefix(TRAINED) not in config["reward_models"],
@@ -219,17 +219,21 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
 
 
 def impossible_export(config: dict) -> list[str]:
-    """Exports of runs that the experiment does not have, and exports that would overwrite each other."""
+    """Return errors of exports: unknown runs, and exports that would overwrite each other."""
     export = config["export"]
     known = {"methods": config["compare"], "seeds": config["seeds"], "rounds": range(1, config["rounds"] + 1)}
     checks = []
     for key, names in known.items():
         listed = ", ".join(map(str, names))
         for name in export[key] or []:
-            checks.append((name not in names, f"export.{key}: {name} is none of {listed}, which this experiment has"))
+            checks.append(
+                (name not in names, f"export.{key}: {name} is not one of {listed}, which this experiment has")
+            )
     wanted = [repository_of(export["hub_id"], run) for run in exports_of(config)] if export["hub_id"] else []
     for name in wanted:
-        checks.append((not HUB_ID.fullmatch(name), f"export.hub_id: {name!r} is not owner/name, as me/my-model"))
+        checks.append(
+            (not HUB_ID.fullmatch(name), f"export.hub_id: {name!r}, expected owner/name, such as me/my-model")
+        )
     checks.append(
         (
             len(set(wanted)) < len(wanted),
@@ -241,15 +245,15 @@ def impossible_export(config: dict) -> list[str]:
 
 
 def doubts(config: dict) -> list[str]:
-    """Settings that can run but probably say little, one warning each."""
+    """Return one warning per setting that can run but probably gives no useful result."""
     evaluation = config["evaluation"]
     trained = [of_method(config, method)["feedback"] for method in config["compare"]]
-    own = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
+    other_feedback = [feedback for feedback in trained if feedback["kind"] != "dataset" and not is_lexicon(feedback)]
     return failed(
         [
             *(
                 (
-                    bool(own) and is_lexicon(evaluator),
+                    bool(other_feedback) and is_lexicon(evaluator),
                     f"{key}: {evaluator['function']} counts words of a list, which says little about policies trained "
                     "on another reward; name your own evaluator",
                 )

@@ -1,6 +1,6 @@
-"""What the dataclasses of the settings declare: fields, defaults, docstrings, and when a setting counts.
+"""Reads the declarations of settings from their dataclasses: fields, defaults, docstrings and conditions.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import ast
@@ -22,12 +22,12 @@ Settings = type  # a dataclass of settings
 
 @cache
 def hints(settings: Settings) -> dict[str, Any]:
-    """The declared type of each field, with its metadata."""
+    """Return the declared type of each field, with its metadata."""
     return get_type_hints(settings, include_extras=True)
 
 
 def bare(hint: Any) -> Any:
-    """A type without metadata and without None."""
+    """Return a type without metadata and without None."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     arms = [arm for arm in get_args(hint) if arm is not type(None)]
@@ -40,7 +40,7 @@ def is_union(hint: Any) -> bool:
 
 
 def metadata_of(hint: Any) -> list[Any]:
-    """The metadata of a type, also of what is optional."""
+    """Return the metadata of a type, including that of the members of a union."""
     if get_origin(hint) is Annotated:
         inner, *metadata = get_args(hint)
         return [*metadata, *metadata_of(inner)]
@@ -60,9 +60,9 @@ def is_section(hint: Any) -> TypeGuard[Settings]:
 
 
 def inner(hint: Any, key: str | int) -> Any:
-    """The type of a field, an item of a list or a value of a mapping; None if the type declares no such thing."""
+    """Return the type of a field, a list item or a value of a mapping; None if the type does not declare it."""
     hint = bare(hint)
-    if is_union(hint):  # of which a mapping can be one arm
+    if is_union(hint):  # one of its members can be a mapping
         hint = next((arm for arm in get_args(hint) if get_origin(arm) is dict), hint)
     if is_section(hint):
         return hints(hint).get(str(key))
@@ -72,7 +72,7 @@ def inner(hint: Any, key: str | int) -> Any:
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
-    """The defaults of a section as YAML has them; keys without a default are absent."""
+    """Return the defaults of a section as YAML values. Keys without a default are omitted."""
     values = {}
     for item in dataclasses.fields(settings):
         if item.default is not dataclasses.MISSING:
@@ -84,7 +84,7 @@ def defaults(settings: Settings) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A default as YAML has it: lists for tuples, text for paths."""
+    """Return a default as a YAML value: lists for tuples, text for paths."""
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
@@ -92,20 +92,20 @@ def plain(value: Any) -> Any:
 
 @cache
 def conditions(settings: Settings) -> dict[str, OnlyIf]:
-    """The keys of a section that count only under certain values of another key."""
-    found = {name: [m for m in metadata_of(hint) if isinstance(m, OnlyIf)] for name, hint in hints(settings).items()}
-    return {name: metadata[0] for name, metadata in found.items() if metadata}
+    """Return the condition of each key of a section that is used only with certain values of another key."""
+    by_field = {name: [m for m in metadata_of(hint) if isinstance(m, OnlyIf)] for name, hint in hints(settings).items()}
+    return {name: metadata[0] for name, metadata in by_field.items() if metadata}
 
 
 def relevant(section: dict, hint: Any) -> dict:
-    """A resolved section of the declared type `hint` without the settings that do not count under its values."""
+    """Return a resolved section of the declared type `hint` without the settings that its values leave unused."""
     ignored = {name for name, condition in conditions(bare(hint)).items() if not condition.holds(section)}
     return {name: value for name, value in section.items() if name not in ignored}
 
 
 @cache
 def docstrings(settings: Settings) -> dict[str, str]:
-    """The docstring under each field, inherited ones included."""
+    """Return the docstring of each field, including inherited fields."""
     texts: dict[str, str] = {}
     for cls in reversed(settings.__mro__):
         if dataclasses.is_dataclass(cls):
@@ -114,7 +114,7 @@ def docstrings(settings: Settings) -> dict[str, str]:
 
 
 def own_docstrings(settings: Settings) -> Iterator[tuple[str, str]]:
-    """(field, docstring) of the fields that a class itself declares."""
+    """Yield (field, docstring) for the fields that a class itself declares."""
     body = ast.parse(inspect.getsource(settings)).body[0]
     assert isinstance(body, ast.ClassDef)
     for node, following in zip(body.body, body.body[1:], strict=False):
@@ -124,9 +124,9 @@ def own_docstrings(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def retyped(value: Any, hint: Any) -> Any:
-    """`value` with texts read as YAML where no text is expected: `--config a={b: 1}` passes the 1 as text.
+    """Convert texts to YAML values if the setting is not a text: `--config a={b: 1}` passes the 1 as text.
 
-    A day, which YAML reads as a date, becomes text, also as a key.
+    Dates become texts again, in values and in keys, because YAML converts texts such as 2025-01-31 to dates.
     """
     if isinstance(value, dict):
         value = {str(key) if isinstance(key, datetime.date) else key: item for key, item in value.items()}
@@ -143,11 +143,11 @@ def retyped(value: Any, hint: Any) -> Any:
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if kind in (str, Path) or value in choices or (is_union(kind) and str in get_args(kind)):
         return value
-    if kind is Any:  # as JSON, since YAML reads `no` and `off` as false
+    if kind is Any:  # as JSON, because YAML reads `no` and `off` as false
         with contextlib.suppress(ValueError):
             return json.loads(value)
         return value
-    import yaml  # which `make status` does not need
+    import yaml  # imported here because `make status` does not need it
 
     try:
         return retyped(yaml.safe_load(value), None)

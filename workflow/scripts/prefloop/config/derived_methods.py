@@ -1,6 +1,6 @@
 """Methods that derive from others with `like`.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from prefloop.core.errors import InputError
 
 
 def with_likes(methods: Mapping[str, dict]) -> dict[str, dict]:
-    """The entries of `methods`, each with the settings of the entry that its `like` names, and of that one's.
+    """Return the entries of `methods` with all settings that they inherit through `like`.
 
-    `label`, `like` and `sweep` stay those of the entry itself.
+    `label`, `like` and `sweep` are not inherited.
 
     Raises:
-        InputError: A `like` names no method, or methods derive from each other in a cycle.
+        InputError: A `like` names an unknown method, or methods derive from each other in a cycle.
     """
     problems = [
         f"config: methods.{name}.like: {no_choice(entry['like'], list(methods))}"
@@ -30,14 +30,14 @@ def with_likes(methods: Mapping[str, dict]) -> dict[str, dict]:
             cycles.setdefault(frozenset(chain), chain)
     for first, *others in cycles.values():
         path = " -> ".join([first, *others, first])
-        problems.append(f"config: methods.{first}.like: a cycle, {path}; leave out one `like` of it")
+        problems.append(f"config: methods.{first}.like: a cycle, {path}; remove one `like` from it")
     if problems:
         raise InputError(*problems)
     return {name: joined([methods[link] for link in reversed(chain)]) for name, chain in chains.items()}
 
 
 def chain_of(name: str, methods: Mapping[str, dict]) -> list[str]:
-    """A method, the one it is like, and so on, up to one without `like`, or up to the last before a repeated one."""
+    """Return a method, the method that it is like, and so on. The chain ends before an unknown or repeated method."""
     chain = [name]
     following = methods[name].get("like")
     while following is not None and following in methods and following not in chain:
@@ -47,9 +47,9 @@ def chain_of(name: str, methods: Mapping[str, dict]) -> list[str]:
 
 
 def joined(entries: list[dict]) -> dict:
-    """The settings of several entries laid over each other, the last on top, whose `label`, `like` and `sweep` stay."""
+    """Merge entries; later entries override earlier ones. Only the last keeps its `label`, `like` and `sweep`."""
     result: dict = {}
     for entry in entries:
-        own = {key: value for key, value in result.items() if key not in ABOUT_METHODS}
-        result = merged(own, entry)
+        inherited = {key: value for key, value in result.items() if key not in ABOUT_METHODS}
+        result = merged(inherited, entry)
     return result

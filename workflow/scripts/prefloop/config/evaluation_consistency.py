@@ -1,6 +1,6 @@
-"""Settings of evaluation, figures and tables that contradict each other, each with the reason and a way out.
+"""Checks for contradictory settings of evaluation, figures and tables. Each error gives the reason and a fix.
 
-As in `consistency`, a check fails where its condition is true.
+As in `consistency`, a check fails if its condition is true.
 """
 
 from prefloop.config.experiment import CHOSEN
@@ -21,19 +21,22 @@ from prefloop.core.own_functions import is_own, split
 
 
 def impossible_evaluation(config: dict) -> list[str]:
-    """Opponents and baselines that the experiment does not have."""
+    """Return errors of evaluation settings, such as opponents and baselines that the experiment does not have."""
     evaluation, methods = config["evaluation"], config["compare"]
     first, *others = evaluation["opponents"]
     checks = [
         (
             first not in ("initial", CHOSEN),
-            f"evaluation.opponents: {first} is first, but all figures need initial or {CHOSEN}",
+            f"evaluation.opponents: {first} comes first, but figures need initial or {CHOSEN} as first opponent",
         )
     ]
     for name in others:
         known = ("initial", CHOSEN, *methods)
         checks.append(
-            (name not in known, f"evaluation.opponents: {name} is none of {', '.join(known)}; take one, or compare it")
+            (
+                name not in known,
+                f"evaluation.opponents: {name} is not one of {', '.join(known)}; choose one, or add it to compare",
+            )
         )
     for key, names in {
         "baseline": [evaluation["baseline"]] if evaluation["baseline"] else [],
@@ -42,7 +45,7 @@ def impossible_evaluation(config: dict) -> list[str]:
         "by_checkpoint.methods": evaluation["by_checkpoint"]["methods"] or [],
     }.items():
         for name in names:
-            message = f"evaluation.{key}: {name} is none of {', '.join(methods)}; take one, or compare it"
+            message = f"evaluation.{key}: {name} is not one of {', '.join(methods)}; choose one, or add it to compare"
             checks.append((name not in methods, message))
     for section in ("target", "primary", "validation"):
         word, words = evaluation[section]["measure"], measure_words(config)
@@ -52,31 +55,31 @@ def impossible_evaluation(config: dict) -> list[str]:
 
 
 def impossible_primary(config: dict) -> list[str]:
-    """A primary contrast of the baseline with itself, or in a measure without numbers."""
+    """Return errors of the primary contrast: the baseline against itself, or a measure without numbers."""
     method, measure = config["evaluation"]["primary"]["method"], target_measure(config, "primary")
     source = reward_sources(config).get(measure)
     return failed(
         [
             (
                 method is not None and method == baseline_of(config),
-                f"evaluation.primary.method: {method} is the baseline, so there is no contrast; take another method, "
+                f"evaluation.primary.method: {method} is the baseline, so there is no contrast; choose another method, "
                 "or set evaluation.baseline",
             ),
             (
                 method is not None and source is not None and not gives_rewards(source),
-                f"evaluation.primary.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
-                "set it to win",
+                f"evaluation.primary.measure: {measure} is not available, because kind {(source or {}).get('kind')} "
+                "gives no rewards; set it to win",
             ),
             (
                 method is None and config["evaluation"]["primary"]["measure"] != "auto",
-                "evaluation.primary.method: missing; name the method of the primary contrast, or leave its measure out",
+                "evaluation.primary.method: missing; name the method of the primary contrast, or remove its measure",
             ),
         ]
     )
 
 
 def impossible_benchmark(config: dict) -> list[str]:
-    """A benchmark without a command or a value to draw, or a command that names no model or no output."""
+    """Return errors of a benchmark: no command, no value to plot, or a command without the model or the output."""
     benchmark = config["evaluation"]["benchmark"]
     missing = [name for name in ("{model}", "{output}") if name not in (benchmark["command"] or "")]
     return failed(
@@ -87,23 +90,23 @@ def impossible_benchmark(config: dict) -> list[str]:
             ),
             (
                 bool(benchmark["command"]) and bool(missing),
-                f"evaluation.benchmark.command: has no {' and no '.join(missing)}; write where it reads the model and "
-                "writes its files",
+                f"evaluation.benchmark.command: has no {' and no '.join(missing)}; the command needs {{model}}, the "
+                "model's folder, and {output}, the folder for its files",
             ),
         ]
     )
 
 
 def impossible_figures(config: dict) -> list[str]:
-    """Figures and tables without rows, because of the methods or of their feedback."""
+    """Return errors of figures and tables that the methods or their feedback leave without data."""
     figures, tables, methods = config["figures"], config["tables"], config["compare"]
     settings = [of_method(config, method) for method in methods if method in config["methods"]]
-    own = [split(figure)[1] for figure in figures if is_own(figure)]
-    clashes = [name for name in own if own.count(name) > 1 or name in FIGURES]
+    own_figures = [split(figure)[1] for figure in figures if is_own(figure)]
+    clashes = [name for name in own_figures if own_figures.count(name) > 1 or name in FIGURES]
     rewards = reward_sources(config)
     without_numbers = [name for name, feedback in rewards.items() if not gives_rewards(feedback)]
     target = target_measure(config)
-    others = " or ".join(name for name in ("win", *rewards) if name not in without_numbers)
+    alternatives = " or ".join(name for name in ("win", *rewards) if name not in without_numbers)
     kind = rewards[target]["kind"] if target in rewards else ""
     return failed(
         [
@@ -114,33 +117,33 @@ def impossible_figures(config: dict) -> list[str]:
             ),
             (
                 bool(clashes),
-                f"figures: {', '.join(clashes[:1])} is the name of another figure, too; rename your function",
+                f"figures: {', '.join(clashes[:1])} is also the name of another figure; rename your function",
             ),
             (
                 "checkpoints" in figures and not config["evaluation"]["by_checkpoint"]["steps"],
-                "figures: checkpoints need evaluation.by_checkpoint.steps; write optimizer steps, as [8, 16]",
+                "figures: checkpoints need evaluation.by_checkpoint.steps; list optimizer steps, such as [8, 16]",
             ),
             (
                 "cluster_counts" in figures and all(s["bandit"]["allocation"] in AT_RANDOM for s in settings),
-                "figures: cluster_counts needs a method whose bandit.allocation looks at clusters",
+                "figures: cluster_counts needs a method whose bandit.allocation uses clusters",
             ),
             (
                 "sweep" in figures and not any(config["methods"].get(m, {}).get("sweep") for m in methods),
-                "figures: sweep needs values of settings; name them in `sweep`, as {train.beta: [0.05, 0.1]}",
+                "figures: sweep needs values of settings; set `sweep`, for example to {train.beta: [0.05, 0.1]}",
             ),
             (
                 "gradients" in figures and bool(settings) and settings[0]["train"]["parameters"] == "full",
-                f"figures: gradients are measured over adapters, and {', '.join(methods[:1])}, the first method, "
-                "trains all parameters; compare another first, or leave the figure out",
+                f"figures: gradients are measured on adapters, but {', '.join(methods[:1])}, the first method, "
+                "trains all parameters; put another method first in compare, or remove the figure",
             ),
             (
                 "judge_answers" in tables and not asks_judge(config),
-                "tables: judge_answers needs a judge, as feedback or evaluator; leave it out",
+                "tables: judge_answers needs a judge as feedback or evaluator; remove it",
             ),
             (
                 "cost_to_reach" in tables and target in without_numbers,
-                f"evaluation.target.measure: {target} is no number, as a {kind} gives none; set it to {others}, or "
-                "leave cost_to_reach out of tables",
+                f"evaluation.target.measure: {target} is not available, because kind {kind} gives no rewards; set it "
+                f"to {alternatives}, or remove cost_to_reach from tables",
             ),
         ]
     )

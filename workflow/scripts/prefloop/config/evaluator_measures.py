@@ -1,26 +1,26 @@
-"""The measures of the evaluators that evaluation.evaluators names: columns of judgments, and words of a config.
+"""Names of the measures of evaluation.evaluators, as columns of judgments and as words of a config.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
-MEASURE_KINDS = ("reward", "win")  # of the main evaluator, too, whose measures have these names
+MEASURE_KINDS = ("reward", "win")  # the main evaluator's measures have these names without a prefix
 OF_MAIN = ("feedback", "reward", "win")  # measures without the name of an evaluator
-MAIN = "main"  # the evaluator that decides, where a table has a row for each evaluator
+MAIN = "main"  # name of the deciding evaluator in tables with one row per evaluator
 RESERVED_EVALUATORS = (*OF_MAIN, "auto", "n_tokens", "evaluator", MAIN)
 
 
 def reward_measure(evaluator: str) -> str:
-    """The column of the rewards by a named evaluator."""
+    """Return the column of a named evaluator's rewards."""
     return f"{evaluator}_reward"
 
 
 def win_measure(evaluator: str) -> str:
-    """The column of the win rate by a named evaluator: 1, ½ for a tie, 0."""
+    """Return the column of a named evaluator's wins: 1 for a win, ½ for a tie, 0 for a loss."""
     return f"{evaluator}_win"
 
 
 def split_measure(measure: str) -> tuple[str, str]:
-    """A measure as (evaluator, kind): ("polite", "reward") of polite_reward; no evaluator for the main one's."""
+    """Split a measure into (evaluator, kind): polite_reward is ("polite", "reward"). The main evaluator has no name."""
     evaluator, _, kind = measure.rpartition("_")
     return (evaluator, kind) if kind in MEASURE_KINDS else ("", measure)
 

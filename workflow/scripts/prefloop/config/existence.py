@@ -1,6 +1,6 @@
-"""Checks before any job that the files, model folders and functions in a config exist.
+"""Checks that the files, model folders and functions in a config exist, before any job starts.
 
-Snakemake reads this at every start, so nothing heavy is imported here and no module of the user is run.
+Snakemake imports this module at every start, so it imports nothing heavy and runs no code of the user.
 """
 
 import ast
@@ -39,8 +39,8 @@ RESOURCES = [
 
 
 def absent(config: dict) -> list[str]:
-    """One line for each file, model or function in the config that does not exist."""
-    if not config["compare"]:  # simulated theory reads nothing
+    """Return one line per file, model or function in the config that does not exist."""
+    if not config["compare"]:  # a simulation of theory reads no files
         return []
     sections = {f"reward_models.{name}": config["reward_models"][name] for name in trained_here(config)}
     sections |= {"prompts": config["prompts"], "evaluation.prompts": config["evaluation"]["prompts"]}
@@ -62,7 +62,7 @@ def absent(config: dict) -> list[str]:
 
 
 def absent_prompts(where: str, source: str) -> list[str]:
-    """Why a source of prompts cannot be read, as far as its name shows."""
+    """Return why a source of prompts cannot be read, as far as its name shows."""
     path = Path(source)
     if source == "packaged":
         return []
@@ -81,7 +81,7 @@ def absent_prompts(where: str, source: str) -> list[str]:
 
 
 def absent_text(source: str | None) -> list[str]:
-    """Why a file of plain text cannot be read, as far as its name shows."""
+    """Return why a file of plain text cannot be read, as far as its name shows."""
     if source is None or source == "packaged":
         return []
     key, path = "evaluation.perplexity.text", Path(source)
@@ -91,7 +91,7 @@ def absent_text(source: str | None) -> list[str]:
 
 
 def absent_model(source: str) -> list[str]:
-    """Why a model's source is no package with a checksum, no model folder and no id of the hub."""
+    """Return why a model's source is not a package with a checksum, a model folder or an id of the hub."""
     if source.startswith("pypi:"):
         return [] if PACKAGE.fullmatch(source) else [f"model {source}: expected {PACKAGE_FORM}"]
     folder = Path(source)
@@ -109,12 +109,12 @@ def absent_model(source: str) -> list[str]:
 
 
 def absent_start(start: str | None, results: Path) -> list[str]:
-    """Why the policy from which methods start is no file of another run; `results` is the experiment's own folder."""
+    """Return why policy.start is not a file of another run. `results` is the experiment's own folder."""
     path = Path(start or "")
     if start is None:
         return []
     if path.is_dir():
-        return [f"policy.start: {start}: a folder, expected a policy.pt; a model folder is named as policy.model"]
+        return [f"policy.start: {start}: a folder, expected a policy.pt; for a model folder, set policy.model"]
     if not path.is_file():
         return [f"policy.start: {start}: no such file, expected the policy.pt of another run{similar(path)}"]
     if path.resolve().is_relative_to(results.resolve()):
@@ -123,7 +123,7 @@ def absent_start(start: str | None, results: Path) -> list[str]:
 
 
 def absent_functions(config: dict) -> list[str]:
-    """Why functions of the user cannot be called: feedback, figures, and those in place of a registry's name."""
+    """Return errors of the user's functions: feedback, figures, and those that replace a registry's word."""
     functions = [("figures", figure) for figure in config["figures"]]
     functions += [(key, function) for function, key in feedback_functions(config).items()]
     for method in config["compare"]:
@@ -137,7 +137,7 @@ def absent_functions(config: dict) -> list[str]:
 
 
 def function_settings() -> list[tuple[str, str]]:
-    """(section, key) of a method's settings that accept a function of the user."""
+    """Return (section, key) of each setting of a method that accepts a function of the user."""
     return [
         (section, key)
         for section, section_hint in hints(MethodConfig).items()
@@ -147,7 +147,7 @@ def function_settings() -> list[tuple[str, str]]:
 
 
 def absent_function(key: str, function: str) -> list[str]:
-    """Why a function of the user cannot be called, from the source of its module."""
+    """Return why a function of the user cannot be called, according to the source of its module."""
     module, name = split(function)
     files = own_files(function)
     if not files:
@@ -175,12 +175,12 @@ def absent_function(key: str, function: str) -> list[str]:
 
 
 def relative(file: Path) -> Path:
-    """A path as a user writes it: relative to the working directory, if it is in there."""
+    """Return a path relative to the working directory if it is inside, else unchanged."""
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """The names that a module may have once it is imported; * is for names known only by running it."""
+    """Return the names that a module may define. * means that other names are known only by running it."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -193,7 +193,7 @@ def defined(tree: ast.Module) -> set[str]:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported here; a folder without __init__.py, which Python also imports, is none."""
+    """Whether a package can be imported. A folder without __init__.py, which Python also imports, does not count."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -202,7 +202,7 @@ def installed(package: str) -> bool:
 
 
 def similar(path: Path) -> str:
-    """A hint at a file of a similar name in the folder of a missing file; empty if there is none."""
+    """Return a hint at a file with a similar name in the folder of a missing file; empty if there is none."""
     there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)
     return f"; did you mean {path.parent / close[0]}?" if close else ""
@@ -211,20 +211,20 @@ def similar(path: Path) -> str:
 def misspelled_in_profile(
     default: Iterable[str] | None, by_rule: Mapping[str, Iterable[str]], rules: Set[str]
 ) -> list[str]:
-    """One line per resource or rule of a profile that looks misspelled. Snakemake and SLURM ignore unknown names."""
-    places = {
+    """Return one line per misspelled resource or rule of a profile. Snakemake and SLURM ignore unknown names."""
+    sections = {
         "default-resources": default or (),
         **{f"set-resources: {rule}": names for rule, names in by_rule.items()},
     }
     problems = [
-        f"profile: {place}: {name}: unknown resource; did you mean {close[0]}?"
-        for place, names in places.items()
+        f"profile: {section}: {name}: unknown resource; did you mean {close[0]}?"
+        for section, names in sections.items()
         for name in names
         if name not in RESOURCES and (close := difflib.get_close_matches(name, RESOURCES, n=1, cutoff=0.8))
     ]
     return problems + [
         f"profile: set-resources: {rule}: unknown rule; did you mean {close[0]}?"
         for rule in by_rule
-        if not {rule, rule.removesuffix("_shard")} & rules  # rules of shards are there only if a config has some
+        if not {rule, rule.removesuffix("_shard")} & rules  # rules of shards exist only if a config has shards
         and (close := difflib.get_close_matches(rule, sorted(rules), n=1, cutoff=0.8))
     ]

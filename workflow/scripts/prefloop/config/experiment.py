@@ -1,6 +1,6 @@
-"""Which runs an experiment has, and where their files are: what figures read and what rules produce.
+"""The runs of an experiment and the paths of their files, which rules produce and figures read.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from collections.abc import Iterator
@@ -16,28 +16,28 @@ CHOSEN = "chosen"  # the opponent: the data set's preferred responses
 
 @dataclass
 class ByTemperature:
-    """Which policies are evaluated at which sampling temperatures."""
+    """Policies that are evaluated at several sampling temperatures."""
 
     temperatures: tuple[float, ...] = ()
-    """Of the samples."""
+    """Sampling temperatures."""
     methods: tuple[str, ...] = ()
     """Methods that are evaluated."""
 
 
 @dataclass
 class ByCheckpoint(ByTemperature):
-    """Which policies are evaluated within rounds."""
+    """Policies that are evaluated within rounds."""
 
     steps: tuple[int, ...] = ()
-    """Optimizer steps of a round after which the policy is kept."""
+    """Optimizer steps of a round after which the policy is saved."""
 
 
 @dataclass
 class Primary:
-    """The contrast that was named before the run: a method minus the baseline in one measure."""
+    """The primary contrast, which was chosen before the run: a method minus the baseline in one measure."""
 
     method: str = ""
-    """Empty if none was named."""
+    """Method of the contrast; empty if there is no primary contrast."""
     measure: str = ""
     """reward, feedback, win, or <evaluator>_reward or <evaluator>_win of a named evaluator."""
 
@@ -57,19 +57,19 @@ class Experiment:
     steps: int
     """Steps of every round."""
     temperature: float = 0.7
-    """Of the samples that are evaluated."""
+    """Temperature of the samples that are evaluated."""
     samples: int = 1
     """Evaluated samples per prompt."""
     opponents: tuple[str, ...] = ("initial",)
     """Opponents of every policy. Figures with one opponent use the first."""
     fine_tuned: bool = False
-    """Whether the initial policy was fine-tuned, so that the base model is another policy."""
+    """Whether the initial policy was fine-tuned, so that it differs from the base model."""
     start: str | None = None
-    """The policy of another run that is the initial policy; None if it is the base or the fine-tuned model."""
+    """The other run's policy that is the initial policy; None if that is the base or the fine-tuned model."""
     baseline: str = ""
-    """The method from which differences are taken."""
+    """The method that is subtracted in differences."""
     primary: Primary = field(default_factory=Primary)
-    """The contrast with the baseline that was named before the run; all others are exploratory."""
+    """The contrast that was chosen before the run; all others are exploratory."""
     evaluator: str = ""
     """The feedback that decides comparisons, as `feedback_identity` writes it; empty if unknown."""
     evaluators: tuple[str, ...] = ()
@@ -81,29 +81,29 @@ class Experiment:
     acquiring: tuple[str, ...] = ()
     """Methods that choose which responses get a label."""
     equal_cost: Literal["labels", "tokens", "flops", "pairs"] | None = None
-    """What all methods are meant to spend equally; None if nothing is."""
+    """Resource that all methods should spend equally; None if there is none."""
     mixing: tuple[str, ...] = ()
-    """Methods that train on pairs of other origins, too, so that rounds have the stage mix_pairs."""
+    """Methods that also train on pairs of earlier rounds or of the data set, so that they need the stage mix_pairs."""
     labels: tuple[str, ...] = ()
-    """Names of the methods in figures, tables and captions, in the same order; empty if they are the methods' own."""
+    """Names of the methods in figures, tables and captions, in the same order; empty for the methods' own names."""
     by_temperature: ByTemperature = field(default_factory=ByTemperature)
-    """What is evaluated at other temperatures."""
+    """Policies that are evaluated at other temperatures."""
     by_checkpoint: ByCheckpoint = field(default_factory=ByCheckpoint)
-    """What is evaluated over training."""
+    """Policies that are evaluated during training."""
 
     def folders(self) -> Iterator[tuple[dict, Path]]:
-        """({method, seed, round}, folder) of every round of every run."""
+        """Yield ({method, seed, round}, folder) for every round of every run."""
         for method in self.methods:
             for seed in self.seeds:
                 for number in range(1, self.rounds + 1):
-                    where = {"method": method, "seed": seed, "round": number}
-                    yield where, self.root / method / f"seed-{seed}" / f"round-{number}"
+                    keys = {"method": method, "seed": seed, "round": number}
+                    yield keys, self.root / method / f"seed-{seed}" / f"round-{number}"
 
     def step_folders(self) -> Iterator[tuple[dict, Path]]:
-        """({method, seed, round, step}, folder) of every step of every run."""
-        for where, folder in self.folders():
+        """Yield ({method, seed, round, step}, folder) for every step of every run."""
+        for keys, folder in self.folders():
             for step in range(1, self.steps + 1):
-                yield where | {"step": step}, folder / f"step-{step}"
+                yield keys | {"step": step}, folder / f"step-{step}"
 
     def comparison(
         self,
@@ -115,13 +115,13 @@ class Experiment:
         opponent: str | None = None,
         checkpoint: int | None = None,
     ) -> "Comparison":
-        """A policy's comparison, by default at the experiment's own temperature with its first opponent."""
+        """Return a policy's comparison, by default at the experiment's temperature and with its first opponent."""
         temperature = self.temperature if temperature is None else temperature
         return Comparison(method, seed, round_index, temperature, opponent or self.opponents[0], checkpoint)
 
     def by_round(self) -> list["Comparison"]:
-        """Every round of every run, and the initial policy."""
-        runs = [self.comparison(w["method"], w["seed"], w["round"]) for w, _ in self.folders()]
+        """Return the comparisons of every round of every run, and of the initial policy."""
+        runs = [self.comparison(keys["method"], keys["seed"], keys["round"]) for keys, _ in self.folders()]
         return [self.comparison("initial"), *runs]
 
     def at_the_end(
@@ -131,39 +131,39 @@ class Experiment:
         temperature: float | None = None,
         opponent: str | None = None,
     ) -> list["Comparison"]:
-        """The last round of every run of these methods; None takes all methods."""
+        """Return the comparisons of the last round of every run of these methods; None means all methods."""
         runs = [(method, seed) for method in (self.methods if methods is None else methods) for seed in self.seeds]
         return [self.comparison(*run, self.rounds, temperature=temperature, opponent=opponent) for run in runs]
 
     def against_everybody(self) -> list["Comparison"]:
-        """The last round of every run against each opponent other than the method itself."""
-        found = [comparison for opponent in self.opponents for comparison in self.at_the_end(opponent=opponent)]
-        return [comparison for comparison in found if comparison.method != comparison.opponent]
+        """Return the comparisons of the last round of every run with each opponent other than the method itself."""
+        comparisons = [comparison for opponent in self.opponents for comparison in self.at_the_end(opponent=opponent)]
+        return [comparison for comparison in comparisons if comparison.method != comparison.opponent]
 
     def over_temperatures(self) -> list["Comparison"]:
-        """Base, initial policy and last rounds at every temperature."""
-        found = []
+        """Return the comparisons of the base, the initial policy and the last rounds at every temperature."""
+        comparisons = []
         for temperature in self.by_temperature.temperatures:
-            found += [self.comparison(name, temperature=temperature) for name in self.untrained]
-            found += self.at_the_end(self.by_temperature.methods, temperature=temperature)
-        return found
+            comparisons += [self.comparison(name, temperature=temperature) for name in self.untrained]
+            comparisons += self.at_the_end(self.by_temperature.methods, temperature=temperature)
+        return comparisons
 
     def over_training(self) -> list["Comparison"]:
-        """The initial policy, every checkpoint and the end of every round, at the temperatures asked for."""
-        found = []
+        """Return the comparisons of the initial policy, every checkpoint and every round, at their temperatures."""
+        comparisons = []
         for temperature in self.by_checkpoint.temperatures or (self.temperature,):
-            found.append(self.comparison("initial", temperature=temperature))
+            comparisons.append(self.comparison("initial", temperature=temperature))
             for method in self.by_checkpoint.methods:
                 for seed in self.seeds:
                     for number in range(1, self.rounds + 1):
                         for step in (*self.by_checkpoint.steps, None):
-                            found.append(
+                            comparisons.append(
                                 self.comparison(method, seed, number, temperature=temperature, checkpoint=step)
                             )
-        return found
+        return comparisons
 
     def label(self, name: str) -> str:
-        """The name of a method in figures, tables and captions; other policies and opponents have their own."""
+        """Return a method's name in figures, tables and captions. Other policies and opponents keep their own names."""
         return dict(zip(self.methods, self.labels, strict=False)).get(name, name)
 
     @property
@@ -173,9 +173,9 @@ class Experiment:
 
     @property
     def comparisons(self) -> list["Comparison"]:
-        """All comparisons, each once."""
-        found = [*self.by_round(), *self.against_everybody(), *self.over_temperatures(), *self.over_training()]
-        return list(dict.fromkeys(found))
+        """All comparisons, without repetitions."""
+        result = [*self.by_round(), *self.against_everybody(), *self.over_temperatures(), *self.over_training()]
+        return list(dict.fromkeys(result))
 
 
 class Comparison(NamedTuple):
@@ -191,7 +191,7 @@ class Comparison(NamedTuple):
     opponent: str
     """initial, chosen, or a method."""
     checkpoint: int | None = None
-    """Optimizer steps of the round after which the policy was kept; None is the round's end."""
+    """Optimizer steps of the round after which the policy was saved; None means the round's end."""
 
     @property
     def policy(self) -> str:
@@ -217,7 +217,7 @@ class Comparison(NamedTuple):
 
 
 def experiment_of(config: dict, root: str) -> Experiment:
-    """What programs that read a whole experiment need from its config."""
+    """Return the experiment that a config describes, for programs that read all of its results."""
     methods, evaluation = config["compare"], config["evaluation"]
     temperatures, checkpoints = evaluation["by_temperature"], evaluation["by_checkpoint"]
     by_temperature, by_checkpoint = ByTemperature(), ByCheckpoint()
@@ -257,7 +257,7 @@ def experiment_of(config: dict, root: str) -> Experiment:
 
 
 def mixes_pairs(pairs: dict) -> bool:
-    """Whether pairs of other origins join those of a round."""
+    """Whether pairs of earlier rounds or of the data set join those of a round."""
     return pairs["replay"]["share"] > 0 or pairs["offline_share"] > 0
 
 

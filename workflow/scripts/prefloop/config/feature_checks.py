@@ -1,4 +1,4 @@
-"""Metrics and losses that need what feedback or other settings do not give; see `consistency`."""
+"""Checks for metrics and losses that need other feedback or other settings; see `consistency`."""
 
 from prefloop.core.registry import chosen_words, registry_words
 
@@ -7,12 +7,12 @@ OF_MARGIN = ("dpo", "cdpo", "rdpo", "ipo", "slic")  # losses of the margin of wh
 
 
 def impossible_metrics(settings: dict) -> list[str]:
-    """Metrics of an ensemble's members where the feedback has none."""
+    """Return errors of metrics that compare the members of an ensemble if the feedback is not an ensemble."""
     kind = settings["feedback"]["kind"]
     chosen = {f"{section}.metric": settings[section]["metric"] for section in ("pairs", "bandit")}
     chosen["pairs.first_metric"] = settings["pairs"]["first_metric"]
     return [
-        f"{key}: {metric} compares the members of an ensemble, and feedback.kind is {kind}; take another metric or "
+        f"{key}: {metric} compares the members of an ensemble, but feedback.kind is {kind}; choose another metric or "
         "kind ensemble"
         for key, metric in chosen.items()
         if metric in NEEDS_ENSEMBLE and kind != "ensemble"
@@ -20,7 +20,7 @@ def impossible_metrics(settings: dict) -> list[str]:
 
 
 def impossible_split(settings: dict) -> list[str]:
-    """Losses, weights and added pairs that do not fit `train.ld_alpha`."""
+    """Return errors of losses, weights and added pairs that cannot be combined with `train.ld_alpha`."""
     train, pairs = settings["train"], settings["pairs"]
     if train["ld_alpha"] is None:
         return []
@@ -28,12 +28,12 @@ def impossible_split(settings: dict) -> list[str]:
     checks = [
         (
             bool(others),
-            f"train.ld_alpha: needs losses of the margin ({', '.join(OF_MARGIN)}), and loss is "
-            f"{''.join(others[:1])}; set it to null or take one of these",
+            f"train.ld_alpha: needs losses of the margin ({', '.join(OF_MARGIN)}), but loss is "
+            f"{''.join(others[:1])}; set it to null or choose one of these",
         ),
         (
             train["pair_weights"] is not None,
-            f"train.ld_alpha: pair_weights {train['pair_weights']} reads whole responses; set one of them to null",
+            f"train.ld_alpha: pair_weights {train['pair_weights']} uses entire responses; set one of them to null",
         ),
         (
             pairs["replay"]["share"] > 0 or pairs["offline_share"] > 0,

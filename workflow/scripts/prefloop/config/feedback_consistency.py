@@ -1,6 +1,6 @@
-"""Noise, pairs and sources of a feedback that do not fit; see `consistency`.
+"""Checks of a feedback's noise, judged pairs and sources; see `consistency`.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from prefloop.config.feedback_identity import column_names
@@ -10,39 +10,39 @@ from prefloop.config.resolve import COMBINED, TRAINED, feedback_sources
 
 
 def impossible_noise(where: str, feedback: dict) -> list[str]:
-    """Noise where there are no rewards, or in evaluation."""
+    """Return errors of noise in evaluation, or in feedback without rewards."""
     noisy, is_judge = feedback["noise"]["kind"] is not None, feedback["kind"] == "judge"
     evaluates = where.startswith("evaluation.")
     return failed(
         [
             (
                 noisy and evaluates,
-                f"{where}.noise.kind: evaluation has no noise; set it to null, and feedback.noise for labels of "
-                "training",
+                f"{where}.noise.kind: evaluation has no noise; set it to null, and use feedback.noise for training "
+                "labels",
             ),
             (
                 noisy and is_judge and not evaluates,
-                f"{where}.noise.kind: noise is added to rewards, and a judge gives none; set it to null",
+                f"{where}.noise.kind: noise is added to rewards, but a judge gives none; set it to null",
             ),
         ]
     )
 
 
 def impossible_plan(where: str, feedback: dict) -> list[str]:
-    """Fewer pairs for a judge that evaluates, and has one pair per prompt."""
+    """Return errors of a judge that evaluates with a plan for fewer pairs: evaluation has one pair per prompt."""
     plan = feedback["judge"]["pairs"]
     return failed(
         [
             (
                 where.startswith("evaluation.") and feedback["kind"] == "judge" and plan != "all",
-                f"{where}.judge.pairs: {plan}, and evaluation has one pair per prompt; set it to all",
+                f"{where}.judge.pairs: {plan}, but evaluation has one pair per prompt; set it to all",
             )
         ]
     )
 
 
 def impossible_combination(where: str, feedback: dict, reward_models: dict) -> list[str]:
-    """Sources of a sum or an ensemble that give no reward, or whose columns have the same name."""
+    """Return errors of the sources of a sum or an ensemble, such as sources without rewards and repeated names."""
     kind = feedback["kind"]
     if kind not in COMBINED:
         return []
@@ -51,18 +51,18 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     reserved = [name for name in names if name in RESERVED_NAMES]
     checks = [
-        (not sources, f"{where}: empty, and kind {kind} needs functions or reward models; list them"),
+        (not sources, f"{where}: empty, but kind {kind} needs functions or reward models; list them"),
         (
             kind == "ensemble" and len(sources) == 1,
-            f"{where}: one member, and an ensemble needs two or more; add one, or take its own kind",
+            f"{where}: one member, but an ensemble needs at least two; add one, or use the member's kind",
         ),
         (
             kind == "ensemble" and any(source["weight"] != 1 for source in sources),
-            f"{where}: an ensemble is the mean of its members; leave weight out, or take kind sum",
+            f"{where}: an ensemble is the mean of its members; remove weight, or use kind sum",
         ),
         (
             bool(twice),
-            f"{where}: {', '.join(twice)} names two of them, but each has a column of its own; give each a name",
+            f"{where}: several sources have the name {', '.join(twice)}, but each needs its own column; set name",
         ),
         (
             bool(reserved),
@@ -71,23 +71,23 @@ def impossible_combination(where: str, feedback: dict, reward_models: dict) -> l
     ]
     known = ", ".join(reward_models) or "none"
     for source in sources:
-        own, model = source["kind"], source["model"] or ""
+        source_kind, model = source["kind"], source["model"] or ""
         checks += [
             (
-                own not in MEMBER_KINDS,
-                f"{where}: kind {own} is none of {', '.join(MEMBER_KINDS)}, which give a reward to each response; "
-                "take one of these",
+                source_kind not in MEMBER_KINDS,
+                f"{where}: kind {source_kind} is not one of {', '.join(MEMBER_KINDS)}, which give one reward per "
+                "response; choose one of these",
             ),
             (
-                own == "function" and not source["function"],
+                source_kind == "function" and not source["function"],
                 f"{where}: kind function needs function, as module:function",
             ),
             (
-                own == "reward_model" and not model,
+                source_kind == "reward_model" and not model,
                 f"{where}: kind reward_model needs model, as owner/name or trained:<name>",
             ),
             (
-                own == "reward_model"
+                source_kind == "reward_model"
                 and model.startswith(TRAINED)
                 and model.removeprefix(TRAINED) not in reward_models,
                 f"{where}: model {model}, but reward_models has no such name; known: {known}",

@@ -1,6 +1,6 @@
-"""Which feedback a config names: an identity to compare, and the names that captions show.
+"""Identities of feedback, by which experiments are compared, and the names that captions show.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from prefloop.config.resolve import COMBINED, feedback_sources
 from prefloop.core.own_functions import split
 from prefloop.models.sources import public_name
 
-# Settings of a judge that its answers depend on: of a server, and of a model that is loaded here.
+# Settings that affect the answers of a judge, on a server or as a local model.
 SERVER_SETTINGS = ("base_url", "model", "max_tokens")
 LOCAL_SETTINGS = ("tie_margin", "min_label_mass")
-# Settings of any feedback that its output depends on if they are not the default, which older configs do not have.
+# Settings that affect any feedback's output, with defaults. Older configs lack them, so defaults are not counted.
 OPTIONAL_SETTINGS: dict[str, Any] = {
     "output": None,
     "truncation_penalty": None,
@@ -28,13 +28,13 @@ NO_OPTIONS: dict[str, Any] = {"drop": [], "rename": {}, "extra": {}}  # of judge
 
 
 def feedback_identity(feedback: dict) -> str:
-    """A feedback as a JSON object: `kind`, `name` and `template` for captions, and `digest` to compare.
+    """Return a feedback as a JSON object: `kind`, `name` and `template` for captions, and `digest` for comparison.
 
-    Two feedbacks have the same digest exactly if the settings that their output depends on are equal. A path counts as
-    the file that it leads to, relative to the working directory if it is inside, so moving a project changes nothing.
+    Two feedbacks have the same digest if and only if all settings that affect their output are equal. Paths are
+    resolved. Those inside the working directory are relative to it, so moving a project does not change the digest.
     """
     kind = feedback["kind"]
-    named = {"kind": kind, "name": "", "template": ""}
+    shown = {"kind": kind, "name": "", "template": ""}
     counted: dict[str, Any]
     if kind == "judge":
         judge = feedback["judge"]
@@ -45,7 +45,7 @@ def feedback_identity(feedback: dict) -> str:
             counted |= {key: judge[key] for key in SERVER_SETTINGS}
             request = judge.get("request", NO_OPTIONS)
             counted |= {"request": request} if request != NO_OPTIONS else {}
-        named |= {
+        shown |= {
             "name": name_in_captions(feedback["model"] or judge["model"]),
             "template": name_in_captions(judge["template"]),
         }
@@ -53,23 +53,23 @@ def feedback_identity(feedback: dict) -> str:
         sources = [(source["weight"], json.loads(feedback_identity(source))) for source in feedback_sources(feedback)]
         counted = {"sources": sorted([weight, identity["digest"]] for weight, identity in sources)}
         names = [(f"{weight:g} · " if kind == "sum" else "") + identity["name"] for weight, identity in sources]
-        named["name"] = (" + " if kind == "sum" else ", ").join(names)
+        shown["name"] = (" + " if kind == "sum" else ", ").join(names)
     elif kind == "reward_model":
         counted = {"loaded": resolved(feedback["model"])}
-        named["name"] = name_in_captions(feedback["model"])
+        shown["name"] = name_in_captions(feedback["model"])
     else:
         setting = feedback.get(kind) or ""
         module, colon, function = setting.partition(":")
         is_code = kind == "function" or module.endswith(".py")
         counted = {"setting": f"{resolved(file_of(module))}{colon}{function}" if is_code else setting}
-        named["name"] = f"{name_in_captions(module)}{colon}{function}"
+        shown["name"] = f"{name_in_captions(module)}{colon}{function}"
     counted |= {key: feedback[key] for key, usual in OPTIONAL_SETTINGS.items() if feedback.get(key, usual) != usual}
     settings = json.dumps({"kind": kind} | counted, sort_keys=True)
-    return json.dumps(named | {"digest": hashlib.sha256(settings.encode()).hexdigest()[:16]}, ensure_ascii=False)
+    return json.dumps(shown | {"digest": hashlib.sha256(settings.encode()).hexdigest()[:16]}, ensure_ascii=False)
 
 
 def column_names(sources: Sequence[dict]) -> list[str]:
-    """The names of several sources in columns: their own, that of the function, or source_<position>."""
+    """Return the column names of several sources: their own names, their functions' names, or source_<position>."""
     return [
         source["name"]
         or (split(source["function"])[1] if source["kind"] == "function" and source["function"] else "")
@@ -79,13 +79,13 @@ def column_names(sources: Sequence[dict]) -> list[str]:
 
 
 def file_of(module: str) -> str:
-    """The path of a module of the user that is in the working directory; any other module or path as it is."""
+    """Return the path of a user's module in the working directory. Any other module or path is unchanged."""
     path = f"{module.replace('.', '/')}.py"
     return path if Path(path).is_file() else module
 
 
 def resolved(source: str) -> str:
-    """The path that a model or file is at; a hub id or a package as it is, without its checksum."""
+    """Return the resolved path of a model or file. A hub id or package is unchanged except for its checksum."""
     path = Path(source).expanduser()
     if not path.exists():
         return source.split("#")[0]
@@ -94,5 +94,5 @@ def resolved(source: str) -> str:
 
 
 def name_in_captions(source: str) -> str:
-    """A model as captions name it: no checksum, and no folder of this machine."""
+    """Return a model's name for captions, without its checksum and without folders of this machine."""
     return public_name(source.split("#")[0])

@@ -1,6 +1,6 @@
-"""Methods that begin in the same way: their first step is made once, by a method that no figure shows, and copied.
+"""Shared first steps: methods with the same first step copy it from a hidden method, which computes it only once.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import hashlib
@@ -12,16 +12,16 @@ from prefloop.config.settings import ExperimentConfig
 from prefloop.core.registry import registry_words
 
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
-PREFIX = "_first_step_"  # of a method's name; those of users begin with a letter or digit
+PREFIX = "_first_step_"  # of hidden methods; names of users' methods begin with a letter or digit
 
 
 def draw_settings(bandit: dict, acquisition: dict, sampler: str) -> dict:
-    """The settings that a step's draw of prompts depends on: relevant ones only, so that others rerun nothing.
+    """Return the settings that affect which prompts a step draws. Changes of other settings then cause no rerun.
 
     Args:
-        bandit (dict): Relevant settings of this section.
-        acquisition (dict): Likewise.
-        sampler (str): Of the responses.
+        bandit (dict): Relevant settings of the section bandit.
+        acquisition (dict): Relevant settings of the section acquisition.
+        sampler (str): Sampler of the responses.
     """
     keys = ["allocation", "budget", "reuse"]
     if bandit["allocation"] == "all":
@@ -34,10 +34,10 @@ def draw_settings(bandit: dict, acquisition: dict, sampler: str) -> dict:
 
 
 def first_steps(config: dict) -> dict[str, str]:
-    """The method that makes the first step of each compared method, for those whose first step may be shared.
+    """Return the hidden method that computes the first step of each compared method whose first step can be shared.
 
-    Its name follows from the settings alone, so that a method that is added later changes nothing for the others.
-    Methods with clusters of their own share no step, and neither do those that choose which responses get a label.
+    Its name depends only on settings, so that adding a method does not affect the others. Methods with their own
+    clusters, and methods that choose which responses get a label, do not share their first step.
     """
     if not config["share_first_step"]:
         return {}
@@ -51,7 +51,7 @@ def first_steps(config: dict) -> dict[str, str]:
 
 
 def beginning(settings: dict) -> dict:
-    """The settings of a method that its drawn prompts and responses of round 1, step 1 depend on.
+    """Return the settings of a method that affect its drawn prompts and its responses in round 1, step 1.
 
     In round 1 the policy and every kind of reference are the initial policy.
     """
@@ -62,7 +62,7 @@ def beginning(settings: dict) -> dict:
 
 
 def with_first_steps(config: dict) -> dict:
-    """A config with the methods of `first_steps`, which differ from the experiment only in what draws and samples."""
+    """Return a config with the hidden methods, which override only settings of drawing and sampling."""
     methods = {}
     for method, shared in first_steps(config).items():
         settings = of_method(config, method)
@@ -72,10 +72,10 @@ def with_first_steps(config: dict) -> dict:
 
 
 def sharing(config: dict, stage: str) -> list[str]:
-    """The compared methods whose first step has what the experiment's own settings give in a stage.
+    """Return the compared methods that can share a stage of their first step, in which they have the shared settings.
 
     Args:
-        config (dict): Of the experiment.
+        config (dict): Config of the experiment.
         stage (str): `generate`, `reward` or `logprobs`.
     """
     read = {

@@ -9,28 +9,28 @@ from prefloop.core.metadata import Matches, OnlyIf, Unique, Unit
 from prefloop.methods.samplers import SAMPLED, Sampling
 from prefloop.models.options import Dtype
 
-StopString = Matches(r"(?s)(?!--?\w).+", "text that does not begin like a flag, as -x does")
+StopString = Matches(r"(?s)(?!--?\w).+", "text that does not begin like a flag such as -x")
 
 
 @dataclass
 class SamplingParams:
-    """How one token follows another. The default length suits instruction-following models."""
+    """How tokens are sampled. The default length suits instruction-following models."""
 
     temperature: Annotated[float, Ge(0), Unit("pure number"), SAMPLED] = 1.0
     """Divides the logits; 0 is greedy decoding."""
     top_p: Annotated[float, Gt(0), Le(1), Unit("probability"), SAMPLED] = 1.0
     """Sample from the smallest set of most probable tokens with at least this total probability."""
     top_k: Annotated[int | None, Ge(1), Unit("tokens"), SAMPLED] = None
-    """Sample from this many most probable tokens; null takes all."""
+    """Sample from this many of the most probable tokens; null means all."""
     max_new_tokens: Annotated[int, Ge(1), Unit("tokens"), SAMPLED] = 512
-    """Longer responses are cut."""
+    """Maximum length of a response. Longer responses are cut."""
     min_p: Annotated[float, Ge(0), Lt(1), Unit("fraction of a probability"), SAMPLED] = 0.0
-    """Tokens with less than this fraction of the most probable token's probability are not sampled; 0 drops none."""
+    """Tokens with less than this fraction of the most probable token's probability are not sampled; 0 excludes none."""
     repetition_penalty: Annotated[float, Gt(0), Unit("factor"), SAMPLED] = 1.0
-    """Logits of tokens that the prompt or the response has already are divided by it, negative ones multiplied; 1 has
-    no effect."""
+    """Factor against repetition: positive logits of tokens that the prompt or the response already contains are divided
+    by it, negative ones multiplied; 1 has no effect."""
     stop: Annotated[tuple[Annotated[str, StopString], ...], Unique(), SAMPLED] = ()
-    """Strings that end a response. Like the end-of-turn token, they count among its tokens and not in its text."""
+    """Strings that end a response. Like the end-of-turn token, they are part of its tokens but not of its text."""
 
 
 @dataclass
@@ -38,13 +38,13 @@ class VllmSettings:
     """How vLLM uses the machine."""
 
     tensor_parallel_size: Annotated[int, Ge(1), Unit("GPUs")] = 1
-    """GPUs that share each model."""
+    """GPUs over which each model is split."""
     gpu_memory_utilization: Annotated[float, Gt(0), Le(1), Unit("fraction of memory")] = 0.9
     """Fraction of the memory of each GPU for weights and key-value cache."""
     max_num_seqs: Annotated[int, Ge(1), Unit("responses")] = 256
-    """Responses decoded at once; batch_size is for transformers."""
+    """Maximum number of responses that are decoded together. batch_size applies only to transformers."""
     cpu_cache_gib: Annotated[float, Gt(0), Unit("GiB")] = 2.0
-    """Key-value cache on a machine without a GPU."""
+    """Size of the key-value cache on a machine without a GPU."""
 
 
 @dataclass
@@ -52,15 +52,15 @@ class GenerationConfig(SamplingParams, Sampling):
     """How responses are sampled."""
 
     batch_size: Annotated[int, Ge(1), Unit("responses"), SAMPLED] = 64
-    """Responses per batch of transformers."""
+    """Responses per batch with engine transformers."""
     dtype: Dtype = "auto"
-    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32."""
+    """Dtype of the computation; auto means bfloat16 if the hardware multiplies it fast, else float32."""
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What samples responses and evaluation samples; auto is vllm if it is installed with a GPU, else transformers."""
+    """Engine that samples all responses; auto means vllm if it is installed and there is a GPU, else transformers."""
     vllm: Annotated[VllmSettings, OnlyIf("engine", ("auto", "vllm"))] = field(default_factory=VllmSettings)
     """How vLLM uses the machine."""
     vllm_build: Annotated[Literal["cuda", "cpu"], OnlyIf("engine", ("vllm",))] = "cuda"
-    """Conda environment of engine vllm: workflow/envs/vllm.yml, or vllm-cpu.yml."""
+    """Conda environment of engine vllm: workflow/envs/vllm.yml (cuda) or vllm-cpu.yml (cpu)."""
 
 
 @dataclass
@@ -70,4 +70,4 @@ class LogprobsConfig:
     batch_size: Annotated[int, Ge(1), Unit("responses")] = 64
     """Responses per batch."""
     dtype: Dtype = "auto"
-    """Arithmetic; auto is bfloat16 where the hardware multiplies it fast, else float32."""
+    """Dtype of the computation; auto means bfloat16 if the hardware multiplies it fast, else float32."""

@@ -1,6 +1,6 @@
-"""Numbers of questions to a judge that do not fit other settings; see `consistency`.
+"""Checks whether the pairs that a judge compares fit other settings; see `consistency`.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import math
@@ -12,13 +12,13 @@ MIN_TOURNAMENT = 4  # responses; a tournament of three compares every two
 
 
 def asked_plan(settings: dict) -> str:
-    """The plan by which a method's judge compares responses; `all` for a method without a judge."""
+    """Return the plan by which a method's judge compares responses; `all` for a method without a judge."""
     feedback = settings["feedback"]
     return feedback["judge"]["pairs"] if feedback["kind"] == "judge" else "all"
 
 
 def pairs_per_prompt(settings: dict) -> int:
-    """The largest number of a prompt's pairs that can get feedback."""
+    """Return the maximum number of pairs per prompt that can get feedback."""
     responses, plan = labels_per_prompt(settings), asked_plan(settings)
     if plan == "random_k":
         return settings["feedback"]["judge"]["random_pairs"]
@@ -26,7 +26,7 @@ def pairs_per_prompt(settings: dict) -> int:
 
 
 def impossible_questions(settings: dict) -> list[str]:
-    """Errors of `feedback.judge.pairs`: plans that save no question, and settings that need all pairs."""
+    """Return errors of `feedback.judge.pairs`: plans that save no questions, and settings that need all pairs."""
     plan, rule = asked_plan(settings), settings["acquisition"]["rule"]
     if plan == "all":
         return []
@@ -36,23 +36,23 @@ def impossible_questions(settings: dict) -> list[str]:
     checks = [
         (
             rule != "all",
-            f"feedback.judge.pairs: {plan}, and acquisition.rule {rule} chooses which responses are compared; set one "
+            f"feedback.judge.pairs: {plan}, but acquisition.rule {rule} chooses which responses are compared; set one "
             "of the two to all",
         ),
         (
             plan == "random_k" and count >= possible,
-            f"feedback.judge.random_pairs: {count}, and {responses} responses have {possible} pairs in all; lower it, "
+            f"feedback.judge.random_pairs: {count}, but {responses} responses have only {possible} pairs; lower it, "
             "or set judge.pairs: all",
         ),
         (
             plan == TOURNAMENT and responses < MIN_TOURNAMENT,
-            f"feedback.judge.pairs: a tournament of {responses} responses compares every two of them; raise "
+            f"feedback.judge.pairs: a tournament of {responses} responses compares all pairs; raise "
             f"generation.n to {MIN_TOURNAMENT} or more, or set it to all",
         ),
         (
             plan == "random_k" and generation["sampler"] == "best_worst",
             "feedback.judge.pairs: random_k rarely compares the best response with the worst, which generation.sampler "
-            f"best_worst trains on; take {TOURNAMENT} or all",
+            f"best_worst trains on; use {TOURNAMENT} or all",
         ),
         (
             pairing is not None,

@@ -1,6 +1,6 @@
-"""Settings of the perplexity of plain text and of the best round that contradict others.
+"""Checks for contradictory settings of the perplexity of plain text and of the best round.
 
-As in `consistency`, a check fails where its condition is true.
+As in `consistency`, a check fails if its condition is true.
 """
 
 from prefloop.config.declarations import defaults
@@ -10,7 +10,7 @@ from prefloop.config.resolve import gives_rewards, reward_sources, target_measur
 
 
 def impossible_perplexity(config: dict) -> list[str]:
-    """A figure or settings without a text, and windows without a token to score."""
+    """Return errors of perplexity: no text to measure it on, or windows without a token to score."""
     settings = config["evaluation"]["perplexity"]
     without_text = settings["text"] is None
     return failed(
@@ -21,33 +21,33 @@ def impossible_perplexity(config: dict) -> list[str]:
             ),
             (
                 without_text and settings != defaults(PerplexitySection),
-                "evaluation.perplexity.text: missing, and other keys of perplexity are set; set it to packaged, or to "
+                "evaluation.perplexity.text: missing, but other keys of perplexity are set; set it to packaged, or to "
                 "a .txt or .jsonl file",
             ),
             (
                 settings["context"] >= settings["max_tokens"],
-                f"evaluation.perplexity.context: {settings['context']}, and max_tokens {settings['max_tokens']} leaves "
-                "no token of a window to score; lower it",
+                f"evaluation.perplexity.context: {settings['context']}, but with max_tokens {settings['max_tokens']} "
+                "this leaves no token of a window to score; lower it",
             ),
         ]
     )
 
 
 def impossible_validation(config: dict) -> list[str]:
-    """A best round by a measure without numbers, or settings of it without prompts that choose."""
+    """Return errors of the best round: a measure without numbers, or no prompts to choose it."""
     settings, measure = config["evaluation"]["validation"], target_measure(config, "validation")
     source = reward_sources(config).get(measure)
     return failed(
         [
             (
                 settings["fraction"] is None and settings != defaults(ValidationConfig),
-                "evaluation.validation.fraction: missing, and other keys of validation are set; set it, to "
-                "0.3 for example",
+                "evaluation.validation.fraction: missing, but other keys of validation are set; set it, for example "
+                "to 0.3",
             ),
             (
                 settings["fraction"] is not None and source is not None and not gives_rewards(source),
-                f"evaluation.validation.measure: {measure} is no number, as a {(source or {}).get('kind')} gives none; "
-                "set it to win",
+                f"evaluation.validation.measure: {measure} is not available, because kind {(source or {}).get('kind')} "
+                "gives no rewards; set it to win",
             ),
         ]
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in one line per mistake: the key, what was found, what was expected."""
+"""Error messages for invalid configs, one line per error: the key, what was found and what was expected."""
 
 import dataclasses
 import difflib
@@ -20,7 +20,7 @@ BOUNDS = {
     "less_than": "below {lt:g}",
     "less_than_equal": "{le:g} or less",
 }
-# From a key of an earlier version to its name now.
+# Keys of earlier versions and their current names.
 RENAMED = {
     "divergence": "kl",
     "held_out": "eval_fraction",
@@ -31,12 +31,12 @@ RENAMED = {
     "normalised": "normalized",
     "scoring": "logprobs",
 }
-# From a key as other systems name it to ours.
+# Keys of other systems and their names here.
 ELSEWHERE = {"missing_eos_penalty": "truncation_penalty"}
 
 
 def explain(error: Mapping[str, Any]) -> str:
-    """One error of pydantic as a line. Its location is followed through the declared settings."""
+    """Return the message for one pydantic error. The declarations of settings are looked up along its location."""
     hint: Any = ExperimentConfig
     section: Any = None
     path: list[str] = []
@@ -45,18 +45,18 @@ def explain(error: Mapping[str, Any]) -> str:
     for key in keys[:-2] if is_key else keys:
         following = inner(hint, key)
         if following is None and error["type"] != "unexpected_keyword_argument":
-            break  # the location goes on with an arm of a union
+            break  # the rest of the location names a member of a union
         section, hint = bare(hint), following
         path.append(str(key))
         if is_section(section):
             doc = docstrings(section).get(str(key), "")
     is_word = any(isinstance(item, Choice) for item in metadata_of(hint))
-    if is_key and not is_word:  # of a mapping
+    if is_key and not is_word:  # the key of a mapping
         hint = get_args(bare(hint))[0]
     where, found, about = ".".join(path), error["input"], f" ({first_sentence(doc)})" if doc else ""
     if error["type"] == "unexpected_keyword_argument":
         return f"{where}: {unknown(path[-1], section)}"
-    if is_union(bare(hint)) and not is_word:  # each arm has its own error
+    if is_union(bare(hint)) and not is_word:  # each member of the union has its own error
         return f"{where}: {of_wrong_kind(found, hint)}{about}"
     if error["type"] == "missing":
         return f"{where}: missing{about}"
@@ -74,37 +74,37 @@ def explain(error: Mapping[str, Any]) -> str:
 
 
 def first_sentence(doc: str) -> str:
-    """The first sentence of a docstring, to be put in brackets."""
+    """Return the first sentence of a docstring, lower-cased and without its period, for use in brackets."""
     text = doc.split(". ")[0].rstrip(".")
     return text[0].lower() + text[1:] if text.split()[0][1:].islower() else text
 
 
 def unknown(key: str, section: type) -> str:
-    """The message for an unknown key, with the key that was probably meant."""
+    """Return the message for an unknown key, with the key that was probably meant."""
     if key in RENAMED:
         return f"renamed to {RENAMED[key]}"
     known = [item.name for item in dataclasses.fields(section)]
     if ELSEWHERE.get(key) in known:
-        return f"unknown key; write {ELSEWHERE[key]}, which is its name here"
+        return f"unknown key; its name here is {ELSEWHERE[key]}"
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known here: {', '.join(known)}"
 
 
 def choices(hint: Any) -> list[str]:
-    """The allowed values of a setting that is a choice."""
+    """Return the allowed values of a setting that is a choice."""
     registries = [item.words for item in metadata_of(hint) if isinstance(item, Choice)]
     return registries[0] if registries else [str(word) for word in get_args(bare(hint))]
 
 
 def no_choice(found: Any, words: list[str]) -> str:
-    """The message for a value that is none of the choices, with the one that was probably meant."""
+    """Return the message for a value that is not one of the choices, with the choice that was probably meant."""
     close = difflib.get_close_matches(str(found), words, n=1)
-    return f"{shown(found)} is none of {', '.join(words)}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{shown(found)} is not one of {', '.join(words)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def of_wrong_form(found: Any, problem: str, where: str) -> str:
-    """The message for a text of the wrong form, or for a list with repeated items."""
-    if where.endswith("api_key_env"):  # what was found may be the key
+    """Return the message for a text of the wrong form, or for a list with repeated items."""
+    if where.endswith("api_key_env"):  # the value may be the key itself
         return f"expected {problem}; do not write the key itself into a config"
     if where.endswith("base_url") and set(str(found)) & set("?#@"):
         return NO_SECRETS
@@ -114,7 +114,7 @@ def of_wrong_form(found: Any, problem: str, where: str) -> str:
 
 
 def expected_kind(hint: Any) -> str:
-    """What a declared type expects, in words."""
+    """Describe the values that a declared type accepts."""
     if is_union(bare(hint)):
         return " or ".join(expected_kind(arm) for arm in get_args(bare(hint)))
     form = [item.expected for item in metadata_of(hint) if isinstance(item, Matches)]
@@ -128,7 +128,7 @@ def expected_kind(hint: Any) -> str:
 
 
 def of_wrong_kind(found: Any, hint: Any) -> str:
-    """The message for a value of the wrong type, and what to write instead where that is clear."""
+    """Return the message for a value of the wrong type, with a correction if it is clear."""
     kind, expected = bare(hint), expected_kind(hint)
     if found is None:
         return f"nothing (null), expected {expected}; leave the key out for its default"
@@ -140,13 +140,13 @@ def of_wrong_kind(found: Any, hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML writes it, cut short."""
+    """Return a value as YAML writes it, shortened."""
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else short_repr(value)
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number to Python."""
+    """Whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Settings of one method that contradict each other; see `consistency`."""
+"""Checks for settings of one method that contradict each other; see `consistency`."""
 
 import math
 
@@ -16,24 +16,24 @@ AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 OF_BATCH = registry_words("methods.losses.OF_BATCH")
 NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
 
-# What some losses read that pairs of the data set do not have.
+# Losses that need something that pairs of the data set do not have.
 NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
 
 Check = tuple[bool, str]  # whether it fails, and the message
 
 
 def formats_without_responses(section: dict) -> list[str]:
-    """The formats of a section's sources that have no responses."""
+    """Return the formats of a section's sources that have no responses."""
     return [source["format"] for source in configured_sources(section) if source["format"] in PROMPTS_ONLY]
 
 
 def failed(checks: list[Check]) -> list[str]:
-    """The messages of the checks that fail."""
+    """Return the messages of the checks that fail."""
     return [message for fails, message in checks if fails]
 
 
 def impossible_method(settings: dict) -> list[str]:
-    """Settings of one method that exclude each other."""
+    """Return errors of one method's settings that contradict each other."""
     return [
         problem
         for check in (
@@ -53,7 +53,7 @@ def impossible_method(settings: dict) -> list[str]:
 
 
 def impossible_sampling(settings: dict) -> list[str]:
-    """Samplers, allocations and feedback that do not fit."""
+    """Return errors of samplers, allocations and feedback that do not fit each other."""
     bandit, generation, prompts = settings["bandit"], settings["generation"], settings["prompts"]
     sampler, n = generation["sampler"], generation["n"]
     without_responses = formats_without_responses(prompts)
@@ -63,7 +63,7 @@ def impossible_sampling(settings: dict) -> list[str]:
         [
             (
                 generation["temperature"] == 0 and sampler != "dataset",
-                "generation.temperature: 0 makes all responses of a prompt equal, and equal ones are no pair; raise it",
+                "generation.temperature: 0 makes all responses of a prompt equal, so they form no pairs; raise it",
             ),
             (
                 generation["engine"] == "vllm" and mixes_logits(sampling),
@@ -72,62 +72,62 @@ def impossible_sampling(settings: dict) -> list[str]:
             ),
             (
                 bool(models_of(sampling)) and responses != n,
-                f"generation.n: {n}, and the groups of sampler {sampler} make {responses}; take an n that they fill",
+                f"generation.n: {n}, but the groups of sampler {sampler} give {responses}; choose an n that they fill",
             ),
             (
                 sampler == "dataset" and bool(without_responses),
-                f"generation.sampler: dataset needs responses, and prompts.format {''.join(without_responses[:1])} has "
-                "none; take sampler policy",
+                f"generation.sampler: dataset needs responses, but prompts.format {''.join(without_responses[:1])} has "
+                "none; use sampler policy",
             ),
             (
                 settings["feedback"]["kind"] == "dataset" and sampler != "dataset",
-                "feedback.kind: dataset knows the data set's own responses only; it needs generation.sampler dataset",
+                "feedback.kind: dataset labels only the data set's own responses; set generation.sampler: dataset",
             ),
             (
                 "xpo" in chosen_words(settings["train"]["loss"]) and REFERENCE not in possible_components(sampling),
-                f"train.loss: xpo needs a response of the reference, and sampler {sampler} gives none; use "
+                f"train.loss: xpo needs a response of the reference, but sampler {sampler} gives none; use "
                 "policy_reference",
             ),
             (
                 bandit["allocation"] == "exp3" and bandit["neighbors"] > 0,
-                "bandit.neighbors: exp3 keeps weights of its own, which no neighbor shares; set it to 0",
+                "bandit.neighbors: exp3 keeps its own weights, which neighbors do not share; set it to 0",
             ),
             (
                 bandit["allocation"] in ("thompson", "exp3") and bandit["normalize"] != "rank",
-                f"bandit.normalize: allocation {bandit['allocation']} needs rewards in [0, 1], as rank gives; set rank",
+                f"bandit.normalize: allocation {bandit['allocation']} needs rewards in [0, 1]; set it to rank",
             ),
         ]
     )
 
 
 def impossible_reference(settings: dict) -> list[str]:
-    """Samplers and metrics that compare the policy with the reference, where both are the same model."""
+    """Return errors of samplers and metrics that compare the policy with a reference that is the same model."""
     if settings["reference"]["kind"] != "previous":
         return []
     bandit, pairs, generation = settings["bandit"], settings["pairs"], settings["generation"]
     sampling = Sampling(generation["sampler"], generation["n"], Mixp(**generation["mixp"]))
-    reason = "compares with the reference, and reference.kind previous is the policy that answered: all"
+    reason = "compares with the reference, which for reference.kind previous is the sampling policy, so all"
     return failed(
         [
             (
                 "reference" in models_of(sampling),
-                f"generation.sampler: {sampling.sampler} needs a reference other than the policy, and reference.kind "
+                f"generation.sampler: {sampling.sampler} needs a reference other than the policy, but reference.kind "
                 "previous is the policy before each round; use sampler policy or another reference",
             ),
             (
                 pairs["metric"] in NEEDS_REFERENCE,
-                f"pairs.metric: {pairs['metric']} {reason} pairs would be equal; take another metric or reference",
+                f"pairs.metric: {pairs['metric']} {reason} pairs would be equal; choose another metric or reference",
             ),
             (
                 bandit["metric"] in NEEDS_REFERENCE and bandit["allocation"] not in AT_RANDOM,
-                f"bandit.metric: {bandit['metric']} {reason} arms would be equal; take another metric or reference",
+                f"bandit.metric: {bandit['metric']} {reason} arms would be equal; choose another metric or reference",
             ),
         ]
     )
 
 
 def impossible_pairs(settings: dict) -> list[str]:
-    """Pairings and metrics that do not fit the responses or the first round."""
+    """Return errors of pairings and metrics that do not fit the responses or the first round."""
     pairs, sampler, labels = settings["pairs"], settings["generation"]["sampler"], labels_per_prompt(settings)
     key = "generation.n" if settings["acquisition"]["rule"] == "all" else "acquisition.labels"
     pairing, first = pairs["pairing"], pairs["first_metric"]
@@ -141,18 +141,18 @@ def impossible_pairs(settings: dict) -> list[str]:
             ),
             (
                 sampler not in ("best_worst", "dataset") and labels < least,
-                f"pairs.pairing: {pairing} compares the best response with the worst of 5 random ones, and of "
-                f"{key} {labels} these are nearly all; raise {key} to {least}, or take pairs.metric best_worst",
+                f"pairs.pairing: {pairing} compares the best response with the worst of 5 random ones, which are "
+                f"almost all for {key} {labels}; raise {key} to {least}, or use pairs.metric best_worst",
             ),
             (
                 bool(pairing) and "best_worst" in (pairs["metric"], first),
-                f"pairs.metric: best_worst drops all pairs but the best against the worst, which {pairing} rarely "
-                "forms; take another metric or set pairing to null",
+                f"pairs.metric: best_worst keeps only the pair of the best and the worst response, which {pairing} "
+                "rarely forms; choose another metric or set pairing to null",
             ),
             (
                 first in NEEDS_REFERENCE,
-                f"pairs.first_metric: {first} compares with the reference, which in round 1 is the policy: all pairs "
-                "would be equal; take another, as random",
+                f"pairs.first_metric: {first} compares with the reference, which in round 1 is the policy, so all "
+                "pairs would be equal; choose another, such as random",
             ),
             (
                 first is not None and settings["rounds"] == 1,
@@ -164,7 +164,7 @@ def impossible_pairs(settings: dict) -> list[str]:
 
 
 def impossible_additions(settings: dict) -> list[str]:
-    """Pairs of other origins that there are not, that leave no room for the round's own, or that a loss cannot use."""
+    """Return errors of added pairs: they do not exist, leave none of the round's own, or do not suit the loss."""
     pairs, losses = settings["pairs"], chosen_words(settings["train"]["loss"])
     replay, offline = pairs["replay"], pairs["offline_share"]
     without_responses = formats_without_responses(settings["prompts"])
@@ -181,8 +181,8 @@ def impossible_additions(settings: dict) -> list[str]:
             ),
             (
                 replay["share"] == 0 and replay["rounds"] > 1,
-                f"pairs.replay.rounds: {replay['rounds']}, and pairs.replay.share 0 replays nothing; set share, as "
-                "0.25",
+                f"pairs.replay.rounds: {replay['rounds']}, but pairs.replay.share 0 replays nothing; set share, for "
+                "example to 0.25",
             ),
             (
                 offline > 0 and settings["generation"]["sampler"] == "dataset",
@@ -204,7 +204,7 @@ def impossible_additions(settings: dict) -> list[str]:
 
 
 def impossible_training(settings: dict) -> list[str]:
-    """Losses, β rules and batches that do not fit."""
+    """Return errors of losses, β rules and batches that do not fit each other."""
     train, risk = settings["train"], settings["train"]["beta_risk"]
     by_risk, losses = train["beta_rule"].startswith("risk"), chosen_words(train["loss"])
     divided_by_beta = [loss for loss in losses if loss in ("ipo", "ipo_mean", "sppo")]
@@ -214,27 +214,27 @@ def impossible_training(settings: dict) -> list[str]:
         [
             (
                 is_dora and settings["reference"]["kind"] == "ema",
-                "train.lora.dora: reference.kind ema averages what adapters add to the weights, and DoRA also scales "
-                "them; set it to false or take another reference",
+                "train.lora.dora: reference.kind ema averages what adapters add to the weights, but DoRA also scales "
+                "the weights; set it to false or choose another reference",
             ),
             (
                 train["pair_weights"] is not None and bool(of_batch),
-                f"train.pair_weights: {train['pair_weights']} weights single pairs, and loss {''.join(of_batch[:1])} "
-                "depends on all pairs of a batch; set it to null or take another loss",
+                f"train.pair_weights: {train['pair_weights']} weights single pairs, but loss {''.join(of_batch[:1])} "
+                "depends on all pairs of a batch; set it to null or choose another loss",
             ),
             (
                 train["beta_rule"] == "schedule" and not train["beta_schedule"]["values"],
-                "train.beta_schedule.values: empty, and beta_rule schedule needs at least one; write a list, as "
+                "train.beta_schedule.values: empty, but beta_rule schedule needs at least one; write a list such as "
                 "[0.2, 0.1]",
             ),
             (
                 by_risk and bool(divided_by_beta) and risk["beta_min"] == 0,
                 f"train.beta_risk.beta_min: loss {''.join(divided_by_beta[:1])} divides by beta, so it must be above "
-                "0, as 1.0e-3",
+                "0, such as 1.0e-3",
             ),
             (
                 "exo" in losses and train["label_smoothing"] == 0,
-                "train.label_smoothing: loss exo needs a value above 0, as 1.0e-3",
+                "train.label_smoothing: loss exo needs a value above 0, such as 1.0e-3",
             ),
             (
                 by_risk and not risk["beta_min"] <= train["beta"] <= risk["beta_max"],
@@ -250,18 +250,18 @@ def impossible_training(settings: dict) -> list[str]:
 
 
 def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[float, str, str]:
-    """The largest number of prompts left for training, what limits it, and how to raise it; infinite if unknown.
+    """Return the maximum number of training prompts, what limits it, and how to raise it; infinite if unknown.
 
-    A file has at most as many prompts as lines. They are counted no further than `wanted` needs.
+    A file has at most one prompt per line. Lines are counted only as far as `wanted` requires.
 
     Args:
         prompts: The section prompts.
-        eval_fraction: Fraction of the prompts that is held out; 0 if the evaluation set has a source of its own.
+        eval_fraction: Fraction of the prompts that is held out; 0 if the evaluation set has its own source.
         wanted: Number of prompts that a run needs for training.
     """
     available, limit, more = math.inf, "", ""
     if prompts["take"] is not None:
-        available, limit, more = prompts["take"], "prompts.take", "take more"
+        available, limit, more = prompts["take"], "prompts.take", "raise prompts.take"
     enough = 2 + math.ceil(wanted / (1 - eval_fraction))
     lines = lines_up_to(prompts["source"] or "", enough)
     if lines is not None and lines < min(enough, available):
@@ -273,7 +273,7 @@ def for_training(prompts: dict, eval_fraction: float, wanted: int) -> tuple[floa
 
 
 def too_little(settings: dict, config: dict, method: str) -> list[str]:
-    """More prompts, pairs or optimizer steps than a run has, as far as the config shows."""
+    """Return errors of settings that need more prompts, pairs or optimizer steps than a run has."""
     bandit, pairs, k = settings["bandit"], settings["pairs"], settings["clusters"]["k"]
     chooses = settings["acquisition"]["rule"] != "all"
     pool = settings["acquisition"]["pool"] if chooses else 1
@@ -284,17 +284,17 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
     left, limit, more = for_training(prompts, eval_fraction, max(wanted, 0 if k == "elbow" else k))
     per_prompt = 1 if pairs["pairing"] else pairs_per_prompt(settings)
     most = bandit["budget"] * settings["steps"] * per_prompt
-    sampled = settings["generation"]["sampler"] != "dataset"  # which has one pair per prompt
+    sampled = settings["generation"]["sampler"] != "dataset"  # the data set has one pair per prompt
     checks = [
         (
             wanted > left and bandit["allocation"] != "all" and not bandit["reuse"],
-            f"bandit.budget: {drawn} per step come to {wanted} prompts in all, and {limit} leaves {left} "
+            f"bandit.budget: {drawn} per step makes {wanted} prompts in all, but {limit} leaves {left} "
             f"for training; lower it, {more}, or set bandit.reuse: true",
         ),
-        (k != "elbow" and k > left, f"clusters.k: {k}, and {limit} leaves {left} to cluster; lower it or {more}"),
+        (k != "elbow" and k > left, f"clusters.k: {k}, but {limit} leaves {left} to cluster; lower it or {more}"),
         (
             sampled and bandit["allocation"] != "all" and (pairs["top_n"] or 0) > most,
-            f"pairs.top_n: {pairs['top_n']}, and a round has {most} pairs at most; lower it, set it to null, or raise "
+            f"pairs.top_n: {pairs['top_n']}, but a round has at most {most} pairs; lower it, set it to null, or raise "
             f"bandit.budget, steps or {'acquisition.labels' if chooses else 'generation.n'}",
         ),
     ]
@@ -302,14 +302,14 @@ def too_little(settings: dict, config: dict, method: str) -> list[str]:
 
 
 def most_steps(train: dict, top_n: int | None, share: float) -> float:
-    """Optimizer steps of a round at most, if this share of its pairs joins its own; infinite without a limit."""
+    """Return the maximum optimizer steps per round if `share` of its pairs are added ones; infinite without a limit."""
     if top_n is None or share >= 1:
         return math.inf
     return train["epochs"] * math.ceil(round(top_n / (1 - share)) / train["batch_size"])
 
 
 def too_few_steps(settings: dict, checkpoints: dict, method: str, compared: list[str]) -> list[str]:
-    """Checkpoints and warm-ups after the last optimizer step."""
+    """Return errors of checkpoints and warm-ups that come after the last optimizer step."""
     train, pairs = settings["train"], settings["pairs"]
     first, later = pairs["offline_share"], pairs["offline_share"] + pairs["replay"]["share"]
     steps, later_steps = (most_steps(train, pairs["top_n"], share) for share in (first, later))
@@ -319,13 +319,13 @@ def too_few_steps(settings: dict, checkpoints: dict, method: str, compared: list
         [
             (
                 method in (checkpoints["methods"] or compared) and last > steps,
-                f"evaluation.by_checkpoint.steps: {last}, and a round trains {steps} steps at most; lower it or train "
-                "longer",
+                f"evaluation.by_checkpoint.steps: {last}, but a round has at most {steps} optimizer steps; lower it or "
+                "train longer",
             ),
             (
                 train["beta_rule"].startswith("risk") and seen <= warmup,
-                f"train.beta_risk.warmup: {warmup} steps, and the rule sees {seen} at most: beta would never change; "
-                "lower it or train longer",
+                f"train.beta_risk.warmup: {warmup} steps, but the rule sees at most {seen}, so beta would never "
+                "change; lower it or train longer",
             ),
         ]
     )

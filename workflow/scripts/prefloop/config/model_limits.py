@@ -1,6 +1,6 @@
-"""Lengths in a config that exceed the positions of the policy's model, where its config.json is on this machine.
+"""Checks that the lengths in a config fit the positions of the policy's model, if its config.json is on this machine.
 
-Snakemake reads this at every start, so nothing heavy is imported here. Stages check the lengths of real prompts
+Snakemake imports this module at every start, so it imports nothing heavy. Stages check the lengths of real prompts
 (`prefloop.models.positions`).
 """
 
@@ -13,7 +13,7 @@ from prefloop.models.sources import model_name
 
 
 def beyond_positions(config: dict) -> list[str]:
-    """One line for each maximum length that leaves no position for a prompt."""
+    """Return one line per maximum length that leaves no position for a prompt."""
     limit = known_positions(config["policy"]["model"]) if config["compare"] else None
     if limit is None:
         return []
@@ -26,22 +26,22 @@ def beyond_positions(config: dict) -> list[str]:
     problems = []
     if perplexity["text"] is not None and perplexity["max_tokens"] > limit:
         size = perplexity["max_tokens"]
-        problems.append(f"evaluation.perplexity.max_tokens: {size}, and policy.model has {limit} positions; lower it")
+        problems.append(f"evaluation.perplexity.max_tokens: {size}, but policy.model has {limit} positions; lower it")
     return problems + [
-        f"{key}: {length}, and policy.model has {limit} positions for a prompt and its response; lower it"
+        f"{key}: {length}, but policy.model has {limit} positions for a prompt and its response; lower it"
         for key, length in dict.fromkeys(lengths)
         if length >= limit
     ]
 
 
 def known_positions(source: str) -> int | None:
-    """The positions of a local or fetched model; None if they are not known, or if rotary positions are scaled."""
+    """Return the positions of a local or fetched model; None if they are unknown or if rotary positions are scaled."""
     folder = Path(source) if Path(source).is_dir() else Path("results/models", model_name(source))
     if not (folder / "config.json").is_file():
         return None
     try:
         config = read_json(folder / "config.json")
-    except InputError:  # fetch_model says what is wrong with it
+    except InputError:  # fetch_model reports the error
         return None
     text = config.get("text_config", config)
     rope = isinstance(text, dict) and (text.get("rope_parameters") or text.get("rope_scaling") or {})

@@ -1,6 +1,6 @@
-"""Flags of figures and tables that follow from the config, for the rules and for drawing from a rows folder.
+"""Flags of figures and tables that depend on the config, for the rules and for redrawing from a rows folder.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from prefloop.config.sweeps import sweep_places
 
 
 def measures_divergence(config: dict) -> bool:
-    """Whether KL from the initial policy is measured, as figure `frontier` needs it."""
+    """Whether KL from the initial policy is measured, which figure `frontier` needs."""
     return "frontier" in config["figures"]
 
 
@@ -23,25 +23,25 @@ def measures_perplexity(config: dict) -> bool:
 
 
 def shown_evaluators(program: str, config: dict, evaluators: Sequence[str]) -> tuple[str, ...]:
-    """Those of the named evaluators that a program shows.
+    """Return the named evaluators that a program shows.
 
     Args:
-        program: Its name without the folder, as plot_quality.
+        program: Name of the program without its folder, such as plot_quality.
         config: The experiment's config.
-        evaluators: Their names.
+        evaluators: Names of the evaluators.
     """
     if program in ("tabulate_cost_to_reach", "write_pilot"):  # these have one measure
         measured, _ = split_measure(target_measure(config))
         return tuple(name for name in evaluators if name == measured)
     verb, _, name = program.partition("_")
     known = outputs.FIGURES if verb == "plot" else outputs.TABLES | outputs.OF_JUDGES | outputs.OF_VALIDATION
-    whole = program in ("describe_run", "write_rows")
-    own = verb == "plot" and name not in known  # a function of the user
-    return tuple(evaluators) if whole or own or (name in known and known[name].evaluators) else ()
+    reads_all = program in ("describe_run", "write_rows")
+    is_users = verb == "plot" and name not in known  # a function of the user
+    return tuple(evaluators) if reads_all or is_users or (name in known and known[name].evaluators) else ()
 
 
 def output_flags(config: dict, shared_costs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Flags of programs that figures and tables have in addition to those of the experiment, by program.
+    """Return the flags of figures and tables in addition to those of the experiment, by program.
 
     Args:
         config: The experiment's config.

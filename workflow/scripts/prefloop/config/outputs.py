@@ -1,7 +1,7 @@
-"""Which question each figure and table answers, and which rows it reads.
+"""The figures and tables: the question that each answers, and the rows that it reads.
 
-The config asks for them by these names, and the report sorts them by question. Snakemake reads this at every start, so
-nothing heavy is imported here.
+The config uses these names, and the report sorts outputs by question. Snakemake imports this module at every start, so
+it imports nothing heavy.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ OWN = "Figures of your own"
 
 
 class Output(NamedTuple):
-    """A figure or table. Its program and rule are plot_<name> or tabulate_<name>; files that only it reads are in
-    rules/figure_files.smk."""
+    """A figure or table. Its program and rule are plot_<name> or tabulate_<name>. Files that no other output reads are
+    in rules/figure_files.smk."""
 
     question: str
     """Heading in the report."""
@@ -32,9 +32,9 @@ class Output(NamedTuple):
     steps: tuple[str, ...] = ()
     """Files that it reads from every step of every run."""
     evaluators: bool = False
-    """Whether it shows the evaluators that evaluation.evaluators names, and so reads their judgments, too."""
+    """Whether it also reads and shows the judgments of evaluation.evaluators."""
     from_rows: bool = False
-    """Whether a rows folder is enough to draw it."""
+    """Whether it can be drawn from a rows folder alone."""
 
 
 FIGURES = {

@@ -1,10 +1,10 @@
-"""Settings that do not fit base weights in 4 bits; see `consistency`."""
+"""Checks for settings that 4-bit base weights do not support; see `consistency`."""
 
 Check = tuple[bool, str]  # whether it fails, and the message
 
 
 def impossible_quantization(settings: dict) -> list[str]:
-    """Trainings and engines of a method that cannot use quantized base weights."""
+    """Return errors of training settings and engines that do not support quantized base weights."""
     kind, train, engine = settings["policy"]["quantization"], settings["train"], settings["generation"]["engine"]
     if kind is None:
         return []
@@ -12,15 +12,17 @@ def impossible_quantization(settings: dict) -> list[str]:
     checks: list[Check] = [
         (
             train["parameters"] == "full",
-            f"{name} keeps base weights fixed, and train.parameters is full; set the one to null or the other to lora",
+            f"{name} keeps base weights fixed, but train.parameters is full; set it to null, or train.parameters to "
+            "lora",
         ),
         (
             train["sharding"] != "none",
-            f"{name} keeps the whole model in every process, and train.sharding is {train['sharding']}; set it to none",
+            f"{name} needs the entire model in every process, but train.sharding is {train['sharding']}; set "
+            "train.sharding to none",
         ),
         (
             engine == "vllm",
-            f"{name} is not what vLLM samples from, and generation.engine is vllm; use auto or transformers",
+            f"{name} is not supported by generation.engine vllm; use auto or transformers",
         ),
     ]
     return [message for fails, message in checks if fails]

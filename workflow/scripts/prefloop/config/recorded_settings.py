@@ -1,4 +1,4 @@
-"""The settings of an experiment as a file next to its results, and which of two experiments' settings differ."""
+"""Records the settings of an experiment next to its results, and compares the settings of two experiments."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,23 +14,23 @@ from prefloop.core.errors import InputError, refused
 from prefloop.core.files import json_bytes, read_json, write_json
 
 SETTINGS_FILE = "settings.json"
-# Keys of a config that change no result, or that the settings of the methods contain.
+# Keys of a config that do not affect results, or that are compared within the settings of the methods.
 UNCOMPARED = ("name", "compare", "methods", "sweep", "figures", "tables", "export", "tracking")
 START = "snakemake --cores 1 --forcerun describe_run"
 
 
 @dataclass
 class RecordedExperiment:
-    """An experiment as its results folder has it."""
+    """An experiment as recorded in its results folder."""
 
     experiment: Experiment
-    """Its runs and what was evaluated."""
+    """Its runs and evaluations."""
     config: dict
-    """Its config with all defaults, with the compared methods only."""
+    """Its config with all defaults, without methods that are not compared."""
 
 
 def write_settings(config: dict, experiment: Experiment) -> None:
-    """Write the config and the identities of the evaluators into an experiment's folder, if not there already."""
+    """Write the config and the identities of the evaluators into an experiment's folder, unless they are unchanged."""
     path = experiment.root / SETTINGS_FILE
     methods = {name: config["methods"][name] for name in config["compare"]}
     evaluators = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
@@ -41,10 +41,10 @@ def write_settings(config: dict, experiment: Experiment) -> None:
 
 
 def read_settings(root: Path) -> RecordedExperiment:
-    """Read what `write_settings` has written into an experiment's folder, or a rows folder has of it.
+    """Read the settings file in an experiment's folder or in a rows folder.
 
     Raises:
-        InputError: There is no such file, or another version of the project has written it.
+        InputError: The file is missing, or another version of the project has written it.
     """
     path = root / SETTINGS_FILE
     if not path.exists():
@@ -55,46 +55,46 @@ def read_settings(root: Path) -> RecordedExperiment:
         experiment = experiment_of(config, str(root))
         evaluated_by = tuple(content["evaluators"][name] for name in experiment.evaluators)
         experiment = replace(experiment, evaluator=content["evaluator"], evaluated_by=evaluated_by)
-        if "trained_by" in content:  # in a rows folder, which is read where the feedback's files may not be
+        if "trained_by" in content:  # in a rows folder, which may be read without the feedback's files
             experiment = replace(experiment, trained_by=tuple(content["trained_by"]))
         return RecordedExperiment(experiment, config)
 
 
 def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
-    """The settings that differ between two configs: (key, value in `a`, value in `b`), values as JSON.
+    """Return the settings that differ between two configs: (key, value in `a`, value in `b`), values as JSON.
 
-    First those of the experiments, then those of each pair of methods (a's, b's) whose difference is another one; their
-    keys begin with the names of the methods.
+    Differences of the experiments come first. Then each pair of methods (a's, b's) follows with those differences that
+    the experiments do not have; their keys begin with the names of the methods.
     """
     shared = differences_of(without(a, UNCOMPARED), without(b, UNCOMPARED))
-    found = [(key, *values) for key, values in shared.items()]
+    differences = [(key, *values) for key, values in shared.items()]
     for first, second in pairs:
         sections = [
             {name: of_method(config, m)[name] for name in hints(MethodConfig)}
             for config, m in ((a, first), (b, second))
         ]
         name = first if first == second else f"{first} and {second}"
-        own = differences_of(*sections)
-        found += [(f"{name}: {key}", *values) for key, values in own.items() if shared.get(key) != values]
-        gone = [key for key in shared if key.partition(".")[0] in sections[0] and key not in own]
-        found += [(f"{name}: {key}", "equal", "equal") for key in gone]
-    return found
+        of_pair = differences_of(*sections)
+        differences += [(f"{name}: {key}", *values) for key, values in of_pair.items() if shared.get(key) != values]
+        equal_keys = [key for key in shared if key.partition(".")[0] in sections[0] and key not in of_pair]
+        differences += [(f"{name}: {key}", "equal", "equal") for key in equal_keys]
+    return differences
 
 
 def without(settings: dict, keys: Iterable[str]) -> dict:
-    """A mapping without some keys."""
+    """Return a mapping without some keys."""
     return {key: value for key, value in settings.items() if key not in keys}
 
 
 def differences_of(a: dict, b: dict) -> dict[str, tuple[str, str]]:
-    """The values as JSON of every key, with dots, that has different ones; "–" where a key is missing."""
+    """Return the two values, as JSON, of every dotted key whose values differ; "–" for a missing key."""
     left, right = dict(leaves(a)), dict(leaves(b))
     keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key, "–") != right.get(key, "–")]
     return {key: (left.get(key, "–"), right.get(key, "–")) for key in keys}
 
 
 def leaves(settings: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every value that is no mapping as JSON, with its key in dots."""
+    """Yield (dotted key, JSON value) for every value that is not a mapping."""
     value: Any
     for key, value in settings.items():
         if isinstance(value, dict) and value:

@@ -1,6 +1,6 @@
-"""Checks before any job that reward functions of the user can be called, from the source of their modules.
+"""Checks from source code that reward functions of the user can be called, before any job starts.
 
-Snakemake reads this at every start, so nothing heavy is imported here and no module of the user is run.
+Snakemake imports this module at every start, so it imports nothing heavy and runs no code of the user.
 """
 
 import ast
@@ -13,7 +13,7 @@ from prefloop.core.reward_parameters import plan_call, unknown_columns
 
 
 def uncallable_rewards(config: dict) -> list[str]:
-    """Why reward functions cannot be called: parameters of which a set of prompts has no column."""
+    """Return errors of reward functions with parameters for which a set of prompts has no column."""
     kept = {"prompts.keep": config["prompts"]["keep"]}
     if configured_sources(config["evaluation"]["prompts"]):
         kept["evaluation.prompts.keep"] = config["evaluation"]["prompts"]["keep"]
@@ -25,7 +25,7 @@ def uncallable_rewards(config: dict) -> list[str]:
 
 
 def problem_of(function: str, kept: dict[str, list[str]]) -> str:
-    """Why a reward function cannot be called with the columns that each setting of `kept` lists; empty if it can."""
+    """Return why a reward function cannot be called with the columns that `kept` lists per setting; empty if it can."""
     parameters = parameters_in_source(function)
     if parameters is None:
         return ""
@@ -37,7 +37,7 @@ def problem_of(function: str, kept: dict[str, list[str]]) -> str:
 
 
 def parameters_in_source(function: str) -> list[Parameter] | None:
-    """The parameters of a function of the user; None if its file does not show them, as for a class or a decorator."""
+    """Return the parameters of a user's function; None if its file does not show them (a class, or a decorator)."""
     files = own_files(function)
     if not files:
         return None
@@ -46,10 +46,10 @@ def parameters_in_source(function: str) -> list[Parameter] | None:
     except (SyntaxError, ValueError):
         return None
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    found = [node for node in tree.body if isinstance(node, kinds) and node.name == split(function)[1]]
-    if not found or found[-1].decorator_list:
+    definitions = [node for node in tree.body if isinstance(node, kinds) and node.name == split(function)[1]]
+    if not definitions or definitions[-1].decorator_list:
         return None
-    arguments = found[-1].args
+    arguments = definitions[-1].args
     by_position = [*arguments.posonlyargs, *arguments.args]
     first_optional = len(by_position) - len(arguments.defaults)
     parameters = [

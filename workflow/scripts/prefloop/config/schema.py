@@ -9,18 +9,18 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from prefloop.config.declarations import bare, docstrings, hints, is_section
 from prefloop.config.settings import ExperimentConfig
 
-MAX_INTEGER = 2**31 - 1  # what libraries accept as seeds and sizes; `validation.beyond` checks it
+MAX_INTEGER = 2**31 - 1  # the largest seed or size that libraries accept; `validation.beyond` checks it
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @cache
 def config_adapter() -> TypeAdapter:
-    """The validator of a config: unknown keys, wrong types and infinite numbers are errors."""
+    """Return the validator of a config. Unknown keys, wrong types and infinite numbers are errors."""
     return TypeAdapter(with_config(STRICT)(ExperimentConfig))
 
 
 def json_schema() -> dict:
-    """The JSON schema of a config, each key described by its docstring."""
+    """Return the JSON schema of a config, in which each key is described by its docstring."""
     schema = config_adapter().json_schema()
     classes = {settings.__name__: settings for settings in declared(ExperimentConfig)}
     for node in (schema, *schema["$defs"].values()):
@@ -35,7 +35,7 @@ def json_schema() -> dict:
 
 
 def integers(schema: Any) -> Iterator[dict]:
-    """Every integer in a part of a JSON schema."""
+    """Yield every integer in a part of a JSON schema."""
     if isinstance(schema, dict) and schema.get("type") == "integer":
         yield schema
     items = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
@@ -44,7 +44,7 @@ def integers(schema: Any) -> Iterator[dict]:
 
 
 def declared(settings: type) -> set[type]:
-    """A dataclass of settings and all that its fields contain."""
+    """Return a dataclass of settings and all dataclasses that its fields contain."""
     kinds = [bare(hint) for hint in hints(settings).values()]
     kinds += [bare(item) for kind in kinds for item in get_args(kind)]
     return {settings}.union(*(declared(kind) for kind in kinds if is_section(kind)))

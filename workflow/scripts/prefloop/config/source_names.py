@@ -1,6 +1,6 @@
 """How a config names sources of prompts, and which files a stage reads for them.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import gzip
@@ -25,7 +25,7 @@ SAVED_FILES = ("dataset_info.json", "dataset_dict.json")  # one of them is in ea
 
 
 def suffix_of(source: str) -> str:
-    """The extension of a file that can be read, such as `.csv` of rows.csv and rows.csv.gz; empty for others."""
+    """Return the extension of a readable file, such as `.csv` for rows.csv and rows.csv.gz; empty for other files."""
     suffix = Path(source.lower().removesuffix(".gz")).suffix
     return suffix if suffix in SUFFIXES else ""
 
@@ -36,14 +36,14 @@ def is_rows_function(source: str) -> bool:
 
 
 def configured_sources(section: dict) -> list[dict]:
-    """The source of a section, or each of its `sources` with all defaults; empty if neither is given."""
+    """Return the source of a section, or each of its `sources` with all defaults; empty if it has neither."""
     if section.get("sources"):
         return [merged(defaults(MixedSource), source) for source in section["sources"]]
     return [section] if section.get("source") is not None else []
 
 
 def source_files(section: dict) -> list[str]:
-    """The files that a section's sources read, as far as they exist; of functions see `source_code`."""
+    """Return the existing files that a section's sources read. For functions, see `source_code`."""
     files: list[str] = []
     for source in (settings["source"] for settings in configured_sources(section)):
         if Path(source).is_dir():
@@ -55,13 +55,13 @@ def source_files(section: dict) -> list[str]:
 
 
 def source_code(section: dict) -> list[str]:
-    """Hashes of the functions of the user among a section's sources."""
+    """Return hashes of the user's functions among a section's sources."""
     sources = [settings["source"] for settings in configured_sources(section)]
     return [own_code(source) for source in sources if is_rows_function(source)]
 
 
 def lines_up_to(source: str, enough: int) -> int | None:
-    """Number of lines of a file of prompts, counted up to `enough`; None if the source has no line per row."""
+    """Count the lines of a file of prompts, up to `enough`; None if the source does not have one line per row."""
     if suffix_of(source) != ".jsonl":
         return None
     try:
@@ -69,5 +69,5 @@ def lines_up_to(source: str, enough: int) -> int | None:
             return None
         with (gzip.open if source.endswith(".gz") else open)(source, "rb") as lines:
             return sum(1 for _ in islice(lines, enough))
-    except (OSError, EOFError, zlib.error):  # a later check or the stage that reads it says why
+    except (OSError, EOFError, zlib.error):  # a later check or the stage that reads the file reports why
         return None

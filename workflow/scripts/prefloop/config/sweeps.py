@@ -1,6 +1,6 @@
-"""Sweeps: a method with lists of values becomes one method per combination of values.
+"""Sweeps: a method with lists of values is replaced by one method per combination of values.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import hashlib
@@ -17,27 +17,27 @@ from prefloop.config.settings import MethodConfig
 from prefloop.core.errors import InputError, short_repr
 
 MAX_COMPARED = 200
-MAX_NAME = 120  # letters of a name of a folder; file systems allow 255 bytes
+MAX_NAME = 120  # characters of a folder's name; file systems allow 255 bytes
 SYMBOLS = {"train.beta": "β", "bandit.alpha": "α", "bandit.gamma": "γ"}
 LISTS = (("evaluation", "by_temperature"), ("evaluation", "by_checkpoint"), ("export",))  # sections with `methods`
 
-Point = dict[str, Any]  # a value of every swept key
+Point = dict[str, Any]  # one value per swept key
 
 
 def with_sweeps(config: dict, invalid: Callable[[dict], Iterable[str]]) -> dict:
-    """A config in which the compared methods with a sweep are replaced by one method per combination of its values.
+    """Return a config in which one method per combination of values replaces each compared method with a sweep.
 
-    Each of them has the settings of the swept method with the values on top, a label that names the values, `like`,
-    which names the swept method, and `sweep`, a list of one value per key. Lists of methods in other settings name all
-    of them in its place.
+    Each new method has the settings of the swept method, overridden by the values, and a label that names the values.
+    Its `like` is the swept method, and its `sweep` has a list of one value per key. Lists of methods in other settings
+    contain the new methods in place of the swept one.
 
     Args:
-        config: With all defaults, and each `like` resolved.
-        invalid: The problems of a config's keys, one line each.
+        config: A config with all defaults, in which every `like` is resolved.
+        invalid: Returns the errors of a config's keys, one line each.
 
     Raises:
-        InputError: A key is no setting that a method may change, a value is invalid or repeated, there are too many
-            combinations, or two methods would have one name.
+        InputError: A key is not a setting of methods, a value is invalid or repeated, there are too many combinations,
+            or two methods would have the same name.
     """
     sweeps = {name: sweep_of(config, name) for name in config["compare"] if name in config["methods"]}
     count = sum(math.prod(map(len, sweeps.get(name, {}).values())) for name in config["compare"])
@@ -57,7 +57,7 @@ def with_sweeps(config: dict, invalid: Callable[[dict], Iterable[str]]) -> dict:
 
 
 def sweep_places(config: dict) -> list[dict]:
-    """The place of every compared method in its sweep: method, label of the swept method, and its point."""
+    """Return the place of every compared method in its sweep: method, label of the swept method, and point."""
     places = []
     for name, label in labels_of(config).items():
         entry = config["methods"][name]
@@ -68,13 +68,13 @@ def sweep_places(config: dict) -> list[dict]:
 
 
 def sweep_of(config: dict, name: str) -> dict[str, list]:
-    """The sweep of a method: its own, also if that is empty, or else the experiment's."""
+    """Return the sweep of a method: its own, even if it is empty, or else the experiment's."""
     own = config["methods"][name].get("sweep")
     return config["sweep"] if own is None else own
 
 
 def sweep_problems(config: dict, name: str, invalid: Callable[[dict], Iterable[str]]) -> Iterator[str]:
-    """One line for every wrong key or value of a method's sweep."""
+    """Yield one line per invalid key or value of a method's sweep."""
     where = "sweep" if config["methods"][name].get("sweep") is None else f"methods.{name}.sweep"
     sweep, sections = sweep_of(config, name), hints(MethodConfig)
     for key, values in sweep.items():
@@ -82,7 +82,7 @@ def sweep_problems(config: dict, name: str, invalid: Callable[[dict], Iterable[s
         outer = [other for other in sweep if str(key).startswith(f"{other}.")]
         repeated = [value for index, value in enumerate(values) if value in values[:index]]
         if section not in sections or not rest:
-            yield f"{where}: {short_repr(key)}, expected a key of {', '.join(sections)}, as train.beta"
+            yield f"{where}: {short_repr(key)}, expected a key of {', '.join(sections)}, such as train.beta"
         elif outer:
             yield f"{where}: {key} is a part of {outer[0]}; sweep one of the two"
         elif repeated:
@@ -93,14 +93,14 @@ def sweep_problems(config: dict, name: str, invalid: Callable[[dict], Iterable[s
 
 
 def nested(key: str, value: Any) -> dict:
-    """A value as the config has it: `train.beta` is a key of `train`."""
+    """Return a value with the nesting of the config: `train.beta` is a key of `train`."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
 
 def variant(config: dict, name: str, point: Point) -> dict:
-    """The entry of a swept method with the values of a point."""
+    """Return the entry of a swept method with the values of a point."""
     entry = config["methods"][name]
     settings = {key: value for key, value in entry.items() if key not in ABOUT_METHODS}
     for key, value in point.items():
@@ -110,7 +110,7 @@ def variant(config: dict, name: str, point: Point) -> dict:
 
 
 def point_words(point: Point) -> dict[str, str]:
-    """The values of a point as text by the short name of their key: its symbol, or its last part if no other has it."""
+    """Return a point's values as text, by the short names of their keys: a symbol, or the last part if it is unique."""
     last = [key.rpartition(".")[2] for key in point]
     words = {}
     for key, end in zip(point, last, strict=True):
@@ -119,15 +119,15 @@ def point_words(point: Point) -> dict[str, str]:
 
 
 def value_text(value: Any) -> str:
-    """A swept value as YAML writes it; a mapping or list as JSON."""
+    """Return a swept value as YAML writes it; a mapping or list as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def variant_name(name: str, point: Point) -> str:
-    """The name of a point's method, of letters, digits and _: that of the swept method, its keys and values.
+    """Return the name of a point's method: the swept method, the keys and the values, in letters, digits and _.
 
-    It does not depend on other values or on the order of the keys, so that more values rename no method. Texts that
-    differ only in other characters, and long ones, end in a hash.
+    The name does not depend on other values or on the order of the keys, so that adding values renames no method. A
+    hash is appended to texts with other characters, and to long names.
     """
     words = [name]
     for key, value in sorted(point.items()):
@@ -140,26 +140,26 @@ def variant_name(name: str, point: Point) -> str:
 
 
 def with_hash(safe: str, text: str) -> str:
-    """`safe`, with a hash of `text` if it is another text."""
+    """Return `safe`, followed by a hash of `text` if the two differ."""
     return safe if safe == text else f"{safe}_{short_hash(text)}"
 
 
 def short_hash(text: str) -> str:
-    """Eight hexadecimal digits of a text's SHA-256."""
+    """Return eight hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:8]
 
 
 def check_names(name: str, names: list[str], methods: Mapping[str, dict]) -> None:
-    """Raise InputError if a name that a sweep makes is that of a method."""
+    """Raise an InputError if the name of a sweep's method is taken."""
     for made in names:
         if made in methods or names.count(made) > 1:
             raise InputError(
-                f"config: methods.{name}: its sweep makes a method {made}, and another has this name; rename that one"
+                f"config: methods.{name}: its sweep creates a method {made}, but another has this name; rename that one"
             )
 
 
 def replaced(config: dict, variants: Mapping[str, dict[str, dict]]) -> dict:
-    """A config whose lists of methods have the variants in place of the swept methods."""
+    """Return a config whose lists of methods contain the variants in place of the swept methods."""
 
     def in_place(names: list[str]) -> list[str]:
         return list(dict.fromkeys(made for name in names for made in variants.get(name, {name: {}})))

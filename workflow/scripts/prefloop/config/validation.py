@@ -1,6 +1,6 @@
-"""Validates a config before any job: every key against its declaration, then the settings against each other.
+"""Validates a config before any job starts: every key against its declaration, then the settings against each other.
 
-Snakemake reads this at every start, so nothing heavy is imported here but pydantic, which Snakemake imports anyway.
+Snakemake imports this module at every start. Its only heavy import is pydantic, which Snakemake imports anyway.
 """
 
 import json
@@ -27,31 +27,31 @@ from prefloop.config.training_settings import RewardModelSection
 from prefloop.core.errors import InputError, short_repr
 from prefloop.core.own_functions import is_own, split
 
-TOO_DEEP = "values within values too deep to be read, or an alias (*name) within its own anchor (&name); write it flat"
+TOO_DEEP = "nested too deeply to be read, or an alias (*name) within its own anchor (&name); use fewer levels"
 FILES = ("source", "model", "start", "base", "embedding", "template", "text")  # keys that may name a file or folder
-MAX_VALUES = 100_000  # of a config file; the largest of the project has some hundreds
+MAX_VALUES = 100_000  # of a config file; the project's largest has a few hundred
 YAML_TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge"}
-# Keys of texts that models, servers and rows have, and no page shows; all other texts have one line.
+# Keys of texts for models, servers and rows, which may have several lines. No page shows them.
 PROSE = {"system_prompt", "content", "stop", "chat_template_kwargs", "extra", "columns", "keep"}
 
 
 def check_keys(files: Iterable[Path]) -> None:
-    """Check what Snakemake does not see in a config file.
+    """Check config files for errors that Snakemake does not report.
 
     Raises:
-        InputError: A key occurs twice in one mapping, of which YAML silently takes the last; a value has a tag; an
-            alias contains itself, or aliases repeat too many values; or a file is not UTF-8.
+        InputError: A key occurs twice in one mapping (YAML silently uses the last), a value has a tag, an alias
+            contains itself, aliases repeat too many values, or a file is not UTF-8.
     """
     for file in files:
         try:
             text = Path(file).read_text(encoding="utf-8")
             root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if count_values(root, {}) > MAX_VALUES:
-                problem = f"more than {MAX_VALUES:,} values, with those that aliases (*name) repeat; write fewer"
+                problem = f"more than {MAX_VALUES:,} values, including those that aliases (*name) repeat; write fewer"
                 raise InputError(f"config: {file}: {problem}")
             lines = [f"line {line}: {tag} is a tag; write the value without it" for tag, line in tags(root)]
-            lines += [f"line {line}: {key} occurs a second time; join the two" for key, line in repeated_keys(root)]
+            lines += [f"line {line}: {key} occurs a second time; merge the two" for key, line in repeated_keys(root)]
         except yaml.YAMLError:  # Snakemake has read it as JSON
             continue
         except RecursionError as error:
@@ -63,7 +63,7 @@ def check_keys(files: Iterable[Path]) -> None:
 
 
 def count_values(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Number of values in a node, those of an alias once for each time it occurs; `known` has those counted so far.
+    """Count the values in a node. Values of an alias count at each occurrence. `known` caches the counts of nodes.
 
     Raises:
         RecursionError: An alias contains itself.
@@ -76,14 +76,14 @@ def count_values(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 
 def children(node: yaml.Node) -> list[yaml.Node]:
-    """The items of a list, or the keys and values of a mapping."""
+    """Return the items of a list, or the keys and values of a mapping."""
     if isinstance(node, yaml.MappingNode):
         return [item for pair in node.value for item in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def tags(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
-    """Every tag, such as !!python/name:os.system, that a value has, and its line."""
+    """Yield (tag, line) for every value with a tag, such as !!python/name:os.system."""
     if node is None:
         return
     if node.tag.removeprefix(YAML_TAG) not in PLAIN_TAGS:
@@ -93,7 +93,7 @@ def tags(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
 
 
 def repeated_keys(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
-    """Every key that occurs a second time in its mapping, and its line."""
+    """Yield (key, line) for every key that occurs a second time in its mapping."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
@@ -107,7 +107,11 @@ def repeated_keys(node: yaml.Node | None) -> Iterable[tuple[str, int]]:
 
 
 def checked(config: dict) -> dict:
-    """A copy of `config` with all defaults; InputError naming every invalid key and the choices."""
+    """Return a copy of `config` with all defaults.
+
+    Raises:
+        InputError: The config is invalid. The message has one line per error.
+    """
     try:
         config = retyped(config, ExperimentConfig)
     except RecursionError as error:
@@ -118,8 +122,8 @@ def checked(config: dict) -> dict:
     models = config["reward_models"]
     config["reward_models"] = {name: merged(defaults(RewardModelSection), model) for name, model in models.items()}
     evaluation = config["evaluation"]
-    named = {name: merged(defaults(FeedbackConfig), own) for name, own in evaluation["evaluators"].items()}
-    config["evaluation"] = evaluation | {"evaluators": named}
+    evaluators = {name: merged(defaults(FeedbackConfig), own) for name, own in evaluation["evaluators"].items()}
+    config["evaluation"] = evaluation | {"evaluators": evaluators}
     config["methods"] = with_likes(config["methods"])
     config = with_sweeps(config, invalid)
     problems = [f"{where}: {problem}" for where, text in texts(config) for problem in unusable(where, text)]
@@ -131,12 +135,12 @@ def checked(config: dict) -> dict:
 
 
 def invalid(config: dict) -> Iterable[str]:
-    """One line for every unknown key and every value of the wrong type or out of range."""
+    """Yield one line per unknown key and per value of the wrong type or out of range."""
     from pydantic import ValidationError
 
     evaluation = config.get("evaluation")
-    named = evaluation.get("evaluators") if isinstance(evaluation, dict) else None
-    mappings = {name: config.get(name) for name in ("methods", "reward_models")} | {"evaluation.evaluators": named}
+    evaluators = evaluation.get("evaluators") if isinstance(evaluation, dict) else None
+    mappings = {name: config.get(name) for name in ("methods", "reward_models")} | {"evaluation.evaluators": evaluators}
     for name, names in mappings.items():
         numbers = [key for key in names if not isinstance(key, str)] if isinstance(names, dict) else []
         yield from (f"{name}: {key}, expected a name of letters, digits and _" for key in numbers)
@@ -157,7 +161,7 @@ def invalid(config: dict) -> Iterable[str]:
 
 
 def beyond(value: Any, hint: Any, where: str = "") -> Iterable[str]:
-    """One line for every integer above MAX_INTEGER, except in values that the settings leave to others."""
+    """Yield one line per integer above MAX_INTEGER, except in values that are passed on to other software."""
     if hint is None or bare(hint) is Any:
         return
     if isinstance(value, dict):
@@ -171,14 +175,14 @@ def beyond(value: Any, hint: Any, where: str = "") -> Iterable[str]:
 
 
 def unusable(where: str, text: str) -> list[str]:
-    """Why a text of a config cannot be used: characters that no file name or command can hold, and secrets.
+    """Return why a text of a config cannot be used: invalid characters for file names and commands, or secrets.
 
-    All other texts are safe, as they reach programs quoted for the shell.
+    All other texts are safe, because they are quoted for the shell.
     """
     problems, keys = [], where.split(".")
     allowed = "\n\r\t\u2028\u2029" if PROSE.intersection(keys) else ""
     if control := [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in allowed]:
-        problems.append(f"holds the control character {ascii(control[0])}; remove it")
+        problems.append(f"contains the control character {ascii(control[0])}; remove it")
     if set(text) & set("{}<>") and keys[-1] in FILES and not where.endswith("judge.model"):
         problems.append(f"{text!r}: Snakemake reads {{…}} and <…> in file names as patterns; rename the file or folder")
     if re.search(r"://[^/\s]*@", text):
@@ -192,7 +196,7 @@ def unusable(where: str, text: str) -> list[str]:
 
 
 def unreachable(path: str) -> list[str]:
-    """Why the system does not say whether there is such a file: its name is too long, or a folder may not be read."""
+    """Return why the system cannot check whether a file exists: the name is too long, or a folder is not readable."""
     try:
         Path(path).expanduser().stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -204,7 +208,7 @@ def unreachable(path: str) -> list[str]:
 
 
 def texts(value: Any, where: str = "") -> Iterable[tuple[str, str]]:
-    """Key and value of every text that is a value, and of every key that names a function."""
+    """Yield (key, text) for every value that is a text, and for every key that names a function."""
     if isinstance(value, dict):
         for key, item in value.items():
             if is_own(key):  # a weighted function of the user

@@ -1,1 +1,1 @@
-"""Errors, files, seeds, shards, progress and costs: what every other package builds on."""
+"""Errors, files, seeds, shards, progress and costs. All other packages build on this one."""

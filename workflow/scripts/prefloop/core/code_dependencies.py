@@ -1,6 +1,6 @@
-"""Hashes of the meaning of Python code, which do not depend on comments, docstrings and formatting.
+"""Hashes of Python code that ignore comments, docstrings and formatting.
 
-Snakemake compares these hashes with those of the last run, so nothing heavy is imported here.
+At every start, Snakemake compares these hashes with those of the last run. This module therefore imports nothing heavy.
 """
 
 import ast
@@ -18,14 +18,13 @@ class Module(NamedTuple):
     meaning: str
     """SHA-256 of its syntax tree without docstrings, comments and positions, in hexadecimal."""
     imports: tuple[str, ...]
-    """Dotted names that it imports, at its top or within functions; relative ones begin with dots."""
+    """Dotted names of all its imports, including those within functions. Relative names begin with dots."""
 
 
 def code_hash(*files: Path, root: Path = SCRIPTS) -> str:
-    """Return a hash of the meaning of programs and of every module that they import from `root` or SCRIPTS.
+    """Return a hash of programs and all modules that they import from `root` or SCRIPTS, as 64 hexadecimal digits.
 
-    It has 64 hexadecimal digits. Installed packages do not count, and neither do paths: a copy elsewhere has the same
-    hash.
+    Installed packages and the paths of files do not affect the hash: a copy of the code elsewhere has the same hash.
     """
     meanings = sorted({read_module(path).meaning for path in code_files(*files, root=root)})
     return hashlib.sha256("".join(meanings).encode()).hexdigest()
@@ -33,7 +32,7 @@ def code_hash(*files: Path, root: Path = SCRIPTS) -> str:
 
 @cache
 def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
-    """Return programs and every module that they import from `root` or SCRIPTS, directly or through others."""
+    """Return programs and all modules that they import from `root` or SCRIPTS, directly or indirectly."""
     code = dict.fromkeys(Path(file) for file in files)
     queue = list(code)
     while queue:
@@ -51,7 +50,10 @@ def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
 
 @cache
 def module_files(name: str, *roots: Path) -> list[Path]:
-    """Return the files that importing a dotted name reads, packages and a module, from the first folder that has it."""
+    """Return the files that Python reads to import a dotted name: the `__init__.py` of its packages, and the module.
+
+    They are taken from the first of `roots` that has any of them.
+    """
     parts = name.split(".") if name else []
     for root in roots:
         files = [root.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
@@ -63,13 +65,13 @@ def module_files(name: str, *roots: Path) -> list[Path]:
 
 @cache
 def is_file(path: Path) -> bool:
-    """Whether a file exists, asked once per start."""
+    """Whether a file exists. The answer is cached until the process ends."""
     return path.is_file()
 
 
 @cache
 def read_module(path: Path) -> Module:
-    """Read a Python file. A file that does not parse counts by its bytes; importing it reports the error."""
+    """Read a Python file. If it does not parse, its bytes are hashed, and importing it will report the error."""
     content = path.read_bytes()
     try:
         tree = ast.parse(content)
@@ -82,9 +84,9 @@ def read_module(path: Path) -> Module:
 
 
 def add_words(node: object, words: list[str], imports: list[str]) -> None:
-    """Append a syntax tree to `words` and the names that it imports to `imports`.
+    """Append the words of a syntax tree to `words` and the names that it imports to `imports`.
 
-    Empty fields are left out, so that a Python version that knows more of them gives the same words.
+    Empty fields are omitted, so that Python versions whose nodes have additional fields give the same words.
     """
     if isinstance(node, ast.AST):
         words.append(type(node).__name__)
@@ -111,7 +113,7 @@ def is_text(node: ast.expr) -> bool:
 
 
 def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
-    """Return the dotted names that a statement imports; names after `from … import` may be modules too."""
+    """Return the dotted names that a statement imports, including those after `from … import`, which may be modules."""
     names = [alias.name for alias in node.names]
     if isinstance(node, ast.Import):
         return names

@@ -1,9 +1,9 @@
-"""What a stage cost: tokens, FLOPs, seconds and memory.
+"""The cost of a stage: tokens, FLOPs, seconds and memory.
 
-FLOPs follow the usual estimate for a transformer with P parameters, of which a mixture of experts counts those that a
-token passes: 2P per token of a forward pass (generated, scored or rewarded) and 6P per trained token (forward and
-backward). Prompt tokens count too, once where several
-responses share one prompt. LoRA skips the weight gradients of the backward pass, so 6P overestimates it.
+FLOPs follow the usual estimate for a transformer with P parameters: 2P per token of a forward pass (generated, scored
+or rewarded) and 6P per trained token (forward and backward). In a mixture of experts, P is the number of active
+parameters per token. Prompt tokens count too, but only once if several responses share one prompt. LoRA skips the
+weight gradients of the backward pass, so 6P overestimates it.
 """
 
 import os
@@ -18,12 +18,12 @@ from prefloop.core.files import write_json
 
 @dataclass
 class Usage:
-    """What a source of feedback has computed so far."""
+    """The work that a source of feedback has done so far."""
 
     device: str | None = None
     """Where its model runs: a torch device or "server"; None without a model."""
     parameters: int = 0
-    """Parameters of a local model that a token passes; 0 without one."""
+    """Active parameters per token of a local model; 0 without a local model."""
     tokens_in: int = 0
     """Tokens read."""
     tokens_out: int = 0
@@ -31,10 +31,10 @@ class Usage:
     requests: dict[str, int] = field(default_factory=dict)
     """Counts of requests to a server, by name."""
     parts: list["Usage"] = field(default_factory=list)
-    """Of several sources, what each has computed in addition."""
+    """Usage of each source, if several are combined. It is counted in addition to the fields above."""
 
     def reset(self) -> None:
-        """Count from 0 again, for the next step of the same call."""
+        """Set all counts to 0 for the next step of the same call."""
         self.tokens_in = self.tokens_out = 0
         self.requests.update(dict.fromkeys(self.requests, 0))
         self.parts.clear()
@@ -60,7 +60,7 @@ class CostMeter:
         self.flops += 2 * (self.parameters if parameters is None else parameters) * (tokens_in + tokens_out)
 
     def add_usage(self, usage: Usage) -> None:
-        """Count what a source of feedback has computed. The FLOPs of a server are unknown and count as 0."""
+        """Count the work of a source of feedback. The FLOPs of a server are unknown and count as 0."""
         self.device = usage.device or self.device
         self.forward(usage.tokens_in, usage.tokens_out, usage.parameters)
         for part in usage.parts:

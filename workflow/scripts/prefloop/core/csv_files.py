@@ -1,6 +1,6 @@
-"""CSV tables, the one form that spreadsheets open: numbers are finite or empty, and no text is a formula.
+"""CSV tables that are safe to open in spreadsheets: numbers are finite or empty, and text cannot run as a formula.
 
-pandas is imported where it is used, because stages without tables start faster without it.
+Only the functions that need pandas import it, so that stages without tables start faster.
 """
 
 import csv
@@ -19,13 +19,13 @@ from prefloop.core.files import atomic_write
 if TYPE_CHECKING:
     import pandas as pd
 
-# Text that a spreadsheet would run, behind any number of the apostrophes by which `safe_cell` marks it as text.
+# Text that a spreadsheet would run as a formula, after any number of the apostrophes that `safe_cell` adds.
 FORMULA = re.compile(r"'*[=+\-@\t\n＝＋－＠]")  # noqa: RUF001 (wide forms, which some spreadsheets accept)
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def safe_cell(value: Any) -> Any:
-    """A cell as tables hold it: nothing for NaN and infinity, and an apostrophe before text that could be a formula.
+    """Return a cell to write: None for NaN and infinity, and text that could be a formula with an apostrophe before it.
 
     Carriage returns become line feeds, because Python's csv does not quote them and readers would end the row there.
     """
@@ -36,12 +36,12 @@ def safe_cell(value: Any) -> Any:
 
 
 def plain_cell(value: Any) -> Any:
-    """A cell of a table without the apostrophe of `safe_cell`."""
+    """Return a cell without the apostrophe that `safe_cell` adds."""
     return value[1:] if isinstance(value, str) and value[:1] == "'" and FORMULA.match(value) else value
 
 
 def write_cells(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table of rows atomically, compressed if its name ends in .gz. The same rows give the same bytes."""
+    """Write a table atomically, compressed if its name ends in .gz. The same rows always give the same bytes."""
     cells = ([safe_cell(cell) for cell in row] for row in (header, *rows))
     if Path(path).suffix == ".gz":
         text = io.StringIO(newline="")
@@ -54,7 +54,7 @@ def write_cells(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def write_frame(path: Path, data: "pd.DataFrame") -> None:
-    """Write a data frame atomically, without its index and with six digits of each float."""
+    """Write a data frame atomically, without its index and with six significant digits per float."""
     import numpy as np
     import pandas as pd
 
@@ -70,17 +70,17 @@ def write_frame(path: Path, data: "pd.DataFrame") -> None:
 
 
 def read_frame(path: Path) -> "pd.DataFrame":
-    """Read a table; empty cells are NaN, and ids of prompts are text.
+    """Read a table. Empty cells become NaN, and prompt ids are read as text.
 
     Raises:
-        InputError: The file is missing, or no table.
+        InputError: The file is missing or is not a table.
     """
     import pandas as pd
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a table")
-    with refused(f"{path}: no table"):
+    with refused(f"{path}: not a CSV table"):
         data = pd.read_csv(path, dtype={"prompt_id": str}, keep_default_na=False, na_values=[""])
     if "prompt_id" in data:
         data["prompt_id"] = data["prompt_id"].fillna("")
@@ -89,7 +89,11 @@ def read_frame(path: Path) -> "pd.DataFrame":
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table (plain or .gz) as texts; InputError if the file is missing or no table."""
+    """Yield the rows of a table (plain or .gz), with all cells as text.
+
+    Raises:
+        InputError: The file is missing or is not a table.
+    """
     path = Path(path)
     try:
         opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
@@ -99,4 +103,4 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: no table ({error}); make it again") from error
+        raise InputError(f"{path}: not a CSV table ({error}); make it again") from error

@@ -5,25 +5,25 @@ import errno
 import struct
 from collections.abc import Callable, Iterator
 
-# A full or broken disk.
+# Errors of a full or broken disk.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 LONGEST = 1200  # characters of a message
 
 
 class InputError(ValueError):
-    """Invalid user input: each message says in one line what is wrong, where, what was found and how to fix it."""
+    """Invalid user input. Each message says in one line what is wrong, where, what was found and how to fix it."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(map(one_line, messages)))
 
 
 class SettingError(InputError):
-    """An invalid setting. The message starts with its name within its section; `section` puts the section in front."""
+    """An invalid setting. The message starts with the key, to which `section` prepends the section of the config."""
 
 
 @contextlib.contextmanager
 def section(name: str) -> Iterator[None]:
-    """Within the context, settings in error messages are named with their section of the config."""
+    """Within the context, add the section's name to the keys in messages of SettingErrors."""
     try:
         yield
     except SettingError as error:
@@ -31,26 +31,26 @@ def section(name: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message; libraries often append pages of advice."""
+    """Return the first line of an error's message. Libraries often append pages of advice."""
     return str(error).strip().split("\n")[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy or torch ran out of memory; torch's errors are recognized by their two messages."""
+    """Whether Python, NumPy or torch ran out of memory. torch's errors are recognized by their messages."""
     words = ("out of memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
 def refused(problem: str, explain: Callable[[Exception], str] | None = None) -> Iterator[None]:
-    """Within the context any error of a library that reads a file is an InputError: `problem`, and why in brackets.
+    """Within the context, turn any error of a library that reads a file into an InputError.
 
-    Libraries raise errors of every kind on damaged files. Lack of memory or disk space is not the file's fault and
-    passes.
+    Libraries raise many kinds of errors on damaged files. Errors about memory or disk space are raised unchanged,
+    because the file does not cause them.
 
     Args:
-        problem (str): What is wrong with which file.
-        explain (Callable | None): Says why; by default the first line of the error.
+        problem (str): The start of the message: the file and what is wrong with it.
+        explain (Callable | None): Returns the reason for an error, which follows in brackets. Default: `reason_of`.
     """
     try:
         yield
@@ -63,33 +63,33 @@ def refused(problem: str, explain: Callable[[Exception], str] | None = None) -> 
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error's message, with the kind of error where the message alone says little.
+    """Return the first line of an error's message, with the type of the error if the message alone may be unclear.
 
-    torch advises to let a refused checkpoint run code; that advice is left out.
+    torch's advice to let a refused checkpoint run code is replaced.
     """
     text = first_line(error)
     if "weights_only" in str(error) or "Weights only" in text:
         return "a pickled file that is damaged or holds more than tensors"
-    speaks = isinstance(error, OSError | ValueError | ImportError | struct.error)
-    return text if text and speaks else f"{type(error).__name__}: {text}"
+    is_clear = isinstance(error, OSError | ValueError | ImportError | struct.error)
+    return text if text and is_clear else f"{type(error).__name__}: {text}"
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
-    """A text whose characters that do not print are escapes, so that they cannot command a terminal or reverse a line.
+    """Return a text with non-printable characters escaped, so that they cannot control a terminal or reverse a line.
 
-    Those in `kept` stay as they are.
+    Characters in `kept` are not escaped.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
-    """A message in one line: characters that do not print as escapes, and without its middle if it is very long."""
+    """Return a message as one line, with non-printable characters escaped. Very long messages lose their middle."""
     line = printable(text, kept="")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} ... {line[-300:]}"
 
 
 def short_repr(value: object) -> str:
-    """A value in one line of at most 80 characters; its type if it has no repr, such as an integer of 5,000 digits."""
+    """Return a value's repr as one line of at most 80 characters, or its type if it has no repr (a huge integer)."""
     try:
         text = " ".join(repr(value).split())
     except Exception:

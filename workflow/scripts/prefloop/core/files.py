@@ -18,17 +18,17 @@ from prefloop.core.errors import InputError
 PROJECT = Path(__file__).parents[4]
 PARTIAL = re.compile(r"\..+\.\d+", re.DOTALL)  # temporary names of `atomic_write`, without the suffix
 SUFFIX = ".partial"
-ROOM = 2**20  # bytes that Snakemake needs at least for its records of a start
-MAX_JSON = 1 << 28  # bytes of a file with one object; the largest, of a run with many arms, has some MB
+MIN_FREE = 2**20  # bytes that Snakemake needs at least for its records of a start
+MAX_JSON = 1 << 28  # bytes of a file with one object; the largest, from runs with many arms, have a few MB
 
 
 def find_file(path: Path) -> Path:
-    """Return a file of the working directory, or the file of that path that comes with the project."""
+    """Return `path` if it exists, else the file of the project with this relative path."""
     return Path(path) if Path(path).exists() else PROJECT / path
 
 
 def check_own_folder(folder: Path) -> None:
-    """Make Snakemake's own folder and check that it can be written, as Snakemake itself would end in a traceback.
+    """Create Snakemake's own folder and check that it is writable. Snakemake itself would end in a traceback.
 
     Raises:
         InputError: The disk is full or read-only, or the folder belongs to another user.
@@ -36,7 +36,7 @@ def check_own_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(MIN_FREE))
     except OSError as error:
         raise InputError(
             f"{folder.resolve()}: {error.strerror}, but Snakemake keeps its records there; make room, or start in "
@@ -46,13 +46,13 @@ def check_own_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A temporary name to write to, renamed to `path` only when the block ends without an error.
+    """Yield a temporary path to write to. It is renamed to `path` only if the block ends without an error.
 
     Temporary files that killed processes left in the folder are deleted.
 
     Args:
-        path (Path): The file; missing folders are made.
-        durable (bool): Wait until file and name are on the disk, so that they outlive a power failure.
+        path (Path): The file. Missing folders are created.
+        durable (bool): Wait until the file and its name are on the disk, so that they survive a power failure.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,22 +72,22 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def open_locked(path: Path) -> int:
-    """Create a file and lock it; a descriptor that holds the lock until it is closed or the process dies."""
+    """Create and lock a file. The returned descriptor holds the lock until it is closed or the process ends."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.suppress(OSError):  # a disk without locks, where `sweep_partials` deletes nothing
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if path.exists():
             return descriptor
-        os.close(descriptor)  # swept between the two calls
+        os.close(descriptor)  # `sweep_partials` deleted the file between the two calls
 
 
 def sweep_partials(folder: Path) -> None:
-    """Delete temporary files of `atomic_write` that no living process on any machine has locked."""
-    for name in os.listdir(folder):  # noqa: PTH208 (many times faster than paths, of a folder with many answers)
+    """Delete temporary files of `atomic_write` that no running process on any machine has locked."""
+    for name in os.listdir(folder):  # noqa: PTH208 (many times faster than pathlib in a folder with many answers)
         if not (name.endswith(SUFFIX) and PARTIAL.fullmatch(name.removesuffix(SUFFIX))):
             continue
-        with contextlib.suppress(OSError):  # locked, gone, of another user, or on a disk without locks
+        with contextlib.suppress(OSError):  # locked, deleted, owned by another user, or on a disk without locks
             descriptor = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +97,7 @@ def sweep_partials(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the names of the files in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,12 +112,16 @@ def write_json(path: Path, value: dict, durable: bool = False) -> None:
 
 
 def json_bytes(value: dict) -> bytes:
-    """What `write_json` writes."""
+    """Return the bytes that `write_json` writes."""
     return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; ValueError for any other text, and for lists within lists too deep to be read."""
+    """Parse a JSON text.
+
+    Raises:
+        ValueError: The text is not JSON, or is nested too deeply to be read.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -128,7 +132,7 @@ def read_json(path: Path) -> dict:
     """Read one JSON object.
 
     Raises:
-        InputError: The file is missing, holds something else, or is so large that it would fill the memory.
+        InputError: The file is missing, is not a JSON object, or is so large that it would fill the memory.
     """
     try:
         if (size := Path(path).stat().st_size) > MAX_JSON:
@@ -144,9 +148,9 @@ def read_json(path: Path) -> dict:
 
 
 def write_tensors(path: Path, value: dict) -> None:
-    """Write tensors and builtins atomically and durably, as torch.save does.
+    """Write tensors and builtins with torch.save, atomically and durably.
 
-    The file is opened here, because torch.save stores the name of a path in the archive, and temporary names differ.
+    torch.save gets an open file: from a path it would store the file's temporary name in the archive.
 
     Raises:
         OSError: The disk is full or not writable.
@@ -156,17 +160,17 @@ def write_tensors(path: Path, value: dict) -> None:
     with atomic_write(path, durable=True) as partial, partial.open("wb") as file:
         try:
             torch.save(value, file)
-        except RuntimeError as error:  # torch raises it on closing an archive that could not be written
+        except RuntimeError as error:  # raised when torch closes an archive that it could not write
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_tensors(path: Path) -> dict:
-    """Read what `write_tensors` wrote, without executing code in it.
+    """Read a file of `write_tensors` without executing code from it.
 
-    Tensors are mapped: their numbers are read from the disk when they are used. Changing them does not change the file.
+    Tensors are memory-mapped: their values are read from the disk on first use. Changing them does not change the file.
 
     Raises:
-        InputError: The file is missing, damaged, or holds more than tensors and builtins.
+        InputError: The file is missing or damaged, or contains more than tensors and builtins.
     """
     import torch
 
@@ -178,8 +182,8 @@ def read_tensors(path: Path) -> dict:
     except InputError:
         raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
-        # torch's own message is left out, because it advises to let the file run code.
-        reason = f"torn, or more than tensors: {type(error).__name__}"
+        # torch's own message is omitted, because it advises to let the file run code.
+        reason = f"damaged, or more than tensors: {type(error).__name__}"
         raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); make it again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
@@ -187,35 +191,37 @@ def read_tensors(path: Path) -> dict:
 
 
 def check_archive(path: Path) -> None:
-    """Check that reading an archive of torch.save takes no more memory than its size, as torch itself does not.
+    """Check that reading an archive of torch.save takes no more memory than the file's size. torch does not check this.
 
-    torch.save packs nothing. A bytearray of any length is a few bytes in a pickle.
+    torch.save does not compress, so compressed archives are refused. Bytearrays are refused because a few bytes of a
+    pickle can create one of any length.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        InputError: It would take more, or the file is no such archive.
+        FileNotFoundError: The file does not exist.
+        InputError: Reading the file could take more memory, or it is not an archive of torch.save.
     """
     if not zipfile.is_zipfile(path):
         Path(path).stat()
-        raise InputError(f"{path}: not a readable {Path(path).name} (no whole archive of torch.save); make it again")
+        reason = "not a complete archive of torch.save"
+        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); make it again")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > Path(path).stat().st_size:
-            raise InputError(f"{path}: its parts are packed or overlap, which torch.save does not do; make it again")
+            raise InputError(f"{path}: its parts are compressed or overlap, unlike those of torch.save; make it again")
         for member in members:
             if not member.filename.endswith("/data.pkl"):
                 continue
             with archive.open(member) as file:
                 if any(str(value).endswith(" bytearray") for code, value, _ in genops(file) if code.name == "GLOBAL"):
-                    raise InputError(f"{path}: it makes a bytearray, expected tensors and builtins; make it again")
+                    raise InputError(f"{path}: it contains a bytearray, expected tensors and builtins; make it again")
 
 
 def checksums(*paths: Path | None) -> list[str]:
-    """The SHA-256 of each file that is given."""
+    """Return the SHA-256 of each file that is not None."""
     return [sha256_of(path) for path in paths if path is not None]
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

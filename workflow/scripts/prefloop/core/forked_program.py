@@ -1,4 +1,4 @@
-"""Turns a forked process into what `python program flags` would be."""
+"""Turns a forked process into the equivalent of a new `python program flags`."""
 
 import gc
 import importlib
@@ -18,9 +18,9 @@ from prefloop.core.warm_start import debug_line
 
 
 class CurrentError:
-    """Standard error as it is when something is written.
+    """A proxy that looks up the current `sys.stderr` at each access.
 
-    It takes the place of `sys.stderr` during imports, because some modules keep the object.
+    It replaces `sys.stderr` during imports, because some modules keep a reference to that object.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -28,11 +28,11 @@ class CurrentError:
 
 
 def serve_programs(import_packages: Callable[[], None], scripts: Path) -> None:
-    """Be the warm process, which `warm_start.start_server` has started; in a forked process, run a program.
+    """Serve as the warm process, which `warm_start.start_server` has started. In a forked process, run a program.
 
     Args:
-        import_packages: Imports what programs need.
-        scripts: The folder of the programs, whose own modules are not imported.
+        import_packages: Imports the packages that programs need.
+        scripts: The folder of the programs. Their own modules are not imported in advance.
     """
     listener, path, idle = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), float(sys.argv[3])
     stderr, written = sys.stderr, io.StringIO()
@@ -51,9 +51,9 @@ def serve_programs(import_packages: Callable[[], None], scripts: Path) -> None:
 
 
 def become(request: StartRequest) -> None:
-    """Take the streams, working directory, environment and arguments of a program.
+    """Take over the streams, working directory, environment and arguments of a program.
 
-    If that fails, this process starts Python again with the program.
+    If that fails, the program starts in a new Python interpreter, which replaces this process.
     """
     os.setsid()
     *streams, folder = request.descriptors
@@ -70,7 +70,7 @@ def become(request: StartRequest) -> None:
 
 
 def replace_state(request: StartRequest) -> None:
-    """Give Python's own copies of environment, streams and arguments the values of a program."""
+    """Set Python's own copies of the environment, streams and arguments to those of a program."""
     os.environ.clear()
     os.environ.update(request.environment)
     sys.stdin, sys.stdout = open_stream(0, sys.__stdin__), open_stream(1, sys.__stdout__)
@@ -80,7 +80,7 @@ def replace_state(request: StartRequest) -> None:
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     importlib.invalidate_caches()
-    # New processes seed these generators by the system's random numbers. Python's own does so at every fork.
+    # A new process seeds these generators from system entropy. Python reseeds its own generator at every fork.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     if "torch" in sys.modules:
@@ -88,7 +88,7 @@ def replace_state(request: StartRequest) -> None:
 
 
 def open_stream(number: int, old: Any) -> Any:
-    """Open standard input or output as Python does when it starts; encoding and error handling are those of `old`."""
+    """Open standard input or output as Python does at startup, with the encoding and error handling of `old`."""
     mode, unbuffered = "w" if number else "r", old.write_through
     binary: Any = open(number, f"{mode}b", buffering=0 if unbuffered else -1, closefd=False)  # noqa: PTH123, SIM115
     getattr(binary, "raw", binary).name = old.name
@@ -99,8 +99,8 @@ def open_stream(number: int, old: Any) -> Any:
 
 
 def run_as_main(program: str) -> None:
-    """Run a program as the module `__main__`. An exception ends the process as it ends a new one."""
-    server = sys.modules["__main__"]  # kept, as it is still running
+    """Run a program as the module `__main__`. An exception ends this process as it would end a new one."""
+    server = sys.modules["__main__"]  # a reference, because this module is still running
     main = ModuleType("__main__")
     file = str(Path(program).absolute())
     main.__dict__.update(__file__=file, __cached__=None, __builtins__=__builtins__, __annotations__={})

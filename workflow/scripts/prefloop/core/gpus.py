@@ -1,9 +1,9 @@
-"""GPUs of this machine: which ones a process can see, and leases, so that stages that run in parallel share none.
+"""GPUs that a process may use, and leases, which prevent parallel stages from sharing a GPU.
 
-A lease is a lock on one file per GPU, which the kernel releases when the process ends, however it ends. CUDA reads
-CUDA_VISIBLE_DEVICES when it starts, so a program takes its lease before. The rule that starts it names the number of
-GPUs in the environment variable PREFLOOP_GPUS. A launcher of several processes takes one lease for all of them:
-`python -m prefloop.core.gpus COMMAND` takes it and becomes the command.
+A lease locks one file per GPU. The kernel releases the locks when the process ends for any reason. CUDA reads
+CUDA_VISIBLE_DEVICES when it starts, so a program takes its lease before that. The rule that starts the program sets the
+number of GPUs in the environment variable PREFLOOP_GPUS. A launcher of several processes takes one lease for all of
+them: `python -m prefloop.core.gpus COMMAND` takes the lease and then runs the command in the same process.
 """
 
 import functools
@@ -20,14 +20,14 @@ from prefloop.core.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 WANTED = "PREFLOOP_GPUS"
-LOCKS = "PREFLOOP_GPU_LOCKS"  # another folder of locks, for containers that share GPUs and not /tmp
-DEVICE = "PREFLOOP_DEVICE"  # `cpu` hides all GPUs, also those that a scheduler has given to the job
-LEASED: list[int] = []  # file descriptors of this process's locks, which closing would release
+LOCKS = "PREFLOOP_GPU_LOCKS"  # another folder for the locks, for containers that share GPUs but not /tmp
+DEVICE = "PREFLOOP_DEVICE"  # `cpu` hides all GPUs, including those that a scheduler has assigned to the job
+LEASED: list[int] = []  # file descriptors of this process's locks; closing one would release its lock
 
 
 @functools.cache
 def installed_gpus() -> dict[str, str]:
-    """UUIDs of this machine's NVIDIA GPUs by their index, as nvidia-smi lists them; empty without it."""
+    """Return the UUIDs of this machine's NVIDIA GPUs by index, as nvidia-smi lists them; empty without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return {}
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
@@ -37,9 +37,9 @@ def installed_gpus() -> dict[str, str]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; all installed ones if it is not set.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, or the indices of all installed ones if it is not set.
 
-    As CUDA does, the list ends at the first word that names no GPU, such as -1 or SLURM's NoDevFiles.
+    As in CUDA, the list ends at the first word that does not name a GPU, such as -1 or SLURM's NoDevFiles.
     """
     listed = os.environ.get(VISIBLE)
     if listed is None:
@@ -51,8 +51,8 @@ def visible_gpus() -> list[str]:
 def lease_gpus(count: int) -> None:
     """Wait for free GPUs, reserve them until this process ends, and hide all others from it.
 
-    Nothing happens if no more than `count` GPUs are visible by CUDA_VISIBLE_DEVICES: a scheduler has given these to
-    the job. Without that variable a machine with too few GPUs gives all that it has.
+    If CUDA_VISIBLE_DEVICES names at most `count` GPUs, a scheduler has assigned them to the job and no lease is needed.
+    If it is not set and the machine has fewer than `count` GPUs, all of them are reserved.
     """
     visible, is_given = visible_gpus(), VISIBLE in os.environ
     if not count or not visible or (is_given and len(visible) <= count):
@@ -65,14 +65,14 @@ def lease_gpus(count: int) -> None:
 
 
 def lease_requested_gpus() -> None:
-    """Take the lease that PREFLOOP_GPUS asks for, unless this is one of several processes, whose launcher has it.
+    """Take the lease that PREFLOOP_GPUS requests, unless the launcher of several processes has taken it.
 
     Raises:
-        InputError: PREFLOOP_DEVICE is set and not `cpu`.
+        InputError: PREFLOOP_DEVICE is set to something other than `cpu`.
     """
     if device := os.environ.get(DEVICE):
         if device != "cpu":
-            raise InputError(f"{DEVICE}: {device!r}, expected cpu, or nothing for a GPU if there is one")
+            raise InputError(f"{DEVICE}: {device!r}, expected cpu; unset it to use a GPU if there is one")
         if visible_gpus():
             os.environ[VISIBLE] = ""
     elif "LOCAL_RANK" not in os.environ:
@@ -80,10 +80,10 @@ def lease_requested_gpus() -> None:
 
 
 def lock_folder() -> Path:
-    """The folder of this user's locks. It does not depend on TMPDIR, which can differ between two runs.
+    """Return the folder of this user's locks. It does not depend on TMPDIR, which can differ between two runs.
 
     Raises:
-        InputError: Another user owns it.
+        InputError: The folder belongs to another user or is a link.
     """
     if own := os.environ.get(LOCKS):
         folder = Path(own)
@@ -97,10 +97,18 @@ def lock_folder() -> Path:
 
 
 def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
-    """Lock `count` of the GPUs, whose UUIDs are given by name; returns their names.
+    """Wait until `count` GPUs are free and lock them.
 
-    One process at a time collects locks, the others queue: no two can wait for each other, and a process that needs
-    several GPUs is not overtaken by those that need one.
+    One process at a time collects locks while the others queue. Two processes therefore never wait for each other, and
+    processes that need one GPU cannot overtake one that needs several.
+
+    Args:
+        folder: The folder of the locks.
+        uuids: The GPUs to choose from: UUIDs by name.
+        count: The number of GPUs to lock.
+
+    Returns:
+        The names of the locked GPUs.
     """
     import fcntl
 
@@ -122,12 +130,12 @@ def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
                     return [name for name in uuids if name in held]
             if not is_waiting:
                 is_waiting = True
-                print(f"waiting for {count} of {len(uuids)} GPUs, which other stages hold", flush=True)
+                print(f"waiting for {count} of {len(uuids)} GPUs, which other stages are using", flush=True)
             time.sleep(0.2)
 
 
 def main() -> None:
-    """Take the requested lease and become the command in the arguments."""
+    """Take the requested lease, then run the command in the arguments in this process."""
     try:
         lease_requested_gpus()
     except InputError as error:

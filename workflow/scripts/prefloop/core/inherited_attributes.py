@@ -1,7 +1,7 @@
-"""What a process inherits from its parent and keeps, as a key: equal keys mean that either could be the other's parent.
+"""A key of the attributes that a process inherits from its parent.
 
-A stage is forked only by a process with the same key, so limits, umask, ignored signals, capabilities, CPUs, control
-groups, namespaces and everything that is read from the environment at import are those of a new process.
+A stage is forked only from a process with the same key. Its limits, umask, ignored signals, capabilities, CPUs, control
+groups, namespaces and everything that imports read from the environment are therefore those of a new process.
 """
 
 import hashlib
@@ -9,10 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-# Variables that differ between jobs of one run and that no import reads: the log and the number of GPUs, a shell's own,
-# and those of pytest.
-OF_A_JOB = {"PREFLOOP_LOG", "PREFLOOP_GPUS", "PWD", "OLDPWD", "SHLVL", "_"}
-OF_PYTEST = "PYTEST_"
+# Variables that differ between jobs of one run and that no import reads: the log, the number of GPUs, the shell's own
+# variables and those of pytest.
+JOB_VARIABLES = {"PREFLOOP_LOG", "PREFLOOP_GPUS", "PWD", "OLDPWD", "SHLVL", "_"}
+PYTEST_PREFIX = "PYTEST_"
 # Lines of /proc/self/status that children inherit.
 STATUS = ("Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "Cap", "NoNewPrivs", "Seccomp", "Cpus_", "Mems_")
 
@@ -26,12 +26,12 @@ def attributes_key(program: Path) -> str:
 
 
 def is_inherited(name: str) -> bool:
-    """Whether a variable of the environment counts for the key."""
-    return name not in OF_A_JOB and not name.startswith(OF_PYTEST)
+    """Whether an environment variable is part of the key."""
+    return name not in JOB_VARIABLES and not name.startswith(PYTEST_PREFIX)
 
 
 def inherited_attributes() -> list[str]:
-    """Attributes of this process that its children have too. Only Linux has these files."""
+    """Return attributes of this process that its children inherit, read from /proc on Linux."""
     proc = Path("/proc/self")
     status = [line for line in read_text(proc / "status").splitlines() if line.startswith(STATUS)]
     texts = [read_text(proc / name) for name in ("limits", "cgroup", "oom_score_adj", "attr/current")]
@@ -41,7 +41,7 @@ def inherited_attributes() -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file of /proc; empty where this kernel has none."""
+    """Return the text of a file of /proc; empty if this kernel does not have the file."""
     try:
         return path.read_text(errors="surrogateescape")
     except OSError:

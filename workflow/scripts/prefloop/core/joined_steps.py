@@ -1,4 +1,4 @@
-"""Several steps of a round in one call of a program, which loads its models once."""
+"""Runs several steps of a round in one call of a program, which loads its models only once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from prefloop.core.progress import Progress, Summary
 
 T = TypeVar("T")
 STEP_FLAGS = ("--prompts", "--generations", "--output", "--cost", "--stream")  # with one value per step
-KEPT: list[dict[str, Any]] = []  # the mapping of `keep`, while a call has several steps
+KEPT: list[dict[str, Any]] = []  # the cache of `keep` while a call runs several steps, else empty
 
 
 def split_steps(words: Sequence[str]) -> list[list[str]]:
-    """Return the command line of each step: flags of STEP_FLAGS have one value per step, others hold for all steps.
+    """Return the command line of each step. Flags in STEP_FLAGS have one value per step; others apply to all steps.
 
     Raises:
         InputError: Two flags of STEP_FLAGS have different numbers of values.
@@ -39,7 +39,7 @@ def split_steps(words: Sequence[str]) -> list[list[str]]:
 
 
 def run_steps(program: str, steps: Sequence[list[str]], run_step: Callable[[list[str]], Summary]) -> Summary:
-    """Run a program's steps, which share what `keep` loads. Their summaries are printed.
+    """Run the steps of a program and print their summaries. The steps share what `keep` loads.
 
     Args:
         program: Name of the program.
@@ -47,7 +47,7 @@ def run_steps(program: str, steps: Sequence[list[str]], run_step: Callable[[list
         run_step: Runs one step.
 
     Returns:
-        The summary of all steps, with the first warning of a step.
+        The summary of all steps, with the first warning of any step.
     """
     summaries = []
     with keeping(), Progress(program, len(steps), "step") as progress:
@@ -63,7 +63,7 @@ def run_steps(program: str, steps: Sequence[list[str]], run_step: Callable[[list
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """Within the context, `keep` loads everything once."""
+    """Within the context, `keep` loads everything only once."""
     KEPT.append({})
     try:
         yield
@@ -72,9 +72,9 @@ def keeping() -> Iterator[None]:
 
 
 def keep(load: Callable[..., T], *arguments: Any, **others: Any) -> T:
-    """Return `load(*arguments, **others)`, or what it returned in an earlier step of the same call.
+    """Return `load(*arguments, **others)`, or the cached result of an earlier step of the same call.
 
-    Arguments are equal if their texts are. Those in `others` are not compared.
+    Positional arguments are compared by their repr. Keyword arguments are not compared.
     """
     if not KEPT:
         return load(*arguments, **others)

@@ -1,4 +1,4 @@
-"""Settings whose flag is JSON: mappings with any keys, and lists of sections."""
+"""Flags with JSON values: mappings with any keys, and lists of sections."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ JSON_FLAGS = tyro.constructors.ConstructorRegistry()
 
 @JSON_FLAGS.primitive_rule
 def read_mapping(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """A mapping with any keys as one flag, whose value is JSON."""
+    """Read a mapping with any keys from one flag with a JSON value. Return None for other types."""
     if kind.type_origin is not dict:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -25,7 +25,7 @@ def read_mapping(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors
 
 @JSON_FLAGS.primitive_rule
 def read_sections(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """A list of sections of settings as one flag, whose value is a JSON list of mappings."""
+    """Read a list of settings sections from one flag with a JSON list of mappings. Return None for other types."""
     items = get_args(kind.type)
     if kind.type_origin is not tuple or not dataclasses.is_dataclass(items[0]):
         return None

@@ -1,4 +1,4 @@
-"""JSON lines, the files between stages: one object per line; errors name file and line."""
+"""JSON Lines, the format of files between stages: one object per line. Errors name the file and the line."""
 
 import gzip
 import json
@@ -11,14 +11,14 @@ from prefloop.core.errors import InputError
 from prefloop.core.files import atomic_write
 from prefloop.core.row_fields import wrong_field
 
-MAX_LINE = 1 << 28  # bytes; a row of the largest steps has some MB
+MAX_LINE = 1 << 28  # bytes; rows of the largest steps have a few MB
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> int:
     """Write one JSON object per line and return their number.
 
     Raises:
-        InputError: A row has NaN, infinity, half a surrogate pair or very deep nesting, which no reader could read.
+        InputError: A row has NaN, infinity, half a surrogate pair or very deep nesting, which readers cannot read.
     """
     count = 0
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
@@ -33,11 +33,11 @@ def write_rows(path: Path, rows: Iterable[dict]) -> int:
 
 
 def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
-    """All rows of a JSON-lines file (plain or .gz), each an object that has the `required` fields.
+    """Read all rows of a JSON Lines file (plain or .gz). Each row must have the `required` fields.
 
     Raises:
-        InputError: The file is missing, empty or torn, or a row is invalid: a required field holds something else than
-            `row_fields.KINDS` says, or any field what `write_rows` refuses.
+        InputError: The file is missing, empty or truncated, or a row is invalid: a required field is missing or is not
+            of the kind in `row_fields.KINDS`, or any field has a value that `write_rows` refuses.
     """
     return list(iterate_rows(path, required))
 
@@ -45,9 +45,14 @@ def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
 def iterate_rows(
     path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False, of_others: bool = False
 ) -> Iterator[dict]:
-    """As `read_rows`, one row at a time; an empty file raises unless it `may_be_empty`.
+    """Read the rows of a file like `read_rows`, but one at a time.
 
-    A file `of_others` may have NaN and the like in its rows, as fields that are not used do no harm.
+    Args:
+        path: The file.
+        required: Fields that each row must have.
+        may_be_empty: Whether an empty file is valid.
+        of_others: Whether other software wrote the file. Its rows may then contain NaN and other values that
+            `write_rows` refuses, because most fields are not used.
     """
     rows = iterate_with_offsets(path, required, may_be_empty=may_be_empty, of_others=of_others)
     return (row for _, row in rows)
@@ -56,7 +61,7 @@ def iterate_rows(
 def iterate_with_offsets(
     path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False, of_others: bool = False
 ) -> Iterator[tuple[int, dict]]:
-    """As `iterate_rows`, each row with the byte offset of its line, from which `row_at` reads it again."""
+    """Yield the rows of `iterate_rows`, each with the byte offset of its line, at which `row_at` can read it again."""
     path, required, number, offset = Path(path), tuple(required), 0, 0
     if not path.is_file():
         raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected JSON lines")
@@ -64,7 +69,7 @@ def iterate_with_offsets(
         try:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
                 if len(line) > MAX_LINE:
-                    problem = f"a line of more than {MAX_LINE} bytes, which fills the memory; expected a row per line"
+                    problem = f"a line of more than {MAX_LINE} bytes, which fills the memory; expected one row per line"
                     raise InputError(f"{path}, line {number}: {problem}")
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield offset, parse_row(text, required, f"{path}, line {number}", of_others=of_others)
@@ -78,7 +83,7 @@ def iterate_with_offsets(
 
 
 def row_at(file: BinaryIO, offset: int) -> dict:
-    """The row at a byte offset of a plain JSON-lines file, which `iterate_with_offsets` has checked."""
+    """Read the row at a byte offset of a plain JSON Lines file that `iterate_with_offsets` has checked."""
     file.seek(offset)
     return json.loads(file.readline())
 
@@ -88,7 +93,7 @@ class NotFiniteError(ValueError):
 
 
 def refuse_constant(word: str) -> None:
-    """Raise NotFiniteError for NaN, Infinity or -Infinity, which Python reads and JSON does not have."""
+    """Raise NotFiniteError for NaN, Infinity or -Infinity, which Python's parser accepts but JSON does not allow."""
     raise NotFiniteError(f"{word}, which is not JSON; expected finite numbers")
 
 
@@ -97,7 +102,7 @@ LENIENT = json.JSONDecoder()
 
 
 def parse_row(line: str, required: Iterable[str], location: str, *, of_others: bool = False) -> dict:
-    """One line as a row with the `required` fields; an InputError about it starts with `location`."""
+    """Parse one line and check its `required` fields. Messages of InputErrors start with `location`."""
     try:
         row = (LENIENT if of_others else STRICT).decode(line)
     except json.JSONDecodeError as error:
@@ -110,7 +115,7 @@ def parse_row(line: str, required: Iterable[str], location: str, *, of_others: b
         raise InputError(f"{location}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{location}: {unreadable_json(error)}") from error
-    if not of_others and "\\" in line and "\\u" in line:  # else no surrogate; the first test alone is fast
+    if not of_others and "\\" in line and "\\u" in line:  # only escapes can be surrogates; the first test alone is fast
         check_writable(row, location)
     if not isinstance(row, dict):
         raise InputError(f"{location}: {type(row).__name__} found, expected one JSON object per line")
@@ -122,21 +127,21 @@ def parse_row(line: str, required: Iterable[str], location: str, *, of_others: b
 
 
 def check_fields(row: dict, names: Iterable[str], location: str) -> None:
-    """Raise InputError, which starts with `location`, if one of these fields of a row holds something unexpected."""
+    """Raise an InputError that starts with `location` if one of these fields of a row has an invalid value."""
     if wrong := wrong_field(row, names):
         name, expected = wrong
         raise InputError(f"{location}: {name} is {describe(row[name])}, expected {expected}; make the file again")
 
 
 def unreadable_json(error: ValueError | RecursionError) -> str:
-    """What is wrong with valid JSON that Python does not read: a number of thousands of digits, or deep nesting."""
+    """Return why Python cannot read a valid JSON text: an integer of thousands of digits, or deep nesting."""
     if isinstance(error, RecursionError):
         return "nested too deeply to be read; expected a few levels"
-    return f"an integer of too many digits ({error}); write it as text"
+    return f"an integer with too many digits ({error}); write it as text"
 
 
 def describe(value: object) -> str:
-    """A value as JSON of at most 60 characters, for messages."""
+    """Return a value as JSON of at most 60 characters, for messages."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -145,14 +150,18 @@ def describe(value: object) -> str:
 
 
 def check_writable(row: dict, origin: str) -> dict:
-    """The row; InputError, which starts with `origin`, if `write_rows` could not write it and read it again."""
+    """Return the row if `write_rows` can write it and readers can read it.
+
+    Raises:
+        InputError: The row cannot be written or read. The message starts with `origin`.
+    """
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        problem = f"half a surrogate pair, {error.object[error.start]!a}, which no UTF-8 file holds; delete it"
+        problem = f"half a surrogate pair, {error.object[error.start]!a}, which UTF-8 cannot encode; delete it"
     except RecursionError:
         problem = "values nested too deeply to be written as JSON; expected a few levels"
-    except (TypeError, ValueError) as error:  # of other types, and NaN, infinity or a huge integer
+    except (TypeError, ValueError) as error:  # a value of another type, NaN, infinity or a huge integer
         problem = f"a value that JSON does not have ({error}); expected text, finite numbers, lists and mappings"
     else:
         return row
@@ -160,7 +169,7 @@ def check_writable(row: dict, origin: str) -> dict:
 
 
 def check_known(rows: Iterable[dict], known: Container[str], prompts: Path, answers: Path) -> None:
-    """Raise InputError if a row of the file `answers` has a prompt_id that is not `known` from the file `prompts`."""
+    """Raise an InputError if a row of the file `answers` has a prompt_id that is not in the file `prompts`."""
     unknown = next((row["prompt_id"] for row in rows if row["prompt_id"] not in known), None)
     if unknown is not None:
         raise InputError(f"{prompts}: no prompt {unknown}, which {answers} answers; make the answers again")
@@ -172,7 +181,7 @@ def has_pair(prompt: dict) -> bool:
 
 
 def by_prompt(rows: Iterable[dict]) -> dict[str, list[dict]]:
-    """Rows grouped by `prompt_id`; prompts and rows keep their order."""
+    """Group rows by `prompt_id`. Prompts and rows keep their order."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["prompt_id"], []).append(row)

@@ -1,4 +1,4 @@
-"""What a setting declares in addition to its Python type; limits such as `Gt(0)` come from annotated_types.
+"""Annotations that settings have in addition to their Python types. Limits such as `Gt(0)` come from annotated_types.
 
 pydantic calls the `__get_pydantic_*__` methods when a config is validated or the JSON schema is written. Programs never
 import pydantic.
@@ -16,7 +16,7 @@ from prefloop.core.registry import chosen_words, registry_words
 
 @dataclass(frozen=True)
 class Unit:
-    """What a number counts or is measured in."""
+    """The unit of a number."""
 
     name: str
 
@@ -26,17 +26,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class OnlyIf:
-    """A setting that counts only under certain values of another key; elsewhere no program receives it."""
+    """A setting that is used only with certain values of another key. With other values, no program receives it."""
 
     key: str
-    """The other key of the section. Where a section has no such key, the setting always counts."""
+    """The other key, in the same section. If the section does not have this key, the setting is always used."""
     values: tuple[str, ...] = ()
-    """Values under which the setting counts."""
+    """Values with which the setting is used."""
     other_than: tuple[str, ...] = ()
-    """Given instead of `values`: the setting counts under all others, so also under those added to a registry later."""
+    """Alternative to `values`: the setting is used with all other values, including those added to a registry later."""
 
     def holds(self, section: dict) -> bool:
-        """Whether the setting counts in a resolved section: of several weighted words, under any of them."""
+        """Whether the setting is used in a resolved section. If the key has several weighted words, one is enough."""
         value = section.get(self.key)
         if value is None:
             return True
@@ -50,14 +50,14 @@ class OnlyIf:
 
 @dataclass(frozen=True)
 class Choice:
-    """A text that must be a key of a registry, which is read from source so that torch is not imported."""
+    """A text that must be a key of a registry. The registry's source is parsed, so that torch is not imported."""
 
     registry: str
-    """Module and name below prefloop, such as methods.losses.LOSSES."""
+    """Module and variable within prefloop, such as methods.losses.LOSSES."""
     functions: bool = False
-    """Whether a function of the user is accepted, too."""
+    """Whether a function of the user is also accepted."""
     weights: bool = False
-    """Whether a mapping from words to positive weights is accepted, too."""
+    """Whether a mapping from words to positive weights is also accepted."""
 
     @property
     def words(self) -> list[str]:
@@ -75,7 +75,7 @@ class Choice:
         return dict(schema)
 
     def check_weights(self, word_schema: Any) -> Callable[[Any, Any], Any]:
-        """A validator of a word, or of a mapping from words to weights."""
+        """Return a validator that accepts a word or a mapping from words to weights."""
 
         @cache
         def of_mapping() -> Any:
@@ -89,7 +89,7 @@ class Choice:
         )
 
     def check(self, word: Any, validate: Any) -> Any:
-        """Return a function's name as it is, and any other word if it is valid."""
+        """Return the name of a user's function unchanged; validate any other word."""
         return word if is_own(word) else validate(word)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict:
@@ -105,17 +105,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Matches:
-    """A text of a certain form."""
+    """A text that must have a certain form."""
 
     pattern: str
-    """Regular expression of the whole text."""
+    """Regular expression that the entire text must match."""
     expected: str
-    """The form in words, for error messages."""
+    """Description of the form, for error messages."""
     reserved: tuple[str, ...] = ()
     """Texts that are not allowed."""
 
     def check(self, text: Any) -> Any:
-        """Return the text; ValueError if it has another form."""
+        """Return the text. Raise ValueError if it does not have the form."""
         if not isinstance(text, str) or not re.fullmatch(self.pattern, text) or text in self.reserved:
             raise ValueError(self.expected)
         return text
@@ -135,7 +135,7 @@ class Unique:
     """A list without repetitions."""
 
     def check(self, values: tuple) -> tuple:
-        """Return the values; ValueError naming those that occur more than once."""
+        """Return the values. Raise ValueError if a value occurs more than once."""
         repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
         if repeated:
             raise ValueError(f"{', '.join(map(str, repeated))} occurs more than once; name each once")

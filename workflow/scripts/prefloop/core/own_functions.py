@@ -1,7 +1,7 @@
-"""Functions of the user, named `module:function` or `path.py:function` where a config also accepts a registry's word.
+"""Functions of the user: some settings accept `module:function` or `path.py:function` instead of a registry's word.
 
-A module is found from the working directory or is installed; a path is relative to the working directory or absolute.
-Snakemake reads this at every start, so nothing heavy is imported here.
+A module is in the working directory or installed. A path is absolute or relative to the working directory.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 import importlib
@@ -27,7 +27,7 @@ EXPECTED = (
 
 
 def is_own(word: object) -> bool:
-    """Whether a setting names a function of the user and no word of a registry."""
+    """Whether a setting names a function of the user instead of a word of a registry."""
     return isinstance(word, str) and re.fullmatch(PATTERN, word) is not None
 
 
@@ -38,7 +38,7 @@ def split(function: str) -> tuple[str, str]:
 
 
 def own_files(function: str) -> list[Path]:
-    """Return the files that importing the module of a function reads first; none if it is installed or missing."""
+    """Return the files of a function's module and of its packages; empty if it is installed or missing."""
     module, _ = split(function)
     if not module.endswith(".py"):
         return module_files(module, Path.cwd(), SCRIPTS)
@@ -47,13 +47,13 @@ def own_files(function: str) -> list[Path]:
 
 
 def own_code(function: str) -> str:
-    """Return a hash of the meaning of a function's module and of what it imports; empty if that is installed."""
+    """Return a hash of a function's module and of the modules that it imports; empty if the module is installed."""
     files = own_files(function)
     return code_hash(*files, root=folder_of_imports(function))[:16] if files else ""
 
 
 def folder_of_imports(function: str) -> Path:
-    """Return the folder that the imports of a function's module are relative to."""
+    """Return the folder from which a function's module imports other modules."""
     module, _ = split(function)
     return Path(module).expanduser().absolute().parent if module.endswith(".py") else Path.cwd()
 
@@ -63,7 +63,7 @@ def load_own(function: str, setting: str) -> Callable[..., Any]:
     """Import the function that a setting names.
 
     Raises:
-        SettingError: Its module cannot be imported, or has no such function.
+        SettingError: The module cannot be imported or does not have this function.
     """
     module_name, name = split(function)
     folder = str(folder_of_imports(function))
@@ -79,11 +79,11 @@ def load_own(function: str, setting: str) -> Callable[..., Any]:
     finally:
         sys.path.remove(folder)
         sys.path.append(folder)  # for imports within its functions
-    found = getattr(module, name, None)
-    if not callable(found):
-        problem = f"has no {name}" if found is None else f"has {type(found).__name__} {name}"
+    target = getattr(module, name, None)
+    if not callable(target):
+        problem = f"has no {name}" if target is None else f"has {type(target).__name__} {name}"
         raise SettingError(f"{setting}: module {module_name} {problem}, expected a function")
-    return found
+    return target
 
 
 def import_module(name: str) -> ModuleType:
@@ -91,7 +91,7 @@ def import_module(name: str) -> ModuleType:
     if not name.endswith(".py"):
         return importlib.import_module(name)
     path = Path(name).expanduser().absolute()
-    own_name = f"own_{path.stem}"  # so that it cannot be taken for another module of the same name
+    own_name = f"own_{path.stem}"  # so that it does not replace another module of the same name
     spec = importlib.util.spec_from_file_location(own_name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -103,11 +103,11 @@ def import_module(name: str) -> ModuleType:
 def describe_exception(error: BaseException) -> str:
     """Return an exception's type and message, and the line of the user's file that raised it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    others = [SCRIPTS, Path(os.__file__).parent]  # the project's, Python's and installed packages
+    library_folders = [SCRIPTS, Path(os.__file__).parent]  # the project's, Python's and installed packages
     lines = [
         f"{file.name}, line {frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
         if (file := Path(frame.filename)).is_absolute() and "site-packages" not in file.parts
-        if not any(file.is_relative_to(folder) for folder in others)
+        if not any(file.is_relative_to(folder) for folder in library_folders)
     ]
     return f"{text}, in {lines[-1]}" if lines else text

@@ -23,20 +23,20 @@ UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Summary:
-    """What a program has done; `main` returns it and _program.py prints it."""
+    """Summary of a program's work. `main` returns it and _program.py prints it."""
 
     work: str
     """What was processed, with counts: "32 pairs, 8 steps"."""
     count: int = 0
-    """Number of units for the speed; 0 prints no speed."""
+    """Number of units, from which the speed is computed. If it is 0, no speed is printed."""
     unit: str = ""
     """Name of a unit, in the singular."""
     result: str = ""
     """The result, printed after the speed."""
     seconds: float | None = None
-    """Duration by a cost meter; the duration of `main` if not given."""
+    """Duration that a cost meter has measured; None for the duration of `main`."""
     warning: str = ""
-    """What is probably wrong with the result, in one line with the remedy."""
+    """A probable problem with the result and how to fix it, in one line."""
 
     def line(self, program: str, seconds: float) -> str:
         """`train: 32 pairs, 8 steps in 9.8 s (3.3 pairs/s), loss 0.6931 -> 0.4120`."""
@@ -48,7 +48,7 @@ class Summary:
 class Progress:
     """Progress of a loop: `with Progress("score", 512, "response") as progress`, and `progress.update(64)` inside.
 
-    Of nested loops the outermost one writes the status file, but a loop over the same units within it takes its place.
+    Of nested loops, the outermost writes the status file, unless an inner loop processes the same units.
     """
 
     outermost: "Progress | None" = None
@@ -61,7 +61,7 @@ class Progress:
             total: Number of units; None if unknown.
             unit: Name of a unit, in the singular.
             done: Units that an interrupted run has done.
-            silent: Show nothing; for all processes of a stage but the main one.
+            silent: Show nothing; for all processes of a stage except the main one.
         """
         self.stage, self.total, self.unit, self.silent = stage, total, unit, silent
         self.done_before, self.done, self.tokens = done, done, 0
@@ -88,7 +88,7 @@ class Progress:
             self.bar.close()
 
     def waits_for(self, inner: "Progress") -> bool:
-        """Whether all units of this loop are those of a loop within it, so that only that one shows how far it is."""
+        """Whether an inner loop processes all units of this loop, so that only the inner loop can show progress."""
         return self.total is not None and self.total == inner.total and self.done == self.done_before
 
     def restart(self) -> None:
@@ -98,7 +98,7 @@ class Progress:
             self.bar.reset()
 
     def update(self, count: int = 1, tokens: int = 0) -> None:
-        """Count finished units, and their tokens where the speed is given in tokens."""
+        """Count finished units, and their tokens if the speed is given in tokens."""
         self.done += count
         self.tokens += tokens
         if self.silent:
@@ -116,11 +116,11 @@ class Progress:
             print(self.line(now - self.start), flush=True)
 
     def speed(self, seconds: float) -> str:
-        """Tokens per second if tokens are counted, else units per second."""
+        """Return the tokens per second if tokens are counted, else the units per second."""
         return rate(self.tokens or self.done - self.done_before, seconds, "token" if self.tokens else self.unit)
 
     def line(self, seconds: float) -> str:
-        """`generate: 128/512 responses, 41 s, 380 tokens/s, about 2 min left`, `seconds` after the start."""
+        """Return `generate: 128/512 responses, 41 s, 380 tokens/s, about 2 min left`, `seconds` after the start."""
         total = "" if self.total is None else f"/{self.total:,}"
         text = f"{self.stage}: {self.done:,}{total} {self.unit}s, {duration(seconds)}, {self.speed(seconds)}"
         left = self.seconds_left(seconds)
@@ -139,10 +139,10 @@ class Progress:
 
 
 class WatchedList(list):
-    """A list for code of others that may take seconds per item: each loop over it is shown as progress.
+    """A list for user code that may take seconds per item: loops over the list are shown as progress.
 
-    An item is done when the next one is asked for. Code that first reads all items, for example to call a model, shows
-    none: a finished loop starts the count again.
+    An item counts as done when the next one is requested. The count restarts at the end of a loop. Code that reads all
+    items before it processes them, for example to call a model, therefore shows no progress.
     """
 
     progress: Progress
@@ -154,19 +154,19 @@ class WatchedList(list):
             self.progress.update()
         self.progress.restart()
 
-    def __reduce__(self) -> tuple:  # copies, also those for other processes, are plain lists
+    def __reduce__(self) -> tuple:  # copies, including those for other processes, are plain lists
         return list, (self[:],)
 
 
 def bar_in_log(stage: str, unit: str) -> type:
-    """A tqdm class for libraries that create their own bar (vLLM): it writes the lines of `Progress` instead."""
+    """Return a tqdm class that prints the lines of `Progress`, for libraries that create their own bar (vLLM)."""
     from tqdm import tqdm
 
     class LogBar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs | {"file": io.StringIO(), "mininterval": 1e9})
             self.lines = Progress(stage, self.total, unit)
-            self.lines.has_status = True  # the loop around it waits for the whole bar
+            self.lines.has_status = True  # the outer loop does not advance before the bar ends
 
         def update(self, n: int = 1) -> bool | None:
             self.lines.update(n)

@@ -1,4 +1,4 @@
-"""Registries: dictionaries from the words that a config may choose to what they name."""
+"""Registries: dictionaries from the words that a config can use to the functions or classes that they name."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).parents[1]
 
 
 def registry_words(name: str) -> list[str]:
-    """The keys of a registry such as `methods.pair_metrics.METRICS`, read from its source without importing it.
+    """Return the keys of a registry such as `methods.pair_metrics.METRICS`, read from source without importing it.
 
     Raises:
         LookupError: The module defines no such dictionary, list or tuple.
@@ -31,20 +31,20 @@ def registry_words(name: str) -> list[str]:
 
 
 def chosen_words(value: object) -> list[str]:
-    """The words that a setting chooses: the keys of a mapping from words to weights, a single word, or none (null)."""
+    """Return the words of a setting: the keys of a mapping from words to weights, a single word, or none (null)."""
     if isinstance(value, dict):
         return list(value)
     return [] if value is None else [cast(str, value)]
 
 
 def lookup(registry: dict[str, T], word: str, key: str) -> T:
-    """The entry of a registry for the `word` that setting `key` holds, or the user's function that it names.
+    """Return the registry's entry for `word`, the value of the setting `key`, or the user's function that it names.
 
     Raises:
-        SettingError: There is no such entry or function; the message lists all words.
+        SettingError: There is no such entry or function. The message lists all words of the registry.
     """
     if is_own(word):
         return cast(T, load_own(word, key))
     if word not in registry:
-        raise SettingError(f"{key}: {word!r} is none of {', '.join(registry)}")
+        raise SettingError(f"{key}: {word!r} is not one of {', '.join(registry)}")
     return registry[word]

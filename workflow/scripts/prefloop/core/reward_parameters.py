@@ -1,6 +1,6 @@
-"""What a reward function of the user is called with, from the names of its parameters.
+"""Decides from the names of a user's reward function's parameters how to call the function.
 
-Snakemake reads this at every start, so nothing heavy is imported here.
+Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,24 +20,24 @@ class RewardCall(NamedTuple):
     """How a reward function is called."""
 
     is_single: bool
-    """Once per response, not once for all."""
+    """Whether it is called once per response instead of once for all responses."""
     texts: tuple[str, ...]
-    """Of `prompts` and `responses`, or `prompt` and `response`, those that are passed by name; none if both are passed
-    by position."""
+    """Names among prompts, responses, prompt and response that are passed by name; empty if both texts are passed by
+    position."""
     columns: tuple[str, ...]
     """Columns that are passed by name."""
     optional: tuple[str, ...]
-    """Names with a default, which are passed if the row has such a column."""
+    """Parameters with a default, which are passed if the row has a column of this name."""
 
 
 def plan_call(parameters: Sequence[Parameter]) -> RewardCall:
-    """How a function with these parameters is called.
+    """Decide how to call a function with these parameters.
 
-    A function that has a parameter named prompts, responses, prompt or response gets everything by name. Any other gets
-    prompts and responses by position, and what follows by name.
+    A function that has a parameter named prompts, responses, prompt or response gets all arguments by name. Any other
+    function gets prompts and responses by position and the other arguments by name.
 
     Raises:
-        ValueError: There is no way to call it.
+        ValueError: A function with these parameters cannot be called.
     """
     texts = tuple(item.name for item in parameters if item.name in BATCH + SINGLE)
     if set(texts) & set(BATCH) and set(texts) & set(SINGLE):
@@ -61,12 +61,12 @@ def plan_call(parameters: Sequence[Parameter]) -> RewardCall:
 
 
 def unknown_columns(call: RewardCall, kept: Collection[str], key: str) -> str:
-    """What is wrong if a function asks for a column that no row has; empty if nothing is.
+    """Return an error message if a function needs a column that rows do not have, else an empty text.
 
     Args:
-        call: How it is called.
-        kept: Columns of the prompts' source that stay with a prompt.
-        key: The setting that lists them.
+        call: How the function is called.
+        kept: Columns of the prompts' source that are kept with each prompt.
+        key: The setting that lists the kept columns.
     """
     unknown = [name for name in call.columns if name not in COLUMNS and name not in kept]
     if not unknown:

@@ -1,4 +1,4 @@
-"""What the fields of rows between stages hold, checked as they are read: such files are shared and edited by hand."""
+"""Valid values of the fields of rows between stages. They are checked on reading, because users edit such files."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -6,33 +6,33 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """What a field may hold."""
+    """The values that a field may have."""
 
     expected: str
-    """In words, for error messages."""
+    """Description of the values, for error messages."""
     accepts: Callable[[Any], bool]
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a finite number that a float can hold, also of NumPy or torch."""
+    """Whether a value is a finite number that fits into a float. NumPy and torch scalars are numbers too."""
     try:
         return math.isfinite(value)
-    except Exception:  # text, a huge integer, a tensor with several numbers, whatever an object of the user raises
+    except Exception:  # text, a huge integer, a tensor with several numbers, or an object of the user that raises
         return False
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number that a float can hold."""
+    """Whether a JSON value is a finite number that fits into a float."""
     return isinstance(value, int | float) and is_finite(value)
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value of JSON is an integer of at most 64 bits."""
+    """Whether a JSON value is an integer of at most 64 bits."""
     return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def are_integers(value: Any) -> bool:
-    """Whether a value of JSON is a list of integers. The sum is the fastest test of thousands of token ids."""
+    """Whether a JSON value is a list of integers. Summing is the fastest test of thousands of token ids."""
     try:
         return isinstance(value, list) and isinstance(sum(value), int)
     except TypeError:
@@ -40,7 +40,7 @@ def are_integers(value: Any) -> bool:
 
 
 def are_messages(value: Any) -> bool:
-    """Whether a value of JSON is a conversation, as every stage reads it."""
+    """Whether a JSON value is a conversation: a list of objects with the texts role and content."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -51,7 +51,7 @@ def are_messages(value: Any) -> bool:
 
 
 def are_judgments(value: Any) -> bool:
-    """Whether a value of JSON is a list of [response_id, probability, probability], with null for an invalid answer."""
+    """Whether a JSON value is a list of [response_id, probability, probability], with null for invalid answers."""
     return isinstance(value, list) and all(
         isinstance(item, list)
         and len(item) == 3
@@ -62,7 +62,7 @@ def are_judgments(value: Any) -> bool:
 
 
 def are_prefixes(value: Any) -> bool:
-    """Whether a value of JSON is an object of finite numbers."""
+    """Whether a JSON value is an object whose values are finite numbers."""
     return isinstance(value, dict) and all(map(is_finite_number, value.values()))
 
 
@@ -89,7 +89,7 @@ KINDS: dict[str, Kind] = {
 
 
 def wrong_field(row: dict, names: Iterable[str]) -> tuple[str, str] | None:
-    """(name, what it should hold) of the first of these fields of a row that holds something else; None if all fit."""
+    """Return the name and the expected value of the first invalid field among `names`; None if all are valid."""
     for name in names:
         if name in KINDS and not KINDS[name].accepts(row[name]):
             return name, KINDS[name].expected

@@ -1,4 +1,4 @@
-"""Stages in shards: batches are formed first and distributed whole, so the number of shards changes no result."""
+"""Sharded stages. Batches are formed before they are distributed, so results do not depend on the number of shards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ class Shard:
     """One share of a stage's batches; by default all of them."""
 
     index: int = 0
-    """Which share, from 0."""
+    """Index of the share, from 0."""
     count: int = 1
-    """How many shares there are."""
+    """Number of shares."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise InputError(f"shard {self.index} of {self.count}: shards count from 0 to {self.count - 1}")
 
     def select(self, batches: Sequence[T]) -> list[T]:
-        """Batches `index, index + count, ...`. Batches are ordered by length, so all shards get similar work."""
+        """Return batches `index, index + count, ...`. Batches are sorted by length, so all shards get similar work."""
         return list(batches[self.index :: self.count])
 
 
 def gather_shards(shards: Sequence[Path], prompt_ids: Sequence[str]) -> list[dict]:
-    """The rows of all shards in the order of an unsharded run: by prompt, then by response_id.
+    """Return the rows of all shards in the order of an unsharded run: by prompt, then by response_id.
 
     Raises:
         InputError: A prompt has no rows or is not among `prompt_ids`, or a response occurs twice.
@@ -44,17 +44,17 @@ def gather_shards(shards: Sequence[Path], prompt_ids: Sequence[str]) -> list[dic
             if key[0] not in order or key in rows:
                 problem = "is in another shard too" if key in rows else "answers a prompt of another step"
                 raise InputError(
-                    f"{path}: response {key[1]} to prompt {key[0]} {problem}; delete the shards, run again"
+                    f"{path}: response {key[1]} to prompt {key[0]} {problem}; delete the shards and run again"
                 )
             rows[key] = row
     missing = order.keys() - {prompt_id for prompt_id, _ in rows}
     if missing:
-        raise InputError(f"{shards[0]} and others: no row for prompt {min(missing)}; delete the shards, run again")
+        raise InputError(f"{shards[0]} and others: no row for prompt {min(missing)}; delete the shards and run again")
     return [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], key[1]))]
 
 
 def sum_costs(costs: Sequence[dict]) -> dict:
-    """The cost of a stage from the costs of its shards: amounts and seconds are summed, peak memory is the maximum.
+    """Return the cost of a stage from the costs of its shards: sums of all amounts, and the maximum of the peak memory.
 
     Seconds are device time. Shards that run in parallel take less wall-clock time.
     """
@@ -71,7 +71,7 @@ def sum_costs(costs: Sequence[dict]) -> dict:
 
 
 def add_counts(parts: Sequence[Any]) -> Any:
-    """The element-wise sum of numbers, of lists of numbers, or of (nested) mappings with equal keys."""
+    """Return the element-wise sum of numbers, lists of numbers, or (nested) mappings with equal keys."""
     if isinstance(parts[0], dict):
         return {name: add_counts([part[name] for part in parts]) for name in parts[0]}
     if isinstance(parts[0], list):

@@ -1,7 +1,7 @@
 """The status of a stage as a JSON file next to its log, which `make status` reads.
 
-The rule that starts a program names the log in the environment variable PREFLOOP_LOG. It is not a parameter of the
-rule, so it causes no rerun. A program that is started without it writes no status.
+The rule that starts a program names the log in the environment variable PREFLOOP_LOG. The variable is not a parameter
+of the rule, so it does not cause reruns. A program that is started without the variable does not write a status.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ def write_status(stage: str, state: str, **progress: float | str | None) -> None
             and a `warning` about the result.
     """
     log = os.environ.get(LOG_VARIABLE)
-    if not log or os.environ.get("RANK", "0") != "0":  # only the main one of several processes writes
+    if not log or os.environ.get("RANK", "0") != "0":  # of several processes, only the main one writes
         return
     process = {"host": socket.gethostname(), "pid": os.getpid(), "updated": round(time.time(), 3)}
-    # The stage goes on without a status: its own output shows whether the disk is full.
+    # The stage continues without a status. If the disk is full, writing its output will fail.
     with contextlib.suppress(OSError):
         write_json(status_file(Path(log)), {"stage": stage, "state": state} | progress | process)
 
 
 @contextlib.contextmanager
 def recorded(stage: str) -> Iterator[None]:
-    """Write the status of a stage as it starts, and where it ends with an exception."""
+    """Write the status of a stage when it starts, and when it ends with an exception."""
     write_status(stage, "running")
     try:
         yield
@@ -65,8 +65,7 @@ def read_status(log: Path) -> dict | None:
 def mark_failed(log: Path, started: float) -> None:
     """Write that a stage has failed, unless its process has written "failed" or "done" since `started` (mtime, s).
 
-    A process that wrote "stopped" also counts as failed: a failure that Snakemake reports means that a scheduler, not
-    the user, stopped it.
+    The state "stopped" is replaced too: if Snakemake reports a failure, a scheduler stopped the process, not the user.
     """
     path = status_file(log)
     status = read_status(log)

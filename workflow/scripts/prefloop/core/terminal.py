@@ -1,4 +1,4 @@
-"""What programs print, without characters that command a terminal, whoever wrote them: a server, a row or a library."""
+"""Escapes control characters in the output of programs. They can come from a server, a row or a library."""
 
 import re
 import sys
@@ -6,24 +6,24 @@ from typing import Any
 
 from prefloop.core.errors import printable
 
-BAR_MOVES = re.compile(r"\r|(?:\x1b\[A)+\Z")  # a progress bar starts its line again, or goes back to the bar above
+BAR_MOVES = re.compile(r"\r|(?:\x1b\[A)+\Z")  # a progress bar returns to the start of its line, or to the bar above
 
 
 class PrintableStream:
-    """A text stream that shows characters that do not print as escapes."""
+    """A text stream that escapes non-printable characters."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text. Cursor moves at its start by which progress bars are drawn stay."""
+        """Write a text. Cursor moves of progress bars at its start are not escaped."""
         match = BAR_MOVES.match(text)
         moves = match[0] if match else ""
         self.stream.write(moves + printable(text[len(moves) :]))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write texts."""
+        """Write texts like `write`."""
         for line in lines:
             self.write(line)
 
@@ -32,5 +32,5 @@ class PrintableStream:
 
 
 def escape_output() -> None:
-    """From now on, this process prints no character that commands a terminal."""
+    """Escape control characters in all further output of this process."""
     sys.stdout, sys.stderr = PrintableStream(sys.stdout), PrintableStream(sys.stderr)

@@ -1,4 +1,4 @@
-"""The warm process: forks a program per connection, passes signals on to it, and answers with how it ended."""
+"""The warm process. It forks one program per connection, forwards signals to it and reports its exit status."""
 
 import contextlib
 import gc
@@ -24,20 +24,20 @@ class StartRequest:
     """A program to start."""
 
     argv: list[str]
-    """Python as its client was called, the program and its flags."""
+    """The Python command that started the client, the program and its flags."""
     environment: dict[str, str]
-    """Its environment."""
+    """Environment variables of the program."""
     descriptors: list[int]
-    """Its standard input, output and error, and its working directory."""
+    """Standard input, output and error of the program, and its working directory."""
 
 
 @dataclass
 class Fork:
-    """A program that runs."""
+    """A running program."""
 
     pid: int
     handle: int
-    """Its pidfd, readable when it has ended."""
+    """The program's pidfd, which becomes readable when the program ends."""
     client: socket.socket
 
 
@@ -45,13 +45,13 @@ class WarmServer:
     """Serves the connections of a listening socket."""
 
     def __init__(self, listener: socket.socket, path: Path, idle: float, files: Iterable[Path]) -> None:
-        """Begin to serve.
+        """Prepare to serve.
 
         Args:
-            listener: The socket.
-            path: Its path, which is deleted when the server stops to listen.
-            idle: Seconds without a program after which it ends.
-            files: What it has imported; when one of them changes, it ends after its last program.
+            listener: The listening socket.
+            path: The socket's path, which is deleted when the server stops listening.
+            idle: Seconds without a program after which the server ends.
+            files: Files that the server has imported. If one of them changes, the server ends after its last program.
         """
         self.listener, self.path, self.idle = listener, path, idle
         self.listens = True
@@ -61,7 +61,7 @@ class WarmServer:
         self.selector.register(listener, selectors.EVENT_READ)
 
     def serve(self) -> StartRequest | None:
-        """Serve until there is nothing to do, and return None. In a forked process, return its program at once."""
+        """Serve until the server is no longer needed, and return None. In a forked process, return the request."""
         while True:
             events = self.selector.select(self.idle if self.listens and not self.forks else None if self.forks else 0)
             for key, _ in events:
@@ -73,17 +73,17 @@ class WarmServer:
             if not events and not self.forks:
                 if not self.listens:
                     return None
-                # A connection that is made just now is still accepted.
+                # A connection that a client makes at this moment is still accepted.
                 self.stop_listening()
 
     def stop_listening(self) -> None:
-        """Let the next client start another server, whose socket has the same path."""
+        """Delete the socket, so that the next client starts another server with a socket at the same path."""
         if self.listens:
             self.path.unlink(missing_ok=True)
         self.listens = False
 
     def accept(self) -> StartRequest | None:
-        """Accept a connection and fork. In the forked process, return its program."""
+        """Accept a connection and fork. In the forked process, return the request."""
         client, _ = self.listener.accept()
         client.settimeout(REQUEST_TIMEOUT)
         request = None
@@ -99,11 +99,11 @@ class WarmServer:
                 client.close()
                 return None
             pid = os.fork()
-        except (OSError, ValueError):  # the client has ended, or there is no room for a process
+        except (OSError, ValueError):  # the client has ended, or the system cannot start another process
             client.close()
             pid = -1
         if pid == 0:
-            # Not the server: if that ends now, the client knows which process to kill before it starts another.
+            # The fork sends this, not the server: if the server ends now, the client knows which process to kill.
             client.sendall(MESSAGE.pack(STARTED, os.getpid()))
             client.close()
             self.close()
@@ -121,7 +121,7 @@ class WarmServer:
         self.selector.register(fork.client, selectors.EVENT_READ, fork)
 
     def handle(self, source: object, fork: Fork) -> None:
-        """Pass signals of a client on to its program, or the program's end to its client."""
+        """Forward a client's signals to its program, or report the end of the program to the client."""
         if fork.pid not in self.forks:
             return
         if source is fork.client:
@@ -146,7 +146,7 @@ class WarmServer:
         fork.client.close()
 
     def close(self) -> None:
-        """Close everything of the server in a forked process."""
+        """Close the server's descriptors in a forked process."""
         self.selector.close()
         self.listener.close()
         for fork in self.forks.values():
@@ -155,7 +155,7 @@ class WarmServer:
 
 
 def receive_request(client: socket.socket) -> StartRequest | None:
-    """Receive a program to start; None if the connection ends first."""
+    """Receive a request to start a program; None if the connection ends first."""
     size = struct.calcsize("!I")
     head, descriptors, _, _ = socket.recv_fds(client, size, 4)
     content = b""
@@ -171,28 +171,28 @@ def receive_request(client: socket.socket) -> StartRequest | None:
 
 
 def peer_user(client: socket.socket) -> int:
-    """The user id of the process at the other end of a Unix socket."""
+    """Return the user id of the process at the other end of a Unix socket."""
     _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return user
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """Modification time, in ns, and size of a file in bytes; None if it does not exist."""
+    """Return the modification time (ns) and size (bytes) of a file; None if it does not exist."""
     try:
-        info = os.stat(path)  # noqa: PTH116 - of thousands of files
+        info = os.stat(path)  # noqa: PTH116 - faster for thousands of files
     except OSError:
         return None
     return info.st_mtime_ns, info.st_size
 
 
 def imported_files(scripts: Path) -> list[Path]:
-    """Files of all imported modules, and the folders in which Python looks for packages except `scripts`."""
+    """Return the files of all imported modules and the folders where Python looks for packages, except `scripts`."""
     files = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
     return [*map(Path, filter(None, files)), *(path for path in map(Path, sys.path) if path.resolve() != scripts)]
 
 
 def check_forkable() -> None:
-    """End this process if its forks would not work as new processes do: it has threads, or has opened a GPU."""
+    """Exit if forks of this process would not work like new processes: it has threads, or has opened a GPU."""
     if threading.active_count() > 1:
         sys.exit("error: an import has started a thread")
     for descriptor in Path("/proc/self/fd").iterdir():
@@ -200,4 +200,4 @@ def check_forkable() -> None:
             if str(descriptor.readlink()).startswith("/dev/nvidia"):
                 sys.exit("error: an import has opened a GPU, which forks cannot use")
     gc.collect()
-    gc.freeze()  # forks share the memory of what is imported
+    gc.freeze()  # so that forks share the memory of imported modules

@@ -1,9 +1,9 @@
-"""Starts a program as a fork of a process that has imported the large packages, and behaves as that program.
+"""Starts a program as a fork of the warm process, which has already imported the large packages.
 
 The first program that needs the warm process starts it. Others find it by a Unix socket in a folder that only this user
-can open; the name of the socket is the key of `inherited_attributes`. This process, the client, stays until the program
-ends: it passes its signals on and ends as the program does. If it is killed, the warm process kills the program. If the
-warm process fails, the program starts in a new process instead.
+can open. The name of the socket is the key of `inherited_attributes`. The process that requests a program, the client,
+runs until the program ends: it forwards signals to the program and exits with the program's status. If the client is
+killed, the warm process kills the program. If the warm process fails, the program starts in a new process instead.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class WarmStartError(Exception):
 
 
 def start(server: Path, words: list[str]) -> NoReturn:
-    """Run a Python program and end as it does.
+    """Run a Python program and end with its exit status or signal.
 
     Args:
         server: The program of the warm process.
@@ -51,18 +51,18 @@ def start(server: Path, words: list[str]) -> NoReturn:
 
 
 def debug_line(program: str, error: Exception) -> str:
-    """What a program's log says where the warm process cannot start it."""
+    """Return the line for the log of a program that the warm process cannot start."""
     return f"debug: {Path(program).name} starts in a new process: {' '.join(str(error).split())}\n"
 
 
 def run_forked(server: Path, words: list[str]) -> NoReturn:
-    """Run a program as a fork of the warm process and end as it does.
+    """Run a program as a fork of the warm process and end with its exit status or signal.
 
     Raises:
         WarmStartError: The program has not started, or was killed because the warm process ended.
-        OSError: The same, for a reason that the system states.
+        OSError: The same, because of an error of the operating system.
     """
-    for _ in range(2):  # a process whose packages have changed refuses, and ends
+    for _ in range(2):  # a warm process whose packages have changed refuses and ends; the next one accepts
         connection = connect(server, socket_folder())
         send_request(connection, words)
         kind, number = receive(connection)
@@ -74,7 +74,7 @@ def run_forked(server: Path, words: list[str]) -> NoReturn:
 
 
 def socket_folder() -> Path:
-    """The folder of this user's sockets, which nobody else can open."""
+    """Return the folder of this user's sockets, which nobody else can open."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = Path(runtime if Path(runtime).is_dir() and runtime else "/tmp", f"prefloop-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -85,13 +85,13 @@ def socket_folder() -> Path:
 
 
 def connect(server: Path, folder: Path) -> socket.socket:
-    """Connect to the warm process with this process's key, and start it first if there is none."""
+    """Connect to the warm process with this process's key. Start it first if it is not running."""
     path = folder / f"{attributes_key(server)}.socket"
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise WarmStartError(f"{path}: longer than {LONGEST_PATH} bytes")
     connection = socket.socket(socket.AF_UNIX)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several programs that start at once, one starts the warm process
+        fcntl.flock(lock, fcntl.LOCK_EX)  # if several programs start at once, only one starts the warm process
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -118,7 +118,7 @@ def start_server(server: Path, path: Path) -> None:
 
 
 def send_request(connection: socket.socket, words: list[str]) -> None:
-    """Ask for a program with this process's standard streams, working directory and environment."""
+    """Request a program with this process's standard streams, working directory and environment."""
     request = {"argv": [sys.orig_argv[0], *words], "environment": dict(os.environ)}
     content = json.dumps(request).encode()
     folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
@@ -147,10 +147,10 @@ def receive(connection: socket.socket) -> tuple[bytes, int]:
 
 
 def follow(connection: socket.socket, pid: int) -> int:
-    """Pass signals on until the program ends, and return its wait status.
+    """Forward signals until the program ends, and return its wait status.
 
     Raises:
-        WarmStartError: The warm process has ended. The program is killed, as nobody could learn how it ends.
+        WarmStartError: The warm process has ended. The program is killed, because its exit status would be lost.
     """
 
     def forward(number: int, _: FrameType | None) -> None:
@@ -180,10 +180,11 @@ def follow(connection: socket.socket, pid: int) -> int:
 
 
 def end_as(status: int) -> NoReturn:
-    """End this process as another one has ended, by its exit status or by its signal."""
+    """End this process with the exit status or the signal that ended another one."""
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # the program has dumped
+    # The program has already dumped its core.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     number = os.WTERMSIG(status)
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

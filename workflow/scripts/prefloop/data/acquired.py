@@ -1,4 +1,4 @@
-"""Which responses of a step get a label, and the labels of earlier steps that this choice learns from."""
+"""Chooses the responses of a step that get a label. The choice learns from the labels of earlier steps."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from prefloop.data.feature_rows import Key, key_of_row, read_features
 from prefloop.methods.acquisition import acquire
 from prefloop.methods.reward_head import Floats, LinearHead, center_by_prompt, fit_judgments, fit_rewards
 
-MAX_LABELS = 4000  # that a head is fitted to, the newest: fitting takes memory by their square
+MAX_LABELS = 4000  # the newest labels, to which a head is fitted; memory grows with the square of their number
 
 
 class StepFiles(NamedTuple):
     """Files of one step."""
 
     logprobs: Path
-    """logprobs.jsonl, whose order the features have."""
+    """logprobs.jsonl. The features have the same order."""
     features: Path
     rewards: Path
 
@@ -29,18 +29,18 @@ class History(NamedTuple):
     """The labels of earlier steps."""
 
     scale: Floats
-    """[features], the standard deviation within prompts of each feature over all responses of these steps."""
+    """[features], the standard deviation within prompts of each feature, over all responses of these steps."""
     rows: Floats
-    """[labels, features], standardized: of a rewarded response, or of the difference of two judged ones."""
+    """[labels, features], standardized features of a rewarded response, or the difference between two judged ones."""
     targets: Floats
-    """[labels], the reward, or the probability that the first of the two is better."""
+    """[labels], the reward, or the probability that the first of two judged responses is better."""
     prompts: list[str]
-    """[labels], the prompt within its step."""
+    """[labels], the prompt and its step."""
     judged: bool
     """Whether the labels are judgments of pairs."""
 
     def fit(self) -> LinearHead | None:
-        """The head that the labels teach; None if they teach nothing, such as equal rewards."""
+        """Fit a head to the labels. Return None if they carry no information, such as equal rewards."""
         rows, targets = self.rows[-MAX_LABELS:], self.targets[-MAX_LABELS:]
         try:
             return (
@@ -54,13 +54,13 @@ class Candidates(NamedTuple):
     """The responses of a step."""
 
     rows: list[dict]
-    """Each with prompt_id, cluster and response_id."""
+    """[responses], each with prompt_id, cluster and response_id."""
     features: Floats
-    """[responses, features], less the mean over the prompt's responses."""
+    """[responses, features], minus the mean over the prompt's responses."""
 
 
 def read_candidate_features(logprobs: Path, features: Path) -> Candidates:
-    """The responses of a step with their features, centered by prompt."""
+    """Read the responses of a step with their features, centered by prompt."""
     names = ("prompt_id", "cluster", "response_id")
     rows = [{name: row[name] for name in names} for row in iterate_rows(logprobs, names)]
     values = read_features(features, len(rows)).astype(np.float64)
@@ -68,10 +68,10 @@ def read_candidate_features(logprobs: Path, features: Path) -> Candidates:
 
 
 def read_history(steps: Sequence[StepFiles]) -> History | None:
-    """The labels of earlier steps, oldest first; None if there are none.
+    """Read the labels of earlier steps, oldest first; None if there are none.
 
     Raises:
-        InputError: A label is that of a response that its step does not have.
+        InputError: A label belongs to a response that its step does not have.
     """
     rows: list[Floats] = []
     targets: list[float] = []
@@ -84,15 +84,15 @@ def read_history(steps: Sequence[StepFiles]) -> History | None:
         count += len(candidates.rows)
         for row in iterate_rows(step.rewards, ["prompt_id", "response_id", "reward"]):
             key = key_of_row(row)
-            own = candidates.features[index_of(index, key, step)]
+            response_features = candidates.features[index_of(index, key, step)]
             judged = judged or "judged" in row
             if "judged" not in row and row["reward"] is not None:
-                rows.append(own)
+                rows.append(response_features)
                 targets.append(row["reward"])
                 prompts.append(f"{number} {key[0]}")
             for response_id, first, second in row.get("judged", ()):
                 if None not in (first, second):
-                    rows.append(own - candidates.features[index_of(index, (key[0], response_id), step)])
+                    rows.append(response_features - candidates.features[index_of(index, (key[0], response_id), step)])
                     targets.append((first + second) / 2)
                     prompts.append(f"{number} {key[0]}")
     if not rows:
@@ -103,7 +103,7 @@ def read_history(steps: Sequence[StepFiles]) -> History | None:
 
 
 def index_of(index: dict[Key, int], key: Key, step: StepFiles) -> int:
-    """Where a response is among its step's; InputError if it is not there."""
+    """Return the index of a response in its step. Raise InputError if the step does not have it."""
     if key not in index:
         raise InputError(
             f"{step.rewards}: response {key[1]} to prompt {key[0]} is not in {step.logprobs}; make the step again"
@@ -116,26 +116,26 @@ class LabelChoice(NamedTuple):
 
     rule: str
     labels: int
-    """Per prompt."""
+    """Number of labels per prompt."""
     confidence: float
     seed: int
     stream: tuple[str | int, ...]
-    """Names of the step, for its random numbers."""
+    """Names of the step, from which its random numbers are derived."""
     prompts: int | None = None
-    """Prompts whose responses get labels; None for all."""
+    """Number of prompts whose responses get labels; None for all."""
 
 
 def choose_responses(candidates: Candidates, history: History | None, choice: LabelChoice) -> tuple[list[dict], bool]:
-    """The responses to label, in their order.
+    """Choose the responses to label, and keep their order.
 
     Args:
         candidates: The step's responses.
         history: Labels of earlier steps.
-        choice: Rule, number of labels, and where random numbers come from.
+        choice: Rule, number of labels, and the source of random numbers.
 
     Returns:
-        tuple: Rows with `predicted`, the expected reward less the mean over the prompt, and `deviation`, its
-            standard deviation, both in the unit of the labels and None without a head; and whether there is a head.
+        tuple: The chosen rows, and whether a head was fitted. Each row has `predicted`, the expected reward minus the
+            mean over the prompt, and `deviation`, its standard deviation, in units of the labels; None without a head.
     """
     head = history.fit() if history else None
     values = candidates.features / history.scale if history else candidates.features
@@ -154,7 +154,7 @@ def choose_responses(candidates: Candidates, history: History | None, choice: La
 
 
 def predictions(rows: list[dict], values: Floats, indices: list[int], head: LinearHead | None) -> list[dict]:
-    """The rows of some responses with what the head predicts of them."""
+    """Return the rows of some responses with the head's predictions."""
     features = values[indices]
     rewards = head.rewards(features).tolist() if head else [None] * len(indices)
     deviations = head.deviations(features).tolist() if head else [None] * len(indices)
@@ -165,7 +165,7 @@ def predictions(rows: list[dict], values: Floats, indices: list[int], head: Line
 
 
 def widest(prompts: list[list[dict]], count: int, rng: np.random.Generator) -> list[int]:
-    """Indices of the prompts with the largest gap between predicted rewards, in order; at random without a head."""
+    """Return sorted indices of the prompts with the largest predicted reward gaps, or of random ones without a head."""
     order = rng.permutation(len(prompts))
     if prompts[0][0]["predicted"] is not None:
         gaps = np.array([np.ptp([row["predicted"] for row in rows]) for rows in prompts])
@@ -174,10 +174,10 @@ def widest(prompts: list[list[dict]], count: int, rng: np.random.Generator) -> l
 
 
 def keep_acquired(rows: Iterable[dict], acquired: Path) -> list[dict]:
-    """The responses that a step's acquired.jsonl lists.
+    """Return the responses that a step's acquired.jsonl lists.
 
     Raises:
-        InputError: One of them is not among `rows`.
+        InputError: A listed response is not among `rows`.
     """
     wanted = {key_of_row(row) for row in iterate_rows(acquired, ["prompt_id", "response_id"])}
     kept = [row for row in rows if key_of_row(row) in wanted]

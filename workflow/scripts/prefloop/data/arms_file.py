@@ -10,7 +10,7 @@ from prefloop.methods.bandit import ARM_FIELDS, Arms
 
 
 def write_arms(path: Path, arms: Arms, **step: int) -> None:
-    """Write arms.json: the round and step, and one object per arm with its state and its mean reward."""
+    """Write arms.json: the round and step, and one object per arm with its state and mean reward."""
     columns = {name: getattr(arms, name).tolist() for name in (*ARM_FIELDS, "mean")}
     rows = [{"cluster": c} | {name: values[c] for name, values in columns.items()} for c in range(len(arms.count))]
     write_json(path, step | {"arms": rows})
@@ -30,7 +30,7 @@ def read_arms(path: Path) -> Arms:
 
 
 def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:
-    """The arms after the previous step, or new ones in a run's first step.
+    """Return the arms after the previous step, or new arms in a run's first step.
 
     Args:
         path: arms.json of the previous step; None in the first step.
@@ -38,11 +38,13 @@ def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:
         clusters: clusters.pkl, for error messages.
 
     Raises:
-        InputError: The file has another number of arms.
+        InputError: The file has a different number of arms.
     """
     if path is None:
         return Arms.fresh(k)
     arms = read_arms(path)
     if len(arms.count) != k:
-        raise InputError(f"{path}: {len(arms.count)} arms, expected {k} as {clusters} has clusters; make it again")
+        raise InputError(
+            f"{path}: {len(arms.count)} arms, expected {k}, the number of clusters in {clusters}; make it again"
+        )
     return arms

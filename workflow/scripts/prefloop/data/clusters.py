@@ -1,4 +1,4 @@
-"""Clusters of prompts: embeddings, k-means, and a pickle that can hold arrays and nothing else."""
+"""Clusters of prompts: embeddings, k-means, and a pickle file that may contain only arrays and builtins."""
 
 import pickle
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from prefloop.core.seeds import rng_for
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ONE_START_ABOVE = 20_000  # prompts; with fewer, the best of ten starts
-NUMBERS = ("i4", "i8", "f4", "f8")  # numpy's names of the number types that arrays in the pickle may have
+ONE_START_ABOVE = 20_000  # prompts; up to this number, the best of ten starts is used
+NUMBERS = ("i4", "i8", "f4", "f8")  # dtypes that arrays in the pickle may have
 
 
 def embed(
@@ -27,9 +27,12 @@ def embed(
     batch_size: int,
     max_tokens: int = 512,
 ) -> tuple[np.ndarray, int]:
-    """Mean-pooled last hidden states of texts, L2-normalized: float32 [texts, width]; and the number of tokens read.
+    """Embed texts by their mean-pooled last hidden states.
 
-    Padding is left out. Texts are read without a chat template, because all prompts would share its words.
+    Padding does not count. Texts are read without a chat template, because all prompts would share its words.
+
+    Returns:
+        tuple: L2-normalized embeddings, float32 [texts, width], and the number of tokens read.
     """
     import torch
 
@@ -50,10 +53,10 @@ def embed(
 
 
 def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """k-means of L2-normalized embeddings [prompts, width]: labels [prompts], centroids [k, width], inertia.
+    """Cluster L2-normalized embeddings [prompts, width] by k-means: labels [prompts], centroids [k, width], inertia.
 
-    Up to 20,000 prompts, the best of ten k-means++ starts is kept. With more, one start is found in a sample
-    (20,000 or 50 per cluster), and Lloyd's algorithm makes at most 20 passes over all prompts.
+    With up to 20,000 prompts, the best of ten k-means++ starts is kept. With more, one start is found in a sample
+    (20,000 prompts, or 50 per cluster if that is more), and Lloyd's algorithm makes at most 20 passes over all prompts.
 
     Raises:
         InputError: k is larger than the number of prompts.
@@ -74,21 +77,21 @@ def cluster(embeddings: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.n
 
 
 def one_thread() -> AbstractContextManager:
-    """A context with one thread for scikit-learn: with several, the order of sums and so the last bit would vary."""
+    """Limit scikit-learn to one thread: with several, the order of sums, and so the last bit, would vary."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1)
 
 
 def assign(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Index of the nearest centroid [k, width] of each embedding [prompts, width]: int64 [prompts]."""
+    """Return the index of the nearest centroid [k, width] for each embedding [prompts, width]: int64 [prompts]."""
     from sklearn.metrics import pairwise_distances_argmin
 
     return pairwise_distances_argmin(embeddings, centroids).astype(np.int64)
 
 
 def inertias_by_k(embeddings: np.ndarray, k_max: int, seed: int) -> dict[int, float]:
-    """The inertia of k-means for every k from 1 to `k_max` or the number of prompts."""
+    """Return the inertia of k-means for every k from 1 to `k_max`, or to the number of prompts if that is smaller."""
     candidates, inertias = range(1, min(k_max, len(embeddings)) + 1), {}
     with Progress("cluster (elbow)", len(candidates), "clustering") as progress:
         for k in candidates:
@@ -98,7 +101,7 @@ def inertias_by_k(embeddings: np.ndarray, k_max: int, seed: int) -> dict[int, fl
 
 
 def elbow(inertias: dict[int, float]) -> int:
-    """The k at which the curve of inertia is farthest below the straight line between its ends."""
+    """Return the k at which the inertia curve is farthest below the straight line between its ends."""
     ks = np.array(sorted(inertias))
     values = np.array([inertias[k] for k in ks])
     if len(ks) < 3 or values[0] == values[-1]:
@@ -109,7 +112,7 @@ def elbow(inertias: dict[int, float]) -> int:
 
 
 def plane(embeddings: np.ndarray, seed: int) -> np.ndarray:
-    """The first two principal components of the embeddings, for a map: float64 [prompts, 2]."""
+    """Return the first two principal components of the embeddings, for a map: float64 [prompts, 2]."""
     from sklearn.decomposition import PCA
 
     if min(embeddings.shape) < 2:
@@ -118,7 +121,7 @@ def plane(embeddings: np.ndarray, seed: int) -> np.ndarray:
 
 
 class StoredType:
-    """A pickled numpy dtype, which may be one of NUMBERS."""
+    """A pickled numpy dtype, which must be one of NUMBERS."""
 
     def __init__(self, word: str, align: bool = False, copy: bool = True) -> None:
         if word not in NUMBERS:
@@ -153,7 +156,7 @@ STORED = {
 
 
 class ArraysOnly(pickle.Unpickler):
-    """An unpickler for arrays of numbers and builtin containers; any other class is refused before it can run."""
+    """An unpickler for arrays of numbers and builtin containers. It refuses any other class before its code runs."""
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in STORED:
@@ -168,10 +171,10 @@ def write_clusters(path: Path, value: dict) -> None:
 
 
 def read_clusters(path: Path) -> dict:
-    """Read clusters.pkl without executing anything in it.
+    """Read clusters.pkl without executing code from it.
 
     Raises:
-        InputError: It is damaged, holds more than arrays and builtins, or lacks a key.
+        InputError: The file is damaged, contains more than arrays and builtins, or lacks a key.
     """
     try:
         with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""Messages, conversations and transcripts as prompts: {role, content} messages before the last answer."""
+"""Converts messages, conversations and transcripts to prompts: the {role, content} messages before the last answer."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class EmptyPromptError(InputError):
 
 
 class UnusableRowError(Exception):
-    """A row of which no prompt can be made: it is dropped, and counted under this reason."""
+    """A row that cannot become a prompt. It is dropped, and counted under this reason."""
 
 
 class ParsedPair(NamedTuple):
@@ -28,16 +28,16 @@ class ParsedPair(NamedTuple):
     messages: Messages
     """The conversation before the responses."""
     responses: dict[str, str]
-    """By side, chosen and rejected; either may be missing."""
+    """Responses by side, chosen and rejected. Either side may be missing."""
     dropped: str = ""
     """Why the responses were dropped; empty if they were not."""
 
 
 def read_messages(value: Any, origin: str) -> Messages:
-    """A list of messages as {role, content}, the text parts of a content joined.
+    """Return a list of messages as {role, content}. If a content has several text parts, they are joined.
 
     Raises:
-        InputError: It is no list of messages.
+        InputError: The value is not a list of messages.
         UnusableRowError: A message has content other than text.
     """
     if not isinstance(value, list) or not value:
@@ -47,13 +47,13 @@ def read_messages(value: Any, origin: str) -> Messages:
             is_sharegpt = isinstance(message, dict) and "from" in message
             hint = "; from and value are read with format sharegpt" if is_sharegpt else ""
             raise InputError(
-                f"{origin}: {describe(message)} is no message: expected role ({', '.join(ROLES)}) and content{hint}"
+                f"{origin}: {describe(message)} is not a message: expected role ({', '.join(ROLES)}) and content{hint}"
             )
     return [{"role": message["role"], "content": text_of(message)} for message in value]
 
 
 def text_of(message: dict) -> str:
-    """A message's content as text; empty if it has none."""
+    """Return a message's content as text; empty if it has none."""
     parts = message.get("content")
     parts = parts if isinstance(parts, list) else [parts]
     texts = [
@@ -65,7 +65,7 @@ def text_of(message: dict) -> str:
 
 
 def as_messages(value: Any, origin: str) -> Messages:
-    """Text or messages as a checked prompt: no message is empty, and the last one is the user's or a tool's."""
+    """Return text or messages as a prompt. No message may be empty, and the last one must be the user's or a tool's."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
@@ -74,7 +74,7 @@ def as_messages(value: Any, origin: str) -> Messages:
 
 
 def check_prompt(messages: Messages, origin: str) -> Messages:
-    """The messages of a prompt; InputError if one has no content, or if the last one is no question."""
+    """Return the messages of a prompt. Raise InputError if one has no content or if the last one needs no answer."""
     for message in messages:
         if not message["content"].strip():
             raise EmptyPromptError(
@@ -88,30 +88,30 @@ def check_prompt(messages: Messages, origin: str) -> Messages:
 
 
 def as_response(value: Any, origin: str) -> str:
-    """A response that is given as text."""
+    """Return a response that is given as text. Raise InputError for any other value."""
     if not isinstance(value, str):
         raise InputError(f"{origin}: a response is {describe(value)}, expected text")
     return value
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a response is given as messages: a conversation that ends with it, or its message alone."""
+    """Whether a response is given as a conversation that ends with it, or as its message alone."""
     return isinstance(value, list | dict)
 
 
 def parse_conversations(pair: dict[str, Any], prompt: Any, origin: str) -> ParsedPair:
-    """The prompt and responses of conversations, each of which ends with a response.
+    """Return the prompt and responses of conversations, each of which ends with a response.
 
-    The conversation before the last message of the assistant is the prompt, whatever the prompt column has. Only where
-    a conversation begins with the assistant, the prompt column comes before it.
+    The prompt is the conversation before the assistant's last message, and the prompt column is ignored. Only if a
+    conversation begins with the assistant, the prompt column is put before it.
 
     Args:
-        pair: A conversation per side; one of two sides may be text, which is only the response.
+        pair: One conversation per side. One of two sides may be text, which is only the response.
         prompt: The prompt column, if the row has one.
-        origin: File and line, for messages.
+        origin: File and line, for error messages.
 
     Raises:
-        UnusableRowError: A conversation does not end with one answer to the user, or the two differ before it.
+        UnusableRowError: A conversation does not end with one answer to the user, or the two differ before that answer.
     """
     before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else None
     before = read_messages(prompt, origin) if isinstance(prompt, list) and prompt else before
@@ -130,7 +130,7 @@ def parse_conversations(pair: dict[str, Any], prompt: Any, origin: str) -> Parse
 
 
 def split_conversation(value: Any, before: Messages | None, origin: str) -> tuple[Messages, str]:
-    """A conversation as (messages of the prompt, last response); arguments and errors as in `parse_conversations`."""
+    """Split a conversation into (messages of the prompt, last response), with the errors of `parse_conversations`."""
     messages = read_messages([value] if isinstance(value, dict) else value, origin)
     if messages[-1]["role"] != "assistant":
         raise UnusableRowError(f"ending with the {messages[-1]['role']}")
@@ -148,10 +148,10 @@ def split_conversation(value: Any, before: Messages | None, origin: str) -> tupl
 
 
 def parse_transcripts(pair: dict[str, Any], origin: str) -> ParsedPair:
-    """The prompt and responses of two HH-RLHF transcripts; the prompt is the text up to the last "\\n\\nAssistant:".
+    """Return the prompt (the text up to the last "\\n\\nAssistant:") and responses of two HH-RLHF transcripts.
 
-    HH-RLHF itself has two kinds of faulty rows. Transcripts that differ before their last turn are no pair, and the
-    prompt is that of the chosen one. If two answers follow each other there is no prompt.
+    HH-RLHF itself has two kinds of faulty rows. If the transcripts differ before their last turn, the pair is dropped,
+    and the prompt is that of the chosen one. If the assistant answers twice in a row, there is no prompt.
     """
     split = {side: split_transcript(value, origin) for side, value in pair.items()}
     history, _ = split["chosen"]
@@ -166,7 +166,7 @@ def parse_transcripts(pair: dict[str, Any], origin: str) -> ParsedPair:
 
 
 def split_transcript(value: Any, origin: str) -> tuple[Messages, str]:
-    """A transcript as (messages of the prompt, last response)."""
+    """Split a transcript into (messages of the prompt, last response)."""
     if not isinstance(value, str) or LAST_TURN not in value:
         raise InputError(f'{origin}: expected a transcript with a "\\n\\nAssistant:" turn, or a list of messages')
     before, _, response = value.rpartition(LAST_TURN)
@@ -176,7 +176,7 @@ def split_transcript(value: Any, origin: str) -> tuple[Messages, str]:
 
 
 def parse_turns(transcript: str) -> Messages:
-    """HH-RLHF's "\\n\\nHuman: …\\n\\nAssistant: …" as messages."""
+    """Convert HH-RLHF's "\\n\\nHuman: …\\n\\nAssistant: …" to messages."""
     messages = []
     for turn in transcript.split("\n\nHuman:")[1:]:
         question, *answers = turn.split(LAST_TURN)
@@ -186,9 +186,9 @@ def parse_turns(transcript: str) -> Messages:
 
 
 def merge_roles(messages: Messages) -> Messages:
-    """Messages without a system role and without two of one role in a row, for chat templates that allow neither.
+    """Merge messages for chat templates without a system role and without two messages of the same role in a row.
 
-    System text is put before the first user message. Merged texts are separated by an empty line.
+    System text is put at the start of the first user message. Merged texts are separated by an empty line.
     """
     system = [message["content"] for message in messages if message["role"] == "system"]
     merged: Messages = []

@@ -1,4 +1,4 @@
-"""Documents of plain text: a .txt file, or the rows of a .jsonl file."""
+"""Plain-text documents: a .txt file, or the rows of a .jsonl file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,25 +8,25 @@ from prefloop.core.jsonl import MAX_LINE, describe, iterate_rows
 
 
 class Document(NamedTuple):
-    """A text of a file."""
+    """A text from a file."""
 
     number: int
-    """From 1: the line of a .jsonl file; a .txt file is one document."""
+    """The line of a .jsonl file, from 1; always 1 for a .txt file, which is one document."""
     text: str
 
 
 def read_documents(path: Path, column: str = "text") -> tuple[list[Document], int]:
-    """Read the documents of a file as they are, without any change of spaces or line ends.
+    """Read the documents of a file. Spaces and line ends are not changed.
 
     Args:
-        path (Path): A .txt file, which is one document, or a .jsonl file with a document per row.
-        column (str): Field of the rows that has the text.
+        path (Path): A .txt file, which is one document, or a .jsonl file with one document per row.
+        column (str): Field that contains the text of a row.
 
     Returns:
         tuple: The documents, and how many empty ones were left out.
 
     Raises:
-        InputError: The file is missing, is not UTF-8, or has no text; or a row has no text in `column`.
+        InputError: The file is missing, is not UTF-8 or has no text, or a row has no text in `column`.
     """
     path = Path(path)
     if path.suffix == ".txt":
@@ -43,12 +43,12 @@ def read_documents(path: Path, column: str = "text") -> tuple[list[Document], in
 
 
 def read_plain_text(path: Path) -> str:
-    """The text of a .txt file of at most MAX_LINE bytes."""
+    """Read a .txt file of at most MAX_LINE bytes."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected plain text")
     if (size := path.stat().st_size) > MAX_LINE:
         problem = f"{size} bytes, expected at most {MAX_LINE} per document"
-        raise InputError(f"{path}: {problem}; make it a .jsonl file with a document per row")
+        raise InputError(f"{path}: {problem}; use a .jsonl file with one document per row")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -56,12 +56,12 @@ def read_plain_text(path: Path) -> str:
 
 
 def document_text(value: object, column: str, location: str) -> str:
-    """A row's text, which UTF-8 can hold; an InputError about it starts with `location`."""
+    """Return a row's text. Raise an InputError that starts with `location` if it is not text, or not valid in UTF-8."""
     if not isinstance(value, str):
         raise InputError(f"{location}: {column} is {describe(value)}, expected text; see evaluation.perplexity.column")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        problem = f"half a surrogate pair, {error.object[error.start]!a}, which no UTF-8 file holds; delete it"
+        problem = f"half a surrogate pair, {error.object[error.start]!a}, which UTF-8 cannot encode; delete it"
         raise InputError(f"{location}: {column} has {problem}") from error
     return value

@@ -1,4 +1,4 @@
-"""Files of features: one row of float32 numbers per response, in the order of the step's logprobs.jsonl."""
+"""Feature files: one row of float32 numbers per response, in the order of the step's logprobs.jsonl."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,17 +15,17 @@ Key = tuple[str, int]  # prompt_id, response_id
 
 
 def write_features(path: Path, rows: Sequence[Features | None]) -> None:
-    """Write features [responses, features] as a NumPy file, whose bytes depend on the numbers alone."""
+    """Write features [responses, features] to a NumPy file. Its bytes depend only on the numbers."""
     values = np.asarray(rows, dtype="<f4").reshape(len(rows), -1) if len(rows) else np.zeros((0, 0), dtype="<f4")
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.save(file, values, allow_pickle=False)
 
 
 def read_features(path: Path, responses: int) -> Features:
-    """The features [responses, features] of a file.
+    """Read the features [responses, features] of a file.
 
     Raises:
-        InputError: The file is missing or damaged, or has another number of responses.
+        InputError: The file is missing or damaged, or has a different number of responses.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected the features of a step's responses")
@@ -41,7 +41,7 @@ def read_features(path: Path, responses: int) -> Features:
 
 
 def gather_features(shards: Sequence[Path], files: Sequence[Path], rows: Iterable[dict]) -> list[Features]:
-    """The features of all shards in the order of `rows`.
+    """Read the features of all shards and return them in the order of `rows`.
 
     Args:
         shards: logprobs.jsonl of every shard.

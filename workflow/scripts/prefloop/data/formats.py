@@ -1,4 +1,4 @@
-"""Formats of published data sets: which parts of a row are prompt, chosen and rejected."""
+"""Formats of published data sets. A format extracts the prompt and the chosen and rejected responses from a row."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.jsonl import describe
 from prefloop.data.conversations import SIDES, UnusableRowError
 
-# The words of ShareGPT's data sets for who speaks.
+# The names of roles in ShareGPT data sets.
 SHAREGPT_ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "assistant", "model", "function_call"), "assistant"),
@@ -19,9 +19,10 @@ SHAREGPT_ROLES = {
 
 
 def apply_format(name: str, row: dict, origin: str) -> dict | None:
-    """A raw row as `prompts.to_prompt` takes it: {prompt, chosen?, rejected?, prompt_id?}, or two transcripts.
+    """Convert a raw row to the input of `prompts.to_prompt`.
 
-    None for a row that the format drops; see DROP_REASONS.
+    That is {prompt, chosen?, rejected?, prompt_id?} or two transcripts, or None for a row that the format drops (see
+    DROP_REASONS).
 
     Raises:
         InputError: The row does not have the format's shape.
@@ -32,11 +33,11 @@ def apply_format(name: str, row: dict, origin: str) -> dict | None:
     except InputError as error:
         raise InputError(f"{origin}: prompts.format {name}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{origin}: prompts.format {name}: a row of another shape ({error})") from error
+        raise InputError(f"{origin}: prompts.format {name}: unexpected shape of the row ({error})") from error
 
 
 def value_at(row: dict, name: str) -> Any:
-    """The value of a column; `info.title` is the value of title in the mapping info."""
+    """Return the value of a column. `info.title` is the value of title in the mapping info."""
     if name in row:
         return row[name]
     value: Any = row
@@ -49,7 +50,7 @@ def value_at(row: dict, name: str) -> Any:
 
 
 def values_at(row: dict, *names: str) -> list:
-    """The values of all the columns that a format reads."""
+    """Return the values of all columns that a format reads."""
     try:
         return [value_at(row, name) for name in names]
     except InputError as error:
@@ -57,14 +58,14 @@ def values_at(row: dict, *names: str) -> list:
 
 
 def ordered_responses(number: int, first: str, second: str) -> dict:
-    """The pair whose chosen response is number 0, the first, or 1, the second."""
+    """Return the pair whose chosen response is the first (`number` 0) or the second (1)."""
     if number not in (0, 1):
         raise InputError(f"the number of the preferred response is {number!r}, expected 0 or 1")
     return {"chosen": second, "rejected": first} if number else {"chosen": first, "rejected": second}
 
 
 def columns(row: dict) -> dict:
-    """Any other data set: prompts.columns and prompts.messages_template name its columns."""
+    """Any other data set, whose columns prompts.columns and prompts.messages_template name."""
     return row
 
 
@@ -75,7 +76,7 @@ def hh_rlhf(row: dict) -> dict:
 
 
 def ultrafeedback(row: dict) -> dict | None:
-    """HuggingFaceH4/ultrafeedback_binarized (MIT), split train_prefs: the best and another of four answers."""
+    """HuggingFaceH4/ultrafeedback_binarized (MIT), split train_prefs: the best of four answers and another one."""
     names = ["prompt", "chosen", "rejected", "score_chosen", "score_rejected"]
     prompt, chosen, rejected, score_chosen, score_rejected = values_at(row, *names)
     if score_chosen == score_rejected:
@@ -84,7 +85,7 @@ def ultrafeedback(row: dict) -> dict | None:
 
 
 def ultrachat(row: dict) -> dict | None:
-    """HuggingFaceH4/ultrachat_200k (MIT), split train_sft: the first question of a conversation; there are no pairs."""
+    """HuggingFaceH4/ultrachat_200k (MIT), split train_sft: the first question of a conversation, without a pair."""
     (messages,) = values_at(row, "messages")
     questions = [message["content"] for message in messages if message["role"] == "user"]
     return {"prompt_id": row.get("prompt_id"), "prompt": questions[0]} if questions else None
@@ -93,7 +94,7 @@ def ultrachat(row: dict) -> dict | None:
 def shp(row: dict) -> dict | None:
     """stanfordnlp/SHP (Reddit's terms): a post and two of its comments, one with at least twice the other's score.
 
-    The DPO paper's code has the same bound.
+    The DPO paper's code uses the same threshold.
     """
     names = ["history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B"]
     post, a, b, a_preferred, score_a, score_b = values_at(row, *names)
@@ -105,7 +106,7 @@ def shp(row: dict) -> dict | None:
 def stack_exchange(row: dict) -> dict | None:
     """HuggingFaceH4/stack-exchange-preferences (CC BY-SA 4.0): a question's best and worst answer, without HTML.
 
-    pm_score is log2(1 + votes), rounded, plus 1 for the accepted answer, which is preferred among equals.
+    pm_score is log2(1 + votes), rounded, plus 1 for the accepted answer, which wins ties.
     """
     question, answers = values_at(row, "question", "answers")
     scored = (values_at(answer, "pm_score", "selected", "text") for answer in answers)
@@ -119,8 +120,8 @@ def stack_exchange(row: dict) -> dict | None:
 def tldr(row: dict) -> dict | None:
     """openai/summarize_from_feedback, comparisons (posts: CC BY 4.0): two summaries of a Reddit post.
 
-    The hub has it as a program, which the datasets library no longer runs: join the batches that OpenAI publishes
-    into one .jsonl file. Summaries of news articles have no post and are dropped.
+    On the hub it is a program, which the datasets library no longer runs. Join the batches that OpenAI publishes into
+    one .jsonl file instead. Summaries of news articles have no post and are dropped.
     """
     info, summaries, choice = values_at(row, "info", "summaries", "choice")
     if info.get("article"):
@@ -152,8 +153,8 @@ def rlhflow(row: dict) -> dict:
 def sharegpt(row: dict) -> dict | None:
     """Conversations of {from, value} turns, as in anon8231489123/ShareGPT_Vicuna_unfiltered (Apache-2.0).
 
-    The prompt is the conversation before the last answer, which is chosen. A row may also have a `system` text, and a
-    pair of last answers, `chosen` and `rejected`.
+    The prompt is the conversation before the last answer, and that answer is chosen. A row may also have a `system`
+    text, and a pair of last answers, `chosen` and `rejected`.
     """
     parts = {name: turns(row[name]) for name in ("conversations", "prompt", *SIDES) if row.get(name) is not None}
     pair = {side: parts.pop(side) for side in SIDES if side in parts}
@@ -174,7 +175,7 @@ def sharegpt(row: dict) -> dict | None:
 
 
 def turns(value: dict | list[dict]) -> list[dict]:
-    """ShareGPT's turns as messages."""
+    """Convert ShareGPT's turns to messages."""
     messages = []
     for turn in [value] if isinstance(value, dict) else value:
         word, content = (turn["from"], turn["value"]) if "from" in turn else values_at(turn, "role", "content")
@@ -185,10 +186,10 @@ def turns(value: dict | list[dict]) -> list[dict]:
 
 
 def alpaca(row: dict) -> dict:
-    """tatsu-lab/alpaca (CC BY-NC 4.0) and data of its columns: an instruction, followed by its input if there is one.
+    """tatsu-lab/alpaca (CC BY-NC 4.0) and data with its columns: an instruction, followed by its input if it has one.
 
-    The output is chosen; there is no rejected response. Alpaca's own text around both, in the column text, is left out,
-    because the model's chat template takes its place.
+    The output is chosen; there is no rejected response. Alpaca's own template, in the column text, is not used, because
+    the model's chat template replaces it.
     """
     instruction, output = values_at(row, "instruction", "output")
     context = row.get("input")
@@ -196,9 +197,9 @@ def alpaca(row: dict) -> dict:
 
 
 def alpaca_eval(row: dict) -> dict:
-    """tatsu-lab/alpaca_eval (CC BY-NC 4.0): 805 instructions; the baseline's output is chosen, and none is rejected.
+    """tatsu-lab/alpaca_eval (CC BY-NC 4.0): 805 instructions. The baseline's output is chosen, and none is rejected.
 
-    The hub has it as a program, which the datasets library no longer runs: download its alpaca_eval.json.
+    On the hub it is a program, which the datasets library no longer runs. Download its alpaca_eval.json instead.
     """
     (instruction,) = values_at(row, "instruction")
     return {"prompt": instruction, "chosen": row.get("output")}
@@ -207,7 +208,7 @@ def alpaca_eval(row: dict) -> dict:
 def mt_bench(row: dict) -> dict:
     """HuggingFaceH4/mt_bench_prompts (Apache-2.0) or FastChat's question.jsonl: 80 questions of two turns.
 
-    The first turn is the prompt. The second is left out: it asks about an answer that is not there yet.
+    The first turn is the prompt. The second turn refers to an answer that does not exist yet, so it is not used.
     """
     questions = row["turns"] if "turns" in row else values_at(row, "prompt")[0]
     if not isinstance(questions, list):
@@ -218,7 +219,7 @@ def mt_bench(row: dict) -> dict:
 def helpsteer(row: dict) -> dict | None:
     """nvidia/HelpSteer and HelpSteer2 (CC BY 4.0): the most and the least helpful of the responses to a prompt.
 
-    The responses are in consecutive rows. Turns of a longer conversation are marked in the prompt by <extra_id_1>.
+    The responses are in consecutive rows. In the prompt of a longer conversation, <extra_id_1> marks each turn.
     """
     scored = [values_at(answer, "prompt", "response", "helpfulness") for answer in row["rows"]]
     ranked = sorted(scored, key=lambda values: float(values[2]))
@@ -234,7 +235,7 @@ def helpsteer(row: dict) -> dict | None:
 class BlockParser(HTMLParser):
     """Collects the paragraphs of an HTML text, with code in backticks and list items after an asterisk.
 
-    Leaves out link targets, pictures, the numbers of ordered lists and the columns of tables.
+    It omits link targets, pictures, the numbers of ordered lists and the columns of tables.
     """
 
     BREAKS = ("p", "li", "ul", "ol", "blockquote", "hr", "tr", "div", "h1", "h2", "h3", "h4", "h5", "h6")
@@ -274,7 +275,7 @@ class BlockParser(HTMLParser):
 
 
 def strip_html(text: str) -> str:
-    """The text of an HTML body, with empty lines between paragraphs and blocks of code."""
+    """Return the text of an HTML body, with empty lines between paragraphs and blocks of code."""
     parser = BlockParser()
     parser.feed(text)
     parser.close()
@@ -300,7 +301,7 @@ FORMATS: dict[str, Callable[[dict], dict | None]] = {
     "helpsteer": helpsteer,
 }
 PROMPTS_ONLY = ("ultrachat", "rlhflow", "mt_bench")  # formats without responses
-GROUPED = {"helpsteer": "prompt"}  # formats that pair consecutive rows, and the column that these rows share
+GROUPED = {"helpsteer": "prompt"}  # formats that make pairs from consecutive rows, and the column these rows share
 # Why a format drops rows. Other formats drop none.
 DROP_REASONS = {
     "ultrafeedback": "with equal scores",

@@ -1,4 +1,4 @@
-"""Pairs that a round trains on in addition to its own: those of earlier rounds, and those of the data set."""
+"""Pairs that a round trains on in addition to its own: pairs of earlier rounds and pairs of the data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ from prefloop.core.seeds import rng_for
 
 OWN, REPLAY, DATASET = "own", "replay", "dataset"  # origins of a pair
 Encode = Callable[[list[dict], str], list[int]]
-"""The token ids of a given response to messages."""
+"""Returns the token ids of a given response to messages."""
 
 
 class RowPlace(NamedTuple):
-    """Where a row is."""
+    """The location of a row in a file."""
 
     path: Path
     offset: int
-    """Of its line, in bytes."""
+    """Offset of its line, in bytes."""
     round: int
-    """The round in which its pair was selected; that of the draw for a pair of the data set."""
+    """The round in which its pair was selected, or, for a pair of the data set, drawn."""
 
 
 def draw_additions(
@@ -35,32 +35,32 @@ def draw_additions(
     round_index: int,
     encode: Encode,
 ) -> tuple[list[dict], str]:
-    """The pairs that join a round's own.
+    """Draw the pairs that are added to a round's own.
 
     Args:
         own: Number of the round's own pairs.
-        settings: The shares of the others.
-        earlier: pairs.jsonl of the rounds before, the last first.
+        settings: The shares of added pairs.
+        earlier: pairs.jsonl of the previous rounds, the latest first.
         prompts: All training prompts, for pairs of the data set.
         seed: The run's seed.
         round_index: Round, from 1.
-        encode: Gives the token ids of responses of the data set.
+        encode: Returns the token ids of responses of the data set.
 
     Returns:
-        Rows of mixed_pairs.jsonl, of which those of the data set have no log-probabilities; and a warning, empty if
-        there are as many rows as asked for.
+        Rows of mixed_pairs.jsonl, without log-probabilities for pairs of the data set, and a warning, which is empty if
+        there are as many rows as requested.
 
     Raises:
-        InputError: No prompt has a pair of its own, and some are asked for.
+        InputError: Pairs of the data set are requested, but no prompt has one.
     """
     shares = {REPLAY: settings.replay.share, DATASET: settings.offline_share}
     places = {REPLAY: earlier_pairs(earlier, round_index), DATASET: [] if prompts is None else data_set_pairs(prompts)}
     places[DATASET] = [place._replace(round=round_index) for place in places[DATASET]]
     if settings.offline_share and not places[DATASET]:
         raise InputError(f"{prompts}: no prompt comes with a pair of responses; set pairs.offline_share to 0")
-    asked = count_additions(own, shares, {origin: len(candidates) for origin, candidates in places.items()})
+    counts = count_additions(own, shares, {origin: len(candidates) for origin, candidates in places.items()})
     rows, missing = [], []
-    for origin, count in asked.items():
+    for origin, count in counts.items():
         if count > len(places[origin]):
             missing.append(f"{len(places[origin])} of {count} of origin {origin}")
         for place, row in read_drawn(places[origin], count, rng_for(seed, "mix", origin, round_index)):
@@ -71,14 +71,14 @@ def draw_additions(
 
 
 def count_additions(own: int, shares: Mapping[str, float], candidates: Mapping[str, int]) -> dict[str, int]:
-    """Number of pairs of each origin that join a round's own, by origin.
+    """Return the number of pairs of each origin that are added to a round's own.
 
-    An origin without candidates, as that of earlier rounds in round 1, takes no part: the others keep their shares.
+    An origin without candidates, such as earlier rounds in round 1, is ignored. The others keep their shares.
 
     Args:
         own: Number of the round's own pairs.
-        shares: Fraction of all pairs, own ones included, by origin; less than 1 in sum.
-        candidates: Number of pairs that there are, by origin.
+        shares: Fraction of all pairs, including own ones, by origin. The sum is less than 1.
+        candidates: Number of available pairs by origin.
     """
     active = {origin: share for origin, share in shares.items() if share > 0 and candidates[origin]}
     total = own / (1 - sum(active.values()))
@@ -86,7 +86,7 @@ def count_additions(own: int, shares: Mapping[str, float], candidates: Mapping[s
 
 
 def earlier_pairs(paths: Sequence[Path], round_index: int) -> list[RowPlace]:
-    """All rows of the pairs.jsonl of the rounds before `round_index`, the last first."""
+    """Return the locations of all rows in pairs.jsonl of the rounds before `round_index`, the latest first."""
     return [
         RowPlace(path, offset, round_index - back)
         for back, path in enumerate(paths, start=1)
@@ -95,13 +95,13 @@ def earlier_pairs(paths: Sequence[Path], round_index: int) -> list[RowPlace]:
 
 
 def data_set_pairs(prompts: Path) -> list[RowPlace]:
-    """The prompts that came with a chosen and a rejected response of different texts."""
+    """Return the locations of the prompts with a chosen and a rejected response that differ."""
     rows = iterate_with_offsets(prompts, ["prompt_id", "messages"])
     return [RowPlace(prompts, offset, 0) for offset, row in rows if has_pair(row) and row["chosen"] != row["rejected"]]
 
 
 def read_drawn(places: Sequence[RowPlace], count: int, rng: np.random.Generator) -> list[tuple[RowPlace, dict]]:
-    """At most `count` random rows, without replacement, in the order of `places`."""
+    """Draw at most `count` rows at random, without replacement, and return them in the order of `places`."""
     drawn = rng.choice(len(places), size=min(count, len(places)), replace=False)
     rows = []
     for i in sorted(drawn.tolist()):
@@ -111,7 +111,7 @@ def read_drawn(places: Sequence[RowPlace], count: int, rng: np.random.Generator)
 
 
 def data_set_row(prompt: dict, encode: Encode) -> dict:
-    """A prompt's own pair as a row of pairs. Its rewards are those of feedback `dataset`: 1 and 0."""
+    """Return a prompt's pair of the data set as a row of pairs, with the rewards of feedback `dataset`: 1 and 0."""
     row = {"prompt_id": prompt["prompt_id"], "cluster": prompt.get("cluster"), "messages": prompt["messages"]}
     for number, side in enumerate(("chosen", "rejected")):
         token_ids = encode(prompt["messages"], prompt[side])

@@ -1,4 +1,4 @@
-"""Preference pairs of scored responses, and the arrays that metrics take.
+"""Preference pairs of scored responses, and the arrays that metrics use.
 
 A prompt is a row of pfp.jsonl; see `prefloop.data.pfp_rows`.
 """
@@ -17,7 +17,7 @@ from prefloop.methods.pair_metrics import Pairs, best_worst_pair, ordered_pairs,
 from prefloop.methods.pairings import Pairing
 
 FIELDS = {"logp": "logp", "logp_ref": "logp_ref", "n": "n_tokens", "reward": "reward"}  # field of a response by column
-REWARD_COLUMN = "reward_"  # how the names of the rewards by each of several sources begin
+REWARD_COLUMN = "reward_"  # prefix of the columns with the rewards of several sources
 
 
 class Pair(NamedTuple):
@@ -26,9 +26,9 @@ class Pair(NamedTuple):
     prompt: dict
     """The prompt's row of pfp.jsonl."""
     chosen: dict
-    """The preferred response. Where a judge decided, `reward` is its probability of winning against `rejected`."""
+    """The preferred response. If a judge decided, `reward` is its probability of winning against `rejected`."""
     rejected: dict
-    """The other response. Where a judge decided, `reward` is its probability of winning against `chosen`."""
+    """The other response. If a judge decided, `reward` is its probability of winning against `chosen`."""
 
     @property
     def best_worst(self) -> bool:
@@ -38,12 +38,12 @@ class Pair(NamedTuple):
 
 
 def is_labeled(response: dict) -> bool:
-    """Whether the feedback was asked about a response; with acquisition it is asked about some of them only."""
+    """Whether a response has feedback. With acquisition, only some responses have."""
     return bool(response.get("labeled", True))
 
 
 def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
-    """(chosen, rejected) indices of every two of a prompt's responses between which the feedback has a preference.
+    """Return (chosen, rejected) indices of the pairs of a prompt's responses for which the feedback has a preference.
 
     Without a judge, rewards decide. With a judge, only the judgment of the pair itself decides, so that a tie or an
     invalid answer never becomes a preference through a third response.
@@ -57,23 +57,22 @@ def preferences(responses: Sequence[dict]) -> list[tuple[int, int]]:
 
 
 def decided_pairs(responses: Sequence[dict]) -> list[tuple[int, int]]:
-    """The preferences between different texts.
+    """Return the preferences between different texts.
 
-    A preference between identical responses is noise of the feedback, and there is nothing to learn from it.
+    A preference between identical responses is noise of the feedback, from which nothing can be learned.
     """
     return [(i, j) for i, j in preferences(responses) if responses[i]["response"] != responses[j]["response"]]
 
 
 def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
-    """Indices of the responses with the highest and lowest reward, or of those that a judge's tournament found.
+    """Return the indices of the responses with the highest and lowest reward, or of the best and worst of a tournament.
 
-    None if the feedback has not decided this pair, or if both have the same text: its rewards then say nothing reliable
-    about this prompt.
+    Return None if the feedback has not decided this pair, or if both texts are equal: the rewards are then unreliable.
     """
     if "tournament" in responses[0]:
-        places = [response["tournament"] for response in responses]
-        found = (places.index("best"), places.index("worst")) if {"best", "worst"} <= set(places) else None
-        return found if found in decided_pairs(responses) else None
+        ranks = [response["tournament"] for response in responses]
+        pair = (ranks.index("best"), ranks.index("worst")) if {"best", "worst"} <= set(ranks) else None
+        return pair if pair in decided_pairs(responses) else None
     rewarded = [i for i, response in enumerate(responses) if response["reward"] is not None]
     indices = best_worst_pair(responses[i]["reward"] for i in rewarded) if rewarded else None
     if indices is None:
@@ -83,11 +82,11 @@ def best_and_worst(responses: Sequence[dict]) -> tuple[int, int] | None:
 
 
 ChoosePair = Callable[[dict], tuple[int, int] | None]
-"""The indices of the responses of a prompt that may be its pair, chosen and rejected, or None."""
+"""Returns the indices (chosen, rejected) of the only pair of a prompt's responses that may be used, or None."""
 
 
 def choose_pair_by(pairing: Pairing, rng_of: Callable[[str], np.random.Generator]) -> ChoosePair:
-    """A pairing as a function of prompts; `rng_of` gives the random numbers of a prompt id."""
+    """Return a pairing as a function of prompts. `rng_of` returns the random generator of a prompt id."""
 
     def choose_pair(prompt: dict) -> tuple[int, int] | None:
         rewarded = [(i, row["reward"]) for i, row in enumerate(prompt["responses"]) if row["reward"] is not None]
@@ -98,9 +97,10 @@ def choose_pair_by(pairing: Pairing, rng_of: Callable[[str], np.random.Generator
 
 
 def all_pairs(prompts: Iterable[dict], choose_pair: ChoosePair | None = None) -> tuple[list[Pair], int]:
-    """Every decided pair of each prompt's responses, and the number of pairs without a preference (tied or invalid).
+    """Return all decided pairs of each prompt's responses, and the number of undecided pairs (tied or invalid).
 
-    With `choose_pair` it is at most that pair per prompt; with sampler best_worst, the best response against the worst.
+    With `choose_pair`, only that pair of a prompt is used. With sampler best_worst, only the best response against the
+    worst is used.
     """
     pairs, undecided = [], 0
     for prompt in prompts:
@@ -115,37 +115,37 @@ def all_pairs(prompts: Iterable[dict], choose_pair: ChoosePair | None = None) ->
 
 
 def count_asked(responses: Sequence[dict]) -> int:
-    """The number of pairs of a prompt's responses on which there is feedback: those that a judge compared, or all."""
+    """Count the pairs of a prompt's responses that have feedback: those that a judge compared, or all labeled ones."""
     if "judged" in responses[0]:
         return sum(len(response["judged"]) for response in responses)
     return math.comb(sum(map(is_labeled, responses)), 2)
 
 
 def count_invalid(prompts: Iterable[dict]) -> int:
-    """The number of pairs of which a judge has no valid judgment."""
+    """Count the pairs without a valid judgment of the judge."""
     judgments = (judged for prompt in prompts for row in prompt["responses"] for judged in row.get("judged", ()))
     return sum(None in judged for judged in judgments)
 
 
 def count_identical(prompts: Iterable[dict]) -> int:
-    """Number of pairs of identical responses between which the feedback has a preference."""
+    """Count the pairs of identical responses between which the feedback has a preference."""
     groups = [prompt["responses"] for prompt in prompts]
     return sum(len(preferences(responses)) - len(decided_pairs(responses)) for responses in groups)
 
 
 def best_worst_pairs(prompts: Iterable[dict]) -> list[Pair]:
-    """The best-against-worst pair of every prompt that has one."""
+    """Return the best-against-worst pair of every prompt that has one."""
     return [pair_by_ids(prompt, prompt["best"], prompt["worst"]) for prompt in prompts if prompt["best"] is not None]
 
 
 def pair_by_ids(prompt: dict, chosen: int, rejected: int) -> Pair:
-    """The pair of a prompt's responses with these response ids."""
+    """Return the pair of a prompt's responses with these response ids."""
     responses = {response["response_id"]: response for response in prompt["responses"]}
     return make_pair(prompt, responses[chosen], responses[rejected])
 
 
 def make_pair(prompt: dict, chosen: dict, rejected: dict) -> Pair:
-    """A pair; with a judge, its rewards are the probabilities of the pair's own judgment.
+    """Return a pair. With a judge, its rewards are the probabilities of the pair's own judgment.
 
     Raises:
         InputError: The judge has not compared the two responses.
@@ -160,9 +160,9 @@ def make_pair(prompt: dict, chosen: dict, rejected: dict) -> Pair:
 
 
 def win_probability(response: dict, opponent: dict) -> float | None:
-    """The probability that a judge gave a response against another, averaged over both orders.
+    """Return a judge's probability that a response beats another, averaged over both orders.
 
-    Either response may have the judgment; None if neither has a valid one.
+    The judgment may be stored with either response. Return None if neither has a valid one.
     """
     for row, other, flipped in [(response, opponent, False), (opponent, response, True)]:
         for response_id, asked_first, asked_second in row["judged"]:
@@ -173,7 +173,7 @@ def win_probability(response: dict, opponent: dict) -> float | None:
 
 
 def preference_probabilities(responses: Sequence[dict]) -> list[float]:
-    """The probability that the first is preferred: σ(r_i − r_j) of every two labeled responses, or the judge's."""
+    """Return the probability that the first response wins, for every labeled pair: σ(r_i − r_j), or the judge's."""
     pairs = combinations(filter(is_labeled, responses), 2)
     if "beats" in responses[0]:
         judged = [win_probability(*pair) for pair in pairs]
@@ -182,7 +182,7 @@ def preference_probabilities(responses: Sequence[dict]) -> list[float]:
 
 
 def member_columns(response: dict) -> list[str]:
-    """The columns with the rewards of an ensemble's members; none of other feedback, a sum included."""
+    """Return the columns with the rewards of an ensemble's members. Other feedback, such as a sum, has none."""
     if "disagreement" not in response:
         return []
     reserved = [REWARD_COLUMN + name for name in RESERVED_NAMES]
@@ -190,7 +190,7 @@ def member_columns(response: dict) -> list[str]:
 
 
 def gap_deviations(pairs: Sequence[Pair]) -> np.ndarray:
-    """Standard deviation of the reward gap of pairs [pairs] over the members, with their number as divisor.
+    """Return the standard deviation of each pair's reward gap over the ensemble's members (ddof 0): [pairs].
 
     Raises:
         InputError: A member has no reward for a response.
@@ -205,7 +205,7 @@ def gap_deviations(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def prompt_variances(pairs: Sequence[Pair]) -> np.ndarray:
-    """The preference variance of each pair's prompt, [pairs]; computed once per prompt."""
+    """Return the preference variance of each pair's prompt, [pairs], which is computed once per prompt."""
     variances: dict[int, float] = {}
     for prompt in (pair.prompt for pair in pairs):
         if id(prompt) not in variances:
@@ -214,12 +214,12 @@ def prompt_variances(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def to_columns(pairs: Sequence[Pair], beta: float | None = None, variance: bool = True) -> Pairs:
-    """Pairs as the arrays [pairs] that metrics take.
+    """Return pairs as the arrays [pairs] that metrics use.
 
     Args:
         pairs: The pairs.
         beta: β, for metrics that use it.
-        variance: Whether to add each prompt's preference variance: 1.2 s for 200,000 prompts of 4 responses.
+        variance: Whether to add each prompt's preference variance (1.2 s for 200,000 prompts of 4 responses).
     """
     columns = {
         "best_worst": np.array([pair.best_worst for pair in pairs], dtype=bool),
@@ -237,7 +237,7 @@ def to_columns(pairs: Sequence[Pair], beta: float | None = None, variance: bool 
 
 
 def concatenate(parts: Sequence[Pairs], beta: float | None = None) -> Pairs:
-    """The arrays of several parts joined, and β. The parts are emptied, so that no number is in memory twice.
+    """Concatenate the arrays of several parts and add β. The parts are emptied, so that no number is in memory twice.
 
     A part without pairs may lack the columns of an ensemble.
     """
@@ -248,12 +248,12 @@ def concatenate(parts: Sequence[Pairs], beta: float | None = None) -> Pairs:
 
 
 def choose(columns: Pairs, indices: np.ndarray) -> Pairs:
-    """The pairs at these indices."""
+    """Return the pairs at these indices."""
     return {name: values[indices] if values.ndim else values for name, values in columns.items()}
 
 
 def gap_filters(gaps: np.ndarray, min_gap: float | None, quantile: float | None) -> dict[str, np.ndarray]:
-    """The pairs that each filter keeps, by config key: bool [pairs]. The quantile is that of all `gaps`."""
+    """Return the pairs that each filter keeps, by config key: bool [pairs]. `quantile` is computed over all `gaps`."""
     everything = np.ones(len(gaps), dtype=bool)
     threshold = np.quantile(gaps, quantile) if quantile is not None and len(gaps) else None
     return {

@@ -13,23 +13,23 @@ from prefloop.data.pairs import best_and_worst, is_labeled, member_columns
 PROMPT_FIELDS = ("prompt_id", "cluster", "messages", "best", "worst", "pfp", "responses")
 RESPONSE_FIELDS = ("prompt_id", "cluster", "response_id", "response", "token_ids", "sampler", "component")
 SCORED_FIELDS = ("response_id", "response", "token_ids", "component", "n_tokens", "reward", "logp", "logp_ref")
-JUDGED_FIELDS = {"beats", "judged"}  # of a judge's feedback
-CHECKED_FIELDS = JUDGED_FIELDS | {"tournament"}  # of rewards.jsonl, where they are there
-PREFIXES = "logp_ref_prefixes"  # where a method's training splits responses at the length of others
-UNLABELED = {"reward": None, "labeled": False}  # of a response that acquisition left without a label
-BATCH = 10  # prompts; the token ids of more would not fit the processor's cache
+JUDGED_FIELDS = {"beats", "judged"}  # fields of a judge's feedback
+CHECKED_FIELDS = JUDGED_FIELDS | {"tournament"}  # optional fields of rewards.jsonl that are checked
+PREFIXES = "logp_ref_prefixes"  # present if a method's training splits responses at the length of the other one
+UNLABELED = {"reward": None, "labeled": False}  # the reward of a response to which acquisition gave no label
+BATCH = 10  # prompts; the token ids of more would not fit into the processor's cache
 
 
 def join_step(
     prompts: Path, generations: Path, rewards: Path, logprobs: Path, acquired: Path | None = None
 ) -> Iterator[dict]:
-    """The rows of a step's pfp.jsonl; one prompt at a time is in memory, as all files have the same order.
+    """Yield the rows of a step's pfp.jsonl. All files have the same order, so only one prompt at a time is in memory.
 
-    Without `acquired` every response has a reward. With it those that it lists have one, and a prompt of which it lists
-    no response has no row.
+    Without `acquired`, every response has a reward. With it, only the listed responses have one, and a prompt without
+    listed responses has no row.
 
     Raises:
-        InputError: A file lacks a row, has one too many or another order, or a row is invalid.
+        InputError: A file has missing or additional rows or another order, or a row is invalid.
     """
     key = ["prompt_id", "response_id"]
     prompt_rows = RowReader(prompts, generations, key[:1], ["messages", "cluster"])
@@ -54,7 +54,7 @@ def join_step(
 
 
 def fill_judged(responses: list[dict]) -> list[dict]:
-    """Responses with the fields of a judge also where they have no label, if others of the prompt have them."""
+    """Add empty fields of a judge to responses without a label, if other responses of the prompt have these fields."""
     if not any("beats" in response for response in responses):
         return responses
     empty: dict[str, list] = {name: [] for name in sorted(JUDGED_FIELDS)}
@@ -62,11 +62,11 @@ def fill_judged(responses: list[dict]) -> list[dict]:
 
 
 def pfp_row(prompt: dict, responses: Sequence[dict]) -> dict:
-    """A prompt {prompt_id, cluster, messages} with its responses {response_id, reward, logp, logp_ref, n_tokens, …}.
+    """Combine a prompt {prompt_id, cluster, messages} and its responses {response_id, reward, logp, logp_ref, …}.
 
     Returns:
         A row of pfp.jsonl. `best` and `worst` are the ids of the responses with the highest and the lowest reward, and
-        `pfp` is log π(worst) − log π(best) in nats; all three are None if the feedback has not decided between the two.
+        `pfp` is log π(worst) − log π(best) in nats. All three are None if the feedback has not decided between the two.
     """
     pair = best_and_worst(responses)
     best, worst = (responses[i] for i in pair) if pair else (None, None)
@@ -83,7 +83,7 @@ def pfp_row(prompt: dict, responses: Sequence[dict]) -> dict:
 
 
 def read_joined(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a pfp.jsonl, each with the byte offset of its line.
+    """Yield the rows of a pfp.jsonl, each with the byte offset of its line.
 
     Raises:
         InputError: The file is missing or empty, or a row or one of its responses is invalid.
@@ -100,18 +100,18 @@ def read_joined(path: Path) -> Iterator[tuple[int, dict]]:
             )
         ids = check_feedback(responses, location)
         if not {row["best"], row["worst"]} <= ids and (row["best"], row["worst"]) != (None, None):
-            raise InputError(f"{location}: best or worst is no response of the row; make the file again")
+            raise InputError(f"{location}: best or worst is not a response of the row; make the file again")
         if row["cluster"] is None:
             raise InputError(f"{location}: cluster is null, expected an integer; make the file again")
         yield offset, row
 
 
 def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
-    """The ids of a prompt's responses.
+    """Check the feedback on a prompt's responses and return their ids.
 
     Raises:
-        InputError: There are none, they have not all been judged or all been rewarded, one beats a response that is not
-            there, or a member of an ensemble has no reward for one. The message starts with `location`.
+        InputError: There are no responses, only some have judgments or rewards, one beats a response that does not
+            exist, or a member of an ensemble lacks a reward. The message starts with `location`.
     """
     if not responses:
         raise InputError(f"{location}: no responses; make the file again")
@@ -122,30 +122,30 @@ def check_feedback(responses: Sequence[dict], location: str) -> set[int]:
         if response["reward"] is None and not judged and is_labeled(response):
             raise InputError(f"{location}: a response has no reward, which only a judge may omit; make the file again")
         if judged and not ids.issuperset(response["beats"]):
-            raise InputError(f"{location}: a response beats one that is not there; make the file again")
+            raise InputError(f"{location}: a response beats one that does not exist; make the file again")
     check_member_rewards([response for response in responses if is_labeled(response)], location)
     return ids
 
 
 def check_member_rewards(responses: Sequence[dict], location: str) -> None:
-    """Refuse rewards of an ensemble's members that some labeled responses of a prompt lack, or that are no numbers."""
+    """Raise an InputError if a labeled response lacks the reward of an ensemble's member, or if it is not a number."""
     names = member_columns(responses[0]) if responses else []
     for response in responses if names else []:
         wrong = [name for name in names if not is_finite_number(response.get(name))]
         if wrong:
-            raise InputError(f"{location}: {wrong[0]} of a response is no finite number; make the file again")
+            raise InputError(f"{location}: {wrong[0]} of a response is not a finite number; make the file again")
 
 
 class RowReader:
-    """Reads a file of a step in parallel with its generations."""
+    """Reads a file of a step row by row, in parallel with its generations."""
 
     def __init__(self, path: Path, generations: Path, key: Sequence[str], fields: Sequence[str]) -> None:
         self.path, self.generations, self.key = path, generations, key
         self.rows = iterate_rows(path, [*key, *fields])
-        self.ahead: dict | None = None  # a row that `is_next` has seen
+        self.ahead: dict | None = None  # a row that `is_next` has read but not consumed
 
     def is_next(self, *ids: str | int) -> bool:
-        """Whether the next row has these ids; if so, it is read."""
+        """Whether the next row has these ids. If it has, it is consumed."""
         if self.ahead is None:
             self.ahead = next(self.rows, None)
         if self.ahead is None or tuple(self.ahead[name] for name in self.key) != ids:
@@ -154,7 +154,7 @@ class RowReader:
         return True
 
     def read(self, *ids: str | int) -> dict:
-        """The next row; InputError if it has other ids."""
+        """Return the next row. Raise InputError if it has other ids."""
         row = next(self.rows, None)
         if row is None or tuple(row[name] for name in self.key) != ids:
             expected = label(dict(zip(self.key, ids, strict=True)))
@@ -172,13 +172,13 @@ class RowReader:
 
 
 def label(row: dict) -> str:
-    """`prompt p3, response 0`, or the prompt alone."""
+    """Return `prompt p3, response 0`, or only the prompt if the row has no response."""
     prompt = f"prompt {row['prompt_id']}"
     return f"{prompt}, response {row['response_id']}" if "response_id" in row else prompt
 
 
 def in_batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    """Rows of pfp.jsonl, `BATCH` at a time."""
+    """Yield rows of pfp.jsonl in lists of `BATCH`."""
     rows = iter(rows)
     while batch := list(islice(rows, BATCH)):
         yield batch

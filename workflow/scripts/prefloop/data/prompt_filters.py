@@ -1,4 +1,4 @@
-"""Which prompts of a source are kept: each once, none too long, split into training and evaluation."""
+"""Filters the prompts of a source: drops repeated and too long ones, and splits them into training and evaluation."""
 
 import json
 from array import array
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class SeenPrompts(NamedTuple):
-    """What `drop_repeated` keeps of earlier rows."""
+    """What `drop_repeated` remembers of earlier rows."""
 
     origins: dict[str, str]
-    """File and line of the first occurrence of each prompt_id that is not made from the content."""
+    """File and line of the first occurrence of each prompt_id that is not a hash of the content."""
     contents: set[str]
     """The `content_id` of every prompt that was kept."""
     evaluated: Set[str] = frozenset()
-    """The `content_id` of every prompt of an evaluation set of its own."""
+    """The `content_id` of every prompt of a separate evaluation set."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Limits:
     """Which prompts are kept."""
 
     max_prompt_tokens: int
-    """Longer prompts are dropped. The tokens of the chat template count."""
+    """Longer prompts are dropped. The length includes the tokens of the chat template."""
     max_response_tokens: int | None = None
     """Prompts with a longer given response are dropped; None keeps all."""
     merge_roles: bool = False
@@ -75,18 +75,18 @@ def filter_prompts(
     seen: SeenPrompts,
     label: str | None = None,
 ) -> tuple[array, SourceCounts]:
-    """Write the rows to keep of one source to `file` as JSON lines, in the source's order.
+    """Filter the rows of one source and write those that are kept to `file` as JSON Lines, in the source's order.
 
     Args:
         rows: The rows of the source.
         tokenizer: Counts tokens.
         limits: Which prompts are kept.
-        file: Where the rows go.
-        seen: Prompts of sources before this one; those of this one are added.
-        label: Name of the source, to be noted in each row.
+        file: The file to write to.
+        seen: Prompts of previous sources. The prompts of this source are added.
+        label: Name of the source, which is written into each row; None writes none.
 
     Returns:
-        tuple: Where each kept row starts in the file, in bytes, and the counts.
+        tuple: The byte offset of each kept row in the file, and the counts.
     """
     offsets, counts, rows = array("q"), SourceCounts(), iter(rows)
     with Progress("prepare_prompts", None, "row") as progress:
@@ -108,7 +108,7 @@ def filter_prompts(
 
 
 def add_system_prompt(rows: Iterable[ParsedRow], text: str | None) -> Iterator[ParsedRow]:
-    """Rows with a system message in front of prompts that have none; all as they are if there is no text."""
+    """Add a system message to prompts without one. If `text` is None, rows are unchanged."""
     for row in rows:
         if text is not None and row.prompt is not None and row.prompt["messages"][0]["role"] != "system":
             messages = [{"role": "system", "content": text}, *row.prompt["messages"]]
@@ -117,16 +117,16 @@ def add_system_prompt(rows: Iterable[ParsedRow], text: str | None) -> Iterator[P
 
 
 def drop_repeated(rows: Iterable[ParsedRow], seen: SeenPrompts | None = None) -> tuple[list[ParsedRow], dict[str, int]]:
-    """Rows with prompts that have not occurred before, and the number of dropped rows by reason.
+    """Return the rows whose prompts have not occurred before, and the number of dropped rows by reason.
 
-    A prompt that occurs again, under any id, is dropped, so that none is in both train and eval.
+    A prompt that occurs again is dropped even if its id differs, so that no prompt is in both train and eval.
 
     Args:
-        rows: Rows, or a part of them.
-        seen: Rows before this part; this part is added to them.
+        rows: All rows, or a part of them.
+        seen: The rows before this part, to which this part is added.
 
     Raises:
-        InputError: An id that the source gives occurs twice, or one id has two prompts.
+        InputError: An id of the source occurs twice, or one id has two prompts.
     """
     origins, contents, evaluated = seen or SeenPrompts({}, set())
     kept, dropped = [], {"repeated": 0}
@@ -152,7 +152,7 @@ def drop_repeated(rows: Iterable[ParsedRow], seen: SeenPrompts | None = None) ->
 
 
 def drop_void_pairs(rows: list[dict]) -> tuple[list[dict], dict[str, int]]:
-    """All rows, without pairs of empty or equal responses, and the number of dropped pairs by reason."""
+    """Return all rows, without pairs of empty or equal responses, and the number of dropped pairs by reason."""
     kept, dropped = [], Counter[str]()
     for row in rows:
         responses = [row[side].strip() for side in SIDES if side in row]
@@ -166,9 +166,9 @@ def drop_void_pairs(rows: list[dict]) -> tuple[list[dict], dict[str, int]]:
 def drop_unfit(
     rows: list[dict], tokenizer: "PreTrainedTokenizerBase", limits: Limits
 ) -> tuple[list[dict], dict[str, int]]:
-    """Rows whose prompt and given responses fit the model, and the number of dropped rows by reason.
+    """Return the rows whose prompt and given responses are within the limits, and the number of dropped rows by reason.
 
-    Prompts count with the chat template, responses without EOS.
+    The length of a prompt includes the chat template. The length of a response does not include EOS.
     """
     long_prompt, long_response = (
         f"longer than {limits.max_prompt_tokens} tokens",
@@ -199,7 +199,7 @@ def drop_unfit(
 def fit_roles(
     row: dict, tokenizer: "PreTrainedTokenizerBase", merge: bool, chat: ChatFormat = DEFAULT_FORMAT
 ) -> tuple[dict, int | None]:
-    """The row, its roles merged if needed and allowed, and the tokens of its prompt; None if its roles are refused."""
+    """Return the row, with roles merged if needed and allowed, and its prompt's tokens; None if roles are refused."""
     try:
         return row, len(prompt_ids(tokenizer, row["messages"], chat))
     except RefusedRolesError:
@@ -209,13 +209,13 @@ def fit_roles(
 
 
 def bytes_of_text(row: dict) -> int:
-    """Bytes of UTF-8 of a row's messages and given responses."""
+    """Return the UTF-8 bytes of a row's messages and given responses."""
     texts = [*(message["content"] for message in row["messages"]), *(row[side] for side in SIDES if side in row)]
     return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def most_response_tokens(row: dict, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Tokens of a row's longest given response; 0 if it has none."""
+    """Return the number of tokens of a row's longest given response; 0 if it has none."""
     responses = [tokenizer(row[side], add_special_tokens=False)["input_ids"] for side in SIDES if side in row]
     return max(map(len, responses), default=0)
 
@@ -223,31 +223,34 @@ def most_response_tokens(row: dict, tokenizer: "PreTrainedTokenizerBase") -> int
 def draw_rows(
     count: int, take: int | None, rng: np.random.Generator, shares: Sequence[tuple[int, float | None]] = ()
 ) -> list[int]:
-    """Numbers of rows drawn at random, in random order.
+    """Draw rows at random, and return their indices in random order.
 
     Args:
-        count: Rows, those of one source after those of another.
-        take: Rows to draw; None takes all, or the share of each source.
-        rng: Draws them.
-        shares: For each of several sources its number of rows and its share: of `take`, or of its rows if that is None.
+        count: Number of rows. The rows of each source are consecutive.
+        take: Number of rows to draw; None draws all, or each source's share.
+        rng: Random generator.
+        shares: Number of rows and share of each of several sources. The share is a fraction of `take`, or of the
+            source's rows if `take` is None.
 
     Raises:
-        InputError: There are fewer rows than to be drawn.
+        InputError: There are fewer rows than requested.
     """
     if take is not None and take > count:
-        raise InputError(f"prompts.take asks for {take} prompts, the source has {count}; lower it or set it to null")
+        raise InputError(
+            f"prompts.take asks for {take} prompts, but the source has {count}; lower it or set it to null"
+        )
     order = rng.permutation(count)
     if all(share is None for _, share in shares):
         return order[:take].tolist()
     counts = np.array([rows for rows, _ in shares])
     wanted = np.array([1.0 if share is None else share for _, share in shares]) * (counts if take is None else take)
     quotas = np.floor(wanted + 1e-9).astype(int)
-    if take is not None:  # the largest remainders get what is left of take
+    if take is not None:  # the sources with the largest remainders get what is left of `take`
         quotas[np.argsort(quotas - wanted, kind="stable")[: take - quotas.sum()]] += 1
     for number, (quota, rows) in enumerate(zip(quotas, counts, strict=True), start=1):
         if quota > rows:
             raise InputError(
-                f"prompts.sources: source {number} has {rows} prompts, and its share of {take} is {quota}; lower take"
+                f"prompts.sources: source {number} has {rows} prompts, but its share of {take} is {quota}; lower take"
             )
     owners = np.repeat(np.arange(len(counts)), counts)[order]
     chosen = np.zeros(count, dtype=bool)
@@ -257,7 +260,7 @@ def draw_rows(
 
 
 def split_rows(rows: Sequence[T], eval_fraction: float) -> tuple[list[T], list[T]]:
-    """Split rows in random order into training and evaluation, at least one each.
+    """Split randomly ordered rows into training and evaluation rows, with at least one each.
 
     Raises:
         InputError: There are fewer than two rows.
@@ -269,5 +272,5 @@ def split_rows(rows: Sequence[T], eval_fraction: float) -> tuple[list[T], list[T
 
 
 def listed(counts: dict[str, int]) -> str:
-    """`3 repeated, 2 longer than 256 tokens`."""
+    """Return counts as text: `3 repeated, 2 longer than 256 tokens`."""
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())

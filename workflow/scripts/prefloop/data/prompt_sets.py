@@ -1,4 +1,4 @@
-"""The training and the evaluation prompts: read from their sources, drawn, split and written, with an account of it."""
+"""Reads the training and evaluation prompts from their sources, draws and splits them, and counts what is dropped."""
 
 import json
 from array import array
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluationFlags(PromptSetConfig):
-    """The settings of an evaluation set as flags; without a source there is none."""
+    """The settings of an evaluation set as flags. Without a source, there is no evaluation set."""
 
     messages_template: str | None = None
     """JSON list of {role, content} messages with {column} placeholders, for format columns. They replace the prompt
@@ -62,7 +62,7 @@ class TrainingFlags(PromptsConfig, EvaluationFlags):
 
 @contextmanager
 def of_evaluation() -> Iterator[None]:
-    """Within the context, settings of prompts in error messages are named with evaluation before them."""
+    """Within the context, put `evaluation.` before the keys of prompts in error messages."""
     try:
         yield
     except InputError as error:
@@ -77,30 +77,30 @@ class PromptSource(NamedTuple):
     template: list[dict] | None = None
     """Messages that replace its prompt column."""
     share: float | None = None
-    """Fraction of `take` that is drawn from it, or of its prompts if `take` is None; None draws from all equally."""
+    """Fraction of `take` that is drawn from it, or of its prompts if `take` is None; None draws all prompts equally."""
 
 
 @dataclass
 class PromptSet:
-    """The prompts of all sources that were kept. The rows are in a file."""
+    """The kept prompts of all sources. Their rows are in a file."""
 
     sources: list[PromptSource]
-    """Where they come from."""
+    """Sources of the prompts."""
     offsets: array = field(default_factory=lambda: array("q"))
-    """Where each kept row starts in the file, in bytes; those of one source after those of another."""
+    """Byte offset of each kept row in the file. The rows of each source are consecutive."""
     counts: list[SourceCounts] = field(default_factory=list)
     """Rows kept and dropped, per source."""
     commits: list[str | None] = field(default_factory=list)
     """The commits of hub data sets, per source."""
 
     def draw(self, take: int | None, seed: int) -> list[int]:
-        """Offsets of `take` rows in random order, of all if it is None."""
+        """Return the offsets of `take` rows, or of all rows if it is None, in random order."""
         rows = [counts.kept for counts in self.counts]
         shares = [(count, source.share) for count, source in zip(rows, self.sources, strict=True)]
         return [self.offsets[number] for number in draw_rows(sum(rows), take, rng_for(seed, "prompts"), shares)]
 
     def summary(self) -> tuple[str, str]:
-        """`1,000 rows of my/prompts.csv`, and what was dropped of them."""
+        """Return `1,000 rows of my/prompts.csv`, and the number of dropped rows by reason."""
         dropped, pairs = Counter[str](), Counter[str]()
         for counts in self.counts:
             dropped.update(counts.dropped)
@@ -112,7 +112,7 @@ class PromptSet:
         return f"{sum(counts.rows for counts in self.counts):,} rows of {names}", account
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """One row of sources.json per source; `kind` says which prompts come from it."""
+        """Return one row of sources.json per source. `kind` names the prompts that come from it."""
         return [
             {"prompts": kind}
             | {name: getattr(source.settings, name) for name in ("source", "subset", "split", "format")}
@@ -123,7 +123,7 @@ class PromptSet:
 
 
 def sources_of(settings: EvaluationFlags) -> list[PromptSource]:
-    """The source of a set of prompts, or its sources if it has several.
+    """Return the sources of a set of prompts.
 
     Raises:
         InputError: The JSON of a setting is not what the config's schema describes.
@@ -155,16 +155,16 @@ def read_prompt_set(
     chat: ChatFormat = DEFAULT_FORMAT,
     system_prompt: str | None = None,
 ) -> PromptSet:
-    """Read all sources of a set and write the rows to keep to `file`.
+    """Read all sources of a set and write the rows that are kept to `file`.
 
     Args:
-        settings: Where the prompts come from; rows name their source if there are several.
+        settings: Settings of the set. Rows name their source if there are several.
         packaged: The file of the packaged prompts.
         tokenizer: Counts tokens.
-        file: Where the rows go.
-        evaluated: The `content_id` of prompts that are dropped because they are evaluated on.
+        file: The file to write to.
+        evaluated: The `content_id` of prompts that are dropped because they are in the evaluation set.
         chat: How prompts are written for the model.
-        system_prompt: System message of prompts that have none.
+        system_prompt: System message for prompts without one.
 
     Raises:
         InputError: A source cannot be read, or no prompt is left.
@@ -174,12 +174,14 @@ def read_prompt_set(
         settings.max_prompt_tokens, settings.max_response_tokens, settings.merge_roles, settings.max_prompt_bytes, chat
     )
     for source in prompts.sources:
-        place = source.settings
-        check_format(place.format, place.columns, source.template)
-        opened = open_source(place.source, packaged, place.subset, place.split)
-        parsed = parse_rows(opened.rows, place.format, place.columns, source.template, settings.keep)
+        source_settings = source.settings
+        check_format(source_settings.format, source_settings.columns, source.template)
+        opened = open_source(source_settings.source, packaged, source_settings.subset, source_settings.split)
+        parsed = parse_rows(
+            opened.rows, source_settings.format, source_settings.columns, source.template, settings.keep
+        )
         rows = add_system_prompt(parsed, system_prompt)
-        label = place.source if len(prompts.sources) > 1 else None
+        label = source_settings.source if len(prompts.sources) > 1 else None
         offsets, counts = filter_prompts(rows, tokenizer, limits, file, seen, label)
         prompts.offsets.extend(offsets)
         prompts.counts.append(counts)
@@ -194,7 +196,7 @@ def read_prompt_set(
 
 
 def choose_format(policy: ChatConfig, tokenizer: "PreTrainedTokenizerBase", stored: Path) -> ChatFormat:
-    """The run's chat format; InputError if the settings and the model's chat template do not fit."""
+    """Return the run's chat format. Raise InputError if the settings do not fit the model's chat template."""
     with section("policy"):
         chat = settle_format(tokenizer, policy.chat_template_kwargs, policy.template_date, stored)
         if policy.system_prompt is not None:
@@ -210,9 +212,9 @@ def check_room(
     tokenizer: "PreTrainedTokenizerBase",
     chat: ChatFormat,
 ) -> None:
-    """Raise InputError if a prompt with a response of `max_new_tokens` exceeds the positions of the model `model`.
+    """Raise InputError if a prompt with a response of `max_new_tokens` exceeds the positions of the model.
 
-    Prompts are counted again only if one of the `max_prompt_tokens` of their settings would exceed them.
+    Prompts are tokenized again only if `max_prompt_tokens` in one of the settings would exceed the positions.
     """
     limit, longest = max_positions(model), max(each.max_prompt_tokens for each in settings)
     if limit is not None and longest + max_new_tokens > limit:
@@ -221,26 +223,26 @@ def check_room(
 
 
 class NearDuplicates:
-    """Training rows, on their way to their file, compared with the eval prompts."""
+    """Compares training rows with the eval prompts while they are written."""
 
     def __init__(self, evaluated: EvalNGrams, drop: bool) -> None:
         self.evaluated, self.drop = evaluated, drop
         self.count = 0
-        """Training prompts so far that nearly repeat an eval prompt."""
+        """Number of training prompts so far that nearly repeat an eval prompt."""
 
     @property
     def account(self) -> str:
-        """What was found, for the log."""
+        """The number of near-duplicates, for the log."""
         what = "dropped" if self.drop else "kept; prompts.drop_near_duplicates drops them"
         return f"{self.count:,} training prompts nearly repeat an eval prompt ({what})"
 
     def pass_on(self, file: BinaryIO, offsets: Sequence[int]) -> Iterator[dict]:
-        """The rows at these offsets, without near-duplicates if they are dropped; InputError if none is left."""
+        """Yield the rows at these offsets, or only those that are kept. Raise InputError if no row is left."""
         remaining, kept = iter(offsets), 0
         while part := [row_at(file, offset) for offset in islice(remaining, PART)]:
-            found = self.evaluated.near_duplicates(part)
-            self.count += int(found.sum())
-            rows = [row for row, is_near in zip(part, found, strict=True) if not (is_near and self.drop)]
+            near = self.evaluated.near_duplicates(part)
+            self.count += int(near.sum())
+            rows = [row for row, is_near in zip(part, near, strict=True) if not (is_near and self.drop)]
             kept += len(rows)
             yield from rows
         if not kept:
@@ -248,12 +250,12 @@ class NearDuplicates:
 
 
 class Account(NamedTuple):
-    """What became of the rows of all sources."""
+    """Counts of kept and dropped rows of all sources."""
 
     prompts: PromptSet
     """Prompts for training and, without `eval_set`, for evaluation."""
     eval_set: PromptSet | None
-    """The evaluation set, if it has a source of its own."""
+    """The evaluation set, if it has its own source."""
     near: NearDuplicates
     """Near-duplicates among the training prompts."""
     train: int
@@ -262,7 +264,7 @@ class Account(NamedTuple):
     """Eval prompts that were written."""
 
     def record(self) -> dict[str, Any]:
-        """What sources.json holds."""
+        """Return the content of sources.json."""
         records = self.prompts.records("train" if self.eval_set else "train and eval")
         return {
             "train": self.train,
@@ -273,7 +275,7 @@ class Account(NamedTuple):
         }
 
     def summary(self) -> Summary:
-        """What was kept and dropped, for the log."""
+        """Return a summary of kept and dropped rows, for the log."""
         origin, dropped = self.prompts.summary()
         kept = f"{self.train:,} for training, {self.evaluated:,} for evaluation, of {origin}"
         rows = [counts.rows for counts in self.prompts.counts]

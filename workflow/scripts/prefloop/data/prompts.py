@@ -1,4 +1,4 @@
-"""Makes prompts and preference pairs of raw rows, whatever their form, in one row format."""
+"""Converts raw rows of any supported form to prompts and preference pairs in one format."""
 
 import hashlib
 import json
@@ -28,31 +28,31 @@ PLACEHOLDER = re.compile(r"\{(\w[\w .-]*)\}")
 
 
 class ParsedRow(NamedTuple):
-    """What a raw row of a prompt source holds."""
+    """The content of a raw row of a prompt source."""
 
     origin: str
-    """File and line, for messages."""
+    """File and line, for error messages."""
     prompt: dict | None
     """{prompt_id, messages, chosen?, rejected?, meta?}; None if the row has no prompt."""
     drop_reason: str = ""
-    """Why it has none, such as `with an empty prompt`."""
+    """Why the row has no prompt, such as `with an empty prompt`."""
     has_own_id: bool = False
-    """Whether the source gave the prompt's id; if not, it is a hash of the content."""
+    """Whether the prompt's id comes from the source. Otherwise it is a hash of the content."""
     pair_drop_reason: str = ""
     """Why the row's pair was dropped although its prompt was kept."""
     raw_count: int = 1
-    """Raw rows that it was made of."""
+    """Number of raw rows that were combined."""
 
 
 def check_format(name: str, columns: Columns, template: list[dict] | None) -> None:
     """Raise InputError for an unknown format, and for settings that a published data set's format would ignore."""
     if name not in FORMATS:
-        raise InputError(f"prompts.format: {name} is none of {', '.join(FORMATS)}")
+        raise InputError(f"prompts.format: {name} is not one of {', '.join(FORMATS)}")
     if name == "columns":
         return
     for key, is_set in [("columns", columns != Columns()), ("messages_template", template is not None)]:
         if is_set:
-            raise InputError(f"prompts.{key}: only with prompts.format columns, as {name} knows its own columns")
+            raise InputError(f"prompts.{key}: only for prompts.format columns; {name} has fixed columns")
 
 
 def parse_rows(
@@ -62,14 +62,14 @@ def parse_rows(
     template: list[dict] | None,
     keep: Sequence[str] = (),
 ) -> Iterator[ParsedRow]:
-    """Prompts of raw rows. An empty prompt is an error in the user's own prompts, and dropped in a published data set.
+    """Yield the prompts of raw rows. Empty prompts are dropped in published data sets, but are errors in users' data.
 
     Args:
-        raw_rows: (origin, raw row) as `open_source` gives them.
+        raw_rows: (origin, raw row) from `open_source`.
         format_name: A key of FORMATS.
         columns: The columns of format columns.
-        template: The messages of prompts.messages_template, if it is set.
-        keep: Columns of the raw row that go into the prompt's meta.
+        template: The messages of prompts.messages_template; None if it is not set.
+        keep: Columns of the raw row that are copied into the prompt's meta.
     """
     for origin, raw_row, raw_count in grouped_rows(raw_rows, format_name):
         has_own_id = format_name == "columns" and raw_row.get("prompt_id") is not None
@@ -93,7 +93,7 @@ def parse_rows(
 
 
 def grouped_rows(raw_rows: Iterable[tuple[str, dict]], format_name: str) -> Iterator[tuple[str, dict, int]]:
-    """(origin, row, number of raw rows); consecutive rows of one prompt are {rows: […]} in a format that pairs them."""
+    """Yield (origin, row, number of raw rows). Formats in GROUPED combine consecutive rows of a prompt: {rows: […]}."""
     if format_name not in GROUPED:
         yield from ((origin, row, 1) for origin, row in raw_rows)
         return
@@ -103,10 +103,10 @@ def grouped_rows(raw_rows: Iterable[tuple[str, dict]], format_name: str) -> Iter
 
 
 def kept_columns(row: dict, keep: Sequence[str], meta: object, origin: str) -> dict:
-    """{meta} with the columns `keep` of a raw row; empty if there are none to keep.
+    """Return {meta} with the columns `keep` of a raw row; empty if there are no columns to keep.
 
     Raises:
-        InputError: The row lacks one of them, or has a meta of its own that is no mapping.
+        InputError: The row lacks one of the columns, or its own meta is not a mapping.
     """
     if not keep:
         return {}
@@ -119,10 +119,10 @@ def kept_columns(row: dict, keep: Sequence[str], meta: object, origin: str) -> d
 
 
 def to_prompt(row: dict, columns: Columns, origin: str) -> tuple[dict, str]:
-    """One prompt row {prompt_id, messages, chosen?, rejected?, meta?} from a raw row, and why its pair was dropped.
+    """Return a prompt row {prompt_id, messages, chosen?, rejected?, meta?}, and why its pair was dropped.
 
-    Three forms are read: a prompt column (text or messages) with or without two responses; HH-RLHF transcripts; and
-    conversations whose last message is the response. A column without a value counts as missing.
+    Raw rows can have three forms: a prompt column (text or messages) with or without two responses, HH-RLHF
+    transcripts, and conversations whose last message is the response. A column without a value counts as missing.
 
     Raises:
         InputError: The row has none of these forms, or an empty prompt.
@@ -149,7 +149,7 @@ def to_prompt(row: dict, columns: Columns, origin: str) -> tuple[dict, str]:
 
 
 def parse_template(text: str) -> list[dict]:
-    """The messages of prompts.messages_template from the JSON text that a command line can carry."""
+    """Return the messages of prompts.messages_template from the JSON text of a flag."""
     try:
         template = json.loads(text)
     except json.JSONDecodeError as error:
@@ -160,9 +160,9 @@ def parse_template(text: str) -> list[dict]:
 
 
 def check_template(template: object) -> list[dict]:
-    """The messages of a template; InputError if it is not a list of messages that ends with the user."""
+    """Return the messages of a template. Raise InputError if it is not a list of messages that ends with the user."""
     if not isinstance(template, list):
-        raise InputError(f"{TEMPLATE}: {describe(template)} is no list of messages, each with role and content")
+        raise InputError(f"{TEMPLATE}: {describe(template)} is not a list of messages, each with role and content")
     try:
         return as_messages(template, TEMPLATE)
     except UnusableRowError as error:
@@ -170,7 +170,7 @@ def check_template(template: object) -> list[dict]:
 
 
 def fill_template(template: list[dict], row: dict, origin: str) -> list[dict]:
-    """The template with each `{column}` replaced by the row's value, which is not searched for placeholders again."""
+    """Replace each `{column}` of a template by the row's value. Placeholders within values are not replaced."""
 
     def value(match: re.Match) -> str:
         filling = value_at(row, match[1])
@@ -185,7 +185,7 @@ def fill_template(template: list[dict], row: dict, origin: str) -> list[dict]:
 
 
 def content_id(messages: list[dict]) -> str:
-    """A prompt's id from its content, so that it does not depend on the order of a file."""
+    """Return a prompt's id as a hash of its content, so that it does not depend on the order of rows."""
     return (
         "p" + hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:12]
     )

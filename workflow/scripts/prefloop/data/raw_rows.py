@@ -1,4 +1,4 @@
-"""Raw rows of a source of prompts: files by extension, folders of save_to_disk, hub data sets, the user's functions.
+"""Reads raw rows of prompt sources: files by extension, folders of save_to_disk, hub data sets and users' functions.
 
 No reader holds more than a part of its source in memory.
 """
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 PART = 1000  # rows in memory at once
 CHUNK = 1 << 20  # characters of a JSON array read at once
-LONGEST = 1 << 28  # characters of one row of a JSON array or one cell of a table; more is taken for a torn file
+LONGEST = 1 << 28  # characters of one row of a JSON array or one cell of a table; a longer one indicates a torn file
 
-RawRows = Iterator[tuple[str, dict]]  # (origin, raw row); the origin names file and line for messages
+RawRows = Iterator[tuple[str, dict]]  # (origin, raw row); the origin names file and line for error messages
 
 
 class OpenedSource(NamedTuple):
     """A source that is being read."""
 
     rows: RawRows
-    """(origin, raw row); the origin names file and line for messages."""
+    """(origin, raw row). The origin names file and line for error messages."""
     commit: str | None = None
-    """The commit of a hub data set, which its revision may only name."""
+    """The commit of a hub data set. Its revision may be only a name, such as a branch."""
 
 
 def open_source(source: str | None, packaged: Path, subset: str | None, split: str) -> OpenedSource:
-    """Start to read a source of prompts.
+    """Open a source of prompts.
 
     Args:
-        source: As `prompts.source` names it.
+        source: The value of `prompts.source`.
         packaged: The file of the packaged prompts.
-        subset: Configuration of a hub data set; None takes its default.
+        subset: Configuration of a hub data set; None means its default.
         split: Split of a hub data set or of a folder of save_to_disk.
 
     Raises:
-        InputError: The source cannot be read. Files raise it when they are read.
+        InputError: The source cannot be read. For files, it is raised when rows are read.
     """
     if source is None:
         raise InputError(f"prompts.source: missing; name {SOURCE_FORM}")
@@ -66,13 +66,13 @@ def open_source(source: str | None, packaged: Path, subset: str | None, split: s
 
 
 def read_lines(path: Path) -> RawRows:
-    """Rows of JSON lines."""
+    """Yield the rows of a JSON Lines file."""
     for line, row in enumerate(iterate_rows(path, of_others=True), start=1):
         yield f"{path}, line {line}", row
 
 
 def read_json_rows(path: Path) -> RawRows:
-    """Rows of a .json file: of one array, or JSON lines."""
+    """Return the rows of a .json file, which is one array or JSON Lines."""
     with readable(path, "a JSON array or JSON lines"), text_file(path) as file:
         start = file.read(CHUNK)
         while start.isspace():
@@ -81,12 +81,12 @@ def read_json_rows(path: Path) -> RawRows:
 
 
 def read_array(path: Path) -> RawRows:
-    """Rows of a JSON array, which is parsed piece by piece."""
+    """Yield the rows of a JSON array, which is parsed piece by piece."""
     decoder, text, position, line = json.JSONDecoder(), "", 0, 1
     with readable(path, "a JSON array"), text_file(path) as file:
 
         def next_character() -> str:
-            """The next character that is no white space, which is not consumed; empty at the end."""
+            """Return the next character that is not white space, without consuming it; empty at the end."""
             nonlocal text, position, line
             while True:
                 while position < len(text):
@@ -99,7 +99,7 @@ def read_array(path: Path) -> RawRows:
                     return ""
 
         def next_row() -> dict:
-            """The row that begins here, which is consumed; as much is read as it needs."""
+            """Consume and return the row that begins here. As much text is read as needed."""
             nonlocal text, position, line
             try:
                 row, end = decoder.raw_decode(text, position)
@@ -133,17 +133,17 @@ def read_array(path: Path) -> RawRows:
 
 
 def read_csv(path: Path) -> RawRows:
-    """Rows of comma-separated values."""
+    """Return the rows of a table of comma-separated values."""
     return read_table(path, ",")
 
 
 def read_tsv(path: Path) -> RawRows:
-    """Rows of tab-separated values."""
+    """Return the rows of a table of tab-separated values."""
     return read_table(path, "\t")
 
 
 def read_table(path: Path, delimiter: str) -> RawRows:
-    """Rows of a table whose first row names the columns. All cells are text, but for messages written as JSON."""
+    """Yield the rows of a table whose first row names the columns. All cells are text, except messages as JSON."""
     csv.field_size_limit(LONGEST)
     with readable(path, "a table with a header"):
         table = csv.reader(decoded_lines(path), delimiter=delimiter, strict=True)
@@ -169,7 +169,7 @@ def read_table(path: Path, delimiter: str) -> RawRows:
 
 
 def checked_header(cells: list[str], path: Path) -> list[str]:
-    """The names of a table's columns; InputError if one is empty or occurs twice."""
+    """Return the names of a table's columns. Raise InputError if one is empty or occurs twice."""
     if "" in cells or len(set(cells)) < len(cells):
         raise InputError(
             f"{path}, line 1: columns {', '.join(cells) or '(none)'}; expected distinct names in the header"
@@ -178,7 +178,7 @@ def checked_header(cells: list[str], path: Path) -> list[str]:
 
 
 def parse_cell(text: str) -> Any:
-    """A cell's text, or its messages if it is a JSON list of objects."""
+    """Return a cell's text, or its messages if it is a JSON list of objects."""
     if not text.lstrip().startswith("[{"):
         return text
     try:
@@ -189,7 +189,7 @@ def parse_cell(text: str) -> Any:
 
 
 def read_parquet(path: Path) -> RawRows:
-    """Rows of a Parquet file, which is unpacked to a temporary file if it is a .gz."""
+    """Yield the rows of a Parquet file. A .gz file is first decompressed to a temporary file."""
     import pyarrow
     from pyarrow import parquet
 
@@ -205,7 +205,7 @@ def read_parquet(path: Path) -> RawRows:
 
 
 def rows_of_batches(batches: "Iterable[pyarrow.RecordBatch | pyarrow.Table]", name: str) -> RawRows:
-    """The rows of Arrow batches, counted from 0."""
+    """Yield the rows of Arrow batches, numbered from 0."""
     index = 0
     for batch in batches:
         for row in batch.to_pylist():
@@ -214,13 +214,13 @@ def rows_of_batches(batches: "Iterable[pyarrow.RecordBatch | pyarrow.Table]", na
 
 
 def read_folder(path: Path, split: str) -> RawRows:
-    """Rows of a folder that `datasets` wrote with save_to_disk; of several splits, those of one."""
+    """Return the rows of a folder that `datasets` wrote with save_to_disk, or of one split if it has several."""
     from datasets import DatasetDict, load_from_disk
 
     try:
         data = load_from_disk(str(path))
-    except Exception as error:  # whatever a damaged folder makes the library raise
-        raise InputError(f"{path}: no folder that save_to_disk has written ({first_line(error)})") from error
+    except Exception as error:  # the library raises many types for a damaged folder
+        raise InputError(f"{path}: not a folder written by save_to_disk ({first_line(error)})") from error
     if isinstance(data, DatasetDict):
         if split not in data:
             raise InputError(f"{path}: no split {split}; found {', '.join(data)}; set prompts.split")
@@ -229,7 +229,7 @@ def read_folder(path: Path, split: str) -> RawRows:
 
 
 def open_hub(source: str, subset: str | None, split: str) -> OpenedSource:
-    """A data set on the Hugging Face hub, `hub:owner/name` or `hub:owner/name@revision`, at a fixed commit."""
+    """Open a data set on the Hugging Face hub, `hub:owner/name` or `hub:owner/name@revision`, at a fixed commit."""
     from datasets import load_dataset_builder
 
     match = HUB_SOURCE.fullmatch(source)
@@ -239,13 +239,13 @@ def open_hub(source: str, subset: str | None, split: str) -> OpenedSource:
         builder = load_dataset_builder(match["name"], subset, revision=match["revision"])
         builder.download_and_prepare()
         data = builder.as_dataset(split)
-    except Exception as error:  # the client raises many types, for being offline, a misspelled split, ...
+    except Exception as error:  # the client raises many types, for example when offline or for an unknown split
         raise InputError(f"prompts.source: {source} could not be loaded ({first_line(error)})") from error
     return OpenedSource(rows_of_batches(data.with_format("arrow").iter(PART), source), builder.hash)
 
 
 def call_function(function: str) -> RawRows:
-    """Rows that a function of the user returns or yields."""
+    """Yield the rows that a function of the user returns or yields."""
     call = load_own(function, "prompts.source")
     index = 0
     try:
@@ -263,7 +263,7 @@ def call_function(function: str) -> RawRows:
 
 @contextmanager
 def readable(path: Path, expected: str) -> Iterator[None]:
-    """Within the context, a missing, torn or incorrectly encoded file is an InputError."""
+    """Within the context, raise an InputError for a missing, torn or incorrectly encoded file."""
     if not path.is_file():
         raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected {expected}")
     try:
@@ -273,17 +273,17 @@ def readable(path: Path, expected: str) -> Iterator[None]:
 
 
 def binary_file(path: Path) -> IO[bytes]:
-    """A file opened to read, unpacked if its name ends in .gz."""
+    """Open a file for reading as bytes, decompressed if its name ends in .gz."""
     return cast(IO[bytes], gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
 
 
 def text_file(path: Path) -> IO[str]:
-    """The text of a file without a byte order mark."""
+    """Open a file for reading as text, without its byte order mark, decompressed if its name ends in .gz."""
     return (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rt", encoding="utf-8-sig")
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
-    """The lines of a file without a byte order mark, with their ends; InputError for one that is not UTF-8."""
+    """Yield the lines of a file with their ends, without its byte order mark. Raise InputError if one is not UTF-8."""
     with binary_file(path) as file:
         for number, line in enumerate(file, start=1):
             try:

@@ -1,6 +1,6 @@
-"""The pairs of a round, read twice: first the numbers by which pairs are selected, then the selected pairs' texts.
+"""Reads the pairs of a round twice: first the numbers by which pairs are selected, then the selected pairs' texts.
 
-Texts and token ids of a whole round are never in memory.
+Texts and token ids of an entire round are never in memory.
 """
 
 from array import array
@@ -30,26 +30,26 @@ from prefloop.methods.pair_metrics import Pairs
 
 @dataclass(frozen=True)
 class RoundPairs:
-    """Every decided pair of some steps: the numbers that metrics take, and where its texts are."""
+    """All decided pairs of some steps: the numbers that metrics use, and the locations of the texts."""
 
     paths: Sequence[Path]
     """pfp.jsonl of each step."""
     columns: Pairs
-    """Arrays [pairs], and β."""
+    """Arrays [pairs] by name, and β."""
     prompt_ids: list[str]
     """[pairs]"""
     steps: np.ndarray
-    """int64 [pairs], the index in `paths`."""
+    """int64 [pairs], index of the pair's step in `paths`."""
     offsets: np.ndarray
-    """int64 [pairs], where the row of the pair's prompt starts in that file, in bytes."""
+    """int64 [pairs], byte offset in that file of the row with the pair's prompt."""
     response_ids: np.ndarray
-    """int64 [pairs, 2], of the chosen and the rejected response."""
+    """int64 [pairs, 2], ids of the chosen and the rejected response."""
     undecided: int
-    """Pairs that the feedback has not decided."""
+    """Number of pairs that the feedback has not decided."""
     identical: int
-    """Pairs of identical responses, left out although the feedback has decided them."""
+    """Number of pairs of identical responses, which are omitted although the feedback has decided them."""
     invalid: int
-    """Undecided pairs of which a judge has no valid judgment."""
+    """Number of undecided pairs without a valid judgment of the judge."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -58,9 +58,9 @@ class RoundPairs:
 def scan_pairs(
     paths: Sequence[Path], beta: float | None = None, choose_pair: ChoosePair | None = None, variance: bool = True
 ) -> RoundPairs:
-    """The pairs of all steps, or the one of each prompt that is chosen; β and variance as for `to_columns`.
+    """Scan the pairs of all steps, or only the pair that `choose_pair` chooses for each prompt.
 
-    A few prompts at a time are in memory.
+    `beta` and `variance` are as in `to_columns`. Only a few prompts at a time are in memory.
     """
     columns, prompt_ids, undecided, identical, invalid = [], [], 0, 0, 0
     steps, offsets, response_ids = array("q"), array("q"), array("q")
@@ -85,7 +85,7 @@ def scan_pairs(
 
 
 def read_pairs(pairs: RoundPairs, indices: Sequence[int] | np.ndarray) -> Iterator[Pair]:
-    """The pairs at these indices, with all fields of pfp.jsonl."""
+    """Yield the pairs at these indices, with all fields of pfp.jsonl."""
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")) for path in pairs.paths]
         for i in indices:
@@ -93,10 +93,10 @@ def read_pairs(pairs: RoundPairs, indices: Sequence[int] | np.ndarray) -> Iterat
 
 
 def prefix_logprob(response: dict, pair: Pair) -> float:
-    """The reference's log-probability of as many first tokens of a response as the pair's shorter response has.
+    """Return the reference's log-probability of a response, cut to the length of the pair's shorter response.
 
     Raises:
-        InputError: The row has none for this number of tokens.
+        InputError: The row has no log-probability for this number of tokens.
     """
     shared = min(pair.chosen["n_tokens"], pair.rejected["n_tokens"])
     if response["n_tokens"] <= shared:
@@ -110,7 +110,7 @@ def prefix_logprob(response: dict, pair: Pair) -> float:
 
 
 def training_row(pair: Pair) -> dict:
-    """A row of pairs.jsonl without metric and score. `token_ids_explored` is a response sampled from the reference."""
+    """Return a row of pairs.jsonl without metric and score. `token_ids_explored` is a response of the reference."""
     row = {name: pair.prompt[name] for name in ("prompt_id", "cluster", "messages")}
     for side, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         row |= {

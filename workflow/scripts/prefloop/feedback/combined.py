@@ -45,12 +45,12 @@ def members_of(settings: FeedbackConfig, load: Callable[..., Any]) -> list[Membe
         SettingError: There are no sources, or one does not give rewards to single responses.
     """
     if not settings.sources:
-        raise SettingError(f"sources: empty, and kind {settings.kind} needs functions or reward models; list them")
+        raise SettingError(f"sources: empty, but kind {settings.kind} needs functions or reward models; list them")
     members = []
     names = column_names([vars(source) for source in settings.sources])
     for name, source in zip(names, settings.sources, strict=True):
         if source.kind not in MEMBER_KINDS:
-            raise SettingError(f"sources: kind {source.kind} is none of {', '.join(MEMBER_KINDS)}; use one of these")
+            raise SettingError(f"sources: kind {source.kind} is not one of {', '.join(MEMBER_KINDS)}; use one of these")
         options = {key: value for key, value in vars(source).items() if key not in ("weight", "name")}
         batch_size = source.batch_size if source.kind == "reward_model" else None
         members.append(Member(name, source.weight, batch_size, partial(load, FeedbackConfig(**options))))

@@ -60,7 +60,7 @@ def resolve_dtype(name: str | None, device: str) -> torch.dtype:
     if name is None:
         name = "auto" if device.startswith("cuda") else "float32"
     if name not in get_args(Dtype):
-        raise InputError(f"dtype: {name!r} is none of {', '.join(get_args(Dtype))}")
+        raise InputError(f"dtype: {name!r} is not one of {', '.join(get_args(Dtype))}")
     if name != "auto":
         return getattr(torch, name)
     is_fast = torch.cuda.get_device_capability()[0] >= 8 if device.startswith("cuda") else has_fast_bf16()

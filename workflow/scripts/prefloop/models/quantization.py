@@ -26,7 +26,7 @@ def quantize(manifest: Path, kind: str) -> None:
         InputError: The kind is not a `Quantization`.
     """
     if kind not in get_args(Quantization):
-        raise InputError(f"policy.quantization: {kind!r} is none of {', '.join(get_args(Quantization))}")
+        raise InputError(f"policy.quantization: {kind!r} is not one of {', '.join(get_args(Quantization))}")
     QUANTIZED[Path(manifest).resolve()] = kind
 
 

@@ -32,7 +32,7 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
     """
     for name in trackers:
         if name not in TRACKERS:
-            raise InputError(f"tracking.trackers: {name!r} is none of {', '.join(TRACKERS)}")
+            raise InputError(f"tracking.trackers: {name!r} is not one of {', '.join(TRACKERS)}")
         if importlib.util.find_spec(name) is None:
             raise InputError(f"tracking.trackers: {name} is not installed here; run `pip install {name}`, or remove it")
 
