@@ -136,12 +136,7 @@ def test_measure_may_name_an_evaluator(word, measure):
         (
             "validation",
             "strict_reward",
-            "evaluation.validation.measure: strict_reward is not available, because kind judge",
-        ),
-        (
-            "primary",
-            "strict_reward",
-            "evaluation.primary.measure: strict_reward is not available, because kind judge gives no rewards",
+            "evaluation.validation.measure: strict_reward is not available, because kind judge gives no rewards",
         ),
         (
             "target",

@@ -97,8 +97,9 @@ class WarmServer:
                 self.stop_listening()
                 client.sendall(MESSAGE.pack(REFUSED, 0))
                 client.close()
-                return None
-            pid = os.fork()
+                pid = -1
+            else:
+                pid = os.fork()
         except (OSError, ValueError):  # the client has ended, or the system cannot start another process
             client.close()
             pid = -1
