@@ -19,7 +19,7 @@ VALID = merge(TINY, {"policy": {"model": "some/model"}})
         (58, None, {"bandit": {"budget": 13}}, None),
         (100, 57, {"bandit": {"budget": 13}}, "52 prompts in all, but prompts.take leaves 51 for"),
         (57, None, {"bandit": {"budget": 13, "reuse": True}}, None),
-        (57, None, {"clusters": {"k": 52}}, "clusters.k: 52, and prompts.source with 57 lines leaves 51 to cluster"),
+        (57, None, {"clusters": {"k": 52}}, "clusters.k: 52, but prompts.source with 57 lines leaves 51 to cluster"),
         (0, None, {}, "prompts.source with 0 lines leaves 0 for training"),
     ],
 )
@@ -264,7 +264,7 @@ def test_quantized_base_weights_need_adapters_and_transformers(differences, mess
             {"methods": {"uniform": {"train": {"lora": {"r": 8}}}}},
             "all methods continue .*policy.pt, but dota and uniform have different train.parameters or train.lora",
         ),
-        ({"methods": {"uniform": {"train": {"parameters": "full"}}}}, "other train.parameters or train.lora"),
+        ({"methods": {"uniform": {"train": {"parameters": "full"}}}}, "different train.parameters or train.lora"),
         ({"policy": {"start": "results/other/policy.p"}}, "policy.p: no such file, .*; did you mean results/other/pol"),
         ({"policy": {"start": "results/other"}}, "results/other: a folder, expected a policy.pt; for a model folder"),
         ({"policy": {"start": "results/tiny/policy.pt"}}, "a result of this experiment; give the experiment that cont"),

@@ -53,7 +53,10 @@ SERVER = {"kind": "judge", "judge": {"base_url": "http://x/v1", "model": "m"}}
         ({"figures": ["qualty"]}, "figures.0: 'qualty' is not one of learning_curves, quality.*did you mean quality"),
         ({"figures": ["checkpoints"]}, "figures: checkpoints need evaluation.by_checkpoint.steps"),
         ({"figures": ["benchmark"]}, "figures: benchmark needs evaluation.benchmark.command and evaluation.benchmark"),
-        ({"evaluation": {"benchmark": {"command": "run"}}}, "benchmark.command: has no {model} and no {output}; write"),
+        (
+            {"evaluation": {"benchmark": {"command": "run"}}},
+            "benchmark.command: has no {model} and no {output}; the",
+        ),
         ({"evaluation": {"benchmark": {"file": "/tmp/a"}}}, "evaluation.benchmark.file: '/tmp/a', expected a pattern"),
         ({"evaluation": {"samples": 0}}, "evaluation.samples: 0"),
         ({"compare": []}, "compare: names no method"),

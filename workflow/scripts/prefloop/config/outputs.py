@@ -6,12 +6,13 @@ it imports nothing heavy.
 
 from typing import NamedTuple
 
-QUALITY = "Which method is better at equal cost?"
+# Longer questions would widen the menu of the report until it covers the page.
+QUALITY = "Which method is better?"
 OPPONENTS = "Who wins against whom?"
-DRIFT = "What does reward cost in divergence?"
+DRIFT = "How far did policies move?"
 FORGETTING = "What was forgotten?"
 TRAINING = "How did training go?"
-PROMPTS = "Which prompts are worth annotating?"
+PROMPTS = "Which prompts to annotate?"
 PAIRS = "Which pairs teach the most?"
 THEORY = "How fast do samplers converge?"
 COST = "What did it cost?"

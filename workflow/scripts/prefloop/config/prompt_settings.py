@@ -119,7 +119,8 @@ class PromptsSection(PromptsConfig):
     """The prompt as a list of {role, content}, with every {column} filled from the row; null uses columns.prompt."""
     sources: Sources = None
     """Several sources instead of `source`, each with the keys source, subset, split, format, columns, messages_template
-    and share. share is the fraction of `take` drawn from it or, without `take`, the fraction of its prompts."""
+    and share. share is the fraction of `take` drawn from it or, without `take`, the fraction of its prompts. null
+    uses `source`."""
 
 
 @dataclass
@@ -129,7 +130,7 @@ class EvalPromptsSection(PromptSetConfig):
     messages_template: Template = None
     """The prompt as a list of {role, content}, with every {column} filled from the row; null uses columns.prompt."""
     sources: Sources = None
-    """Several sources instead of `source`, as in prompts.sources."""
+    """Several sources instead of `source`, as in prompts.sources; null uses `source`."""
 
 
 @dataclass

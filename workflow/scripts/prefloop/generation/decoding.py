@@ -41,8 +41,7 @@ def sample_responses(
     """Sample responses to prompts from the weighted sum of several models' logits.
 
     Token t of row i is drawn by inverting the distribution function at uniforms[i, t], so a response does not depend on
-    its batch. Each prompt is computed once and its cache is repeated for its responses. Finished rows are removed from
-    the batch.
+    its batch. Each prompt is computed once and its cache repeated for its responses. Finished rows leave the batch.
 
     Args:
         models: Models whose logits are summed before the temperature is applied. Each has its own cache.
@@ -62,15 +61,12 @@ def sample_responses(
     repeats = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     logits, mask, caches = read_prompts(models, prompts, repeats, pad)
     uniforms, ends = uniforms.to(device), set(eos)
-    rows, alive = (
-        list(range(len(uniforms))),
-        [True] * len(uniforms),
-    )  # each row's response, and whether it continues
+    rows, alive = list(range(len(uniforms))), [True] * len(uniforms)  # each row's response; whether it continues
     seen = tokens_in(prompts, logits.shape[1]).to(device)[repeats] if params.repetition_penalty != 1 else None
     for position in range(uniforms.shape[1]):
         logits = logits if seen is None else penalize(logits, seen, params.repetition_penalty)
         tokens = next_tokens(logits, uniforms[:, position], params)
-        # Everything that depends on token values is decided here, so there is one device synchronization per position.
+        # Everything that depends on token values is decided here: one device synchronization per position.
         for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if alive[i]:
                 responses[row].append(token)

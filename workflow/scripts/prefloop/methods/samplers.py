@@ -36,7 +36,7 @@ class Mixp:
     p: Annotated[float, Ge(0), Le(1), Unit("probability")] = 0.3
     """Probability that both responses of a pair are sampled from the policy."""
     rmax: Annotated[float | None, Ge(0), Le(100), Unit("units of reward")] = None
-    """If given, this probability is 2 / (2 + e^rmax + e^−rmax) instead of p."""
+    """If given, this probability is 2 / (2 + e^rmax + e^−rmax); if null, it is p."""
     spread: Annotated[float, Gt(0), Unit("exponent")] = 0.5
     """s of the two mixtures π_θ^(1+s)·π_ref^(−s) and π_θ^(1−s)·π_ref^s."""
 

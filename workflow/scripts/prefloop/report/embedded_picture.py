@@ -8,13 +8,19 @@ from base64 import b64encode
 
 from docutils import nodes, parsers
 
+WIDTH = "32rem"  # of the column of text next to the graph of rules, which would otherwise shrink the picture
 
-class Parser(parsers.Parser):
+
+class PictureParser(parsers.Parser):
     """Reads a file as one picture."""
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         """Add the picture to the document."""
         self.setup_parse(inputstring, document)
         content = b64encode(inputstring.encode()).decode()
-        document += nodes.image("", uri=f"data:image/svg+xml;base64,{content}", alt="figure", width="100%")
+        image = f'<img alt="figure" src="data:image/svg+xml;base64,{content}">'
+        document += nodes.raw("", f'<div style="min-width: {WIDTH}">{image}</div>', format="html")
         self.finish_parse()
+
+
+Parser = PictureParser  # the name that docutils looks for

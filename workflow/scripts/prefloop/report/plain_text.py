@@ -10,7 +10,7 @@ from docutils import nodes, parsers
 from prefloop.report.captions import split_line
 
 
-class Parser(parsers.Parser):
+class TextParser(parsers.Parser):
     """Reads each line as a paragraph, or as an item of a list if it begins with `* `, and removes backslash escapes."""
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
@@ -24,3 +24,6 @@ class Parser(parsers.Parser):
             else:
                 document += paragraphs
         self.finish_parse()
+
+
+Parser = TextParser  # the name that docutils looks for
