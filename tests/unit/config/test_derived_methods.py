@@ -39,7 +39,7 @@ def test_experiment_without_labels_has_none():
     ("methods", "message"),
     [
         ({"a": {"like": "dotta"}}, "methods.a.like: 'dotta' is not one of dota, uniform, a; did you mean dota"),
-        ({"a": {"like": "a"}}, "methods.a.like: a cycle, a -> a; leave out"),
+        ({"a": {"like": "a"}}, "methods.a.like: a cycle, a -> a; remove one"),
         ({"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}, "methods.b.like: a cycle, b -> c -> b"),
         ({"a": {"like": 3}}, "methods.a.like: 3, expected text or null"),
         ({"a": {"label": ""}}, "methods.a.label: '', expected one line of at most 80 characters"),

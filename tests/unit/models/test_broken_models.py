@@ -148,7 +148,7 @@ def test_compressed_policy_is_refused_without_decompression(trained, tmp_path, m
             target.writestr(name, content, zipfile.ZIP_DEFLATED if is_bomb else zipfile.ZIP_STORED)
             del content
     with limited(memory_bytes=50 * MEGABYTE):
-        assert "its parts are packed" in line_of(lambda: read_policy(path))
+        assert "its parts are compressed" in line_of(lambda: read_policy(path))
 
 
 # The content of manifest.json, and part of the error message of all readers.
