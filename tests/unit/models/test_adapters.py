@@ -237,7 +237,7 @@ def test_every_kind_of_adapter_is_restored_from_its_files(manifests, tmp_path, k
 
     tiny.write_policy(policy, model, manifest, lora)
     content = read_policy(policy)
-    again, _ = load_trainable(manifest, policy, "lora", Lora(), torch.float32)
+    again, _ = load_trainable(manifest, policy, "lora", lora, torch.float32)
     assert torch.allclose(logits(again.eval()), expected, atol=1e-5)
     loaded, _ = load_policy(manifest, policy, torch.float32, "cpu")
     assert torch.allclose(logits(loaded), expected, atol=1e-5)
