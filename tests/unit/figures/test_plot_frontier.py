@@ -245,7 +245,7 @@ def test_cluster_counts(experiment, made):
 def test_cluster_counts_needs_known_methods_with_arms(experiment, made):
     with pytest.raises(SystemExit, match="at_random: 'best', expected methods of good, same"):
         made(experiment, "cluster_counts", "--at-random", "best")
-    with pytest.raises(SystemExit, match="at_random: all methods"):
+    with pytest.raises(SystemExit, match="at_random: names all methods"):
         made(experiment, "cluster_counts", "--at-random", *METHODS)
 
 
