@@ -140,7 +140,7 @@ def test_evaluators_trained_in_each_experiment_need_equal_weights(tmp_path):
     recorded = [experiment_at(tmp_path / name, **merge({"evaluation": TINY["evaluation"]}, changes)) for name in "ab"]
     for name, digest in (("a", "1"), ("b", "2")):
         write_json(tmp_path / name / "reward_models/mine/manifest.json", {"sha256": digest})
-    with pytest.raises(InputError, match="each has trained its own evaluator trained:mine"):
+    with pytest.raises(InputError, match="each trained its own evaluator trained:mine"):
         check_comparable(*recorded)
     write_json(tmp_path / "b/reward_models/mine/manifest.json", {"sha256": "1"})
     check_comparable(*recorded)
