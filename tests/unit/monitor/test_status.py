@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -259,7 +260,10 @@ def test_finished_experiment_has_a_table_of_totals(tmp_path):
     project.add("cluster_prompts", "", "cluster_prompts.cost.json", 3, 3, **done(3.0))
     project.add("compare_samples", "a/seed-0/round-1/", JUDGMENTS.replace(".jsonl", ".cost.json"), 9, 9, **done(6.0))
     project.write(f"results/tiny/a/seed-0/round-1/{JUDGMENTS}", "{}\n", 9)
-    status = project.plan().status()
+    planned = project.plan()
+    earlier = tmp_path / "results/tiny/a/seed-1"  # a seed that the plan does not have
+    shutil.copytree(earlier.with_name("seed-0"), earlier)
+    status = planned.status()
     assert headline(status, START) == "tiny: done, 2 of 2 jobs done"
     assert status.runs["a", 0].evaluated == 1
     assert status.shared.amounts == {"tokens": 120, "flops": 2e12, "seconds": 5.0}

@@ -131,9 +131,11 @@ def experiment_status(project: Path, name: str) -> Status:
     }
     shared = Run()
     for cost_path, cost in costs_below(root):
-        parts = cost_path.parts
-        seed = int(parts[1].removeprefix("seed-")) if parts[1:] and parts[1].startswith("seed-") else -1
-        runs.get((parts[0], seed), shared).add(cost)
+        method, folder = (*cost_path.parts, "")[:2]
+        if method not in plan["methods"] or not folder.startswith("seed-"):
+            shared.add(cost)
+        elif run := runs.get((method, int(folder.removeprefix("seed-")))):  # the folder may have seeds of other plans
+            run.add(cost)
     return Status(name, plan, started, alive, jobs, runs, shared)
 
 
