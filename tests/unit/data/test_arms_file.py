@@ -24,7 +24,7 @@ def test_first_step_has_fresh_arms(tmp_path):
 
 def test_different_number_of_clusters_raises(tmp_path):
     write_arms(tmp_path / "arms.json", Arms.fresh(5), round=1, step=1)
-    with pytest.raises(InputError, match="arms.json: 5 arms, expected 2 as .*clusters.pkl has clusters"):
+    with pytest.raises(InputError, match="arms.json: 5 arms, expected 2, the number of clusters in .*clusters.pkl"):
         arms_before(tmp_path / "arms.json", 2, tmp_path / "clusters.pkl")
 
 
