@@ -79,7 +79,7 @@ def arms_seen(wildcards):
 
 
 def allocation_flags(wildcards):
-    """Return flags for the settings that affect which prompts a step draws. A random draw ignores changes of α."""
+    """Return the flags that decide which prompts a step draws. For a random draw, for example, α is not one of them."""
     bandit = settings_of("bandit", wildcards.method)
     acquisition = settings_of("acquisition", wildcards.method)
     sampler = settings_of("generation", wildcards.method)["sampler"]

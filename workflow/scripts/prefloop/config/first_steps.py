@@ -16,7 +16,7 @@ PREFIX = "_first_step_"  # of hidden methods; names of users' methods begin with
 
 
 def draw_settings(bandit: dict, acquisition: dict, sampler: str) -> dict:
-    """Return the settings that affect which prompts a step draws. Changes of other settings then cause no rerun.
+    """Return the settings that decide which prompts a step draws. Other settings do not rerun the step.
 
     Args:
         bandit (dict): Relevant settings of the section bandit.
