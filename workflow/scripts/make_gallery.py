@@ -41,7 +41,7 @@ def main(
             path.unlink()
     parts = [f"# {page.stem}", first_comment(config), *([read_caption(facts)] if facts else [])]
     for path in figures:
-        with refused(f"{path}: not an image; make it again"):
+        with refused(f"{path}: not an image; recreate it"):
             small = Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         small.save(folder / path.name, optimize=True)
         text = read_caption(path.with_suffix(".rst"))

@@ -297,7 +297,7 @@ def test_unknown_adapter_options_raise(manifests, tmp_path, extra):
     content = read_policy(tmp_path / "policy.pt")
     assert content["adapter"] == {"r": 2, "alpha": 32.0, "dropout": 0.0}
     write_tensors(tmp_path / "policy.pt", content | {"adapter": content["adapter"] | extra})
-    with pytest.raises(InputError, match=f"adapter.{next(iter(extra))} is .*, which no adapter has; make it again"):
+    with pytest.raises(InputError, match=f"adapter.{next(iter(extra))} is .*, which no adapter has; recreate it"):
         read_policy(tmp_path / "policy.pt")
 
 

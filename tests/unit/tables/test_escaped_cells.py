@@ -65,7 +65,7 @@ def test_broken_picture_raises_with_one_line(tmp_path):
     command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
     done = subprocess.run([*command, "--figures", "f.png"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: f.png: not an image; make it again (")
+    assert done.stderr.startswith("error: f.png: not an image; recreate it (")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -103,4 +103,4 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a CSV table ({error}); make it again") from error
+        raise InputError(f"{path}: not a CSV table ({error}); recreate it") from error

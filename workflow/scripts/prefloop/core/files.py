@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict:
     """
     try:
         if (size := Path(path).stat().st_size) > MAX_JSON:
-            raise InputError(f"{path}: {size} bytes, expected a JSON object of at most {MAX_JSON}; make it again")
+            raise InputError(f"{path}: {size} bytes, expected a JSON object of at most {MAX_JSON}; recreate it")
         value = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected one JSON object") from error
@@ -184,7 +184,7 @@ def read_tensors(path: Path) -> dict:
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for a bad file
         # torch's own message is omitted, because it advises to let the file run code.
         reason = f"damaged, or more than tensors: {type(error).__name__}"
-        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); make it again") from error
+        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); recreate it") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
     return value
@@ -203,17 +203,17 @@ def check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         Path(path).stat()
         reason = "not a complete archive of torch.save"
-        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); make it again")
+        raise InputError(f"{path}: not a readable {Path(path).name} ({reason}); recreate it")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > Path(path).stat().st_size:
-            raise InputError(f"{path}: its parts are compressed or overlap, unlike those of torch.save; make it again")
+            raise InputError(f"{path}: its parts are compressed or overlap, unlike those of torch.save; recreate it")
         for member in members:
             if not member.filename.endswith("/data.pkl"):
                 continue
             with archive.open(member) as file:
                 if any(str(value).endswith(" bytearray") for code, value, _ in genops(file) if code.name == "GLOBAL"):
-                    raise InputError(f"{path}: it contains a bytearray, expected tensors and builtins; make it again")
+                    raise InputError(f"{path}: it contains a bytearray, expected tensors and builtins; recreate it")
 
 
 def checksums(*paths: Path | None) -> list[str]:

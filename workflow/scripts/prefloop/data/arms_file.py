@@ -26,7 +26,7 @@ def read_arms(path: Path) -> Arms:
         rows = read_json(path)["arms"]
         return Arms(*(np.array([row[name] for row in rows]) for name in ARM_FIELDS))
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an arms file: missing {error}; make it again") from error
+        raise InputError(f"{path}: not an arms file: missing {error}; recreate it") from error
 
 
 def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:
@@ -45,6 +45,6 @@ def arms_before(path: Path | None, k: int, clusters: Path) -> Arms:
     arms = read_arms(path)
     if len(arms.count) != k:
         raise InputError(
-            f"{path}: {len(arms.count)} arms, expected {k}, the number of clusters in {clusters}; make it again"
+            f"{path}: {len(arms.count)} arms, expected {k}, the number of clusters in {clusters}; recreate it"
         )
     return arms

@@ -38,7 +38,7 @@ def same_samples(ours: list[dict], samples: Path, opponent: Path) -> list[dict]:
     theirs = {key_of(row): row for row in read_rows(opponent, RESPONSE)}
     if missing := [key for key in map(key_of, ours) if key not in theirs]:
         prompt_id, number = missing[0]
-        raise InputError(f"{opponent}: no sample {number} for prompt {prompt_id}, which {samples} has; make it again")
+        raise InputError(f"{opponent}: no sample {number} for prompt {prompt_id}, which {samples} has; recreate it")
     return [theirs[key_of(row)] for row in ours]
 
 

@@ -58,10 +58,10 @@ def read_policy(path: Path) -> dict[str, Any]:
     for name, kinds in CONTENT.items():
         if name not in content or not isinstance(content[name], kinds):
             problem = f"{name} is {short_repr(content[name])}" if name in content else f"no {name}"
-            raise InputError(f"{path}: damaged: {problem}; make it again")
+            raise InputError(f"{path}: damaged: {problem}; recreate it")
     state = content["state_dict"]
     if (fault := no_weights(state) or no_adapter(content["adapter"], state)) is not None:
-        raise InputError(f"{path}: {fault}; make it again")
+        raise InputError(f"{path}: {fault}; recreate it")
     return content
 
 
@@ -134,7 +134,7 @@ def check_base(content: dict[str, Any], manifest: Path, policy: Path) -> None:
     base = read_manifest(manifest, "sha256")["sha256"]
     if content["base_model"] != base:
         trained_on = content["base_model"][:12]
-        raise InputError(f"{policy}: trained on base model {trained_on}, but {manifest} is {base[:12]}; make it again")
+        raise InputError(f"{policy}: trained on base model {trained_on}, but {manifest} is {base[:12]}; recreate it")
     trained_in, loaded_in = content.get("quantization"), quantization_of(manifest)
     if trained_in != loaded_in:
         raise InputError(
