@@ -21,7 +21,6 @@ from prefloop.config.feedback_identity import feedback_identity
 from prefloop.config.resolve import flags
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
-from prefloop.report.learning_curves import label_heights
 from prefloop.report.run_facts import run_facts
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
@@ -283,12 +282,6 @@ def test_learning_curves(experiment, drawn):
     pd.testing.assert_frame_equal(data, quality[quality["measure"] != "feedback"].reset_index(drop=True))
     assert all(picture.count(f"<!-- {method} -->") == 2 for method in experiment.methods), "one per panel"
     assert "by number of labels (scored responses or questions to a judge); small points are seeds." in text
-
-
-def test_names_at_the_ends_of_lines_do_not_overlap():
-    assert label_heights([0.5, 0.9, 0.52], gap=0.1) == pytest.approx([0.5, 0.9, 0.6])
-    assert label_heights([0.3, 0.3, 0.35], gap=0.1) == pytest.approx([0.3, 0.4, 0.5])
-    assert label_heights([0.2], gap=0.1) == [0.2]
 
 
 @pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])

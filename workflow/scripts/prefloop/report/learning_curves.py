@@ -11,6 +11,8 @@ from prefloop.report.plotting import line_style
 from prefloop.report.quality_curves import draw_curve
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
+WIDE_RANGE = 3  # ratio of methods' final labels from which their axis is logarithmic
+MAX_TICKS = 6
 LABEL_GAP = 0.08  # minimum distance between the names of two methods, as a fraction of the panel's height
 
 
@@ -32,6 +34,7 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
         seeds: From `quality_curves.seeds_by_cost`.
     """
     figure, panels = evaluator_panels(list(data["measure"].unique()), (3.4, 2.8), (0.6, 0.0))
+    ticks = doubling_ticks(data)
     for measure, axes in panels.items():
         for index, method in enumerate(experiment.methods):
             part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
@@ -41,9 +44,36 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
         label_ends(axes, ends.loc[list(experiment.methods)])
         axes.set_ylabel(axis_label(measure, experiment.opponents[0]))
         axes.set_xlabel("labels")
+        if ticks:
+            axes.set_xscale("symlog", base=2, linthresh=ticks[1], linscale=0.5)  # as far from 0 to first as a doubling
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes.minorticks_off()
         if is_rate(measure):
             axes.axhline(0.5, color="0.4", linewidth=0.8)
     return figure
+
+
+def doubling_ticks(data: pd.DataFrame) -> list[int]:
+    """Ticks of a logarithmic axis of labels: 0, the first number of labels, and powers of two times it.
+
+    The list is empty, and the axis linear, unless some method ends with `WIDE_RANGE` times as many labels as another:
+    on a linear axis the lines of the cheaper methods would overlap.
+
+    Args:
+        data: Columns method and labels, from `quality_curves.quality_by_cost`.
+    """
+    ends = data.groupby("method")["labels"].max()
+    ends = ends[ends > 0]
+    if ends.empty or ends.max() < WIDE_RANGE * ends.min():
+        return []
+    first = int(data.loc[data["labels"] > 0, "labels"].min())
+    factor = 2
+    while first * factor ** (MAX_TICKS - 1) < ends.max():
+        factor *= 2
+    ticks = [0, first]
+    while ticks[-1] < ends.max():
+        ticks.append(ticks[-1] * factor)
+    return ticks
 
 
 def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
