@@ -190,6 +190,13 @@ def test_missing_files_raise_only_with_a_config(files, root):
     assert {row["trained"] for row in last} == {None}
 
 
+def test_hidden_methods_of_shared_first_steps_are_not_shown(root):
+    step = root / "_first_step_0a1b2c3d/seed-0/round-1/step-1"
+    write_lines(step / "prompts.jsonl", [])
+    found = found_below(Experiment(root=root, methods=(), seeds=(), rounds=0, steps=0))
+    assert found.experiment.methods == METHODS
+
+
 def test_empty_folder_raises(tmp_path):
     program = [sys.executable, ROOT / "workflow/scripts/browse.py", "--root", tmp_path, "--output", tmp_path / "p.html"]
     done = subprocess.run(program, capture_output=True, text=True)

@@ -101,7 +101,7 @@ def pairs_and_responses(files: Files, most: int) -> tuple[Table, Table, Rewards]
         Table(
             "responses",
             "Responses",
-            f"Every response that was sampled and rewarded. Rewards by {feedbacks}.",
+            f"Every sampled response. Rewards by {feedbacks}.",
             RESPONSES,
             responses.rows,
             responses.total,

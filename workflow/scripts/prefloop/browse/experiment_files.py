@@ -8,7 +8,8 @@ from pathlib import Path
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.errors import InputError
 
-STEP = re.compile(r"(\w+)/seed-(\d+)/round-(\d+)/step-(\d+)", re.ASCII)
+# Hidden methods, from which methods copy their first step (share_first_step), begin with an underscore.
+STEP = re.compile(r"([^\W_]\w*)/seed-(\d+)/round-(\d+)/step-(\d+)", re.ASCII)
 JUDGMENTS = re.compile(
     r"(?:(?P<method>\w+)/seed-(?P<seed>\d+)/round-(?P<round>\d+)(?:/checkpoint-(?P<checkpoint>\d+))?"
     r"|(?P<untrained>base|initial))/evaluation/temperature-(?P<temperature>\d+\.\d+)/against-(?P<opponent>\w+)\.jsonl",
