@@ -43,9 +43,10 @@ merge: .venv/installed ## add rows of more seeds to a folder of rows: make merge
 	@[ -n "$(FROM)" ] && [ -n "$(INTO)" ] || { echo "make merge FROM=results/one/rows INTO=docs/gallery/one/rows"; exit 2; }
 	@python workflow/scripts/merge_rows.py --rows "$(FROM)" --into "$(INTO)"
 
-redraw: .venv/installed ## draw figures and tables from rows, without the run: make redraw FROM=docs/gallery/headline/rows [TO=build/redrawn]
+redraw: .venv/installed ## draw figures and tables from rows, without the run: make redraw FROM=docs/gallery/headline/rows [TO=build/redrawn] [PAGE=docs/gallery/headline.md CONFIG=headline.yaml]
 	@[ -n "$(FROM)" ] || { echo "make redraw FROM=docs/gallery/one/rows"; exit 2; }
-	@python workflow/scripts/redraw.py --rows "$(FROM)" --output "$(or $(TO),build/redrawn)"
+	@python workflow/scripts/redraw.py --rows "$(FROM)" --output "$(or $(TO),build/redrawn)" \
+	    $(if $(PAGE),--page "$(PAGE)") $(if $(CONFIG),--config "$(CONFIG)")
 
 browse: .venv/installed ## write the default experiment's rows as a searchable page: results/default/browse.html
 	snakemake --cores all browse $(PROFILE)

@@ -33,8 +33,9 @@ def test_redrawn_figures_and_tables_equal_those_of_the_run(finished: Workdir, co
     for path in (directory.path / "results", directory.path / "rewards.py"):
         path.rename(tmp_path / f"gone-{path.name}")
     program = ROOT / "workflow/scripts/redraw.py"
-    command = [sys.executable, program, "--rows", "rows", "--output", "redrawn"]
-    done = subprocess.run(command, cwd=moved, capture_output=True, text=True, check=False)
+    (moved / "tiny.yaml").write_text("# Which method is better?\nname: tiny\n")
+    command = [sys.executable, program, "--rows", "rows", "--output", "redrawn", "--page", "page.md"]
+    done = subprocess.run([*command, "--config", "tiny.yaml"], cwd=moved, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     config = read_settings(moved / "rows").config
     figures, tables = {"learning_curves", "quality", "differences", "perplexity"}, set(config["tables"])
@@ -44,6 +45,10 @@ def test_redrawn_figures_and_tables_equal_those_of_the_run(finished: Workdir, co
     assert {name.split(".")[0] for name in redrawn} == figures | tables
     assert {name: drawn[name] for name in redrawn} == redrawn
     assert {name: (moved / "redrawn" / name).read_bytes() for name in facts} == facts
+    page = (moved / "page.md").read_text()
+    assert page.startswith("# page\n\nWhich method is better?\n\n* ")
+    pictures = [page.index(f"](page/{name}.png)") for name in config["figures"] if name in figures]
+    assert pictures == sorted(pictures) and all(f"](page/{name}.csv)" in page for name in tables)
     assert done.stdout.startswith("redraw: rows are not enough for training\n")
 
 

@@ -21,7 +21,15 @@ SCRIPTS = Path(__file__).parent
 TABLES = outputs.TABLES | outputs.OF_JUDGES | outputs.OF_VALIDATION
 
 
-def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tuple[str, ...] = ()) -> Summary:
+def main(
+    *,
+    rows: Path,
+    output: Path,
+    figures: tuple[str, ...] = (),
+    tables: tuple[str, ...] = (),
+    page: Path | None = None,
+    config: Path | None = None,
+) -> Summary:
     """Run the workflow's programs on a folder of rows, for figures, tables, the run's facts and a pilot.
 
     Args:
@@ -29,7 +37,11 @@ def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tup
         output: Folder for figures/, tables/, run.rst and pilot.csv.
         figures: Figures to draw; by default all figures of the config that can be drawn from rows.
         tables: Tables to write; by default all tables of the config that can be written from rows.
+        page: A page of the documentation with these figures and tables (make_gallery.py); by default none.
+        config: The experiment's config, whose first comment is the introduction of `page`.
     """
+    if (page is None) != (config is None):
+        raise InputError("page and config: give both or none")
     if rows_folder_of(rows) != rows:
         raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
     recorded = read_settings(rows)
@@ -38,18 +50,24 @@ def main(*, rows: Path, output: Path, figures: tuple[str, ...] = (), tables: tup
         "figure": drawable(outputs.FIGURES, figures, listed_figures(recorded)),
         "table": drawable(TABLES, tables, listed_tables(recorded)),
     }
+    paths: dict[str, list[Path]] = {}
     for kind, names in wanted.items():
         verb, suffix = {"figure": ("plot", "pdf"), "table": ("tabulate", "csv")}[kind]
-        for name in names:
+        paths[kind] = [output / f"{kind}s/{name}.{suffix}" for name in names]
+        for name, path in zip(names, paths[kind], strict=True):
             program = f"{verb}_{name}"
-            path = output / f"{kind}s/{name}.{suffix}"
-            run_program(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
+            run_on_rows(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
     listed = [*listed_figures(recorded), *listed_tables(recorded)]
     known = outputs.FIGURES | TABLES
     evaluated = any(known[name].judgments == "by_round" for name in listed if name in known)
-    run_program("describe_run", recorded, {"output": str(output / "run.rst"), "evaluated": evaluated})
+    facts = output / "run.rst"
+    run_on_rows("describe_run", recorded, {"output": str(facts), "evaluated": evaluated})
     pilot = {"measure": target_measure(recorded.config), "output": str(output / "pilot.csv")}
-    run_program("write_pilot", recorded, pilot)
+    run_on_rows("write_pilot", recorded, pilot)
+    if page:
+        pictures = [path.with_suffix(".png") for path in paths["figure"]]
+        parts = {"config": config, "page": page, "facts": facts, "figures": pictures, "tables": paths["table"]}
+        run_program("make_gallery", parts)
     seeds = count_of(len(recorded.experiment.seeds), "seed")
     return Summary(f"{len(wanted['figure'])} figures and {len(wanted['table'])} tables of {seeds} -> {output}")
 
@@ -78,13 +96,18 @@ def drawable(known: dict[str, outputs.Output], named: tuple[str, ...], listed: l
     return list(named) or [name for name in listed if name in possible]
 
 
-def run_program(name: str, recorded: RecordedExperiment, more: dict) -> None:
+def run_on_rows(name: str, recorded: RecordedExperiment, more: dict) -> None:
     """Run a program of the workflow with the flags of the experiment and `more` flags."""
     experiment = recorded.experiment
     identities = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
     shown = shown_evaluators(name.rpartition("/")[2], recorded.config, experiment.evaluators)
     experiment = replace(experiment, evaluators=shown, evaluated_by=tuple(identities[name] for name in shown))
-    words = shlex.split(flags(asdict(experiment) | more))
+    run_program(name, asdict(experiment) | more)
+
+
+def run_program(name: str, settings: dict) -> None:
+    """Run a program of the workflow with `settings` as flags, and print what it prints."""
+    words = shlex.split(flags(settings))
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run(
         [sys.executable, SCRIPTS / f"{name}.py", *words], env=environment, capture_output=True, text=True, check=False
