@@ -1,15 +1,24 @@
 """Axes and names of the learning curves."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from prefloop.report.learning_curves import doubling_ticks, label_heights
 
 
-def test_names_at_the_ends_of_lines_do_not_overlap():
-    assert label_heights([0.5, 0.9, 0.52], gap=0.1) == pytest.approx([0.5, 0.9, 0.6])
-    assert label_heights([0.3, 0.3, 0.35], gap=0.1) == pytest.approx([0.3, 0.4, 0.5])
-    assert label_heights([0.2], gap=0.1) == [0.2]
+@pytest.mark.parametrize(
+    ("x", "y", "heights"),
+    [
+        ([0.9, 0.9, 0.9], [0.5, 0.9, 0.52], [0.46, 0.9, 0.56]),  # two move apart by the same distance
+        ([0.9, 0.9, 0.9], [0.3, 0.3, 0.3], [0.2, 0.3, 0.4]),
+        ([0.9, 0.8, 0.9], [0.3, 0.5, 0.4], [0.3, 0.5, 0.4]),
+        ([0.2, 0.9], [0.5, 0.5], [0.5, 0.5]),  # far from each other
+        ([0.9], [0.2], [0.2]),
+    ],
+)
+def test_names_at_the_ends_of_lines_do_not_overlap(x, y, heights):
+    assert label_heights(np.array(x), np.array(y), gap=0.1) == pytest.approx(heights)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Reward and win rate against labels: the first figure to check whether training works and what it costs."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.isotonic import isotonic_regression
 
 from prefloop.config.evaluator_measures import is_rate, split_measure
 from prefloop.config.experiment import Experiment
@@ -14,6 +16,7 @@ from prefloop.report.win_rates import MAX_BANDS, axis_label
 WIDE_RANGE = 3  # ratio of methods' final labels from which their axis is logarithmic
 MAX_TICKS = 6
 LABEL_GAP = 0.08  # minimum distance between the names of two methods, as a fraction of the panel's height
+LABEL_WIDTH = 0.4  # width of a name, as a fraction of the panel's width
 
 
 def shown_measures(measures: list[str]) -> list[str]:
@@ -39,9 +42,6 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
         for index, method in enumerate(experiment.methods):
             part, dots = (rows[(rows["measure"] == measure) & (rows["method"] == method)] for rows in (data, seeds))
             draw_curve(axes, part, dots, "labels", index, len(experiment.methods) <= MAX_BANDS)
-        rows = data[data["measure"] == measure]
-        ends = rows.loc[rows.groupby("method")["round"].idxmax()].set_index("method")
-        label_ends(axes, ends.loc[list(experiment.methods)])
         axes.set_ylabel(axis_label(measure, experiment.opponents[0]))
         axes.set_xlabel("labels")
         if ticks:
@@ -50,6 +50,9 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
             axes.minorticks_off()
         if is_rate(measure):
             axes.axhline(0.5, color="0.4", linewidth=0.8)
+        rows = data[data["measure"] == measure]
+        ends = rows.loc[rows.groupby("method")["round"].idxmax()].set_index("method")
+        label_ends(axes, ends.loc[list(experiment.methods)])
     return figure
 
 
@@ -83,17 +86,30 @@ def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
         axes: The panel, with all lines.
         ends: Columns labels and mean; the index has the methods, in the order of `line_style`.
     """
+    points = ends[["labels", "mean"]].to_numpy(dtype=float)
+    in_axes = axes.transAxes.inverted().transform(axes.transData.transform(points))
     low, high = axes.get_ylim()
-    heights = label_heights(ends["mean"].tolist(), LABEL_GAP * (high - low))
+    heights = low + (high - low) * label_heights(in_axes[:, 0], in_axes[:, 1], LABEL_GAP)
     for index, (method, x, y) in enumerate(zip(ends.index, ends["labels"], heights, strict=True)):
         color = line_style(index)["color"]
         axes.annotate(method, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8, color=color)
 
 
-def label_heights(ends: list[float], gap: float) -> list[float]:
-    """Heights of labels in the order of `ends`; a label is raised if the next lower one is closer than `gap`."""
-    heights = list(ends)
-    order = sorted(range(len(ends)), key=ends.__getitem__)
-    for lower, higher in zip(order, order[1:], strict=False):
-        heights[higher] = max(heights[higher], heights[lower] + gap)
+def label_heights(x: np.ndarray, y: np.ndarray, gap: float) -> np.ndarray:
+    """Heights of labels at the ends of lines: at least `gap` apart where labels could overlap, and near their lines.
+
+    Labels can overlap if their ends, in order of x, are closer than `LABEL_WIDTH`. Among these, the heights have the
+    least squared distance to the lines (isotonic regression of what remains without the gaps).
+
+    Args:
+        x: [lines], fractions of the panel's width.
+        y: [lines], fractions of the panel's height.
+        gap: Fraction of the panel's height.
+    """
+    heights = np.empty(len(y))
+    by_x = np.argsort(x, kind="stable")
+    for group in np.split(by_x, np.flatnonzero(np.diff(x[by_x]) >= LABEL_WIDTH) + 1):
+        order = group[np.argsort(y[group], kind="stable")]
+        gaps = gap * np.arange(len(order))
+        heights[order] = isotonic_regression(y[order] - gaps) + gaps
     return heights
