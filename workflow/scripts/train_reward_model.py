@@ -82,8 +82,6 @@ def main(
         write_json(files.report, measured)
     if note:
         print(f"{folder.name}: {files.base.parent}: {note}")
-    if measured["warning"]:
-        print(f"WARNING: {folder.name}: {measured['warning']}")
     accuracy, low, high = measured["accuracy"]
     return Summary(
         f"{len(rows)} pairs trained on, {len(unseen)} held out",
@@ -92,6 +90,7 @@ def main(
         f"accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], longer wins {measured['longer_wins']:.3f}, shorter wins "
         f"{measured['shorter_wins']:.3f}, calibration error {measured['calibration_error']:.3f}; {account}",
         training.meter.seconds,
+        f"{folder.name}: {measured['warning']}" if measured["warning"] else "",
     )
 
 
