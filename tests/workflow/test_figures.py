@@ -100,7 +100,7 @@ def test_captions_explain_intervals(results):
         assert stated.count(". ") <= 2, f"{figure}: captions have at most three sentences besides warnings"
 
 
-def test_results_are_the_rows_again(results):
+def test_results_match_the_rows(results):
     table = pd.read_csv(results / "tables/results.csv").set_index("method")
     for method in METHODS:
         rows = pd.concat([rows_of(results, method, seed) for seed in SEEDS])
@@ -115,7 +115,7 @@ def test_results_are_the_rows_again(results):
         assert table.loc[method, "prompts"] == 8
 
 
-def test_differences_are_the_rows_again(results):
+def test_differences_match_the_rows(results):
     table = pd.read_csv(results / "tables/differences.csv").set_index(["method", "measure"])
     for method in METHODS[:1]:
         gaps = []
@@ -127,7 +127,7 @@ def test_differences_are_the_rows_again(results):
         assert row["low"] <= row["difference"] <= row["high"]
 
 
-def test_win_rates_are_the_rows_again(results):
+def test_win_rates_match_the_rows(results):
     table = pd.read_csv(results / "tables/win_rates.csv")
     last = table[(table["round"] == 1) & (table["checkpoint"] == -1)]
     index = last.set_index(["method", "opponent", "temperature"])

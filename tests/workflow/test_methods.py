@@ -71,7 +71,7 @@ def components(presets, method: str, number: int = 2) -> list[list[str]]:
     return pd.DataFrame(rows).groupby("prompt_id", sort=False)["component"].agg(list).tolist()
 
 
-def test_each_response_names_where_it_comes_from(presets):
+def test_each_response_names_its_component(presets):
     assert set(map(tuple, components(presets, "gshf"))) == {("policy", "policy", "reference", "reference")}
     assert set(map(tuple, components(presets, "online_dpo"))) == {("policy", "policy")}
     assert set(map(tuple, components(presets, "offline_dpo"))) == {("chosen", "rejected")}
@@ -80,7 +80,7 @@ def test_each_response_names_where_it_comes_from(presets):
     assert ("beyond", "between") in halves
 
 
-def test_offline_pairs_are_the_data_set_s_own(presets):
+def test_offline_pairs_come_from_the_data_set(presets):
     given = {row["prompt_id"]: row for row in read_rows(presets / "prompts/train.jsonl")}
     pairs = read_rows(presets / "offline_dpo/seed-0/round-1/pairs.jsonl")
     assert len(pairs) == 4
@@ -90,7 +90,7 @@ def test_offline_pairs_are_the_data_set_s_own(presets):
         assert pair["token_ids_chosen"][-1] == 1 and pair["token_ids_chosen"].count(1) == 1, "one EOS, at the end"  # noqa: PT018
 
 
-def test_best_worst_makes_one_pair_a_prompt(presets):
+def test_best_worst_makes_one_pair_per_prompt(presets):
     pairs = read_rows(presets / "best_worst/seed-0/round-1/pairs.jsonl")
     assert len({pair["prompt_id"] for pair in pairs}) == len(pairs)
     rewards = pd.DataFrame(read_rows(presets / "best_worst/seed-0/round-1/step-1/rewards.jsonl")).groupby("prompt_id")
@@ -167,7 +167,7 @@ def write_pairs(path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_fine_tuning_references_judges_and_a_reward_model_of_one_s_own(workdir, model_folders):
+def test_fine_tuning_references_judge_and_trained_reward_model(workdir, model_folders):
     """Three methods start from a fine-tuned policy. A tiny model judges and a trained reward model evaluates."""
     write_pairs(workdir.path / "pairs.jsonl")
     (workdir.path / "judge.txt").write_text("{conversation} A: {response_a} B: {response_b} Best?")

@@ -6,7 +6,7 @@ import pytest
 from prefloop.core.ranks import rank_normalize, spearman
 
 
-def test_ranks_are_between_0_and_1_and_ties_share_theirs():
+def test_ranks_are_between_0_and_1_and_ties_are_equal():
     assert rank_normalize(np.array([1e9, 2.0, 2.0, -5.0])).tolist() == pytest.approx([1, 0.5, 0.5, 0])
     assert rank_normalize(np.array([7.0])).tolist() == [0.5]
 

@@ -48,7 +48,7 @@ def judged(*rows: tuple[int, float | None, list[int], list]) -> dict:
     return prompt_row(*(dict(zip(names, row, strict=True)) for row in rows))
 
 
-def test_a_judges_preferences_are_its_own_judgments():
+def test_preferences_of_a_judge_are_its_judgments():
     """0 beats 1 and 1 beats 2. The judgment of 0 and 2 is invalid, so they form no pair despite unequal rewards."""
     first = (0, 0.9, [1], [[1, 1.0, 0.8], [2, None, 1.0]])
     pairs, undecided = all_pairs([judged(first, (1, 0.35, [2], [[2, 0.7, 0.5]]), (2, 0.4, [], []))])
@@ -76,7 +76,7 @@ def test_missing_judgment_raises():
         all_pairs([judged((0, 0.9, [1], []), (1, 0.1, [], []))])
 
 
-def test_a_response_without_a_valid_judgment_makes_no_pair():
+def test_response_without_valid_judgment_makes_no_pair():
     first = (0, None, [], [[1, None, None], [2, None, 0.0]])
     pairs, undecided = all_pairs([judged(first, (1, 1.0, [2], [[2, 1.0, 1.0]]), (2, 0.0, [], []))])
     assert ids(pairs) == [(1, 2)]

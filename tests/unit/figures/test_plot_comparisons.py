@@ -285,7 +285,7 @@ def test_learning_curves(experiment, drawn):
 
 
 @pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])
-def test_pictures_name_the_methods_that_the_evaluator_trained(experiment, drawn, name):
+def test_pictures_name_methods_trained_by_the_evaluator(experiment, drawn, name):
     """The picture names methods trained by the evaluator, and the caption warns about two seeds."""
     _, text, picture = drawn(name, replace(experiment, seeds=(0, 1)))
     assert "with 2 seeds they may be too narrow." in text and ITSELF not in picture

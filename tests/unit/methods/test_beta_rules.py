@@ -259,7 +259,7 @@ def follow(word: str, distribution: str, pairs: int, seed: int, steps: int, grow
     return math.log(rule.beta / 0.1), np.mean(shares[WARMUP:])
 
 
-def test_risk_as_published_drifts_on_margins_that_stand_still():
+def test_published_risk_drifts_on_stationary_margins():
     """The known bias for 16 pairs: the mean p̂ is 0.127 for δ = 0.1, and β drifts from 0.1 to its upper bound."""
     drifts, shares = zip(*[follow("risk", "normal", 16, seed, 3500) for seed in range(3)], strict=True)
     assert np.mean(shares) == pytest.approx(0.127, abs=0.003)
@@ -325,7 +325,7 @@ def test_every_rule_is_sane(word):
 
 @pytest.mark.parametrize("start", ["first_batch", "official"])
 @pytest.mark.parametrize("word", BETAS)
-def test_a_restored_rule_goes_on_exactly(word, start):
+def test_restored_rule_continues_exactly(word, start):
     """The rule is stopped after any number of steps, also during the warm-up, and saved and read like policy.pt."""
     import torch
 

@@ -146,7 +146,7 @@ def test_keep_top_sorts_by_score_and_drops_infinities():
     assert len(keep_top(scores, 2, np.random.default_rng(0))) == 2
 
 
-def test_chance_decides_between_equal_scores():
+def test_equal_scores_are_ordered_at_random():
     """In round 1 policy and reference are equal and all margins are 0. The file order must not decide."""
     first = [keep_top(np.zeros(100), 10, np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert first[0].tolist() == first[1].tolist()

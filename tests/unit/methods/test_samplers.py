@@ -26,7 +26,7 @@ def test_components_by_hand(name):
     assert [c.name for c in SAMPLERS[name](4, [0.2, 0.6], Mixp())] == BY_HAND[name]
 
 
-def test_mixp_weights_are_the_paper_s():
+def test_mixp_has_the_weights_of_the_paper():
     weights = [(c.policy, c.reference) for c in SAMPLERS["mixp"](2, [0.9], Mixp())]
     assert weights == [(1.5, -0.5), (0.5, 0.5)]
     assert all(sum(w) == 1 for w in weights), "a mixture of two equal models is the same model"
@@ -85,7 +85,7 @@ def test_weights_one_and_zero_are_policy_and_reference(pair):
 
 
 @pytest.mark.parametrize("weights", [(1.5, -0.5), (0.5, 0.5)])
-def test_a_mixture_equals_a_naive_loop_over_two_models(pair, weights):
+def test_mixture_equals_a_naive_loop_over_two_models(pair, weights):
     """The loop mixes logits before the temperature, from full forward passes of both models at every position."""
     network, other, context, tokenizer = pair
     models = [WeightedModel(network, weights[0]), WeightedModel(other, weights[1], context)]

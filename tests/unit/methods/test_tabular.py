@@ -131,7 +131,7 @@ def test_paper_mode_keeps_its_bounds_on_300_instances(sampler, bound):
 
 
 @pytest.mark.parametrize("sampler", ["unif", *MIXTURES])
-def test_paper_mode_is_as_bad_as_the_reference_found(sampler):
+def test_paper_mode_has_the_worst_error_of_the_reference(sampler):
     """The worst |δ| agrees with that of 300 other instances to all given digits, down to the reference's precision."""
     worst = REFERENCE["paper_mode_worst_abs_delta_over_300_instances"][f"DPO-{SAMPLER_LABELS[sampler]}"]
     ours = np.max([simulate(r, sampler, steps=13, beta=BETA)["max_diff"].max(axis=0) for r in random_instances()], 0)

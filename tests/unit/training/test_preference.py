@@ -287,7 +287,7 @@ def test_any_loss_trains_with_any_rule(manifests, loss, rule):
     assert all(math.isfinite(value) for step in steps for value in step.values())
 
 
-def test_kept_pairs_alone_train(manifests):
+def test_only_kept_pairs_train(manifests):
     """The gradient of a β-DPO batch equals that of a batch with only the kept pairs and the same β."""
     settings = TrainConfig(beta_rule="batch", lora=Lora(r=4), learning_rate=5e-3, batch_size=6, micro_batch_size=6)
     kept = []
