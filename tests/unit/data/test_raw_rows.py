@@ -89,6 +89,12 @@ def test_rows_have_their_origin(name, expected, tmp_path):
     assert origins_of(tmp_path / name) == [f"{tmp_path / name}, {place}" for place in expected]
 
 
+def test_columns_without_a_name_are_ignored(tmp_path):
+    """pandas writes its index as such a column."""
+    (tmp_path / "a.csv").write_text(",prompt,\n0,a,x\n1,b,y\n")
+    assert rows_of(tmp_path / "a.csv") == [{"prompt": "a"}, {"prompt": "b"}]
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 50])
 def test_json_array_is_read_in_chunks(size, tmp_path, monkeypatch):
     monkeypatch.setattr(raw_rows, "CHUNK", size)
@@ -164,9 +170,10 @@ BAD = {
     "latin.json": (b'[{"a": "\xe9"}]', "latin.json: unreadable.*expected UTF-8"),
     "empty.csv": (b"", "empty.csv: empty file, expected a table with a header"),
     "header.csv": (b"prompt,prompt\na,b\n", "header.csv, line 1: columns prompt, prompt; expected distinct names"),
+    "unnamed.csv": (b",\na,b\n", "unnamed.csv, line 1: columns , ; expected distinct names"),
     "cells.csv": (b"prompt,chosen\na,b\nc\n", "cells.csv, line 3: 1 cells, the header has 2"),
     "quote.csv": (b'prompt\na\n"b\n', "quote.csv, line 3: not a table"),
-    "latin.csv": (b"prompt\na\n\xe9\n", "latin.csv, line 3: not UTF-8"),
+    "latin.csv": (b"prompt\na\n\xe9\n", "latin.csv, line 3: not UTF-8 .*; save it as UTF-8"),
     "rows.csv.gz": (b"prompt\na\n", "rows.csv.gz: unreadable.*gzip"),
     "rows.parquet": (parquet_bytes()[:-9], "rows.parquet: not a Parquet file"),
     "rows.parquet.gz": (gzip.compress(b"PAR1"), "rows.parquet.gz: not a Parquet file"),

@@ -12,11 +12,13 @@ from prefloop.evaluation.inference import (
     best,
     bootstrap_mean,
     cost_to_reach,
+    exact_zeros,
     first_crossing,
     halfway,
     length_controlled,
     mean_interval,
     paired_difference,
+    paired_estimate,
     rate_at_zero,
     rate_interval,
     resample_counts,
@@ -219,6 +221,16 @@ def test_pairing_removes_prompt_effects():
     unpaired = [mean_interval(x) for x in (a, b)]
     assert 2 * (paired.high - paired.low) < unpaired[0].high - unpaired[0].low
     assert paired.low > 0 and unpaired[0].low < unpaired[1].high, "unpaired intervals overlap"
+
+
+def test_equal_means_have_no_difference():
+    """In floating point, the mean of these differences is not 0."""
+    a, b = np.array([[0.1, 0.1, 0.3]]), np.array([[0.1, 0.2, 0.2]])
+    assert (a - b).mean() != 0
+    estimate = paired_estimate(a, b)
+    assert estimate.mean == 0 and estimate.p_value == 1 and estimate.standard_error > 0
+    assert exact_zeros([(a - b).mean(), 1e-9], a, b).tolist() == [0, 1e-9]
+    assert np.isnan(exact_zeros(np.nan, a * np.nan, b))
 
 
 def test_prompts_invalid_on_one_side_are_left_out_on_both():

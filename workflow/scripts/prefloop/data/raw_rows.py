@@ -143,7 +143,10 @@ def read_tsv(path: Path) -> RawRows:
 
 
 def read_table(path: Path, delimiter: str) -> RawRows:
-    """Yield the rows of a table whose first row names the columns. All cells are text, except messages as JSON."""
+    """Yield the rows of a table whose first row names the columns. All cells are text, except messages as JSON.
+
+    Columns without a name are ignored.
+    """
     csv.field_size_limit(LONGEST)
     with readable(path, "a table with a header"):
         table = csv.reader(decoded_lines(path), delimiter=delimiter, strict=True)
@@ -163,14 +166,20 @@ def read_table(path: Path, delimiter: str) -> RawRows:
             elif cells:  # a blank line has none
                 if len(cells) != len(header):
                     raise InputError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
-                yield f"{path}, line {line}", dict(zip(header, map(parse_cell, cells), strict=True))
+                named = ((name, cell) for name, cell in zip(header, cells, strict=True) if name)
+                yield f"{path}, line {line}", {name: parse_cell(cell) for name, cell in named}
     if header is None:
         raise InputError(f"{path}: empty file, expected a table with a header")
 
 
 def checked_header(cells: list[str], path: Path) -> list[str]:
-    """Return the names of a table's columns. Raise InputError if one is empty or occurs twice."""
-    if "" in cells or len(set(cells)) < len(cells):
+    """Return the names of a table's columns, empty for columns without a name, such as the index of pandas.
+
+    Raises:
+        InputError: A name occurs twice, or no column has one.
+    """
+    names = [name for name in cells if name]
+    if not names or len(set(names)) < len(names):
         raise InputError(
             f"{path}, line 1: columns {', '.join(cells) or '(none)'}; expected distinct names in the header"
         )
@@ -289,7 +298,7 @@ def decoded_lines(path: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(f"{path}, line {number}: not UTF-8 ({error})") from error
+                raise InputError(f"{path}, line {number}: not UTF-8 ({error}); save it as UTF-8") from error
 
 
 READERS: dict[str, Callable[[Path], RawRows]] = {

@@ -8,7 +8,7 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.evaluation.inference import Name, PromptTable, paired_difference, paired_estimate
+from prefloop.evaluation.inference import Name, PromptTable, exact_zeros, paired_difference, paired_estimate
 from prefloop.evaluation.random_effects import holm
 
 
@@ -102,9 +102,9 @@ def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]
         values = arrays({method: parts[method] for method in experiment.methods}, measure)
         methods, tests = others_of(experiment), []
         for method in methods:
-            estimate = paired_estimate(values[method], values[experiment.baseline])
-            of_seeds = (values[method] - values[experiment.baseline]).mean(axis=1)
-            tests.append((method, estimate, of_seeds))
+            pair = values[method], values[experiment.baseline]
+            of_seeds = exact_zeros((pair[0] - pair[1]).mean(axis=1), *pair)
+            tests.append((method, paired_estimate(*pair), of_seeds))
         corrected = holm([estimate.p_value for _, estimate, _ in tests])
         for (method, estimate, of_seeds), p_holm in zip(tests, corrected, strict=True):
             keys = {"method": method, "baseline": experiment.baseline, "measure": measure}
@@ -113,7 +113,7 @@ def differences(table: pd.DataFrame, experiment: Experiment, measures: list[str]
             row |= {
                 "p": estimate.p_value,
                 "p_holm": p_holm,
-                "improved": probability_of_improvement(of_seeds.to_numpy()),
+                "improved": probability_of_improvement(of_seeds),
             }
             rows.append(row | {"contrast": "primary" if named else "exploratory"})
             if len(of_seeds) > 1:

@@ -13,10 +13,12 @@ same interval in every table and figure, and resampling does not add to the diff
 """
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from prefloop.config.evaluator_measures import is_rate
@@ -26,6 +28,7 @@ from prefloop.evaluation.random_effects import MeanEstimate, crossed_mean
 
 RIDGE = 1e-3  # the log-likelihood, a sum over comparisons, gets the penalty ½·RIDGE·(intercept² + slope²)
 NEWTON_STEPS = 50
+ROUNDING = 1e-12  # a mean difference below this fraction of the values is a rounding error
 CHUNKS = 16  # the regressions of resamples are fitted in this many groups, to save memory
 
 Name = TypeVar("Name", bound=Hashable)
@@ -175,7 +178,16 @@ def paired_estimate(a: PromptTable, b: PromptTable) -> MeanEstimate:
 
     Effects of a prompt that are the same on both sides cancel. A value that is invalid on one side is left out on both.
     """
-    return mean_estimate(subtract(a, b))
+    estimate = mean_estimate(subtract(a, b))
+    return replace(estimate, mean=float(exact_zeros(estimate.mean, a, b)))
+
+
+def exact_zeros(means: ArrayLike, a: PromptTable, b: PromptTable) -> np.ndarray:
+    """The means of a − b, where those that are only rounding errors are 0, so that equal methods have no difference."""
+    largest = [
+        np.abs(values[np.isfinite(values)]).max(initial=0) for values in (np.asarray(a, float), np.asarray(b, float))
+    ]
+    return np.where(np.abs(means) <= ROUNDING * max(largest), 0.0, means)
 
 
 def paired_difference(a: PromptTable, b: PromptTable, level: float = 0.95) -> Interval:

@@ -100,7 +100,7 @@ def read_template(path: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, expected a judge's template") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error})") from error
+        raise InputError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
     missing = [f"{{{name}}}" for name in PLACEHOLDERS if f"{{{name}}}" not in template]
     if missing:
         raise InputError(f"{path}: a judge's template must contain {', '.join(missing)}")
