@@ -108,8 +108,7 @@ def set_gradient_exchange(model: nn.Module, is_last: bool, device: torch.device)
     """Decide whether a sharded model's processes exchange gradients in the next backward pass.
 
     Once per step is enough, but until then every process keeps unsharded gradients in float32. If these take more than
-    an
-    eighth of its GPU's memory, gradients are exchanged after every micro-batch.
+    an eighth of its GPU's memory, gradients are exchanged after every micro-batch.
 
     Args:
         model (nn.Module): From `wrap_model`; without shards nothing changes.

@@ -146,8 +146,7 @@ def mean_states(scorer: Scorer, states: Tensor, prompts: Sequence[Tokens], respo
     """The mean state over the tokens of each response.
 
     The last token of a response is not counted: it predicts nothing, so it is not read. For a response of one token,
-    the
-    state that predicts it is used.
+    the state that predicts it is used.
 
     Args:
         scorer (Scorer): The scorer that has read the responses.

@@ -17,9 +17,8 @@ def load_transformers() -> ModuleType:
     """The module transformers with its models.
 
     The garbage collector is off during the import: it would traverse hundreds of thousands of new objects repeatedly
-    and
-    free none. scikit-learn is hidden: if it is installed, transformers imports it for a method of assisted generation
-    that is not used here.
+    and free none. scikit-learn is hidden: if it is installed, transformers imports it for a method of assisted
+    generation that is not used here.
     """
     was_collecting, hides_sklearn = gc.isenabled(), "sklearn" not in sys.modules
     gc.disable()
