@@ -6,7 +6,7 @@ import pytest
 
 from conftest import TINY, merge
 from prefloop.config.experiment import experiment_of
-from prefloop.config.recorded_settings import SETTINGS_FILE, write_settings
+from prefloop.config.recorded_settings import SETTINGS_FILE, differing_settings, write_settings
 from prefloop.config.validation import checked
 
 
@@ -19,3 +19,20 @@ def test_settings_are_rewritten_only_if_they_changed(tmp_path, changes, written_
         config = checked(merge(config, {"policy": {"model": "some/model"}}))
         write_settings(config, experiment_of(config, str(tmp_path)))
     assert (path.stat().st_mtime > 1) == written_again
+
+
+def test_defaults_of_an_evaluator_that_only_one_experiment_has_are_not_listed():
+    a, b = (
+        checked(merge(TINY, {"policy": {"model": "some/model"}, "evaluation": {"evaluators": evaluators}}))
+        for evaluators in ({}, {"judge": {"kind": "judge", "judge": {"base_url": "http://localhost/v1", "model": "m"}}})
+    )
+    lines = {
+        f"evaluation.evaluators.judge.{key}": value
+        for key, value in [
+            ("kind", '"judge"'),
+            ("judge.base_url", '"http://localhost/v1"'),
+            ("judge.model", '"m"'),
+        ]
+    }
+    assert differing_settings(a, b, []) == [(key, "–", value) for key, value in lines.items()]
+    assert differing_settings(b, a, []) == [(key, value, "–") for key, value in lines.items()]

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.declarations import hints
+from prefloop.config.declarations import defaults, hints
 from prefloop.config.experiment import Experiment, experiment_of
+from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.resolve import of_method
 from prefloop.config.settings import MethodConfig
+from prefloop.config.training_settings import RewardModelSection
 from prefloop.core.errors import InputError, refused
 from prefloop.core.files import json_bytes, read_json, write_json
 
@@ -66,6 +68,7 @@ def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> li
     Differences of the experiments come first. Then each pair of methods (a's, b's) follows with those differences that
     the experiments do not have; their keys begin with the names of the methods.
     """
+    a, b = without_defaults(a, b), without_defaults(b, a)
     shared = differences_of(without(a, UNCOMPARED), without(b, UNCOMPARED))
     differences = [(key, *values) for key, values in shared.items()]
     for first, second in pairs:
@@ -81,6 +84,33 @@ def differing_settings(a: dict, b: dict, pairs: Iterable[tuple[str, str]]) -> li
     return differences
 
 
+def without_defaults(config: dict, other: dict) -> dict:
+    """Return a config whose evaluators and reward models that `other` lacks have only settings other than defaults."""
+    evaluation, of_other = config["evaluation"], other["evaluation"]
+    evaluators = {
+        name: own if name in of_other["evaluators"] else changed(own, defaults(FeedbackConfig))
+        for name, own in evaluation["evaluators"].items()
+    }
+    models = {
+        name: own if name in other["reward_models"] else changed(own, defaults(RewardModelSection))
+        for name, own in config["reward_models"].items()
+    }
+    return config | {"evaluation": evaluation | {"evaluators": evaluators}, "reward_models": models}
+
+
+def changed(settings: dict, base: dict) -> dict:
+    """Return the settings that differ from those in `base`."""
+    result = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            value = changed(value, base[key])
+            if not value:
+                continue
+        if value != base.get(key):
+            result[key] = value
+    return result
+
+
 def without(settings: dict, keys: Iterable[str]) -> dict:
     """Return a mapping without some keys."""
     return {key: value for key, value in settings.items() if key not in keys}
@@ -89,7 +119,12 @@ def without(settings: dict, keys: Iterable[str]) -> dict:
 def differences_of(a: dict, b: dict) -> dict[str, tuple[str, str]]:
     """Return the two values, as JSON, of every dotted key whose values differ; "–" for a missing key."""
     left, right = dict(leaves(a)), dict(leaves(b))
+    # An empty mapping is not listed if the other config has values in it, because these are listed.
+    filled = {
+        ".".join(parts[:end]) for parts in (key.split(".") for key in [*left, *right]) for end in range(1, len(parts))
+    }
     keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key, "–") != right.get(key, "–")]
+    keys = [key for key in keys if key not in filled]
     return {key: (left.get(key, "–"), right.get(key, "–")) for key in keys}
 
 

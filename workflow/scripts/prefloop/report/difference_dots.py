@@ -15,6 +15,8 @@ from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.significance import named_baseline_clause
 from prefloop.report.win_rates import axis_label, measure_label
 
+LETTER = 0.07  # width of a letter of a method's name, inches
+
 
 def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
     """Draw one panel per measure, one row per evaluator; filled points are significant, small lines are single seeds.
@@ -24,7 +26,7 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
         data: From `comparisons.differences`.
     """
     methods, measures = others_of(experiment), list(data["measure"].unique())
-    figure, panels = difference_panels(measures, len(methods))
+    figure, panels = difference_panels(measures, methods)
     for measure, axes in panels.items():
         for height, method in enumerate(methods):
             own = data[(data["measure"] == measure) & (data["method"] == method)]
@@ -52,11 +54,12 @@ def draw_differences(experiment: Experiment, data: pd.DataFrame) -> Figure:
     return figure
 
 
-def difference_panels(measures: Sequence[str], methods: int) -> tuple[Figure, dict[str, Axes]]:
+def difference_panels(measures: Sequence[str], methods: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel per measure, with room for all methods; their names are left of each row."""
     named = any(split_measure(measure)[0] for measure in measures)
-    height = 0.26 * methods + (0.9 if named else 0)  # labels of the axis below every row
-    return evaluator_panels(measures, (2.2, height), (1.2, 0.4 if named else 1.3), sharey=True)
+    height = 0.26 * len(methods) + (0.9 if named else 0)  # labels of the axis below every row
+    width = max(1.2, 0.3 + LETTER * max(map(len, methods)))  # of the names
+    return evaluator_panels(measures, (2.2, height), (width, 0.4 if named else 1.3), sharey=True)
 
 
 def difference_clause(data: pd.DataFrame, measure: str) -> str:

@@ -20,7 +20,7 @@ def evaluator_panels(
         measures: The measures, grouped by evaluator.
         size: Width and height of a panel, inches.
         extra: Width and height around the panels, inches.
-        sharey: Whether all panels share the vertical axis.
+        sharey: Whether all panels share the vertical axis. Its labels are in the first column of every row.
 
     Returns:
         The figure, and the panel of each measure.
@@ -37,5 +37,14 @@ def evaluator_panels(
         for axes in axes_of_row[:unused]:
             axes.set_visible(False)
         panels |= dict(zip(own, axes_of_row[unused:], strict=True))
-        axes_of_row[unused].tick_params(labelleft=True)  # a shared axis has labels only in the first column
+        if unused and sharey:
+            keep_labels(axes_of_row[0])
     return figure, panels
+
+
+def keep_labels(axes: Axes) -> None:
+    """Show only the labels of the vertical axis. Between panels, long labels would leave no room for the panels."""
+    axes.set(visible=True, frame_on=False)
+    axes.grid(visible=False)
+    axes.xaxis.set_visible(False)
+    axes.tick_params(axis="y", left=False)
