@@ -19,8 +19,7 @@ def eval_report(gaps: np.ndarray, length_differences: np.ndarray, rng: np.random
 
     Returns:
         dict: `accuracy` and `lead_over_length` are [mean, low, high], with 95 % bootstrap intervals over pairs; a tie
-            is
-            half right. The lead is over the better of the rules "longer wins" and "shorter wins". `calibration`
+            is half right. The lead is over the better of the rules "longer wins" and "shorter wins". `calibration`
             compares the confidence σ(|gap|) with the accuracy of pairs with that confidence, and `calibration_error` is
             the mean absolute difference. `warning` is from `length_warning`.
     """
