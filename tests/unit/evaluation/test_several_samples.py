@@ -1,5 +1,7 @@
 """Tables and figures for several samples per prompt: samples of a prompt are averaged first."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
 from prefloop.evaluation.comparisons import arrays, differences, last_round, mean_over_samples, mean_over_temperatures
 from prefloop.evaluation.results import comparisons, interval_by_round, judge_answers, judgments
-from prefloop.evaluation.summaries import length_effects, longer_won, outcome_counts
+from prefloop.evaluation.summaries import final_seeds, length_effects, longer_won, outcome_counts
 from prefloop.report.frontier import frontier_points, seed_points
 from prefloop.report.run_facts import prompts_and_samples
 
@@ -59,6 +61,16 @@ def test_differences_are_paired_by_prompt(experiment):
     table = differences(judgments(experiment), experiment, ["reward"])
     assert table.loc[table["seed"].isna(), ["difference", "low", "high"]].to_numpy().tolist() == [[2.0, 2.0, 2.0]]
     assert table.loc[table["seed"].notna(), "difference"].tolist() == [2.0, 2.0]
+
+
+def test_table_of_seeds_counts_prompts_instead_of_samples(experiment):
+    table = final_seeds(judgments(experiment), experiment, ["win"]).set_index(["method", "seed"])
+    assert table["prompts"].tolist() == [3] * 4
+    assert table.loc[("dota", 0), "mean"] == 0.5
+    experiment = replace(experiment, methods=("dota",))
+    rows = judgments(experiment)
+    rows.loc[(rows["prompt_id"] == "p") & (rows["method"] == "dota"), "win"] = np.nan
+    assert final_seeds(rows, experiment, ["win"])["prompts"].tolist() == [2, 2]
 
 
 def test_outcomes_count_every_sample(experiment):

@@ -12,7 +12,7 @@ from prefloop.config.feedback_identity import feedback_identity
 from prefloop.core.errors import InputError
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
-from prefloop.evaluation.results import judge_answers, judgments
+from prefloop.evaluation.results import JUDGED, judge_answers, judges, judgments
 from prefloop.report.run_facts import evaluator_facts
 
 PROMPTS = ("x", "y", "z")
@@ -143,6 +143,19 @@ def test_costs_and_judges_have_a_stage_per_evaluator(experiment):
     answers = judge_answers(experiment)
     assert set(answers["stage"]) == {"evaluate_samples: strict"}
     assert (answers["problem"] == "empty").sum() == 5, "one for every run and the initial policy"
+
+
+def test_judges_name_the_opponent_if_there_are_several(experiment):
+    assert not {"opponent", "temperature"} & set(judges(experiment).columns)
+    experiment = replace(experiment, opponents=("initial", "plain"))
+    for comparison in experiment.comparisons:
+        for name in ("", *experiment.evaluators):
+            path = experiment.root / (comparison.judged_by(name) if name else comparison.judgments)
+            notes = {"judge": {"pairs": 3, "outcomes": {"A": 2, "B": 0, "tie": 0, "invalid": 1}}}
+            write_json(path.with_suffix(".cost.json"), COST | (notes if name == "strict" else {}))
+    table = judges(experiment)
+    assert not table.duplicated([*JUDGED, "opponent"]).any() and "temperature" not in table
+    assert set(table.loc[table["method"] == "good", "opponent"]) == {"initial", "plain"}
 
 
 def test_cost_to_reach_of_a_named_evaluator(experiment):

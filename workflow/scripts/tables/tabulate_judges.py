@@ -35,9 +35,11 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
         table: Path of the .csv; its .tex and caption .rst are written next to it.
     """
     data = judges(experiment)
-    shown = data[[*JUDGED, "pairs", *LABELS]].rename(columns=LABELS)
+    several = [name for name in ("opponent", "temperature") if name in data]
+    shown = data[[*JUDGED, *several, "pairs", *LABELS]].rename(columns=LABELS)
+    shown[several] = shown[several].astype(object).where(shown[several].notna(), "")  # judges of training have none
     rates = ["flipped", "first won", "longer won"]
-    shown[rates] = shown[rates].astype(float).map("{:.2f}".format)
+    shown[rates] = shown[rates].astype(float).map("{:.2f}".format).replace("nan", "--")
     save_table(table, data, relabeled(experiment, shown), CAPTION)
     return Summary(f"{len(data)} rows -> {table}")
 

@@ -159,13 +159,15 @@ def costs(
     The stages of evaluation are sample, compare_samples, one per named evaluator and, if measured, measure_kl
     (`divergence`) and measure_perplexity (`perplexity`). Stages that methods share (`shared` and the evaluation of
     untrained policies) have the method "shared". A stage in `shared` whose file is in a method's folder has its name.
+    Rows of evaluation have the columns `opponent` and `temperature`.
     """
     for_all = {"method": "shared", "seed": -1, "round": 0, "step": 0} | NO_LABELS
     method_of_folder = {experiment.root / method: method for method in experiment.methods}
     rows = [for_all | {"method": method_of_folder.get(path.parent, "shared")} | result_object(path) for path in shared]
     for path, (comparison, stage) in evaluation_cost_files(experiment, divergence, perplexity).items():
         keys = {"method": comparison.method, "seed": comparison.seed, "round": comparison.round, "step": 0} | NO_LABELS
-        rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | {"stage": stage})
+        against = {"stage": stage, "opponent": comparison.opponent, "temperature": comparison.temperature}
+        rows.append((keys if comparison.round else for_all) | result_object(experiment.root / path) | against)
     return pd.concat([pd.DataFrame(rows), alignment_costs(experiment)], ignore_index=True)
 
 
@@ -199,10 +201,14 @@ def sum_truncated(costs: Iterable[tuple[Name, Path]]) -> dict[Name, tuple[int, i
 
 
 def judges(experiment: Experiment) -> pd.DataFrame:
-    """One row per stage with a judge: method, seed, round, step, stage, and the judge's outcomes."""
+    """One row per stage with a judge: method, seed, round, step, stage, and the judge's outcomes.
+
+    If policies are compared with several opponents or at several temperatures, their columns follow the stage.
+    """
     table = costs(experiment)
+    several = [name for name in ("opponent", "temperature") if table[name].nunique() > 1]
     rows = []
-    for keys, notes in zip(table[list(JUDGED)].to_dict("records"), table["judge"], strict=True):
+    for keys, notes in zip(table[[*JUDGED, *several]].to_dict("records"), table["judge"], strict=True):
         if isinstance(notes, dict):
             rows.append(keys | rates(notes))
     return pd.DataFrame(rows)

@@ -66,10 +66,11 @@ def final_seeds(rows: pd.DataFrame, experiment: Experiment, measures: Sequence[s
         measures: Columns of `rows`.
 
     Returns:
-        Columns method, seed, measure, mean, prompts (valid values).
+        Columns method, seed, measure, mean, prompts (those with a valid value).
     """
     keys, last = ["method", "seed"], rows[rows["round"] == experiment.rounds]
-    counts = last.groupby(keys, sort=False)[list(measures)].count().reset_index()
+    valid = last.groupby([*keys, "prompt_id"], sort=False)[list(measures)].count() > 0  # in at least one sample
+    counts = valid.groupby(keys, sort=False).sum().reset_index()
     means = means_of_seeds(last, keys, list(measures))
     return means.merge(counts.melt(keys, list(measures), "measure", "prompts"), on=[*keys, "measure"])
 
