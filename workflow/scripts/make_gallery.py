@@ -1,7 +1,7 @@
 """Write a documentation page with the figures and tables of an experiment: small pictures, captions, the command."""
 
 import shutil
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +15,7 @@ from prefloop.report.captions import read_caption
 from prefloop.report.tables import in_markdown
 
 COLORS = 128  # size of a picture's palette
+MAX_ROWS = 60  # of a longer table, the page has only the link
 
 
 def main(
@@ -48,19 +49,23 @@ def main(
         parts.append(f"![{path.stem}]({folder.name}/{path.name})\n\n{text}")
     for path in tables:
         shutil.copy(path, folder / path.name)
-        parts.append(f"**{path.stem}** ([CSV]({folder.name}/{path.name}))\n\n{in_markdown(read_frame(path))}")
+        parts.append(f"**{path.stem}** ([CSV]({folder.name}/{path.name}))")
+        frame = read_frame(path)
+        parts.append(in_markdown(frame) if len(frame) <= MAX_ROWS else f"{len(frame)} rows, in the file.")
     with atomic_write(page) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return Summary(f"{len(figures)} figures and {len(tables)} tables in {page}")
 
 
 def first_comment(config: Path) -> str:
-    """The first comment of a file as Markdown; indented lines become blocks of code."""
-    text = config.read_text(encoding="utf-8").splitlines(keepends=True)
-    lines = [line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), text)]
-    return "".join(
-        f"\n```\n{line.strip()}\n```\n" if line.startswith("   ") else line.lstrip() for line in lines
-    ).strip()
+    """The first comment of a file as Markdown; consecutive indented lines become a block of code."""
+    text = config.read_text(encoding="utf-8").splitlines()
+    lines = [line.removeprefix("#").removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), text)]
+    parts = []
+    for is_code, group in groupby(lines, key=lambda line: line.startswith("  ")):
+        part = "\n".join(line.removeprefix("  ") for line in group).strip("\n")
+        parts.append(f"```\n{part}\n```" if is_code else part)
+    return "\n\n".join(parts)
 
 
 run(main)

@@ -7,7 +7,7 @@ import pytest
 from prefloop.config.experiment import Experiment
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
-from prefloop.report.equal_costs import equal_cost_facts
+from prefloop.report.equal_costs import equal_cost_facts, listed_amounts
 
 
 @pytest.fixture
@@ -40,6 +40,19 @@ def write_costs(folder: Path, tokens: int, labels: int) -> None:
 def test_claim_depends_on_the_files(experiment, kind, fact):
     experiment.equal_cost = kind
     assert equal_cost_facts(experiment) == [fact.replace("5%", "5 %")]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "listed"),
+    [
+        ({"a": 256, "b": 256, "c": 1024, "d": 250}, "c 1,024, all others 250 to 256"),
+        ({"a": 256, "b": 256, "c": 256, "d": 1024}, "d 1,024, all others 256"),
+        ({"a": 256, "b": 256, "c": 1024}, "a 256, b 256, c 1,024"),
+        ({"a": 1, "b": 2}, "a 1, b 2"),
+    ],
+)
+def test_equal_amounts_are_listed_once(amounts, listed):
+    assert listed_amounts(amounts) == listed
 
 
 def test_nothing_is_claimed_by_default(experiment):

@@ -90,3 +90,15 @@ def test_gallery_keeps_rows_and_deletes_earlier_pictures(tmp_path):
     command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
     subprocess.run([*command, "--tables", "t.csv"], cwd=tmp_path, check=True, capture_output=True)
     assert {path.name for path in (tmp_path / "p").rglob("*") if path.is_file()} == {"t.csv", "spent.csv"}
+
+
+def test_gallery_page_links_long_tables_and_keeps_commands_together(tmp_path):
+    (tmp_path / "c.yaml").write_text("# About.\n#\n# How:\n#   first \\\n#     more\n#   second\n# End.\nname: c\n")
+    for name, rows in (("short", 60), ("long", 61)):
+        frame = pd.DataFrame({"cell": range(rows)})
+        save_table(tmp_path / f"{name}.csv", frame, frame, "Caption.")
+    command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
+    subprocess.run([*command, "--tables", "short.csv", "long.csv"], cwd=tmp_path, check=True, capture_output=True)
+    page = (tmp_path / "p.md").read_text()
+    assert page.startswith("# p\n\nAbout.\n\nHow:\n\n```\nfirst \\\n  more\nsecond\n```\n\nEnd.\n\n**short**")
+    assert "| 59 |" in page and page.endswith("**long** ([CSV](p/long.csv))\n\n61 rows, in the file.\n")

@@ -18,8 +18,22 @@ def equal_cost_facts(experiment: Experiment) -> list[str]:
     low, high = min(amounts.values()), max(amounts.values())
     if low >= (1 - TOLERANCE) * high:
         return [f"At equal cost: every method used {range_of(low, high)} {UNIT_OF[kind]} per run."]
-    listed = ", ".join(f"{experiment.label(method)} {amount:,.4g}" for method, amount in amounts.items())
+    listed = listed_amounts({experiment.label(method): amount for method, amount in amounts.items()})
     return [f"Not at equal cost: {UNIT_OF[kind]} per run differ by more than {100 * TOLERANCE:g} %: {listed}."]
+
+
+def listed_amounts(amounts: dict[str, float]) -> str:
+    """`a 1,024, all others 256`, where more than two methods are equal within `TOLERANCE`; else every amount."""
+    groups = [
+        [name for name, amount in amounts.items() if (1 - TOLERANCE) * top <= amount <= top] for top in amounts.values()
+    ]
+    largest = max(groups, key=len)
+    equal = largest if 2 < len(largest) < len(amounts) else []
+    parts = [f"{name} {amount:,.4g}" for name, amount in amounts.items() if name not in equal]
+    if equal:
+        of_others = [amounts[name] for name in equal]
+        parts.append(f"all others {range_of(min(of_others), max(of_others))}")
+    return ", ".join(parts)
 
 
 def range_of(low: float, high: float) -> str:
