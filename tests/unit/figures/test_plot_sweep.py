@@ -65,6 +65,21 @@ def test_numbers_have_a_scale_and_words_are_nominal(experiment):
     assert sorted(np.round(x)) == [0, 0, 1, 1] and len(set(x)) == 4, "marks of the same word are next to each other"
 
 
+def test_integers_have_integer_ticks(experiment):
+    points = [SweptMethod("m0", "D", {"train.lora.r": 2}), SweptMethod("m1", "D", {"train.lora.r": 4})]
+    data = quality_by_value(experiment, points, {name: np.zeros((1, 3)) for name in MEANS}, "reward")
+    (axes,) = draw_sweep(experiment, data).axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_long_names_leave_room_for_panels(experiment):
+    points = [SweptMethod(point.method, "a long name of a method " * 3, point.point) for point in POINTS]
+    values = {name: np.full((2, 3), mean) for name, mean in MEANS.items()}
+    figure = draw_sweep(experiment, quality_by_value(experiment, points, values, "reward"))
+    figure.canvas.draw()
+    assert all(axes.get_window_extent().width / figure.dpi > 2.5 for axes in figure.axes)
+
+
 def test_numbers_with_null_are_nominal(experiment):
     points = [SweptMethod("m0", "D", {"pairs.min_gap": None}), SweptMethod("m1", "D", {"pairs.min_gap": 0.5})]
     data = quality_by_value(experiment, points, {name: np.zeros((1, 3)) for name in MEANS}, "reward")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prefloop.config.experiment import Experiment
 from prefloop.config.sweeps import SYMBOLS, point_words, value_text
@@ -21,6 +22,7 @@ from prefloop.report.plotting import LINES, line_style
 from prefloop.report.win_rates import MAX_BANDS, axis_label
 
 LOG_RATIO = 8  # ratio of the largest to the smallest value from which an axis is logarithmic
+LEGEND_LETTER = 0.06  # width of a letter, inches
 
 
 @dataclass
@@ -73,7 +75,9 @@ def draw_sweep(experiment: Experiment, data: pd.DataFrame) -> Figure:
     keys = [key for key in data["key"].unique() if key]
     lines = {key: lines_of(data[data["key"] == key]) for key in keys}
     room = 0.22 * (max(map(len, lines.values())) + (data["key"] == "").sum())
-    size = (0.5 + 3.2 * len(keys), 2.6 + room)
+    names = [name for of_key in lines.values() for name in of_key] + list(data.loc[data["key"] == "", "swept"])
+    width = max(3.2, 0.8 + LEGEND_LETTER * max(map(len, names)))  # a panel has its legend above it
+    size = (0.5 + width * len(keys), 2.6 + room)
     figure, panels = plt.subplots(1, len(keys), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, key in zip(panels[0], keys, strict=True):
         draw_levels(axes, data[data["key"] == ""])
@@ -121,4 +125,6 @@ def draw_key(axes: Axes, key: str, lines: dict[str, pd.DataFrame]) -> None:
         axes.set_xlim(-0.5, len(values) - 0.5)
     elif min(numbers) > 0 and max(numbers) >= LOG_RATIO * min(numbers):
         plain_log(axes.xaxis)
+    elif all(isinstance(number, int) for number in numbers):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"{SYMBOLS[key]} ({key})" if key in SYMBOLS else key)
