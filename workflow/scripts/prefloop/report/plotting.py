@@ -87,9 +87,17 @@ def error_lengths(part: pd.DataFrame, mean: str = "mean", low: str = "low", high
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """Add one legend above the panels, with the handles of one panel."""
+    """Add one legend above the panels, with the handles of one panel.
+
+    It has as many of four columns as fit into the figure, which grows by the rows that this adds.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    width = 0.5 + 0.07 * max(map(len, labels), default=0)  # of a column, inches
+    most = max(1, min(len(labels), 4))
+    columns = max(1, min(most, int(figure.get_figwidth() / width)))
+    rows = math.ceil(len(labels) / columns) - math.ceil(len(labels) / most)
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def note_evaluator(figure: Figure, experiment: Experiment) -> None:
