@@ -279,10 +279,10 @@ def overridden(config: dict) -> Iterator[str]:
     """Yield one line per setting of a section that has no effect, because every compared method sets its own value."""
     methods = config["compare"]
     for section in OVERRIDDEN if methods else ():
-        for path, value in leaves(config[section]):
+        for path, value in settings_with_paths(config[section]):
             key = ".".join([section, *path])
-            own = {method: leaf(config["methods"][method].get(section, {}), path, value) for method in methods}
-            if value != leaf(defaults(ExperimentConfig)[section], path, value) and value not in own.values():
+            own = {method: setting_at(config["methods"][method].get(section, {}), path, value) for method in methods}
+            if value != setting_at(defaults(ExperimentConfig)[section], path, value) and value not in own.values():
                 several = [f"{method}: {short_repr(found)}" for method, found in own.items()]
                 named = ", ".join([*several[:3], *(["…"] if len(several) > 3 else [])])
                 yield (
@@ -291,16 +291,16 @@ def overridden(config: dict) -> Iterator[str]:
                 )
 
 
-def leaves(settings: dict) -> Iterator[tuple[list[str], Any]]:
+def settings_with_paths(settings: dict) -> Iterator[tuple[list[str], Any]]:
     """Yield every setting of a section with its path; a mapping that methods replace is one setting."""
     for key, value in settings.items():
         if isinstance(value, dict) and key not in REPLACED:
-            yield from (([key, *path], inner) for path, inner in leaves(value))
+            yield from (([key, *path], inner) for path, inner in settings_with_paths(value))
         else:
             yield [key], value
 
 
-def leaf(settings: dict, path: list[str], otherwise: Any) -> Any:
+def setting_at(settings: dict, path: list[str], otherwise: Any) -> Any:
     """Return the setting at a path, or `otherwise` if it is not set."""
     for key in path:
         if not isinstance(settings, dict) or key not in settings:
