@@ -1,7 +1,6 @@
 """Contradictory settings are refused with the reason, before any job."""
 
 import gzip
-import re
 
 import pytest
 
@@ -498,24 +497,3 @@ def test_lexicon_as_evaluator_of_another_kind_of_reward_warns(differences, lines
     found = doubts(checked(merge(merge(VALID, {"evaluation": AFINN}), differences)))
     assert len(found) == lines
     assert all(line.startswith("evaluation.evaluator: ") for line in found)
-
-
-@pytest.mark.parametrize(
-    ("differences", "lines"),
-    [
-        ({}, 0),
-        ({"pairs": {"metric": "reward_gap"}}, 1),  # dota and uniform have metrics of their own
-        ({"pairs": {"metric": "reward_gap"}, "methods": {"dota": {"pairs": {"metric": "reward_gap"}}}}, 0),
-        ({"pairs": {"metric": "reward_gap"}, "compare": ["dota", "plain"], "methods": {"plain": {}}}, 0),
-        ({"train": {"lora": {"r": 8}}, "sweep": {"train.lora.r": [2, 4]}}, 1),
-        ({"train": {"lora": {"r": 8}}, "sweep": {"train.lora.r": [2, 8]}}, 0),
-        ({"bandit": {"alpha": 0.3}}, 0),
-    ],
-)
-def test_section_setting_that_every_method_overrides_warns(differences, lines):
-    preset = {"dota": {"pairs": {"metric": "pfp"}}, "uniform": {"pairs": {"metric": "random"}}}
-    config = checked(merge(merge(VALID, {"methods": preset, "compare": ["dota", "uniform"]}), differences))
-    found = [line for line in doubts(config) if "has no effect" in line]
-    assert len(found) == lines
-    for line in found:
-        assert re.match(r"(pairs.metric: 'reward_gap'|train.lora.r: 8) has no effect, .*; set methods\.dota", line)

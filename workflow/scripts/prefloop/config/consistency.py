@@ -4,9 +4,6 @@ Every function makes a list of checks (condition, message). A check fails if its
 this module at every start, so it imports nothing heavy.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 from prefloop.config.declarations import defaults
 from prefloop.config.evaluation_consistency import impossible_evaluation, impossible_figures
 from prefloop.config.experiment import CHOSEN
@@ -17,9 +14,9 @@ from prefloop.config.method_consistency import (
     impossible_method,
     too_little,
 )
+from prefloop.config.overridden_settings import overridden_settings
 from prefloop.config.prompt_settings import EvalPromptsSection, SourceConfig
 from prefloop.config.resolve import (
-    REPLACED,
     TRAINED,
     evaluators_of,
     exports_of,
@@ -27,14 +24,11 @@ from prefloop.config.resolve import (
     of_method,
     repository_of,
 )
-from prefloop.config.settings import ExperimentConfig
 from prefloop.config.source_names import SOURCE_FORM, configured_sources
 from prefloop.config.start_checks import impossible_start
-from prefloop.core.errors import short_repr
 from prefloop.models.sources import HUB_ID
 
 LEXICONS = "prefloop.feedback.lexicons:"  # packaged reward functions that count words of a list
-OVERRIDDEN = ("bandit", "reference", "generation", "acquisition", "pairs", "train")  # read only for methods
 MAX_JOINED_STEPS = 100  # Linux allows 128 KB per shell command; the five paths of a step have up to 1 KB
 FIXED_FIELDS = ("messages", "model", "n", "stream")  # of a judge's request, which a config must not change
 
@@ -272,41 +266,7 @@ def doubts(config: dict) -> list[str]:
                 "are equal; raise the temperature, or set samples to 1",
             ),
         ]
-    ) + list(overridden(config))
-
-
-def overridden(config: dict) -> Iterator[str]:
-    """Yield one line per setting of a section that has no effect, because every compared method sets its own value."""
-    methods = config["compare"]
-    for section in OVERRIDDEN if methods else ():
-        for path, value in settings_with_paths(config[section]):
-            key = ".".join([section, *path])
-            own = {method: setting_at(config["methods"][method].get(section, {}), path, value) for method in methods}
-            if value != setting_at(defaults(ExperimentConfig)[section], path, value) and value not in own.values():
-                several = [f"{method}: {short_repr(found)}" for method, found in own.items()]
-                named = ", ".join([*several[:3], *(["…"] if len(several) > 3 else [])])
-                yield (
-                    f"{key}: {short_repr(value)} has no effect, because every compared method sets its own ({named}); "
-                    f"set methods.{methods[0]}.{key}, or compare another method"
-                )
-
-
-def settings_with_paths(settings: dict) -> Iterator[tuple[list[str], Any]]:
-    """Yield every setting of a section with its path; a mapping that methods replace is one setting."""
-    for key, value in settings.items():
-        if isinstance(value, dict) and key not in REPLACED:
-            yield from (([key, *path], inner) for path, inner in settings_with_paths(value))
-        else:
-            yield [key], value
-
-
-def setting_at(settings: dict, path: list[str], otherwise: Any) -> Any:
-    """Return the setting at a path, or `otherwise` if it is not set."""
-    for key in path:
-        if not isinstance(settings, dict) or key not in settings:
-            return otherwise
-        settings = settings[key]
-    return settings
+    ) + list(overridden_settings(config))
 
 
 def is_lexicon(feedback: dict) -> bool:
