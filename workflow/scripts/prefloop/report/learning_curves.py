@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from prefloop.config.evaluator_measures import is_rate, split_measure
 from prefloop.config.experiment import Experiment
@@ -111,5 +111,5 @@ def label_heights(x: np.ndarray, y: np.ndarray, gap: float) -> np.ndarray:
     for group in np.split(by_x, np.flatnonzero(np.diff(x[by_x]) >= LABEL_WIDTH) + 1):
         order = group[np.argsort(y[group], kind="stable")]
         gaps = gap * np.arange(len(order))
-        heights[order] = isotonic_regression(y[order] - gaps) + gaps
+        heights[order] = isotonic_regression(y[order] - gaps).x + gaps
     return heights
