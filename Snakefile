@@ -7,6 +7,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/programs.smk"
 include: "rules/prepare.smk"
 include: "rules/feedback.smk"
 include: "rules/annotate.smk"
