@@ -42,17 +42,25 @@ include: "rules/export.smk"
 include: "rules/browse.smk"
 
 
+# All formats, so that a deleted picture is drawn again.
+EVERY_PICTURE = collect(
+    "<results>/figures/{figure}.{kind}",
+    figure=FIGURES,
+    kind=["pdf", "svg", "png", "csv"],
+)
+
+
 rule all:
     default_target: True
     input:
-        collect("<results>/figures/{figure}.pdf", figure=FIGURES),
-        collect("<results>/tables/{table}.csv", table=TABLES),
+        EVERY_PICTURE,
+        collect("<results>/tables/{table}.{kind}", table=TABLES, kind=["csv", "tex"]),
         FACTS,
 
 
 rule figures:
     input:
-        collect("<results>/figures/{figure}.pdf", figure=FIGURES),
+        EVERY_PICTURE,
 
 
 remember_signatures(workflow.rules)

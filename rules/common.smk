@@ -45,9 +45,11 @@ from prefloop.config.resolve import (
     model_sources,
     of_method,
     feedback_sources,
+    section_of,
     trained_here,
 )
 from prefloop.config.experiment import experiment_of
+from prefloop.config.output_flags import has_own_clusters
 from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelled_in_profile
 from prefloop.monitor.failures import FailureRecorder
@@ -166,8 +168,7 @@ wildcard_constraints:
 @cache
 def settings_of(section, method=None):
     """Return a config section of a method, without settings that its other settings make irrelevant."""
-    settings = of_method(config, method)[section]
-    return relevant(settings, inner(ExperimentConfig, section))
+    return section_of(config, section, method)
 
 
 @cache
@@ -248,10 +249,10 @@ def acquires(method):
     return settings_of("acquisition", method)["rule"] != "all"
 
 
+@cache
 def cluster_folder(method=None):
     """Return the folder of a method's clusters: the shared one, or its own if its settings differ."""
-    own = settings_of("clusters", method) != settings_of("clusters")
-    return f"{RESULTS}/{method}" if own else RESULTS
+    return f"{RESULTS}/{method}" if has_own_clusters(config, method) else RESULTS
 
 
 def run_of(wildcards):

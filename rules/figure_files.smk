@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 
 from prefloop.config import outputs
 from prefloop.config.output_flags import (
+    cluster_tables,
     measures_divergence,
     measures_perplexity,
     output_flags,
@@ -205,12 +206,8 @@ COSTS = [
     *(every_round("evaluation/measure_kl.cost.json") if DIVERGENCE else []),
     *(every_policy("evaluation/measure_perplexity.cost.json") if PERPLEXITY else []),
 ]
-# The target shares of margins above τ of the methods' β rules.
-DELTAS = {
-    settings_of("train", method).get("beta_risk", {}).get("delta") for method in METHODS
-}
 # Files and flags of single figures and tables, in addition to what config/outputs.py lists.
-CLUSTER_TABLES = [f"{cluster_folder(method)}/clusters.csv" for method in METHODS]
+CLUSTER_TABLES = [f"{RESULTS}/{path}" for path in cluster_tables(config)]
 # Intervals are clustered by the prompts' families.
 EVAL_PROMPTS = rules.prepare_prompts.output.eval
 EVAL_CLUSTERS = f"{RESULTS}/clusters_eval.csv"
@@ -251,14 +248,7 @@ OWN_FILES = {
     ],
 }
 OWN_FLAGS = {
-    **output_flags(config, SHARED_COSTS),
-    "plot_cluster_counts": {
-        "at_random": [m for m in METHODS if not looks_at_arms(m)],
-    },
-    "plot_benchmark": {"label": config["evaluation"]["benchmark"]["label"]},
-    "plot_betas": {"delta": sorted(DELTAS - {None})},
-    "plot_prompts": {"clusters": CLUSTER_TABLES},
-    "plot_cluster_wins": {"clusters": EVAL_CLUSTERS},
+    **output_flags(config, RESULTS, SHARED_COSTS),
     "plot_gradients": {"gradients": GRADIENTS},
 }
 # The declared files of each figure and table, by rule.

@@ -27,6 +27,10 @@ def stored_files(wildcards):
             if not c.round
         ),
         *KL_ROWS,
+        *(path for name in STORED_FIGURES for path in files_read(f"plot_{name}")),
+        *collect(
+            "<results>/reward_models/{name}.report.json", name=REWARD_MODELS
+        ),
         *COSTS,
         *pairs_of_rounds(),
         *every_round("training.jsonl"),
@@ -36,6 +40,7 @@ def stored_files(wildcards):
     ]
 
 
+STORED_FIGURES = [name for name in FIGURES if name in outputs.FIGURES]
 FACTS = rules.describe_run.output if METHODS else []
 
 
@@ -78,7 +83,7 @@ rule pilot:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"
 
 
-# The numbers that most figures and tables need, in tables small enough for git: snakemake --cores all rows
+# The numbers that figures and tables need, in tables small enough for git: snakemake --cores all rows
 rule rows:
     input:
         stored_files,
@@ -95,6 +100,7 @@ rule rows:
             shared=SHARED_COSTS,
             divergence=DIVERGENCE,
             perplexity=PERPLEXITY,
+            figures=STORED_FIGURES,
         ),
     shell:
         "PREFLOOP_LOG={log} python {params.program} {params.experiment} --output {output} > {log} 2>&1"

@@ -1,11 +1,13 @@
 """Made-up finished experiments: every file from which rows are made, with predictable numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import TINY, merge
 from prefloop.config.experiment import Experiment, experiment_of
 from prefloop.config.recorded_settings import RecordedExperiment, read_settings, write_settings
 from prefloop.config.validation import checked
+from prefloop.core.csv_files import write_cells
 from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
 from prefloop.evaluation.results import cost_files, evaluation_cost_files
@@ -56,12 +58,17 @@ def write_run_files(experiment: Experiment) -> None:
     """Write two prompts and three rewards per step, and five pairs and seven optimizer steps per round."""
     for keys, folder in experiment.folders():
         write_rows(folder / "pairs.jsonl", ({"prompt_id": f"p{k}"} for k in range(5)))
-        write_rows(folder / "training.jsonl", ({"step": k, "loss": 0.5} for k in range(7)))
+        steps = ({"round": keys["round"], "step": k, "loss": 0.5 / (k + 1), "tokens": 9} for k in range(7))
+        write_rows(folder / "training.jsonl", steps)
         kl = [{"prompt_id": p, "kl": keys["round"] * 0.3 + keys["seed"], "n_tokens": 3} for p in PROMPTS]
         write_rows(folder / "evaluation/kl.jsonl", kl)
-    for _, folder in experiment.step_folders():
+    for keys, folder in experiment.step_folders():
         write_rows(folder / "prompts.jsonl", ({"prompt_id": f"p{k}", "cluster": k} for k in range(2)))
         write_rows(folder / "rewards.jsonl", ({"prompt_id": f"p{k}"} for k in range(3)))
+        arms = [{"cluster": k, "pulls": keys["step"] + k, "score": 0.1 * k} for k in range(2)]
+        write_json(folder / "arms.json", {"arms": arms})
+    for name in ("clusters.csv", "clusters_eval.csv"):
+        write_cells(experiment.root / name, ["prompt_id", "cluster"], [(f"p{k}", k) for k in range(2)])
 
 
 def write_costs(experiment: Experiment) -> None:
@@ -76,10 +83,10 @@ def write_costs(experiment: Experiment) -> None:
         write_json(path, cost | ({"labels": 8, "judge": {"comparisons": 4}} if stage == "reward" else {}))
 
 
-def stored(recorded: RecordedExperiment, *, divergence: bool = True) -> Path:
+def stored(recorded: RecordedExperiment, *, divergence: bool = True, figures: Sequence[str] = ()) -> Path:
     """Write and return the rows folder of an experiment."""
     experiment = recorded.experiment
     folder = experiment.root / "rows"
     shared = [experiment.root / "cluster_prompts.cost.json"]
-    write_rows_folder(experiment, folder, shared, divergence=divergence)
+    write_rows_folder(experiment, folder, shared, divergence=divergence, figures=figures)
     return folder

@@ -1,6 +1,9 @@
 """One tiny experiment makes every figure and table. Their numbers are checked against the rows with pandas only."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -221,12 +224,32 @@ def test_gallery_starts_with_the_comment_of_the_config(drawn, copy_of):
     assert "| method |" in page
 
 
+def test_figures_and_tables_from_rows_have_the_same_bytes(drawn, results, tmp_path):
+    """All but the theory's figure, which has no runs, are drawn from a copy of the rows, elsewhere."""
+    done = drawn.run("rows")
+    assert done.returncode == 0, done.stdout
+    shutil.copytree(results / "rows", tmp_path / "rows")
+    program = ROOT / "workflow/scripts/redraw.py"
+    command = [sys.executable, program, "--rows", "rows", "--output", "redrawn"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("redraw: rows are not enough for tabular\n")
+    redrawn = {path.relative_to(tmp_path / "redrawn") for path in (tmp_path / "redrawn").glob("*/*")}
+    made = {path.relative_to(results) for name in ("figures", "tables") for path in (results / name).iterdir()}
+    assert redrawn == {path for path in made if path.stem != "tabular"}
+    for path in sorted(redrawn):
+        assert (tmp_path / "redrawn" / path).read_bytes() == (results / path).read_bytes(), path
+
+
 def test_redrawing_runs_no_other_stage(drawn, copy_of):
-    """Existing figures are kept, and an edited figure is the only one drawn again."""
+    """Existing figures are kept, and an edited figure and those with a deleted file are the only ones drawn again."""
     assert drawn.jobs("figures") == set()
     directory = copy_of(drawn)
     directory.append("workflow/scripts/figures/plot_frontier.py", "EDITED = 1")
     assert directory.jobs() == {"plot_frontier", "all"}
+    for name in ("figures/quality.png", "figures/differences.csv", "tables/seeds.tex"):
+        (directory.path / "results/tiny" / name).unlink()
+    assert directory.jobs() == {"plot_frontier", "plot_quality", "plot_differences", "tabulate_seeds", "all"}
 
 
 def test_report_has_figures_and_captions(drawn):

@@ -17,7 +17,7 @@ def files_below(folder) -> dict[str, bytes]:
 def test_redrawn_figures_and_tables_equal_those_of_the_run(finished: Workdir, copy_of, tmp_path):
     """They are drawn from merged rows of one run after the run is deleted."""
     directory = copy_of(finished)
-    directory.configure(figures=["learning_curves", "quality", "differences", "perplexity", "training"])
+    directory.configure(figures=["learning_curves", "quality", "differences", "perplexity", "tabular"])
     directory.configure(evaluation={"evaluators": {"letters": {"function": "rewards:vowels"}}})
     plain = {"text": "packaged", "max_tokens": 128}
     directory.configure(evaluation={"perplexity": plain, "validation": {"fraction": 0.5}})
@@ -49,7 +49,7 @@ def test_redrawn_figures_and_tables_equal_those_of_the_run(finished: Workdir, co
     assert page.startswith("# page\n\nWhich method is better?\n\n* ")
     pictures = [page.index(f"](page/{name}.png)") for name in config["figures"] if name in figures]
     assert pictures == sorted(pictures) and all(f"](page/{name}.csv)" in page for name in tables)
-    assert done.stdout.startswith("redraw: rows are not enough for training\n")
+    assert done.stdout.startswith("redraw: rows are not enough for tabular\n")
 
 
 def test_redrawing_a_folder_without_rows_prints_one_line(tmp_path):

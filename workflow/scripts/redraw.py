@@ -15,7 +15,8 @@ from prefloop.config.recorded_settings import RecordedExperiment, read_settings
 from prefloop.config.resolve import flags, target_measure
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.result_files import rows_folder_of, stored_index
+from prefloop.evaluation.figure_rows import figure_files, gradients_file
+from prefloop.evaluation.result_files import has_result, rows_folder_of, stored_index
 from prefloop.report.captions import count_of
 
 SCRIPTS = Path(__file__).parent
@@ -35,7 +36,7 @@ def main(
     Args:
         rows: A folder of rows: results/<name>/rows, or one to which `merge_rows` has added seeds.
         output: Folder for figures/, tables/, run.rst and pilot.csv.
-        figures: Figures to draw; by default all figures of the config that can be drawn from rows.
+        figures: Figures to draw; by default all figures of the config that can be drawn from these rows.
         tables: Tables to write; by default all tables of the config that can be written from rows.
         page: A page of the documentation with these figures and tables (make_gallery.py); by default none.
         config: The experiment's config, whose first comment is the introduction of `page`.
@@ -45,10 +46,13 @@ def main(
     if rows_folder_of(rows) != rows:
         raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
     recorded = read_settings(rows)
-    own = output_flags(recorded.config, [str(rows / path) for path in stored_index(rows)["shared_costs"]])
+    own = output_flags(recorded.config, str(rows), [str(rows / path) for path in stored_index(rows)["shared_costs"]])
+    own["plot_gradients"] = {"gradients": str(gradients_file(recorded.experiment))}
+    known_figures = [name for name in outputs.FIGURES if has_files(recorded, name)]
+    known_tables = [name for name, reads in TABLES.items() if reads.from_rows]
     wanted = {
-        "figure": drawable(outputs.FIGURES, figures, listed_figures(recorded)),
-        "table": drawable(TABLES, tables, listed_tables(recorded)),
+        "figure": drawable("figure", known_figures, figures, listed_figures(recorded)),
+        "table": drawable("table", known_tables, tables, listed_tables(recorded)),
     }
     paths: dict[str, list[Path]] = {}
     for kind, names in wanted.items():
@@ -56,7 +60,10 @@ def main(
         paths[kind] = [output / f"{kind}s/{name}.{suffix}" for name in names]
         for name, path in zip(names, paths[kind], strict=True):
             program = f"{verb}_{name}"
-            run_on_rows(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
+            if name == "reward_models":
+                run_program(f"tables/{program}", {"reports": reports_in(rows), "table": str(path)})
+            else:
+                run_on_rows(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
     listed = [*listed_figures(recorded), *listed_tables(recorded)]
     known = outputs.FIGURES | TABLES
     evaluated = any(known[name].judgments == "by_round" for name in listed if name in known)
@@ -70,6 +77,17 @@ def main(
         run_program("make_gallery", parts)
     seeds = count_of(len(recorded.experiment.seeds), "seed")
     return Summary(f"{len(wanted['figure'])} figures and {len(wanted['table'])} tables of {seeds} -> {output}")
+
+
+def has_files(recorded: RecordedExperiment, figure: str) -> bool:
+    """Whether the rows have what a figure reads."""
+    files = figure_files(recorded.experiment, recorded.config, figure)
+    return outputs.FIGURES[figure].from_rows and all(map(has_result, files))
+
+
+def reports_in(rows: Path) -> list[str]:
+    """The reports of the reward models that the experiment trained."""
+    return sorted(str(path) for path in rows.glob("reward_models/*.report.json"))
 
 
 def run_on_rows(name: str, recorded: RecordedExperiment, more: dict) -> None:

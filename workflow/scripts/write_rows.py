@@ -1,4 +1,4 @@
-"""Write the rows of a finished experiment: the numbers from which most figures and tables can be redrawn."""
+"""Write the rows of a finished experiment: the numbers from which figures and tables can be redrawn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,7 @@ def main(
     shared: tuple[Path, ...] = (),
     divergence: bool = False,
     perplexity: bool = False,
+    figures: tuple[str, ...] = (),
     output: Path,
 ) -> Summary:
     """Write judgments, KL values and perplexities by seed, costs, amounts spent, hashes of prompts, and the settings.
@@ -27,11 +28,13 @@ def main(
         shared: Costs of stages that methods share.
         divergence: Whether KL(policy‖initial policy) was measured.
         perplexity: Whether the perplexity of plain text was measured.
+        figures: Figures whose own files are stored too.
         output: Path of experiment_rows.json; the rows are written to its folder, which is replaced.
     """
     if not experiment.methods:
         raise InputError("compare: no method, so there are no rows; add methods")
-    count = write_rows_folder(experiment, output.parent, shared, divergence=divergence, perplexity=perplexity)
+    measured = {"divergence": divergence, "perplexity": perplexity}
+    count = write_rows_folder(experiment, output.parent, shared, **measured, figures=figures)
     size = sum(path.stat().st_size for path in output.parent.rglob("*") if path.is_file())
     return Summary(f"{count_of(count, 'row')}, {size / 1e6:.2g} MB -> {output.parent}")
 

@@ -82,6 +82,16 @@ def test_rows_of_another_experiment_are_refused(tmp_path, headline, changes, rea
     assert files_in(headline) == before
 
 
+def test_rows_of_other_clusters_are_refused(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    first, second = (stored(finished_experiment(folder), figures=["prompts"]) for folder in folders)
+    merged_seeds(first, tmp_path / "rows")
+    table = second / "clusters.csv"
+    table.write_text(table.read_text().replace("p1,1", "p1,0"))
+    with pytest.raises(InputError, match="cannot be merged: clusters.csv: prompt p1 is in different clusters"):
+        merged_seeds(second, tmp_path / "rows")
+
+
 def test_seeds_without_the_same_kinds_of_rows_are_refused(tmp_path, headline):
     later = stored(finished_experiment(tmp_path / "later", seeds=[2]), divergence=False)
     with pytest.raises(InputError, match="gallery/rows has seed/evaluation/kl.csv.gz and .*later/rows does not"):

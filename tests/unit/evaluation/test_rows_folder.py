@@ -11,9 +11,20 @@ from prefloop.config.recorded_settings import read_settings
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
 from prefloop.core.jsonl import read_rows, write_rows
+from prefloop.evaluation.figure_rows import figure_files
 from prefloop.evaluation.paired_experiments import check_comparable, experiment_differences
 from prefloop.evaluation.result_files import cell_of, has_result, result_rows, stored_file, value_of
-from prefloop.evaluation.results import annotated_by_seed, comparisons, costs, judgments, kl_rows, truncated_samples
+from prefloop.evaluation.results import (
+    annotated,
+    annotated_by_seed,
+    arms,
+    comparisons,
+    costs,
+    judgments,
+    kl_rows,
+    training,
+    truncated_samples,
+)
 from prefloop.evaluation.row_counts import COUNTS, row_counts
 from prefloop.evaluation.rows_folder import write_table
 from prefloop.evaluation.seed_costs import run_costs
@@ -26,7 +37,7 @@ SEVERAL = {"seeds": [3, 0], "evaluation": {"opponents": ["initial", "uniform"], 
 def both(tmp_path_factory):
     """An experiment, and the same experiment read from its rows."""
     recorded = finished_experiment(tmp_path_factory.mktemp("stored") / "one", **SEVERAL)
-    return recorded, read_settings(stored(recorded))
+    return recorded, read_settings(stored(recorded, figures=["training", "arms", "prompts", "cluster_wins"]))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +47,9 @@ def both(tmp_path_factory):
         kl_rows,
         run_costs,
         annotated_by_seed,
+        arms,
+        annotated,
+        lambda experiment: training(experiment)[["method", "seed", "round", "step", "loss"]],
         lambda experiment: comparisons(experiment, experiment.comparisons),
         lambda experiment: costs(experiment, [experiment.root / "cluster_prompts.cost.json"], divergence=True),
     ],
@@ -44,6 +58,21 @@ def test_tables_from_rows_equal_those_of_the_run(both, read):
     of_run, of_rows = (read(recorded.experiment) for recorded in both)
     texts = [name for name in ("answers", "judged") if name in of_run]
     pd.testing.assert_frame_equal(of_run.drop(columns=texts), of_rows, check_exact=True)
+
+
+def test_only_files_of_listed_figures_are_stored(both, tmp_path):
+    """Of training.jsonl only the fields that figures draw are stored, and clusters are copied."""
+    recorded, of_rows = both
+    folder = of_rows.experiment.root
+    rows = result_rows(folder / "dota/seed-0/round-2/training.jsonl")
+    assert rows[2] == {"step": 2, "loss": 0.5 / 3}
+    for name in ("clusters.csv", "clusters_eval.csv"):
+        assert (folder / name).read_bytes() == (recorded.experiment.root / name).read_bytes()
+    missing = figure_files(of_rows.experiment, of_rows.config, "pfp")
+    assert len(missing) == 16 and not any(map(has_result, missing))
+    assert all(map(has_result, figure_files(of_rows.experiment, of_rows.config, "arms")))
+    other = stored(finished_experiment(tmp_path / "other"))
+    assert not has_result(other / "dota/seed-0/round-1/training.jsonl") and not has_result(other / "clusters.csv")
 
 
 def test_counts_from_rows_equal_those_of_the_run(both):

@@ -8,10 +8,10 @@ from tyro.conf import arg
 
 from _program import run
 from prefloop.config.experiment import Experiment
-from prefloop.core.jsonl import read_rows
 from prefloop.core.progress import Summary
 from prefloop.core.seeds import rng_for
 from prefloop.evaluation.correlations import group_draws, spearman_resampled
+from prefloop.evaluation.figure_rows import gradient_rows
 from prefloop.report.captions import caption
 from prefloop.report.curves import plain_log
 from prefloop.report.plotting import save_figure
@@ -33,7 +33,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], gradients: Path, fi
         figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     source = run_of_file(experiment, gradients)
-    data = pd.DataFrame(read_rows(gradients, ["prompt_id", "pfp", "dpo_weight", "n_chosen", "grad_norm"]))
+    data = pd.DataFrame(gradient_rows(gradients))
     data["length_difference"] = data["n_chosen"] - data["n_rejected"]
     # All correlations use the same draws of prompts, so that they can be compared.
     draws = group_draws(data["prompt_id"].to_numpy(), rng_for(0, "figure_gradients"))

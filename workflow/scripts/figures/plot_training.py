@@ -10,18 +10,14 @@ from tyro.conf import arg
 from _program import run
 from prefloop.config.experiment import Experiment
 from prefloop.core.progress import Summary
+from prefloop.evaluation.figure_rows import TRAINING_CURVES
 from prefloop.evaluation.results import training
 from prefloop.report.captions import caption
 from prefloop.report.curves import curve_marks, draw_by_step
 from prefloop.report.labels import for_figure
 from prefloop.report.plotting import legend_above, save_figure
 
-CURVES = {
-    "loss": "loss (nats)",
-    "rewards/margins": "implicit reward margin\n(β · nats)",
-    "rewards/accuracies": "accuracy",
-    "grad_norm": "gradient 2-norm",
-}
+LABELS = ("loss (nats)", "implicit reward margin\n(β · nats)", "accuracy", "gradient 2-norm")  # of TRAINING_CURVES
 
 
 def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Summary:
@@ -31,10 +27,10 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
         figure: Path of the .pdf; its .svg, .png, .csv and caption .rst are written next to it.
     """
     table = training(experiment)
-    table = table[["method", "seed", "round", "step", *CURVES]]
+    table = table[["method", "seed", "round", "step", *TRAINING_CURVES]]
     shown, steps = for_figure(experiment, table)
     picture, panels = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True, layout="constrained")
-    for axes, (curve, label) in zip(panels.flat, CURVES.items(), strict=True):
+    for axes, curve, label in zip(panels.flat, TRAINING_CURVES, LABELS, strict=True):
         draw_by_step(axes, steps, curve, shown.methods)
         axes.set_ylabel(label)
         if curve == "loss":

@@ -8,8 +8,11 @@ from typing import Any
 
 from prefloop.config import outputs
 from prefloop.config.evaluator_measures import split_measure
-from prefloop.config.resolve import target_measure
+from prefloop.config.resolve import section_of, target_measure
 from prefloop.config.sweeps import sweep_places
+from prefloop.core.registry import registry_words
+
+AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 
 
 def measures_divergence(config: dict) -> bool:
@@ -40,18 +43,38 @@ def shown_evaluators(program: str, config: dict, evaluators: Sequence[str]) -> t
     return tuple(evaluators) if reads_all or is_users or (name in known and known[name].evaluators) else ()
 
 
-def output_flags(config: dict, shared_costs: Iterable[str]) -> dict[str, dict[str, Any]]:
+def has_own_clusters(config: dict, method: str | None) -> bool:
+    """Whether a method's prompts have their own clusters, because its settings differ from the shared ones."""
+    return section_of(config, "clusters", method) != section_of(config, "clusters")
+
+
+def cluster_tables(config: dict) -> list[str]:
+    """Return the clusters.csv of every method, relative to the experiment's folder."""
+    methods = config["compare"]
+    return [f"{method}/clusters.csv" if has_own_clusters(config, method) else "clusters.csv" for method in methods]
+
+
+def output_flags(config: dict, root: str, shared_costs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the flags of figures and tables in addition to those of the experiment, by program.
 
     Args:
         config: The experiment's config.
+        root: The experiment's folder, or a rows folder.
         shared_costs: Cost files of stages that methods share.
     """
     divergence, text = measures_divergence(config), config["evaluation"]["perplexity"]["text"]
+    methods = config["compare"]
+    at_random = [method for method in methods if section_of(config, "bandit", method)["allocation"] in AT_RANDOM]
+    deltas = {section_of(config, "train", method).get("beta_risk", {}).get("delta") for method in methods}
     return {
         "plot_quality": {"divergence": divergence},
         "plot_sweep": {"points": sweep_places(config)},
         "plot_perplexity": {"text": text},
+        "plot_cluster_counts": {"at_random": at_random},
+        "plot_benchmark": {"label": config["evaluation"]["benchmark"]["label"]},
+        "plot_betas": {"delta": sorted(deltas - {None})},
+        "plot_prompts": {"clusters": [f"{root}/{path}" for path in cluster_tables(config)]},
+        "plot_cluster_wins": {"clusters": f"{root}/clusters_eval.csv"},
         "tabulate_results": {"divergence": divergence, "text": text},
         "tabulate_best_round": config["evaluation"]["validation"] | {"measure": target_measure(config, "validation")},
         "tabulate_cost_to_reach": {

@@ -34,27 +34,25 @@ class Output(NamedTuple):
     """Files that it reads from every step of every run."""
     evaluators: bool = False
     """Whether it also reads and shows the judgments of evaluation.evaluators."""
-    from_rows: bool = False
-    """Whether it can be drawn from a rows folder alone."""
+    from_rows: bool = True
+    """Whether it can be drawn from a rows folder that has its files."""
 
 
 FIGURES = {
     # reward and win rate against labels
-    "learning_curves": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
-    "quality": Output(QUALITY, "by_round", evaluators=True, from_rows=True),  # reward and win rate against cost
+    "learning_curves": Output(QUALITY, "by_round", evaluators=True),
+    "quality": Output(QUALITY, "by_round", evaluators=True),  # reward and win rate against cost
     # each method minus the baseline, paired by prompt and seed
-    "differences": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
-    "sweep": Output(QUALITY, "by_round", from_rows=True),  # final quality by the values of swept settings
+    "differences": Output(QUALITY, "by_round", evaluators=True),
+    "sweep": Output(QUALITY, "by_round"),  # final quality by the values of swept settings
     "cluster_counts": Output(QUALITY, "by_round", steps=("arms.json",)),  # final quality by the number of clusters
     # perplexity of plain text by round
-    "perplexity": Output(FORGETTING, rounds=("evaluation/perplexity.jsonl",), from_rows=True),
+    "perplexity": Output(FORGETTING, rounds=("evaluation/perplexity.jsonl",)),
     "benchmark": Output(QUALITY, rounds=("benchmark.json",)),  # the number of the user's command by round
-    "comparisons": Output(
-        OPPONENTS, "against_everybody", from_rows=True
-    ),  # wins, ties and losses against each opponent
-    "temperatures": Output(OPPONENTS, "over_temperatures", from_rows=True),  # win rate by sampling temperature
+    "comparisons": Output(OPPONENTS, "against_everybody"),  # wins, ties and losses against each opponent
+    "temperatures": Output(OPPONENTS, "over_temperatures"),  # win rate by sampling temperature
     "checkpoints": Output(OPPONENTS, "over_training", ("training.jsonl",)),  # win rate over training
-    "frontier": Output(DRIFT, "by_round", ("evaluation/kl.jsonl",), from_rows=True),  # reward against divergence
+    "frontier": Output(DRIFT, "by_round", ("evaluation/kl.jsonl",)),  # reward against divergence
     "training": Output(TRAINING, rounds=("training.jsonl",)),  # loss, margins, accuracy and gradient norm by step
     "betas": Output(TRAINING, rounds=("training.jsonl",)),  # β, τ and the share of margins above it by optimizer step
     "arms": Output(PROMPTS, steps=("arms.json",)),  # reward and score of each cluster
@@ -62,29 +60,30 @@ FIGURES = {
     "cluster_wins": Output(PROMPTS, "by_round"),  # change of the win rate by cluster
     "pfp": Output(PAIRS, steps=("pfp.jsonl",)),  # preference perplexity against reward gap and length
     "gradients": Output(PAIRS),  # preference perplexity against the true gradient norm
-    "tabular": Output(THEORY),  # convergence of samplers in theory
+    "tabular": Output(THEORY, from_rows=False),  # convergence of samplers in theory
 }
 
 TABLES = {
     # after the last round
-    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",), evaluators=True, from_rows=True),
+    "results": Output(QUALITY, "by_round", ("training.jsonl",), ("prompts.jsonl",), evaluators=True),
     # each method minus the baseline, paired by prompt and seed
-    "differences": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
-    "seeds": Output(QUALITY, "by_round", evaluators=True, from_rows=True),  # results of every run after the last round
-    "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",), from_rows=True),  # cost of reaching a target
+    "differences": Output(QUALITY, "by_round", evaluators=True),
+    "seeds": Output(QUALITY, "by_round", evaluators=True),  # results of every run after the last round
+    "cost_to_reach": Output(QUALITY, "by_round", steps=("rewards.jsonl",)),  # cost of reaching a target
     # detectable differences from the baseline, and seeds needed
-    "power": Output(QUALITY, "by_round", evaluators=True, from_rows=True),
-    "win_rates": Output(OPPONENTS, evaluators=True, from_rows=True),  # of every comparison
-    "length": Output(OPPONENTS, "by_round", from_rows=True),  # response length against winning
-    "costs": Output(COST, evaluators=True, from_rows=True),  # tokens, operations and seconds by stage
-    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",), evaluators=True),  # raw answers
+    "power": Output(QUALITY, "by_round", evaluators=True),
+    "win_rates": Output(OPPONENTS, evaluators=True),  # of every comparison
+    "length": Output(OPPONENTS, "by_round"),  # response length against winning
+    "costs": Output(COST, evaluators=True),  # tokens, operations and seconds by stage
+    # raw answers
+    "judge_answers": Output(JUDGES, "by_round", steps=("rewards.jsonl",), evaluators=True, from_rows=False),
 }
 
 # Tables that are added automatically if the experiment uses a judge or trains a reward model.
-OF_JUDGES = {"judges": Output(JUDGES, evaluators=True, from_rows=True), "reward_models": Output(JUDGES)}
+OF_JUDGES = {"judges": Output(JUDGES, evaluators=True), "reward_models": Output(JUDGES)}
 
 # The table that is added automatically if some eval prompts choose the best round of every run.
-OF_VALIDATION = {"best_round": Output(QUALITY, "by_round", from_rows=True, evaluators=True)}
+OF_VALIDATION = {"best_round": Output(QUALITY, "by_round", evaluators=True)}
 
 # The table that is added automatically if a method chooses which responses get a label.
 OF_ACQUISITION = {"acquisition": Output(PAIRS)}

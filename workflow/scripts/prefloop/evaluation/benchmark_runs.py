@@ -11,6 +11,7 @@ import pandas as pd
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json
+from prefloop.evaluation.figure_rows import benchmark_value
 
 
 def filled(command: str, values: dict[str, str]) -> str:
@@ -51,11 +52,11 @@ def read_number(folder: Path, pattern: str, keys: Sequence[str]) -> float:
 
 def benchmark_values(experiment: Experiment) -> pd.DataFrame:
     """The value of every round of every run, with the initial policy as round 0: columns method, seed, round, value."""
-    initial = read_json(experiment.root / "initial/benchmark.json")["value"]
+    initial = benchmark_value(experiment.root / "initial")
     rows = [
         {"method": method, "seed": seed, "round": 0, "value": initial}
         for method in experiment.methods
         for seed in experiment.seeds
     ]
-    rows += [keys | {"value": read_json(folder / "benchmark.json")["value"]} for keys, folder in experiment.folders()]
+    rows += [keys | {"value": benchmark_value(folder)} for keys, folder in experiment.folders()]
     return pd.DataFrame(rows)

@@ -80,7 +80,7 @@ def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
     """Raise InputError with every reason why the rows of two runs are not from the same experiment.
 
     All settings except the seeds and those that do not change rows must agree. The eval prompts, the initial policy's
-    samples and rewards, the reward models that the runs trained, and the kinds of rows must agree too.
+    samples and rewards, the reward models that the runs trained, the clusters, and the kinds of rows must agree too.
     """
     first, second = a.experiment, b.experiment
     differing = differences_of(without(a.config, UNCHECKED), without(b.config, UNCHECKED))
@@ -92,7 +92,7 @@ def check_same_experiment(a: RecordedExperiment, b: RecordedExperiment) -> None:
     if not reasons:
         reasons += differing_models(first.root, second.root)
         reasons += differing_initial(first, second)
-        reasons += differing_tables(first.root, second.root)
+        reasons += differing_tables(first.root, second.root) or differing_clusters(first.root, second.root)
     if reasons:
         raise InputError(*(f"{first.root} and {second.root} cannot be merged: {reason}" for reason in reasons))
 
@@ -114,9 +114,19 @@ def differing_tables(a: Path, b: Path) -> list[str]:
     return [f"{having} has {differing[0]} and {lacking} does not; list the same figures in both configs"]
 
 
+def differing_clusters(a: Path, b: Path) -> list[str]:
+    """Reasons why the prompts of two rows folders do not have the same clusters."""
+    for path in sorted(a.rglob("clusters*.csv")):
+        name = path.relative_to(a)
+        left, right = ({row["prompt_id"]: row["cluster"] for row in csv_rows(folder / name)} for folder in (a, b))
+        if changed := sorted(prompt for prompt in left.keys() | right.keys() if left.get(prompt) != right.get(prompt)):
+            return [f"{name}: prompt {changed[0]} is in different clusters"]
+    return []
+
+
 def tables_of(folder: Path) -> set[str]:
     """The tables of a rows folder, with `seed` in place of each seed's folder."""
-    return set(map(general_name, (path.relative_to(folder) for path in folder.rglob("*.csv.gz"))))
+    return set(map(general_name, (path.relative_to(folder) for path in folder.rglob("*.csv*"))))
 
 
 def general_name(path: Path) -> str:

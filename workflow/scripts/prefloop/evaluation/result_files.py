@@ -40,11 +40,11 @@ class StoredFile(NamedTuple):
 
     @property
     def table(self) -> str:
-        """Path of the table with the rows of this JSON-lines file, relative to the rows folder.
+        """Path of the table with the rows of this file, relative to the rows folder.
 
         There is one table per seed and kind of file, for all methods and rounds.
         """
-        name = f"{self.file.removesuffix('.jsonl')}.csv.gz"
+        name = f"{self.file.removesuffix('.jsonl').removesuffix('.json')}.csv.gz"
         return f"seed-{self.seed}/{name}" if self.method else name
 
 
@@ -102,16 +102,16 @@ def _read_index(path: Path, version: tuple[int, int]) -> dict:
 
 
 def has_result(path: Path) -> bool:
-    """Whether a JSON-lines file exists, or its rows are in the rows folder."""
+    """Whether a file exists, or its rows are in the rows folder."""
     folder = rows_folder_of(path)
-    if folder is None:
+    if folder is None or path.is_file():
         return path.is_file()
     stored = stored_file(str(path.relative_to(folder)))
     return (folder / stored.table).is_file() and (stored.method, stored.round) in _stored_rows(folder, stored.table)
 
 
 def result_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
-    """The rows of a JSON-lines file, as `jsonl.read_rows` returns them.
+    """The rows of a JSON-lines file, as `jsonl.read_rows` returns them, or those that a rows folder has of any file.
 
     Rows from a rows folder have only prompt_id, numbers and outcomes.
 
@@ -147,7 +147,7 @@ def _read_table(path: Path, version: tuple[int, int], prompts: tuple[str, ...]) 
     for number, cells in enumerate(csv_rows(path), start=2):
         keys = cells.pop("method", ""), cells.pop("round", "")
         row = {}
-        if "prompt" in cells:  # rows of plain text do not have it
+        if "prompt" in cells:  # only in rows of eval prompts
             index = value_of(cells.pop("prompt"))
             if not isinstance(index, int) or not 0 <= index < len(prompts):
                 raise InputError(f"{path}, line {number}: prompt {index}, expected a number from {PROMPTS}")

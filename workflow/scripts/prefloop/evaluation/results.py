@@ -8,12 +8,12 @@ import pandas as pd
 from prefloop.config.evaluator_measures import is_rate, reward_measure, win_measure
 from prefloop.config.experiment import Comparison, Experiment
 from prefloop.core.errors import InputError
-from prefloop.core.files import read_json
 from prefloop.core.jsonl import read_rows
 from prefloop.evaluation.comparisons import arrays
+from prefloop.evaluation.figure_rows import arm_rows, drawn_prompts, training_rows
 from prefloop.evaluation.inference import Name, interval_of
 from prefloop.evaluation.result_files import EVAL_PROMPTS, eval_families, result_object, result_rows
-from prefloop.evaluation.row_counts import labeled_prompts, row_counts
+from prefloop.evaluation.row_counts import row_counts
 from prefloop.feedback.judgments import rates
 
 OUTCOMES = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # NaN for an invalid judgment
@@ -298,7 +298,7 @@ def arms(experiment: Experiment) -> pd.DataFrame:
     """One row per arm and step: method, seed, round, step, cluster, drawn (prompts in this step), pulls, score."""
     rows = []
     for keys, folder in experiment.step_folders():
-        rows += [keys | arm for arm in read_json(folder / "arms.json")["arms"]]
+        rows += [keys | arm for arm in arm_rows(folder)]
     table = pd.DataFrame(rows)
     before = table.groupby(["method", "seed", "cluster"])["pulls"].shift(fill_value=0)
     return table.assign(drawn=table["pulls"] - before)
@@ -308,7 +308,7 @@ def training(experiment: Experiment) -> pd.DataFrame:
     """One row per optimizer step: method, seed and the fields of training.jsonl; `step` counts through all rounds."""
     rows = []
     for keys, folder in experiment.folders():
-        rows += [keys | row for row in read_rows(folder / "training.jsonl", ["step", "loss"])]
+        rows += [keys | row for row in training_rows(folder)]
     table = pd.DataFrame(rows)
     return table.assign(step=table.groupby(["method", "seed"]).cumcount())
 
@@ -317,6 +317,5 @@ def annotated(experiment: Experiment) -> pd.DataFrame:
     """One row per annotated prompt: method, seed, round, step, prompt_id, cluster."""
     rows = []
     for keys, folder in experiment.step_folders():
-        for row in labeled_prompts(folder, keys["method"] in experiment.acquiring):
-            rows.append(keys | {"prompt_id": row["prompt_id"], "cluster": row["cluster"]})
+        rows += [keys | row for row in drawn_prompts(folder, keys["method"] in experiment.acquiring)]
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """Writing a rows folder: an experiment's numbers in a few tables that are small enough for git.
 
-`result_files.py` reads it instead of the experiment's folder. It does not contain texts of prompts or responses.
+`result_files.py` and `figure_rows.py` read it instead of the experiment's folder. It does not contain texts of prompts
+or responses.
 """
 
 import shutil
@@ -13,10 +14,12 @@ import pandas as pd
 
 from prefloop.config.experiment import Experiment
 from prefloop.config.recorded_settings import SETTINGS_FILE, read_settings
+from prefloop.config.resolve import trained_here
 from prefloop.core.csv_files import write_cells, write_frame
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json, write_json
 from prefloop.core.jsonl import iterate_rows
+from prefloop.evaluation.figure_rows import STORED, figure_files, rows_to_store
 from prefloop.evaluation.perplexity_results import FIELDS, PERPLEXITY
 from prefloop.evaluation.result_files import (
     COSTS,
@@ -43,6 +46,7 @@ def write_rows_folder(
     *,
     divergence: bool = False,
     perplexity: bool = False,
+    figures: Sequence[str] = (),
 ) -> int:
     """Write the rows of a finished experiment.
 
@@ -52,9 +56,10 @@ def write_rows_folder(
         shared: Costs of stages that methods share.
         divergence: Whether KL(policy‖initial policy) was measured.
         perplexity: Whether the perplexity of plain text was measured.
+        figures: Figures whose other files are stored too: training steps, arms, drawn prompts, pairs, clusters.
 
     Returns:
-        The number of rows: judgments, KL values, and documents of the plain text.
+        The number of rows, without those of costs and counts.
 
     Raises:
         InputError: A file of the experiment is missing or invalid.
@@ -71,6 +76,13 @@ def write_rows_folder(
         stored = stored_file(str(path.relative_to(root)))
         tables.setdefault(stored.table, []).append((stored, path))
     count = sum(write_table(folder / name, files, numbers) for name, files in tables.items())
+    needed = [path for name in figures for path in figure_files(experiment, recorded.config, name)]
+    count += write_figure_rows(experiment, folder, dict.fromkeys(path for path in needed if path.name in STORED))
+    reports = [root / f"reward_models/{name}.report.json" for name in trained_here(recorded.config)]
+    for path in dict.fromkeys([*(path for path in needed if path.suffix == ".csv"), *reports]):
+        target = folder / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     write_costs(folder / COSTS, cost_rows(experiment, shared, divergence, perplexity))
     write_frame(folder / SPENT, spent_by_round(experiment))
     evaluators = dict(zip(recorded.experiment.evaluators, recorded.experiment.evaluated_by, strict=True))
@@ -145,6 +157,20 @@ def table_cells(stored: StoredFile, file: Path, numbers: dict[str, int]) -> Iter
             raise InputError(f"{file}: prompt {row['prompt_id']} is not an eval prompt; evaluate again")
         prompt = {"prompt": numbers[row["prompt_id"]]} if of_prompts else {}
         yield keys | prompt | {name: cell_of(value) for name, value in stored_fields(row).items()}
+
+
+def write_figure_rows(experiment: Experiment, folder: Path, files: Iterable[Path]) -> int:
+    """Write the rows of files that only figures read, and return their number. Their prompts have ids, not numbers."""
+    tables: dict[str, list[dict]] = {}
+    for path in files:
+        stored = stored_file(str(path.relative_to(experiment.root)))
+        keys = {"method": stored.method, "round": stored.round} if stored.method else {}
+        rows = rows_to_store(path, experiment)
+        cells = [{name: cell_of(value) for name, value in row.items()} for row in rows]
+        tables.setdefault(stored.table, []).extend(keys | row for row in cells)
+    for name, rows in tables.items():
+        write_dicts(folder / name, rows)
+    return sum(map(len, tables.values()))
 
 
 def write_dicts(path: Path, rows: Sequence[dict[str, Any]]) -> None:

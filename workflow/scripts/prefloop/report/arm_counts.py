@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.core.files import read_json
+from prefloop.evaluation.figure_rows import arm_rows
 from prefloop.evaluation.inference import PromptTable, interval_of, paired_difference
 from prefloop.report.plotting import legend_above, line_style
 from prefloop.report.significance import baseline_clause, significance_clause
@@ -46,8 +46,8 @@ def quality_by_arms(experiment: Experiment, values: Values, at_random: tuple[str
 
 def arm_count(experiment: Experiment, method: str) -> int:
     """Number of arms of a method; it is the same for all seeds."""
-    last = f"{method}/seed-{experiment.seeds[0]}/round-{experiment.rounds}/step-{experiment.steps}/arms.json"
-    return len(read_json(experiment.root / last)["arms"])
+    last = f"{method}/seed-{experiment.seeds[0]}/round-{experiment.rounds}/step-{experiment.steps}"
+    return len(arm_rows(experiment.root / last))
 
 
 def draw_arm_counts(experiment: Experiment, data: pd.DataFrame) -> Figure:

@@ -4,16 +4,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from prefloop.evaluation.figure_rows import BETA_CURVES
 from prefloop.report.curves import draw_by_step, plain_log
 from prefloop.report.plotting import legend_above
 
-LOGGED = [
-    "beta",
-    "beta/tau",
-    "beta/m0",
-    "beta/p_hat",
-    "beta/kept",
-]  # from methods.beta_rules; a rule may lack some of them
 PANELS = {
     "beta": "β (per nat)",
     "threshold": "τ or M0\n(nats)",
@@ -24,7 +18,7 @@ PANELS = {
 
 def logged_betas(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of `results.training` that concern β."""
-    return table[["method", "seed", "round", "step", *(name for name in LOGGED if name in table)]]
+    return table[["method", "seed", "round", "step", *(name for name in BETA_CURVES if name in table)]]
 
 
 def draw_betas(table: pd.DataFrame, methods: tuple[str, ...], delta: tuple[float, ...]) -> tuple[Figure, list[str]]:

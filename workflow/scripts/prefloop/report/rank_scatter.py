@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 
 from prefloop.config.experiment import Experiment
 from prefloop.core.errors import InputError
-from prefloop.core.seeds import rng_for
-from prefloop.data.round_pairs import scan_pairs
 from prefloop.evaluation.correlations import Resampled, partial
-from prefloop.methods.pair_metrics import pfp, reward_gap
+from prefloop.evaluation.figure_rows import pair_table
 from prefloop.report.plotting import COLORS
 
 LENGTH_LABEL = "length difference\nchosen − rejected (tokens)"
@@ -51,17 +49,7 @@ def draw_scatter(
 
 def annotated_pairs(experiment: Experiment) -> pd.DataFrame:
     """Every ordered pair of annotated responses, with its PFP, reward gap and length difference."""
-    tables = []
-    for keys, folder in experiment.step_folders():
-        pairs = scan_pairs([folder / "pfp.jsonl"], variance=False)
-        columns = pairs.columns
-        values = {
-            "prompt_id": pairs.prompt_ids,
-            "pfp": pfp(columns, rng_for(0)),
-            "reward_gap": reward_gap(columns),
-            "length_difference": columns["n_chosen"] - columns["n_rejected"],
-        }
-        tables.append(pd.DataFrame(keys | values))
+    tables = [pd.DataFrame(keys | dict(pair_table(folder))) for keys, folder in experiment.step_folders()]
     return pd.concat(tables, ignore_index=True)
 
 
