@@ -94,15 +94,27 @@ def arms_before(wildcards):
     ]
 
 
+def has_groups():
+    """Whether small jobs share a job of a cluster. A dry run is for a cluster if it limits queued jobs (--jobs).
+
+    On one machine Snakemake runs no groups, but in a dry run it would check them, which takes time.
+    """
+    return not workflow.local_exec or workflow.resource_settings.nodes is not None
+
+
 def draw_group(wildcards):
     """Return the job group of a draw: one group per run if draws ignore the arms, else that of the previous step."""
+    if not has_groups():
+        return None
     if not looks_at_arms(wildcards.method):
         return f"draws_{wildcards.method}_seed_{wildcards.seed}"
     return step_group(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
 
 
 def step_group(wildcards, round_index, step):
-    """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step."""
+    """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step; None if local."""
+    if not has_groups():
+        return None
     return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round_index}_step_{step}"
 
 
