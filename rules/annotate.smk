@@ -10,8 +10,9 @@ AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 def beta_for(section):
     """Return the first β as a flag for metrics that use it. Other metrics do not rerun when it changes."""
 
-    def of_wildcards(wildcards):
-        settings = of_method(config, wildcards.method)
+    @per_method
+    def of_wildcards(method):
+        settings = of_method(config, method)
         asks = settings[section]["metric"] in NEEDS_BETA
         return flags({"beta": settings["train"]["beta"] if asks else None})
 
@@ -126,9 +127,9 @@ def prompts_before(wildcards):
     ]
 
 
-def feedback_of(wildcards):
+def feedback_of(method):
     """Return the feedback that trains a method."""
-    return of_method(config, wildcards.method)["feedback"]
+    return of_method(config, method)["feedback"]
 
 
 def logprob_flags(wildcards):
@@ -153,10 +154,16 @@ def acquired_flags(wildcards, input):
     return flags({"acquired": input.get("acquired") or None})
 
 
+@per_method
+def training_feedback_flags(method):
+    """Return flags for the feedback that trains a method, without what is drawn at random."""
+    return feedback_flags("feedback", feedback_of(method))
+
+
 def reward_flags(wildcards):
     """Return flags for the feedback that trains a method, including its noise and the pairs of a judge, if any."""
-    feedback = feedback_of(wildcards)
-    words = feedback_flags("feedback", feedback)
+    feedback = feedback_of(wildcards.method)
+    words = training_feedback_flags(wildcards)
     random = {}
     if feedback["noise"]["kind"] is not None:
         random["noise"] = feedback["noise"]
@@ -170,9 +177,22 @@ def reward_flags(wildcards):
     return f"{words} {flags({'feedback': random, 'seed': int(wildcards.seed), 'stream': streams})}"
 
 
-def reward_code(wildcards):
+@per_method
+def reward_code(method):
     """Return a hash of the code of the feedback that trains a method."""
-    return feedback_code(feedback_of(wildcards))
+    return feedback_code(feedback_of(method))
+
+
+@per_method
+def reward_files(method):
+    """Return the files that the feedback that trains a method depends on."""
+    return feedback_files(feedback_of(method))
+
+
+@per_method
+def reward_gpus(method):
+    """Return the number of GPUs of the feedback that trains a method."""
+    return feedback_gpus(feedback_of(method))
 
 
 rule allocate:
@@ -239,7 +259,7 @@ rule reward:
         generations=rules.generate.output.generations,
         acquired=acquired_responses,
         chat=rules.prepare_prompts.output.chat,
-        feedback=lambda wildcards: feedback_files(feedback_of(wildcards)),
+        feedback=reward_files,
     output:
         rewards="<results>/{method}/seed-{seed}/round-{round}/step-{step}/rewards.jsonl",
         cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/reward.cost.json",
@@ -249,7 +269,7 @@ rule reward:
         "../environment.yml"
     threads: THREADS
     resources:
-        gpu=lambda wildcards: feedback_gpus(feedback_of(wildcards)),
+        gpu=reward_gpus,
     params:
         **program("reward"),
         feedback=reward_code,

@@ -170,6 +170,12 @@ def settings_of(section, method=None):
     return relevant(settings, inner(ExperimentConfig, section))
 
 
+def per_method(function):
+    """Return a function of wildcards that calls a function of a method once per method."""
+    cached = cache(function)
+    return lambda wildcards: cached(wildcards.method)
+
+
 @cache
 def has_vllm():
     """Whether the package vllm is installed next to Snakemake."""
