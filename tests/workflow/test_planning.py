@@ -9,6 +9,18 @@ def feedback_files(settings):
     logger.warning("files of a feedback")
     return list_files(settings)
 """
+# Names the functions whose signature Python looks up after Snakemake has read the rules.
+COUNT_SIGNATURES = """
+look_up = inspect.signature
+
+
+def signature(function, *arguments, **options):
+    logger.warning(f"signature of {getattr(function, '__name__', '')}")
+    return look_up(function, *arguments, **options)
+
+
+inspect.signature = signature
+"""
 
 
 def test_groups_are_planned_only_for_a_cluster(workdir):
@@ -27,3 +39,13 @@ def test_feedback_is_read_once_per_method(workdir):
     plan = workdir.run("--dry-run")
     assert plan.returncode == 0, plan.stdout
     assert plan.stdout.count("files of a feedback") == 4
+
+
+def test_signatures_of_functions_in_rules_are_cached(workdir):
+    """Those of Snakemake's own functions are not."""
+    workdir.copy_sources()
+    workdir.append("Snakefile", COUNT_SIGNATURES)
+    plan = workdir.run("--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    assert "signature of evaluate" in plan.stdout
+    assert "signature of prompts_before" not in plan.stdout
