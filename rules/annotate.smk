@@ -95,27 +95,28 @@ def arms_before(wildcards):
     ]
 
 
-def has_groups():
-    """Whether small jobs share a job of a cluster. A dry run is for a cluster if it limits queued jobs (--jobs).
+def for_cluster(group):
+    """Return the function that names job groups if jobs are sent to a cluster, which has a limit of jobs (--jobs).
 
-    On one machine Snakemake runs no groups, but in a dry run it would check them, which takes time.
+    On one machine it is None. Snakemake runs no groups there, but it would check them in a dry run, which takes time.
     """
-    return not workflow.local_exec or workflow.resource_settings.nodes is not None
+    return None if workflow.resource_settings.nodes is None else group
 
 
 def draw_group(wildcards):
     """Return the job group of a draw: one group per run if draws ignore the arms, else that of the previous step."""
-    if not has_groups():
-        return None
     if not looks_at_arms(wildcards.method):
         return f"draws_{wildcards.method}_seed_{wildcards.seed}"
-    return step_group(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
+    return group_after(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
 
 
-def step_group(wildcards, round_index, step):
-    """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step; None if local."""
-    if not has_groups():
-        return None
+def step_group(wildcards):
+    """Return the job group after the wildcards' step."""
+    return group_after(wildcards, wildcards.round, wildcards.step)
+
+
+def group_after(wildcards, round_index, step):
+    """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step."""
     return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round_index}_step_{step}"
 
 
@@ -206,7 +207,7 @@ rule allocate:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/allocate.log",
     group:
-        draw_group
+        for_cluster(draw_group)
     conda:
         "../environment.yml"
     params:
@@ -326,7 +327,7 @@ rule pfp:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.log",
     group:
-        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+        for_cluster(step_group)
     conda:
         "../environment.yml"
     params:
@@ -347,7 +348,7 @@ rule update_arms:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/update_arms.log",
     group:
-        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+        for_cluster(step_group)
     conda:
         "../environment.yml"
     params:
