@@ -10,8 +10,9 @@ AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 def beta_for(section):
     """Return the first β as a flag for metrics that use it. Other metrics do not rerun when it changes."""
 
-    def of_wildcards(wildcards):
-        settings = of_method(config, wildcards.method)
+    @per_method
+    def of_wildcards(method):
+        settings = of_method(config, method)
         asks = settings[section]["metric"] in NEEDS_BETA
         return flags({"beta": settings["train"]["beta"] if asks else None})
 
@@ -94,14 +95,27 @@ def arms_before(wildcards):
     ]
 
 
+def for_cluster(group):
+    """Return the function that names job groups if jobs are sent to a cluster, which has a limit of jobs (--jobs).
+
+    On one machine it is None. Snakemake runs no groups there, but it would check them in a dry run, which takes time.
+    """
+    return None if workflow.resource_settings.nodes is None else group
+
+
 def draw_group(wildcards):
     """Return the job group of a draw: one group per run if draws ignore the arms, else that of the previous step."""
     if not looks_at_arms(wildcards.method):
         return f"draws_{wildcards.method}_seed_{wildcards.seed}"
-    return step_group(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
+    return group_after(wildcards, *(steps_before(wildcards)[-1:] or [(0, 0)])[0])
 
 
-def step_group(wildcards, round_index, step):
+def step_group(wildcards):
+    """Return the job group after the wildcards' step."""
+    return group_after(wildcards, wildcards.round, wildcards.step)
+
+
+def group_after(wildcards, round_index, step):
     """Return the job group after a step: gathering shards, PFP, arms, and the draw of the next step."""
     return f"after_{wildcards.method}_seed_{wildcards.seed}_round_{round_index}_step_{step}"
 
@@ -114,9 +128,9 @@ def prompts_before(wildcards):
     ]
 
 
-def feedback_of(wildcards):
+def feedback_of(method):
     """Return the feedback that trains a method."""
-    return of_method(config, wildcards.method)["feedback"]
+    return of_method(config, method)["feedback"]
 
 
 def logprob_flags(wildcards):
@@ -141,10 +155,16 @@ def acquired_flags(wildcards, input):
     return flags({"acquired": input.get("acquired") or None})
 
 
+@per_method
+def training_feedback_flags(method):
+    """Return flags for the feedback that trains a method, without what is drawn at random."""
+    return feedback_flags("feedback", feedback_of(method))
+
+
 def reward_flags(wildcards):
     """Return flags for the feedback that trains a method, including its noise and the pairs of a judge, if any."""
-    feedback = feedback_of(wildcards)
-    words = feedback_flags("feedback", feedback)
+    feedback = feedback_of(wildcards.method)
+    words = training_feedback_flags(wildcards)
     random = {}
     if feedback["noise"]["kind"] is not None:
         random["noise"] = feedback["noise"]
@@ -158,9 +178,22 @@ def reward_flags(wildcards):
     return f"{words} {flags({'feedback': random, 'seed': int(wildcards.seed), 'stream': streams})}"
 
 
-def reward_code(wildcards):
+@per_method
+def reward_code(method):
     """Return a hash of the code of the feedback that trains a method."""
-    return feedback_code(feedback_of(wildcards))
+    return feedback_code(feedback_of(method))
+
+
+@per_method
+def reward_files(method):
+    """Return the files that the feedback that trains a method depends on."""
+    return feedback_files(feedback_of(method))
+
+
+@per_method
+def reward_gpus(method):
+    """Return the number of GPUs of the feedback that trains a method."""
+    return feedback_gpus(feedback_of(method))
 
 
 rule allocate:
@@ -174,7 +207,7 @@ rule allocate:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/allocate.log",
     group:
-        draw_group
+        for_cluster(draw_group)
     conda:
         "../environment.yml"
     params:
@@ -227,7 +260,7 @@ rule reward:
         generations=rules.generate.output.generations,
         acquired=acquired_responses,
         chat=rules.prepare_prompts.output.chat,
-        feedback=lambda wildcards: feedback_files(feedback_of(wildcards)),
+        feedback=reward_files,
     output:
         rewards="<results>/{method}/seed-{seed}/round-{round}/step-{step}/rewards.jsonl",
         cost="<results>/{method}/seed-{seed}/round-{round}/step-{step}/reward.cost.json",
@@ -237,7 +270,7 @@ rule reward:
         "../environment.yml"
     threads: THREADS
     resources:
-        gpu=lambda wildcards: feedback_gpus(feedback_of(wildcards)),
+        gpu=reward_gpus,
     params:
         **program("reward"),
         feedback=reward_code,
@@ -294,7 +327,7 @@ rule pfp:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/pfp.log",
     group:
-        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+        for_cluster(step_group)
     conda:
         "../environment.yml"
     params:
@@ -315,7 +348,7 @@ rule update_arms:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/update_arms.log",
     group:
-        lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+        for_cluster(step_group)
     conda:
         "../environment.yml"
     params:

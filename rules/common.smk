@@ -8,6 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from snakemake.common import overwrite_function_params
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -171,6 +172,12 @@ def settings_of(section, method=None):
     return section_of(config, section, method)
 
 
+def per_method(function):
+    """Return a function of wildcards that calls a function of a method once per method."""
+    cached = cache(function)
+    return lambda wildcards: cached(wildcards.method)
+
+
 @cache
 def has_vllm():
     """Whether the package vllm is installed next to Snakemake."""
@@ -223,12 +230,13 @@ INITIAL = f"{RESULTS}/initial/policy.pt" if START else BASE
 
 
 def remember_signatures(rules):
-    """Cache the signature of every function in rules, because Snakemake looks it up several times per job."""
+    """Cache the parameters of every function in rules, because Snakemake looks them up several times per job."""
     for rule in rules:
         items = [*rule.input, *rule.params, rule.group, rule.conda_env]
         for function in [getattr(item, "callable", item) for item in items]:
             if inspect.isfunction(function):
-                function.__signature__ = inspect.signature(function)
+                parameters = inspect.signature(function).parameters
+                overwrite_function_params(function, parameters)
 
 
 def trained_pairs(method, run, round_index):

@@ -67,7 +67,7 @@ if JOINED_REWARD:
             prompts=every_step_of_round("prompts.jsonl"),
             generations=every_step_of_round("generations.jsonl"),
             chat=rules.prepare_prompts.output.chat,
-            feedback=lambda wildcards: feedback_files(feedback_of(wildcards)),
+            feedback=reward_files,
         output:
             rewards=every_step_of_round("rewards.jsonl"),
             cost=every_step_of_round("reward.cost.json"),

@@ -34,9 +34,7 @@ def gather_group(stage):
 
     Other stages of the step read the generations, so they are gathered before.
     """
-    if stage == "generate":
-        return None
-    return lambda wildcards: step_group(wildcards, wildcards.round, wildcards.step)
+    return None if stage == "generate" else for_cluster(step_group)
 
 
 def gathered_prompts(stage):
