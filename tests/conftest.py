@@ -13,6 +13,7 @@ import yaml
 import tiny
 from prefloop.config.resolve import merged as merge
 from prefloop.models.fetch import fetch
+from snakemake_runs import run_snakemake
 
 ROOT = Path(__file__).parent.parent
 # rules/common.smk sets the same path for programs in workflow/scripts/figures and tables.
@@ -149,17 +150,19 @@ class Workdir:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run Snakemake. `.stdout` has its standard output and standard error."""
-        return subprocess.run(
-            **self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+        return run_snakemake(self.flags(*arguments), self.path)
 
-    def command(self, *arguments: str) -> dict:
-        """Return the arguments for subprocess.run or Popen that start Snakemake here."""
-        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    def flags(self, *arguments: str) -> list[str]:
+        """Return all flags of Snakemake here."""
         threads = [f"{rule}=1" for rule in MODEL_STAGES]
         arguments = (*arguments, "--resources", "gpu=2", "--set-threads", *threads)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.clone / "Snakefile"), "--cores", "2"]
-        return {"args": [*command, *arguments], "cwd": self.path, "env": environment}
+        return ["--snakefile", str(self.clone / "Snakefile"), "--cores", "2", *arguments]
+
+    def command(self, *arguments: str) -> dict:
+        """Return the arguments for subprocess.run or Popen that start Snakemake here in a new process."""
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        command = [sys.executable, "-m", "snakemake", *self.flags(*arguments)]
+        return {"args": command, "cwd": self.path, "env": environment}
 
     def jobs(self, *arguments: str) -> set[str]:
         """Return the names of the rules that a dry-run lists."""

@@ -1,14 +1,13 @@
 """The commands in the documentation, and dry runs of the Snakemake commands."""
 
 import gzip
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from snakemake_runs import run_snakemake
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -116,8 +115,6 @@ def dry_run(folder: Path, command: str) -> str:
     command = command.replace("/path/to/prefloop", str(ROOT))
     words = [word for word in shlex.split(command) if word != "--use-conda"]
     cores = [] if "--cores" in words else ["--cores", "1"]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "snakemake", *words[1:], *cores, "--dry-run", "--printshellcmds"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    done = run_snakemake([*words[1:], *cores, "--dry-run", "--printshellcmds"], folder)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}"
     return done.stdout

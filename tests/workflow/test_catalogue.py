@@ -25,6 +25,7 @@ from prefloop.core.errors import InputError
 from prefloop.core.interrupts import INTERRUPTED
 from prefloop.core.own_functions import load_own
 from prefloop.models.fetch import fetch
+from snakemake_runs import run_snakemake
 
 SCRIPTS = ROOT / "workflow/scripts"
 DEFAULT = merge(*(yaml.safe_load((ROOT / file).read_text()) for file in ("experiments/methods.yaml", "config.yaml")))
@@ -156,16 +157,7 @@ def test_programs_report_mistakes(case: Case, place, server):
 def test_snakemake_reports_mistakes(case: Case, workdir: Workdir):
     put(workdir.path, case.files)
     _, *flags = shlex.split(case.run)
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "500"}
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *flags],
-        cwd=workdir.path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = run_snakemake(["--snakefile", str(ROOT / "Snakefile"), *flags], workdir.path, COLUMNS="500")
     assert done.returncode != 0
     for line in case.message.strip().splitlines():
         assert matches(f"…{line}…", done.stdout), f"@@@{case.mistake}@@@{done.stdout}@@@"

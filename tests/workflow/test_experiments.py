@@ -1,8 +1,6 @@
 """Every experiment of the project is valid and can be planned, at laptop scale and paper scale."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import yaml
 from conftest import ROOT
 from prefloop.config.resolve import merged, of_method
 from prefloop.config.validation import checked
+from snakemake_runs import run_snakemake
 
 EXPERIMENTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
 START = "experiments/start.yaml"
@@ -19,9 +18,8 @@ PUBLISHED = ["ablation_clusters", "dota", "dynamic_beta", "online_dpo", "replica
 
 @pytest.mark.parametrize("path", [START, *EXPERIMENTS], ids=str)
 def test_experiments_can_be_planned(path):
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--cores", "1", "--configfile", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_snakemake(["--dry-run", "--quiet", "--cores", "1", "--configfile", str(path)], ROOT)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)

@@ -159,13 +159,31 @@ def test_program_has_the_state_of_a_new_process(tmp_path, sockets, monkeypatch):
         "print('before'\n",
         "import os\nos.abort()",
         "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+        "import sys\nsys.exit(True)",
+        "import sys\nsys.exit(258)",
         "import atexit\natexit.register(print, 'at the end')\nopen('file', 'w').write('text')",
+        "class Kept:\n    def __del__(self):\n        print('destroyed')\n\nKEPT = Kept()",
+        "import threading, time\nthreading.Thread(target=lambda: [time.sleep(0.2), print('late')]).start()",
+        "import ctypes\nctypes.CDLL(None).printf(b'by C\\n')",
+        "import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)\nprint('lost')",
+        "import sys\nsys.stdout.close()",
         "import pickle\nclass A:\n    pass\nprint(pickle.loads(pickle.dumps(A())).__class__)",
     ],
 )
 def test_program_ends_like_a_new_process(light, code):
     """Compares the exit status or signal and the output, including tracebacks."""
     assert output(light(code)) == output(light(code, direct=True))
+
+
+def test_objects_of_packages_are_not_destroyed_at_the_end(light, tmp_path):
+    """A fork would first have to copy their memory. A destroyed object would print an empty line."""
+    (tmp_path / "packages/package.py").write_text("KEPT = type('Kept', (), {'__del__': print})()\n")
+    assert output(light("import package\nprint('done')")) == (0, "done\n")
+
+
+def test_open_file_of_a_program_is_written_at_the_end(light, tmp_path):
+    assert output(light("FILE = open('file', 'w')\nFILE.write('text')\nprint('done')")) == (0, "done\n")
+    assert (tmp_path / "file").read_text() == "text"
 
 
 def test_sigterm_reaches_the_programs_handler(light):

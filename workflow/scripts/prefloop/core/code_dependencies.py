@@ -36,16 +36,23 @@ def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
     code = dict.fromkeys(Path(file) for file in files)
     queue = list(code)
     while queue:
-        path = queue.pop()
-        for name in read_module(path).imports:
-            parts = name.lstrip(".")
-            level = len(name) - len(parts)  # dots of a relative import
-            roots = (path.parents[level - 1],) if level else (Path(root), SCRIPTS)
-            for file in module_files(parts, *roots):
-                if file not in code:
-                    code[file] = None
-                    queue.append(file)
+        for file in imported_files(queue.pop(), Path(root)):
+            if file not in code:
+                code[file] = None
+                queue.append(file)
     return tuple(code)
+
+
+@cache
+def imported_files(path: Path, root: Path) -> tuple[Path, ...]:
+    """Return the files from `root` or SCRIPTS that a Python file imports directly."""
+    found: dict[Path, None] = {}
+    for name in read_module(path).imports:
+        parts = name.lstrip(".")
+        level = len(name) - len(parts)  # dots of a relative import
+        roots = (path.parents[level - 1],) if level else (root, SCRIPTS)
+        found |= dict.fromkeys(module_files(parts, *roots))
+    return tuple(found)
 
 
 @cache
@@ -92,8 +99,12 @@ def add_words(node: object, words: list[str], imports: list[str]) -> None:
         words.append(type(node).__name__)
         for name in node._fields:
             value = getattr(node, name, None)
-            if value is not None and value != []:
-                words.append(name)
+            if value is None or value == []:
+                continue
+            words.append(name)
+            if type(value) is str:  # not by a call, because most values are names
+                words.append(repr(value))
+            else:
                 add_words(value, words, imports)
         if isinstance(node, ast.Import | ast.ImportFrom):
             imports += imported_names(node)

@@ -1,5 +1,7 @@
 """Turns a forked process into the equivalent of a new `python program flags`."""
 
+import atexit
+import ctypes
 import gc
 import importlib
 import io
@@ -7,11 +9,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from prefloop.core.warm_server import StartRequest, WarmServer, check_forkable, imported_files
 from prefloop.core.warm_start import debug_line
@@ -98,9 +101,15 @@ def open_stream(number: int, old: Any) -> Any:
     return stream
 
 
-def run_as_main(program: str) -> None:
-    """Run a program as the module `__main__`. An exception ends this process as it would end a new one."""
-    server = sys.modules["__main__"]  # a reference, because this module is still running
+def run_as_main(program: str) -> NoReturn:
+    """Run a program as the module `__main__` and end this process with the exit status of a new one."""
+    packages = set(sys.modules)
+    status = run_program(program)
+    end_process(status, packages)
+
+
+def run_program(program: str) -> int:
+    """Run a program as the module `__main__`, print the exception that ends it, and return its exit status."""
     main = ModuleType("__main__")
     file = str(Path(program).absolute())
     main.__dict__.update(__file__=file, __cached__=None, __builtins__=__builtins__, __annotations__={})
@@ -108,8 +117,8 @@ def run_as_main(program: str) -> None:
     sys.modules["__main__"] = main
     try:
         exec(compile(Path(program).read_bytes(), file, "exec", dont_inherit=True), main.__dict__)
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        return exit_status(end.code)
     except BaseException as error:
         inner = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this function
         sys.excepthook(type(error), error.with_traceback(inner), inner)
@@ -117,5 +126,39 @@ def run_as_main(program: str) -> None:
             sys.stdout.flush()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        sys.exit(1)
-    del server
+        return 1
+    return 0
+
+
+def exit_status(code: object) -> int:
+    """Return the exit status for the argument of `sys.exit`, and print an argument that is no number."""
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def end_process(status: int, packages: set[str]) -> NoReturn:
+    """End this process without destroying packages that the warm process has imported.
+
+    Destroying them writes to their memory, which a fork has to copy first. This would take longer than many programs.
+    Everything else is as at Python's end: threads are joined, functions of `atexit` run, the program's own objects are
+    destroyed, and streams are flushed.
+
+    Args:
+        status: Exit status.
+        packages: Names of the modules that the warm process has imported.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:
+        sys.exit(status)  # flushes again, reports the error and ends with status 120
+    for name in ["__main__", *sys.modules.keys() - packages]:
+        del sys.modules[name]
+    gc.collect()  # the objects of these modules; those of packages are frozen
+    sys.stdout.flush()
+    ctypes.CDLL(None).fflush(None)  # streams of C
+    os._exit(status)
