@@ -32,6 +32,13 @@ def test_groups_are_planned_only_for_a_cluster(workdir):
         assert ("Group job" in plan.stdout) == has_groups
 
 
+def test_quiet_dry_run_stops_after_the_table(workdir):
+    plan = workdir.run("--dry-run", "--quiet")
+    assert plan.returncode == 0, plan.stdout
+    assert "Job stats:" in plan.stdout
+    assert "Reasons:" not in plan.stdout
+
+
 def test_feedback_is_read_once_per_method(workdir):
     """Two methods have eight steps with labels. The evaluator and the experiment's feedback are read once as well."""
     workdir.copy_sources()

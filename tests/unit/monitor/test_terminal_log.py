@@ -103,6 +103,17 @@ def test_jobs_are_listed_on_request(tmp_path, log, options):
     assert "\n12 of 384 steps (3%) done\n" in shown
 
 
+@pytest.mark.parametrize("dryrun", [True, False])
+def test_quiet_dry_run_prints_only_the_table(tmp_path, log, dryrun):
+    terminal = Terminal(tmp_path, quiet=frozenset({Quietness.RULES, Quietness.PROGRESS}), dryrun=dryrun)
+    terminal.recorder.summary = "two methods"
+    terminal.log(LogEvent.RUN_INFO, "Job stats:\ntrain 1", stats={"all": 1})
+    terminal.run_job(3, "train", log)
+    shown = terminal.close()
+    assert ("Job stats:" in shown) == dryrun and ("two methods" in shown) == dryrun
+    assert "rule train" not in shown and "steps" not in shown
+
+
 def test_error_of_a_failed_job_is_last(tmp_path, log):
     log.write_text("train: 1/2 pairs\nerror: pairs.jsonl: no pair\nsrun: task 0 exited\n")
     terminal = Terminal(tmp_path)

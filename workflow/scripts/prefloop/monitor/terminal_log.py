@@ -1,8 +1,8 @@
 """What Snakemake prints on the terminal: one line per finished job, and at the end the errors of failed jobs.
 
 A profile enables this with `quiet: [rules, host]`, with which Snakemake's own filter would also hide errors. With
---printshellcmds or --verbose every job is listed. Snakemake's log, .snakemake/log/*.log, always has everything. Only
-this module uses the classes of snakemake.logging.
+--printshellcmds or --verbose every job is listed. With --quiet a dry run prints the table of jobs. Snakemake's log,
+.snakemake/log/*.log, always has everything. Only this module uses the classes of snakemake.logging.
 """
 
 import logging
@@ -127,6 +127,14 @@ class BriefFilter(DefaultFilter):
         return super().filter(record)
 
 
+class TableFilter(DefaultFilter):
+    """A filter for a dry run with --quiet, in which Snakemake plans only the table of jobs, but hides it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is printed."""
+        return get_event(record) == LogEvent.RUN_INFO or super().filter(record)
+
+
 class TerminalFormatter(DefaultFormatter):
     """Snakemake's formatter, with the message of an invalid config as the last line."""
 
@@ -187,12 +195,16 @@ def set_up_terminal(logger: logging.Logger, settings: Any) -> JobRecorder:
     recorder = JobRecorder(show)
     lists_jobs = settings.printshellcmds or settings.verbose
     is_brief = Quietness.RULES in quiet and not quiet & {Quietness.PROGRESS, Quietness.ALL} and not lists_jobs
+    is_table = settings.dryrun and quiet == {Quietness.RULES, Quietness.PROGRESS}
     shown_quiet = quiet - {Quietness.RULES} if lists_jobs and Quietness.PROGRESS not in quiet else quiet
+    kind = BriefFilter if is_brief else TableFilter if is_table else DefaultFilter
     for stream in streams:
-        formatter = (BriefFormatter if is_brief else TerminalFormatter)(shown_quiet, settings.show_failed_logs)
+        formatter = (BriefFormatter if is_brief or is_table else TerminalFormatter)(
+            shown_quiet, settings.show_failed_logs
+        )
         if isinstance(formatter, BriefFormatter):
             formatter.recorder = recorder
-        replace_filter(stream, BriefFilter if is_brief else DefaultFilter, shown_quiet, settings)
+        replace_filter(stream, kind, shown_quiet, settings)
         stream.setFormatter(formatter)
     for handler in logger.handlers:
         if handler.name == "DefaultLogFileHandler":
