@@ -52,7 +52,7 @@ browse: .venv/installed ## write the default experiment's rows as a searchable p
 	snakemake --cores all browse $(PROFILE)
 
 test: .venv/tools ## run all tests except slow ones (pytest -m slow) and those of SLURM
-	pytest -q -n auto --dist loadfile -m "not slow and not slurm" --durations=10
+	pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not slurm" --durations=10
 
 unit: .venv/tools ## run the tests of the library and documentation, without the workflow
 	pytest -q -n auto --dist loadfile -m "not slow" tests/unit tests/docs

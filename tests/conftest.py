@@ -1,6 +1,8 @@
 """Fixtures: tiny models, built once, and a working directory in which the whole pipeline can run."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,11 @@ os.environ["PYTHONPATH"] = str(ROOT / "workflow/scripts")
 SHARED_DATA = ROOT.parent / "shared/data/hh_harmless_base_test.jsonl.gz"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests of the workflow, which take longest, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: ROOT / "tests/workflow" not in item.path.parents)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     import torch
@@ -29,10 +36,36 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def model_folders(tmp_path_factory) -> dict[str, Path]:
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """make_once("name", make) returns a folder that `make` has filled, once for all parallel workers of pytest."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder, is_made = root / f"shared_{name}", root / f"shared_{name}.made"
+        with (root / f"shared_{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker in which `make` has failed
+                folder.mkdir()
+                make(folder)
+                is_made.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def model_folders(make_once) -> dict[str, Path]:
     """One tiny model folder per architecture. Like many base models, gpt_neox has no chat template."""
-    root = tmp_path_factory.mktemp("models")
-    return {name: tiny.make_model(root / name, name, chat=name != "gpt_neox") for name in tiny.ARCHITECTURES}
+
+    def make(root: Path) -> None:
+        for name in tiny.ARCHITECTURES:
+            tiny.make_model(root / name, name, chat=name != "gpt_neox")
+
+    root = make_once("models", make)
+    return {name: root / name for name in tiny.ARCHITECTURES}
 
 
 @pytest.fixture(scope="session")
@@ -188,11 +221,17 @@ def sockets(monkeypatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, model_folders) -> Workdir:
+def finished(make_once, tmp_path_factory, model_folders) -> Workdir:
     """A finished tiny experiment. Copy it before changing anything."""
-    directory = Workdir(tmp_path_factory.mktemp("finished"), model_folders["llama"])
-    done = directory.run()
-    assert done.returncode == 0, done.stdout
+
+    def make(folder: Path) -> None:
+        done = Workdir(folder, model_folders["llama"]).run()
+        assert done.returncode == 0, done.stdout
+
+    made = make_once("finished", make)
+    directory = Workdir.__new__(Workdir)
+    directory.path, directory.clone = tmp_path_factory.mktemp("finished") / "copy", ROOT
+    subprocess.run(["cp", "-a", made, directory.path], check=True)
     return directory
 
 
