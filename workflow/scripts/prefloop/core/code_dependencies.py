@@ -36,7 +36,7 @@ def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
     code = dict.fromkeys(Path(file) for file in files)
     queue = list(code)
     while queue:
-        for file in imported_files(queue.pop(), Path(root)):
+        for file in direct_imports(queue.pop(), Path(root)):
             if file not in code:
                 code[file] = None
                 queue.append(file)
@@ -44,7 +44,7 @@ def code_files(*files: Path, root: Path = SCRIPTS) -> tuple[Path, ...]:
 
 
 @cache
-def imported_files(path: Path, root: Path) -> tuple[Path, ...]:
+def direct_imports(path: Path, root: Path) -> tuple[Path, ...]:
     """Return the files from `root` or SCRIPTS that a Python file imports directly."""
     found: dict[Path, None] = {}
     for name in read_module(path).imports:
