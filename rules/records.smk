@@ -28,9 +28,7 @@ def stored_files(wildcards):
         ),
         *KL_ROWS,
         *(path for name in STORED_FIGURES for path in files_read(f"plot_{name}")),
-        *collect(
-            "<results>/reward_models/{name}.report.json", name=REWARD_MODELS
-        ),
+        *collect("<results>/reward_models/{name}.report.json", name=REWARD_MODELS),
         *COSTS,
         *pairs_of_rounds(),
         *every_round("training.jsonl"),
