@@ -12,6 +12,7 @@ from pathlib import Path
 from prefloop.core.warm_start import ENDED, STARTED, WarmStartError, connect, receive, socket_folder
 
 FOLDER = Path(__file__).parent / "warm_snakemake"
+SOCKETS = socket_folder()  # before a test sets another folder, for programs that it looks at
 
 
 def run_snakemake(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -55,7 +56,7 @@ def request(arguments: Sequence[str], folder: Path, environment: dict[str, str],
     opened = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         for _ in range(2):  # a process whose packages have changed refuses and ends; the next one accepts
-            connection = connect(FOLDER / "serve.py", socket_folder())
+            connection = connect(FOLDER / "serve.py", SOCKETS)
             socket.send_fds(connection, [struct.pack("!I", len(content))], [0, writing, writing, opened])
             connection.sendall(content)
             if receive(connection)[0] == STARTED:
