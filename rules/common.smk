@@ -46,11 +46,10 @@ from prefloop.config.resolve import (
     model_sources,
     of_method,
     feedback_sources,
-    section_of,
     trained_here,
 )
 from prefloop.config.experiment import experiment_of
-from prefloop.config.output_flags import has_own_clusters
+from prefloop.config.output_flags import has_own_clusters, section_of
 from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelled_in_profile
 from prefloop.monitor.failures import FailureRecorder

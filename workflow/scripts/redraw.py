@@ -10,13 +10,13 @@ from pathlib import Path
 from _program import run
 from prefloop.config import outputs
 from prefloop.config.output_flags import output_flags, shown_evaluators
-from prefloop.config.outputs_of_rows import TABLES, drawable, listed_figures, listed_tables
+from prefloop.config.outputs_of_rows import TABLES, drawable, evaluates_rounds, listed_figures, listed_tables
 from prefloop.config.recorded_settings import RecordedExperiment, read_settings
 from prefloop.config.resolve import flags, target_measure
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.figure_rows import figure_files, gradients_file
-from prefloop.evaluation.result_files import has_result, rows_folder_of, stored_index
+from prefloop.evaluation.figure_rows import gradients_file, has_figure_files
+from prefloop.evaluation.result_files import rows_folder_of, stored_index
 from prefloop.report.captions import count_of
 
 SCRIPTS = Path(__file__).parent
@@ -48,7 +48,8 @@ def main(
     recorded = read_settings(rows)
     own = output_flags(recorded.config, str(rows), [str(rows / path) for path in stored_index(rows)["shared_costs"]])
     own["plot_gradients"] = {"gradients": str(gradients_file(recorded.experiment))}
-    known_figures = [name for name in outputs.FIGURES if has_files(recorded, name)]
+    own["tabulate_reward_models"] = {"reports": sorted(map(str, rows.glob("reward_models/*.report.json")))}
+    known_figures = [n for n in outputs.FIGURES if has_figure_files(recorded.experiment, recorded.config, n)]
     known_tables = [name for name, reads in TABLES.items() if reads.from_rows]
     wanted = {
         "figure": drawable("figure", known_figures, figures, listed_figures(recorded)),
@@ -60,43 +61,28 @@ def main(
         paths[kind] = [output / f"{kind}s/{name}.{suffix}" for name in names]
         for name, path in zip(names, paths[kind], strict=True):
             program = f"{verb}_{name}"
-            if name == "reward_models":
-                run_program(f"tables/{program}", {"reports": reports_in(rows), "table": str(path)})
-            else:
-                run_on_rows(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
-    listed = [*listed_figures(recorded), *listed_tables(recorded)]
-    known = outputs.FIGURES | TABLES
-    evaluated = any(known[name].judgments == "by_round" for name in listed if name in known)
-    facts = output / "run.rst"
-    run_on_rows("describe_run", recorded, {"output": str(facts), "evaluated": evaluated})
-    pilot = {"measure": target_measure(recorded.config), "output": str(output / "pilot.csv")}
-    run_on_rows("write_pilot", recorded, pilot)
+            run_on_rows(f"{kind}s/{program}", recorded, own.get(program, {}) | {kind: str(path)})
+    run_on_rows("describe_run", recorded, {"output": str(output / "run.rst"), "evaluated": evaluates_rounds(recorded)})
+    measure = target_measure(recorded.config)
+    run_on_rows("write_pilot", recorded, {"measure": measure, "output": str(output / "pilot.csv")})
     if page:
         pictures = [path.with_suffix(".png") for path in paths["figure"]]
-        parts = {"config": config, "page": page, "facts": facts, "figures": pictures, "tables": paths["table"]}
+        parts = {"config": config, "page": page, "facts": output / "run.rst"}
+        parts |= {"figures": pictures, "tables": paths["table"]}
         run_program("make_gallery", parts)
     seeds = count_of(len(recorded.experiment.seeds), "seed")
     return Summary(f"{len(wanted['figure'])} figures and {len(wanted['table'])} tables of {seeds} -> {output}")
 
 
-def has_files(recorded: RecordedExperiment, figure: str) -> bool:
-    """Whether the rows have what a figure reads."""
-    files = figure_files(recorded.experiment, recorded.config, figure)
-    return outputs.FIGURES[figure].from_rows and all(map(has_result, files))
-
-
-def reports_in(rows: Path) -> list[str]:
-    """The reports of the reward models that the experiment trained."""
-    return sorted(str(path) for path in rows.glob("reward_models/*.report.json"))
-
-
 def run_on_rows(name: str, recorded: RecordedExperiment, more: dict) -> None:
     """Run a program of the workflow with the flags of the experiment and `more` flags."""
-    experiment = recorded.experiment
-    identities = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
-    shown = shown_evaluators(name.rpartition("/")[2], recorded.config, experiment.evaluators)
-    experiment = replace(experiment, evaluators=shown, evaluated_by=tuple(identities[name] for name in shown))
-    run_program(name, asdict(experiment) | more)
+    if "reports" not in more:  # the table of reward models reads no runs
+        experiment = recorded.experiment
+        identities = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
+        shown = shown_evaluators(name.rpartition("/")[2], recorded.config, experiment.evaluators)
+        experiment = replace(experiment, evaluators=shown, evaluated_by=tuple(identities[name] for name in shown))
+        more = asdict(experiment) | more
+    run_program(name, more)
 
 
 def run_program(name: str, settings: dict) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefloop.config import outputs
+from prefloop.config.declarations import inner, relevant
 from prefloop.config.evaluator_measures import split_measure
-from prefloop.config.resolve import section_of, target_measure
+from prefloop.config.resolve import of_method, target_measure
+from prefloop.config.settings import ExperimentConfig
 from prefloop.config.sweeps import sweep_places
 from prefloop.core.registry import registry_words
 
@@ -41,6 +43,11 @@ def shown_evaluators(program: str, config: dict, evaluators: Sequence[str]) -> t
     reads_all = program in ("describe_run", "write_rows")
     is_users = verb == "plot" and name not in known  # a function of the user
     return tuple(evaluators) if reads_all or is_users or (name in known and known[name].evaluators) else ()
+
+
+def section_of(config: dict, section: str, method: str | None = None) -> dict:
+    """Return a config section of a method, without settings that its other settings make irrelevant."""
+    return relevant(of_method(config, method)[section], inner(ExperimentConfig, section))
 
 
 def has_own_clusters(config: dict, method: str | None) -> bool:

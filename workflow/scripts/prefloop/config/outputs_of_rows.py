@@ -25,6 +25,13 @@ def listed_tables(recorded: RecordedExperiment) -> list[str]:
     return [*tables, *["judges"] * asks_judge(recorded.config), *models, *["best_round"] * chosen]
 
 
+def evaluates_rounds(recorded: RecordedExperiment) -> bool:
+    """Whether a listed figure or table shows the evaluation of every round."""
+    known = outputs.FIGURES | TABLES
+    listed = known.keys() & {*listed_figures(recorded), *listed_tables(recorded)}
+    return any(known[name].judgments == "by_round" for name in listed)
+
+
 def drawable(kind: str, possible: Iterable[str], named: tuple[str, ...], listed: list[str]) -> list[str]:
     """The named outputs or, without names, the listed ones that can be drawn from rows; the others are printed.
 

@@ -7,10 +7,9 @@ import itertools
 import json
 import shlex
 
-from prefloop.config.declarations import defaults, inner, relevant
+from prefloop.config.declarations import defaults
 from prefloop.config.evaluator_measures import MEASURE_KINDS, OF_MAIN, reward_measure, win_measure
 from prefloop.config.feedback_settings import WeightedSource
-from prefloop.config.settings import ExperimentConfig
 from prefloop.core.own_functions import is_own, split
 from prefloop.models.sources import model_name
 
@@ -28,11 +27,6 @@ def of_method(config: dict, method: str | None) -> dict:
     if not method:
         return config
     return merged(config, {key: own for key, own in config["methods"][method].items() if key not in ABOUT_METHODS})
-
-
-def section_of(config: dict, section: str, method: str | None = None) -> dict:
-    """Return a config section of a method, without settings that its other settings make irrelevant."""
-    return relevant(of_method(config, method)[section], inner(ExperimentConfig, section))
 
 
 def labels_of(config: dict) -> dict[str, str]:

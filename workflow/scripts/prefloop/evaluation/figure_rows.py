@@ -13,7 +13,7 @@ from prefloop.config.output_flags import cluster_tables
 from prefloop.core.files import read_json
 from prefloop.core.seeds import rng_for
 from prefloop.data.round_pairs import scan_pairs
-from prefloop.evaluation.result_files import result_rows, rows_folder_of, stored_file
+from prefloop.evaluation.result_files import has_result, result_rows, rows_folder_of, stored_file
 from prefloop.evaluation.row_counts import labeled_prompts
 from prefloop.methods.pair_metrics import pfp, reward_gap
 
@@ -87,6 +87,11 @@ def figure_files(experiment: Experiment, config: dict, name: str) -> list[Path]:
     }
     paths += [root / path for path in single.get(name, [])]
     return [*paths, gradients_file(experiment)] if name == "gradients" else paths
+
+
+def has_figure_files(experiment: Experiment, config: dict, name: str) -> bool:
+    """Whether a rows folder has what a figure reads in addition to judgments and costs."""
+    return outputs.FIGURES[name].from_rows and all(map(has_result, figure_files(experiment, config, name)))
 
 
 def gradients_file(experiment: Experiment) -> Path:
