@@ -49,7 +49,7 @@ from prefloop.config.resolve import (
     trained_here,
 )
 from prefloop.config.experiment import experiment_of
-from prefloop.config.output_flags import has_own_clusters, section_of
+from prefloop.config.output_flags import gradients_file, has_own_clusters, section_of
 from prefloop.config.recorded_settings import write_settings
 from prefloop.config.existence import misspelled_in_profile
 from prefloop.monitor.failures import FailureRecorder
@@ -132,12 +132,7 @@ TABLES = [
 if TERMINAL:
     TERMINAL.folder = Path(LOGS)
     TERMINAL.summary = plan_summary(config, FIGURES, TABLES)
-# Gradients are measured on the pairs of the first run's last round.
-GRADIENTS = (
-    f"{RESULTS}/{METHODS[0]}/seed-{SEEDS[0]}/round-{ROUNDS[-1]}/gradients.jsonl"
-    if METHODS
-    else []
-)
+GRADIENTS = gradients_file(config, RESULTS) if METHODS else None
 
 
 # With `--sdm apptainer`, all jobs run in one image: a file, or an address from which Apptainer pulls it.

@@ -69,3 +69,49 @@ def source_settings(settings, hint):
     # The flags of `program` name the models that may run their own code.
     own = {"model": manifest_of(model) if model else None, "trust_remote_code": None}
     return relevant(settings, hint) | own
+
+
+def feedback_of(method):
+    """Return the feedback that trains a method."""
+    return of_method(config, method)["feedback"]
+
+
+@per_method
+def training_feedback_flags(method):
+    """Return flags for the feedback that trains a method, without what is drawn at random."""
+    return feedback_flags("feedback", feedback_of(method))
+
+
+def reward_flags(wildcards):
+    """Return flags for the feedback that trains a method, including its noise and the pairs of a judge, if any."""
+    feedback = feedback_of(wildcards.method)
+    words = training_feedback_flags(wildcards)
+    random = {}
+    if feedback["noise"]["kind"] is not None:
+        random["noise"] = feedback["noise"]
+    if feedback["kind"] == "judge" and feedback["judge"]["pairs"] != "all":
+        judge = relevant(feedback["judge"], Judging)
+        random["judge"] = {key: judge.get(key) for key in PLANNED}
+    if not random:
+        return words
+    steps = [wildcards.step] if "step" in wildcards.keys() else STEPS
+    streams = [f"round-{wildcards.round}/step-{step}" for step in steps]
+    return f"{words} {flags({'feedback': random, 'seed': int(wildcards.seed), 'stream': streams})}"
+
+
+@per_method
+def reward_code(method):
+    """Return a hash of the code of the feedback that trains a method."""
+    return feedback_code(feedback_of(method))
+
+
+@per_method
+def reward_files(method):
+    """Return the files that the feedback that trains a method depends on."""
+    return feedback_files(feedback_of(method))
+
+
+@per_method
+def reward_gpus(method):
+    """Return the number of GPUs of the feedback that trains a method."""
+    return feedback_gpus(feedback_of(method))

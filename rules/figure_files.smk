@@ -247,10 +247,7 @@ OWN_FILES = {
         for path in every_step(file, EXPERIMENT.acquiring)
     ],
 }
-OWN_FLAGS = {
-    **output_flags(config, RESULTS, SHARED_COSTS),
-    "plot_gradients": {"gradients": GRADIENTS},
-}
+OWN_FLAGS = output_flags(config, RESULTS, SHARED_COSTS)
 # The declared files of each figure and table, by rule.
 READS = {
     **{f"plot_{name}": reads for name, reads in outputs.FIGURES.items()},

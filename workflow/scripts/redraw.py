@@ -15,7 +15,7 @@ from prefloop.config.recorded_settings import RecordedExperiment, read_settings
 from prefloop.config.resolve import flags, target_measure
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Summary
-from prefloop.evaluation.figure_rows import gradients_file, has_figure_files
+from prefloop.evaluation.figure_rows import has_figure_files
 from prefloop.evaluation.result_files import rows_folder_of, stored_index
 from prefloop.report.captions import count_of
 
@@ -47,7 +47,6 @@ def main(
         raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
     recorded = read_settings(rows)
     own = output_flags(recorded.config, str(rows), [str(rows / path) for path in stored_index(rows)["shared_costs"]])
-    own["plot_gradients"] = {"gradients": str(gradients_file(recorded.experiment))}
     own["tabulate_reward_models"] = {"reports": sorted(map(str, rows.glob("reward_models/*.report.json")))}
     known_figures = [n for n in outputs.FIGURES if has_figure_files(recorded.experiment, recorded.config, n)]
     known_tables = [name for name, reads in TABLES.items() if reads.from_rows]

@@ -61,6 +61,11 @@ def cluster_tables(config: dict) -> list[str]:
     return [f"{method}/clusters.csv" if has_own_clusters(config, method) else "clusters.csv" for method in methods]
 
 
+def gradients_file(config: dict, root: str) -> str:
+    """Return the file of figure `gradients`: pairs of the last round of the first method and seed."""
+    return f"{root}/{config['compare'][0]}/seed-{config['seeds'][0]}/round-{config['rounds']}/gradients.jsonl"
+
+
 def output_flags(config: dict, root: str, shared_costs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the flags of figures and tables in addition to those of the experiment, by program.
 
@@ -81,6 +86,7 @@ def output_flags(config: dict, root: str, shared_costs: Iterable[str]) -> dict[s
         "plot_benchmark": {"label": config["evaluation"]["benchmark"]["label"]},
         "plot_betas": {"delta": sorted(deltas - {None})},
         "plot_prompts": {"clusters": [f"{root}/{path}" for path in cluster_tables(config)]},
+        "plot_gradients": {"gradients": gradients_file(config, root) if methods else None},
         "plot_cluster_wins": {"clusters": f"{root}/clusters_eval.csv"},
         "tabulate_results": {"divergence": divergence, "text": text},
         "tabulate_best_round": config["evaluation"]["validation"] | {"measure": target_measure(config, "validation")},

@@ -9,7 +9,7 @@ import pandas as pd
 
 from prefloop.config import outputs
 from prefloop.config.experiment import Experiment
-from prefloop.config.output_flags import cluster_tables
+from prefloop.config.output_flags import cluster_tables, gradients_file
 from prefloop.core.files import read_json
 from prefloop.core.seeds import rng_for
 from prefloop.data.round_pairs import scan_pairs
@@ -20,9 +20,8 @@ from prefloop.methods.pair_metrics import pfp, reward_gap
 TRAINING_CURVES = ("loss", "rewards/margins", "rewards/accuracies", "grad_norm")
 BETA_CURVES = ("beta", "beta/tau", "beta/m0", "beta/p_hat", "beta/kept")  # a rule may lack some of them
 PAIR_FIELDS = ("prompt_id", "pfp", "reward_gap", "length_difference")
-GRADIENTS = "gradients.jsonl"
 # Files whose rows a rows folder has if the config lists a figure that reads them.
-STORED = {"training.jsonl", "arms.json", "prompts.jsonl", "pfp.jsonl", "benchmark.json", GRADIENTS}
+STORED = {"training.jsonl", "arms.json", "prompts.jsonl", "pfp.jsonl", "benchmark.json", "gradients.jsonl"}
 
 
 def training_rows(folder: Path) -> list[dict]:
@@ -84,19 +83,14 @@ def figure_files(experiment: Experiment, config: dict, name: str) -> list[Path]:
         "benchmark": ["initial/benchmark.json"],
         "cluster_wins": ["clusters_eval.csv"],
         "prompts": dict.fromkeys(cluster_tables(config)),
+        "gradients": [gradients_file(config, ".")],
     }
-    paths += [root / path for path in single.get(name, [])]
-    return [*paths, gradients_file(experiment)] if name == "gradients" else paths
+    return [*paths, *(root / path for path in single.get(name, []))]
 
 
 def has_figure_files(experiment: Experiment, config: dict, name: str) -> bool:
     """Whether a rows folder has what a figure reads in addition to judgments and costs."""
     return outputs.FIGURES[name].from_rows and all(map(has_result, figure_files(experiment, config, name)))
-
-
-def gradients_file(experiment: Experiment) -> Path:
-    """The file of figure `gradients`: pairs of the first run's last round."""
-    return experiment.root / f"{experiment.methods[0]}/seed-{experiment.seeds[0]}/round-{experiment.rounds}/{GRADIENTS}"
 
 
 def rows_to_store(path: Path, experiment: Experiment) -> list[dict]:
