@@ -9,8 +9,7 @@ from prefloop.core.forked_program import serve_programs
 
 # Packages that several programs import. Modules of the project are left out, so that each program reads its own
 # version.
-# matplotlib is left out, because its import reads a file in the working directory.
-PACKAGES = ("tyro", "typeguard", "pandas", "fontTools.subset", "torch", "peft", "accelerate")
+PACKAGES = ("matplotlib.pyplot", "tyro", "typeguard", "pandas", "fontTools.subset", "torch", "peft", "accelerate")
 
 
 def import_packages() -> None:

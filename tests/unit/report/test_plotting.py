@@ -1,8 +1,12 @@
 """Helpers that figures share."""
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import pytest
 
+from prefloop.core.code_dependencies import SCRIPTS
 from prefloop.report.plotting import legend_above
 
 
@@ -18,3 +22,12 @@ def test_legend_is_not_wider_than_the_figure(letters, columns):
     figure.canvas.draw()
     assert legend.get_window_extent().width <= figure.bbox.width
     plt.close(figure)
+
+
+def test_matplotlibrc_of_the_working_directory_has_no_effect(tmp_path, monkeypatch):
+    (tmp_path / "matplotlibrc").write_text("font.family: serif\nfont.size: 30\nbackend: svg\n")
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    family = "matplotlib.rcParams['font.family'], matplotlib.rcParams['font.size']"
+    text = f"import matplotlib; print({family}); import prefloop.report.plotting; print({family}, matplotlib.get_backend())"
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['serif'] 30.0", "['sans-serif'] 9.0 Agg"]
