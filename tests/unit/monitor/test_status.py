@@ -192,16 +192,19 @@ def test_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
 
 
 def test_warnings_of_finished_jobs_are_shown(tmp_path):
-    """For example, unusable answers of a judge are visible without reading the logs."""
+    """For example, unusable answers of a judge are visible without reading the logs. Long warnings have several lines."""
     project = Project(tmp_path, methods=["a"], rounds=1)
-    project.add("reward", "a/seed-0/round-1/step-1/", "reward.cost.json", 10, 10, warning="9 of 9 invalid", **done(1.0))
+    warning = "9 of 9 answers are unusable; " + "the first " * 9
+    project.add("reward", "a/seed-0/round-1/step-1/", "reward.cost.json", 10, 10, warning=warning, **done(1.0))
     project.add("train", "a/seed-0/round-1/", "train.cost.json", 20, 20, **done(1.0))
     status = project.plan().status()
     assert headline(status, START + 30) == "tiny: done, 2 of 2 jobs done, 1 with a warning"
     lines = status_table(status, START + 30).splitlines()
     log = "results/logs/tiny/a/seed-0/round-1/step-1/reward.log"
-    assert lines[-3:] == ["warnings (full text in the logs):", f"  {log}", "    9 of 9 invalid"]
-    assert as_dict(status, START + 30)["warnings"] == [{"log": log, "warning": "9 of 9 invalid"}]
+    assert lines[-4:-2] == ["warnings:", f"  {log}"]
+    assert all(line.startswith(" " * 4) and len(line) <= 100 for line in lines[-2:])
+    assert " ".join(lines[-2:]).split() == warning.split()
+    assert as_dict(status, START + 30)["warnings"] == [{"log": log, "warning": warning}]
 
 
 def test_figures_are_one_stage_and_tables_another(tmp_path):

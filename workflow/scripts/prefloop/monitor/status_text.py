@@ -1,5 +1,6 @@
 """The state of an experiment as text for a terminal: one line, or a table of at most WIDTH columns."""
 
+import textwrap
 from collections import Counter
 
 from prefloop.core.progress import duration, roughly
@@ -41,9 +42,9 @@ def status_table(status: Status, now: float) -> str:
             if job.last_line:
                 lines.append(cut(f"    {job.last_line}"))
         lines += [f"  and {len(jobs) - MAX_JOBS} more"] if len(jobs) > MAX_JOBS else []
-    lines += ["", "warnings (full text in the logs):"] if status.warnings else []
+    lines += ["", "warnings:"] if status.warnings else []
     for log, warning in status.warnings[:MAX_JOBS]:
-        lines += [cut(f"  {log}"), cut(f"    {warning}")]
+        lines += [cut(f"  {log}"), textwrap.indent(textwrap.fill(warning, WIDTH - 4), " " * 4)]
     lines += [f"  and {len(status.warnings) - MAX_JOBS} more"] if len(status.warnings) > MAX_JOBS else []
     return "\n".join(lines)
 
