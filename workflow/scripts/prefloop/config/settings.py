@@ -168,7 +168,7 @@ class SharedConfig:
     figures: Annotated[tuple[FigureName, ...], Unique()] = DEFAULT_FIGURES
     """Figures of the experiment. Only what they need is computed."""
     tables: Annotated[tuple[Annotated[str, Choice("config.outputs.TABLES")], ...], Unique()] = DEFAULT_TABLES
-    """Tables of the experiment; judges and reward_models are added automatically if there are any."""
+    """Tables of the experiment; judges, reward_models, acquisition and best_round are added where they apply."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The model to align, and how conversations become text for it."""
     prompts: PromptsSection = field(default_factory=PromptsSection)
