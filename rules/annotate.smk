@@ -7,14 +7,17 @@ NEEDS_BETA = registry_words("methods.pair_metrics.NEEDS_BETA")
 AT_RANDOM = registry_words("methods.bandit.AT_RANDOM")
 
 
-def beta_for(section):
-    """Return the first β as a flag for metrics that use it. Other metrics do not rerun when it changes."""
+def beta_for(section, *keys):
+    """Return the first β of a round as a flag for metrics that may use it. Others do not rerun when it changes."""
 
-    @per_method
-    def of_wildcards(method):
-        settings = of_method(config, method)
-        asks = settings[section]["metric"] in NEEDS_BETA
-        return flags({"beta": settings["train"]["beta"] if asks else None})
+    settings_for = per_method(lambda method: of_method(config, method))
+
+    def of_wildcards(wildcards):
+        settings = settings_for(wildcards)
+        words = [settings[section][key] for key in keys]
+        if not any(word in NEEDS_BETA or is_own(word) for word in words):
+            return ""
+        return flags({"beta": first_beta(settings["train"], int(wildcards.round))})
 
     return of_wildcards
 
@@ -313,7 +316,7 @@ rule update_arms:
             *["metric", "normalize", "gamma", "alpha", "exploration"],
             *["neighbors", "neighbor_weight"],
         ),
-        beta=beta_for("bandit"),
+        beta=beta_for("bandit", "metric"),
         before=lambda wildcards, input: flags({"arms": input.arms or None}),
     shell:
         "PREFLOOP_LOG={log} python {params.program} --clusters {input.clusters} --pfp {input.pfp}"

@@ -46,6 +46,7 @@ from prefloop.config.resolve import (
     model_sources,
     of_method,
     feedback_sources,
+    first_beta,
     trained_here,
 )
 from prefloop.config.experiment import experiment_of

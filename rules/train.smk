@@ -176,7 +176,7 @@ rule select_pairs:
         **program("select_pairs"),
         own=own_functions("pairs", "metric", "first_metric"),
         flags=flags_of("pairs", without=MIX),
-        beta=beta_for("pairs"),
+        beta=beta_for("pairs", "metric", "first_metric"),
     shell:
         "PREFLOOP_LOG={log} python {params.program} --pfp {input.pfp} {params.flags} {params.beta}"
         " --seed {wildcards.seed} --round {wildcards.round} --output {output} > {log} 2>&1"

@@ -44,7 +44,10 @@ def main(
     if settings.drop_truncated:
         filters["drop_truncated"] = ~pairs.columns["truncated"]
     passed = np.flatnonzero(np.all(list(filters.values()), axis=0))
-    scores = lookup(METRICS, metric, "pairs.metric")(choose(pairs.columns, passed), rng_for(seed, "pairs", round_index))
+    scores = np.zeros(0)
+    if len(passed):
+        score = lookup(METRICS, metric, "pairs.metric")
+        scores = score(choose(pairs.columns, passed), rng_for(seed, "pairs", round_index))
     kept = keep_top(scores, settings.top_n, rng_for(seed, "pairs", round_index, "ties"))
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
     dropped += f", top_n by {metric} dropped {len(passed) - len(kept)}"

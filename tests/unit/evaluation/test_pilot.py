@@ -21,6 +21,7 @@ from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
 from prefloop.evaluation.pilot import PILOT_COLUMNS, paired_values, read_pilot
 from prefloop.evaluation.power import Design, detectable_difference, power_of_test, seeds_needed, variance_parts
+from prefloop.evaluation.power_designs import paired_sample
 
 SEEDS, PROMPTS, SAMPLES = 3, 20, 2
 
@@ -52,6 +53,17 @@ def row_of(printed: str, design: Design) -> list[str]:
     """Return the cells that follow the design in its row."""
     rows = [line.split() for line in printed.splitlines()]
     return next(cells[3:] for cells in rows if cells[:3] == [str(count) for count in design[:3]])
+
+
+def test_families_with_one_valid_prompt_each_are_no_families():
+    """The judgments of one of two siblings are all invalid, so prompts are the clusters."""
+    pilot, _ = planted_pilot()
+    pilot = pilot[pilot["prompt_id"].isin(["p0", "p1", "p2"])]
+    pilot = pilot.assign(family=pilot["prompt_id"].map({"p0": "a", "p1": "a", "p2": "b"}))
+    assert paired_sample(pilot, "new", "uniform").parts.family_interaction > 0
+    pilot.loc[pilot["prompt_id"] == "p1", "value"] = np.nan
+    found = paired_sample(pilot, "new", "uniform")
+    assert found.parts == paired_sample(pilot.drop(columns="family"), "new", "uniform").parts
 
 
 def test_make_power_prints_the_power_of_the_planned_design(tmp_path):

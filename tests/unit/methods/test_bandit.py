@@ -186,7 +186,7 @@ def test_thompson_draws_do_not_depend_on_chunks():
 
 @pytest.mark.parametrize("allocation", [name for name, function in ALLOCATIONS.items() if function])
 def test_settled_allocations_are_feasible_and_use_the_budget(allocation):
-    rng, settings = np.random.default_rng(1), BanditConfig(top_k=3)
+    rng, settings, allocate = np.random.default_rng(1), BanditConfig(top_k=3), ALLOCATIONS[allocation]
     for _ in range(200):
         size = rng.integers(1, 30)
         available = rng.integers(0, 8, size)
@@ -195,10 +195,59 @@ def test_settled_allocations_are_feasible_and_use_the_budget(allocation):
             continue
         count = rng.integers(0, 9, size)
         arms = arms_of(count, count * rng.random(size), rng.normal(size=size), rng.normal(size=size))
-        got = settle_allocation(lambda a, b: ALLOCATIONS[allocation](a, b, rng, settings), arms, available, budget)
+        got = settle_allocation(lambda a, b: allocate(a, b, rng, settings), arms, available, budget, rng)
         assert got.sum() == budget
         assert (got <= available).all()
         assert (got >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "budget"),
+    [
+        (BanditConfig("top_k", top_k=3), 12),
+        (BanditConfig("softmax"), 20),
+        (BanditConfig("proportional"), 20),
+        (BanditConfig("proportional"), 3),
+    ],
+)
+def test_equal_arms_are_drawn_equally_often(settings, budget):
+    """The clusters are the same for all seeds, so their order must not decide."""
+    clusters, size = np.repeat(np.arange(8), 20), 400
+    arms = score_arms(Arms.fresh(8), np.zeros((8, 1)), settings)
+    drawn = np.zeros((size, 8))
+    for seed in range(size):
+        rng = np.random.default_rng(seed)
+        chosen = draw_prompts(arms, clusters, np.zeros(160, dtype=int), budget, rng, settings)
+        drawn[seed] = np.bincount(clusters[chosen], minlength=8)
+    standard_errors = drawn.std(axis=0) / np.sqrt(size)
+    assert (np.abs(drawn.mean(axis=0) - budget / 8) < 4 * standard_errors).all()
+
+
+def test_order_of_ties_does_not_change_later_draws():
+    """A child of the generator decides, so the same prompts are drawn from the same arms with and without ties."""
+    clusters, times, settings = np.repeat(np.arange(2), 20), np.zeros(40, dtype=int), BanditConfig("proportional")
+    drawn = [
+        draw_prompts(arms_of([0, 0], [0, 0], score), clusters, times, 5, np.random.default_rng(3), settings).tolist()
+        for score in ([0.5, 0.5], [0.5, 0.5 + 1e-9], [0.5 + 1e-9, 0.5])
+    ]
+    assert drawn[0] in drawn[1:] and drawn[1] != drawn[2]
+
+
+def test_forgotten_arms_do_not_keep_others_from_being_drawn():
+    """With a discount, counts fall below 1, which must not give known arms a larger bonus than unknown ones."""
+    settings, clusters = BanditConfig("top_k", top_k=4, gamma=0.5), np.repeat(np.arange(40), 100)
+    rng, arms, times = np.random.default_rng(0), Arms.fresh(40), np.zeros(4000, dtype=int)
+    for _ in range(40):
+        arms = score_arms(arms, np.zeros((40, 1)), settings)
+        chosen = draw_prompts(arms, clusters, times, 32, rng, settings)
+        times[chosen] += 1
+        arms = update_arms(arms, clusters[chosen], rng.random(32), settings.gamma)
+    assert (arms.pulls > 0).all()
+
+
+def test_unknown_arm_has_the_smallest_count():
+    scores = ucb_scores(arms_of([0.0, 0.25, 4.0], [0.0, 0.125, 2.0]), 1.0)
+    assert scores.tolist() == pytest.approx([0.5 + np.sqrt(2 * np.log(5.25) / n) for n in (0.25, 0.25, 4)])
 
 
 def test_prompts_are_not_reused_while_fresh_ones_remain():

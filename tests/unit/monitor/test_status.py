@@ -192,7 +192,7 @@ def test_failed_job_is_shown_with_the_last_line_of_its_log(tmp_path):
 
 
 def test_warnings_of_finished_jobs_are_shown(tmp_path):
-    """For example, unusable answers of a judge are visible without reading the logs. Long warnings have several lines."""
+    """For example, unusable answers of a judge are visible without reading the logs. Long ones take several lines."""
     project = Project(tmp_path, methods=["a"], rounds=1)
     warning = "9 of 9 answers are unusable; " + "the first " * 9
     project.add("reward", "a/seed-0/round-1/step-1/", "reward.cost.json", 10, 10, warning=warning, **done(1.0))

@@ -27,7 +27,7 @@ def test_legend_is_not_wider_than_the_figure(letters, columns):
 def test_matplotlibrc_of_the_working_directory_has_no_effect(tmp_path, monkeypatch):
     (tmp_path / "matplotlibrc").write_text("font.family: serif\nfont.size: 30\nbackend: svg\n")
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
-    family = "matplotlib.rcParams['font.family'], matplotlib.rcParams['font.size']"
-    text = f"import matplotlib; print({family}); import prefloop.report.plotting; print({family}, matplotlib.get_backend())"
+    font = "print(matplotlib.rcParams['font.family'], matplotlib.rcParams['font.size'], matplotlib.get_backend())"
+    text = f"import matplotlib; {font}; import prefloop.report.plotting; {font}"
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['serif'] 30.0", "['sans-serif'] 9.0 Agg"]
+    assert done.stdout.splitlines() == ["['serif'] 30.0 svg", "['sans-serif'] 9.0 Agg"]

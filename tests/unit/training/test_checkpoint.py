@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 import two_processes
 from prefloop.config.training_settings import OptimizerConfig, TrainConfig
+from prefloop.core.code_dependencies import read_module
 from prefloop.methods.beta_config import BetaDPOConfig, RiskConfig
 from prefloop.models.loading import add_adapter, load_base
 from prefloop.models.options import Lora
@@ -182,6 +183,18 @@ def test_fingerprint_covers_code_settings_and_inputs(tmp_path):
     names = [fingerprint(str(tmp_path / f"{name}.py"), config, {"seed": seed}) for name, config, seed in cases]
     assert len(set(names)) == 4
     assert fingerprint(str(tmp_path / "commented.py"), settings, {"seed": 0}) == names[0]
+
+
+@pytest.mark.parametrize("loss", ["{}:hinge", {"dpo": 0.5, "{}:hinge": 0.5}])
+def test_fingerprint_covers_functions_of_the_user(tmp_path, loss):
+    """The state of an unfinished training with another loss is not continued."""
+    path, found = tmp_path / "losses.py", []
+    loss = loss.format(path) if isinstance(loss, str) else {key.format(path): share for key, share in loss.items()}
+    for body in ("return terms", "return terms  # the same", "return -terms"):
+        path.write_text(f"def hinge(terms, beta):\n    {body}\n")
+        read_module.cache_clear()
+        found.append(fingerprint(__file__, TrainConfig(loss=loss), {}))
+    assert found[0] == found[1] != found[2]
 
 
 def test_sigterm_saves_after_the_step(manifests, tmp_path):

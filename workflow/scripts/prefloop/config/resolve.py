@@ -29,6 +29,18 @@ def of_method(config: dict, method: str | None) -> dict:
     return merged(config, {key: own for key, own in config["methods"][method].items() if key not in ABOUT_METHODS})
 
 
+def first_beta(train: dict, round_index: int) -> float:
+    """Return the β with which a method's training begins in a round, from its `train` section.
+
+    If a rule changes β and keeps it for later rounds, this is the β of the first round.
+    """
+    schedule = train["beta_schedule"]
+    if train["beta_rule"] != "schedule":
+        return train["beta"]
+    index = round_index - 1 if schedule["by"] == "round" else 0
+    return schedule["values"][min(index, len(schedule["values"]) - 1)]
+
+
 def labels_of(config: dict) -> dict[str, str]:
     """Return the name of each compared method in figures and tables."""
     methods = config["methods"]

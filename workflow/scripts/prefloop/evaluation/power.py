@@ -73,6 +73,17 @@ def paired_mean_squares(differences: np.ndarray, families: np.ndarray | None = N
     return mean_squares(cells)
 
 
+def has_siblings(differences: np.ndarray, families: np.ndarray) -> bool:
+    """Whether a family has two prompts with valid values of two seeds, as `variance_parts` needs with families.
+
+    Args:
+        differences: [seeds, prompts, samples]; NaN marks an invalid value.
+        families: The family of each prompt, [prompts].
+    """
+    cells = _cell_means(differences)
+    return any(min(complete_table(cells[:, families == family]).shape) > 1 for family in set(families))
+
+
 def variance_parts(differences: np.ndarray, families: np.ndarray | None = None) -> VarianceParts:
     """Estimate the variance parts by the method of moments; negative estimates become 0.
 
@@ -83,8 +94,8 @@ def variance_parts(differences: np.ndarray, families: np.ndarray | None = None) 
         families: The family of each prompt, [prompts]; None if every prompt is its own cluster.
 
     Raises:
-        ValueError: Fewer than two seeds, or two prompts or families, have a valid value, or every family has only one
-            prompt.
+        ValueError: Fewer than two seeds, or two prompts or families, have a valid value, or families lack siblings
+            (`has_siblings`).
     """
     squares = paired_mean_squares(differences, families)
     if squares.seeds < 2 or squares.prompts < 2:
@@ -121,7 +132,7 @@ def _within_families(cells: np.ndarray, families: np.ndarray) -> tuple[float, fl
         ValueError: No family has two prompts with valid values for two seeds.
     """
     of_cells, of_prompts = [], []  # (sum of squares, df)
-    for family in set(families):
+    for family in sorted(set(families)):  # a fixed order of the sums
         table = complete_table(cells[:, families == family])
         if min(table.shape) > 1:
             squares = mean_squares(table)

@@ -14,6 +14,7 @@ from prefloop.evaluation.power import (
     Design,
     VarianceParts,
     detectable_difference,
+    has_siblings,
     paired_mean_squares,
     power_of_test,
     seeds_needed,
@@ -48,6 +49,8 @@ def paired_sample(pilot: pd.DataFrame, method: str, baseline: str) -> PairedSamp
     as_run = Design(seeds, prompts, samples, None if families is None else len(set(families)))
     if not np.isfinite(differences).any():
         return PairedSample(as_run, NAN, NAN, None)
+    if families is not None and not has_siblings(differences, families):
+        families = None  # each family has one valid prompt, so prompts are the clusters
     squares = paired_mean_squares(differences, families)
     known = min(squares.seeds, squares.prompts) > 1
     parts = variance_parts(differences, families) if known else None

@@ -6,8 +6,8 @@ random. `update_arms` then adds the rewards h of these prompts. They are normali
 responses.
 
 An arm is a cluster. The state of all arms is five arrays of shape [arms], which arms.json stores after every step:
-`pulls` (prompts drawn so far), `count` and `reward_sum` (both discounted), `log_weight` (of exp3) and `score` (the last
-upper confidence bound).
+`pulls` (annotated prompts so far), `count` and `reward_sum` (both discounted), `log_weight` (of exp3) and `score` (the
+last upper confidence bound).
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def update_arms(arms: Arms, clusters: np.ndarray, rewards: np.ndarray, gamma: fl
     """Add one step's prompts: S ← γS + Σh and n ← γn + m for every arm, and the weights of exp3.
 
     Every prompt multiplies its arm's weight by exp(γ'·h/(K·p)) (LEAD, Auer et al. 2002). This is unbiased as long as
-    arms are drawn with probabilities p, that is, until an arm has no fresh prompts left.
+    arms are drawn with probabilities p, that is, until an arm has no fresh prompts left, and with `acquisition.pool` 1.
 
     Args:
         arms: The state before the step.
@@ -136,10 +136,22 @@ def ucb_scores(arms: Arms, alpha: float) -> np.ndarray:
     """Upper confidence bounds μ + α·sqrt(2 ln(Σn + 1) / n), shape [arms], in units of the normalized reward.
 
     DOTA's score: UCB1 (Auer et al. 2002) with the factor α and the summand 1. An arm that was never pulled counts as
-    pulled once with the mean reward of all arms, so that its bound is finite and proportional shares exist.
+    pulled once with the mean reward of all arms, so that its bound is finite and proportional shares exist. If a
+    discount or `neighbors` give another arm a count below 1, it has this count: no known arm has a larger bonus.
     """
-    bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.where(arms.count > 0, arms.count, 1))
+    known = arms.count > 0
+    unknown = arms.count[known].min(initial=1)
+    bonus = np.sqrt(2 * np.log(arms.count.sum() + 1) / np.where(known, arms.count, unknown))
     return arms.mean + alpha * bonus
+
+
+def in_order(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices that sort values [arms] in increasing order; equal ones are in random order.
+
+    All seeds share the clusters. With ties in the order of the clusters, all seeds would prefer the same arms.
+    The numbers are of a child of `rng`, so draws that follow are the same with and without ties.
+    """
+    return np.lexsort((rng.spawn(1)[0].random(len(values)), values))
 
 
 def proportional(arms: Arms, budget: int, rng: np.random.Generator, settings: BanditConfig) -> np.ndarray:
@@ -151,7 +163,7 @@ def proportional(arms: Arms, budget: int, rng: np.random.Generator, settings: Ba
 
 def top_k(arms: Arms, budget: int, rng: np.random.Generator, settings: BanditConfig) -> np.ndarray:
     """Quad: the `top_k` best arms share the budget equally (arXiv 2409.16986)."""
-    best = np.argsort(-arms.score, kind="stable")[: settings.top_k]
+    best = in_order(-arms.score, rng)[: settings.top_k]
     wanted = np.zeros(len(arms.score), dtype=int)
     wanted[best] = budget // len(best)
     wanted[best[: budget % len(best)]] += 1
@@ -163,7 +175,7 @@ def softmax(arms: Arms, budget: int, rng: np.random.Generator, settings: BanditC
     odds = np.exp((arms.score - arms.score.max()) / settings.temperature)
     exact = odds / odds.sum() * budget
     wanted = np.floor(exact).astype(int)
-    wanted[np.argsort(wanted - exact, kind="stable")[: budget - wanted.sum()]] += 1
+    wanted[in_order(wanted - exact, rng)[: budget - wanted.sum()]] += 1
     return wanted
 
 
@@ -205,7 +217,11 @@ AT_RANDOM = ("uniform", "all")  # allocations that ignore the arms
 
 
 def settle_allocation(
-    allocate: Callable[[Arms, int], np.ndarray], arms: Arms, available: np.ndarray, budget: int
+    allocate: Callable[[Arms, int], np.ndarray],
+    arms: Arms,
+    available: np.ndarray,
+    budget: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Turn the wanted numbers of prompts into feasible ones that sum to the budget.
 
@@ -218,6 +234,7 @@ def settle_allocation(
         arms: All arms, with scores.
         available (np.ndarray): [arms], fresh prompts of each arm.
         budget: At most Σ available.
+        rng: Random numbers for the order of arms with equal scores.
 
     Returns:
         np.ndarray: [arms], prompts per arm.
@@ -227,7 +244,7 @@ def settle_allocation(
         open_arms = np.flatnonzero(available > counts)
         counts[open_arms] += allocate(arms.select(open_arms), missing)
         counts = np.minimum(counts, available)
-    worst_first = np.argsort(arms.score, kind="stable")
+    worst_first = in_order(arms.score, rng)
     while (excess := counts.sum() - budget) > 0:
         keep = 1 if (counts > 1).any() else 0
         counts[worst_first[counts[worst_first] > keep][:excess]] -= 1
@@ -273,7 +290,7 @@ def draw_prompts(
         return np.sort(rng.choice(fresh, size=budget, replace=False))
     available = np.bincount(clusters[fresh], minlength=len(arms.score))
     counts = settle_allocation(
-        lambda open_arms, missing: allocate(open_arms, missing, rng, settings), arms, available, budget
+        lambda open_arms, missing: allocate(open_arms, missing, rng, settings), arms, available, budget, rng
     )
     shuffled = rng.permutation(fresh)
     by_arm = shuffled[np.argsort(clusters[shuffled], kind="stable")]

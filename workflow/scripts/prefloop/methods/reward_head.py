@@ -77,10 +77,9 @@ def fit_rewards(features: Floats, rewards: Floats, prompts: Sequence[object]) ->
         raise ValueError("all rewards are equal within each prompt, so there is nothing to learn")
     left, scale, _ = np.linalg.svd(design, full_matrices=False)
     groups = group_rows(prompts)
-    errors = {}
-    for precision in PRECISIONS:
-        hat = (left * (scale**2 / (scale**2 + precision))) @ left.T
-        errors[precision] = left_out_error(hat, targets, groups)
+    errors = {
+        precision: left_out_error(left, scale**2 / (scale**2 + precision), targets, groups) for precision in PRECISIONS
+    }
     precision = min(errors, key=errors.__getitem__)
     # Centering removes one degree of freedom per prompt.
     noise = errors[precision] / max(1, len(targets) - len(groups))
@@ -101,20 +100,21 @@ def reward_posterior(design: Floats, targets: Floats, precision: float, noise: f
     return LinearHead(mean, directions, scale**2 / (scale**2 + precision), noise / precision)
 
 
-def left_out_error(hat: Floats, targets: Floats, groups: list[NDArray[np.intp]]) -> float:
+def left_out_error(left: Floats, known: Floats, targets: Floats, groups: list[NDArray[np.intp]]) -> float:
     """Sum of squared errors of a linear fit, where each prompt is predicted without its own labels.
 
     For a fit that is linear in its targets, ŷ = H y, the error of a left-out group g is (I − H_gg)⁻¹ (y_g − ŷ_g), so
-    the fit is not repeated.
+    the fit is not repeated. H = U diag(k) Uᵀ is not formed, because only its blocks of one prompt are needed.
 
     Args:
-        hat (ndarray): [responses, responses], H.
+        left (ndarray): [responses, rank], U: orthonormal columns.
+        known (ndarray): [rank], k.
         targets (ndarray): [responses], y.
         groups (list): Row indices of each prompt.
     """
-    residuals, total = targets - hat @ targets, 0.0
+    residuals, total = targets - left @ (known * (left.T @ targets)), 0.0
     for rows in groups:
-        block = np.eye(len(rows)) - hat[np.ix_(rows, rows)]
+        block = np.eye(len(rows)) - (left[rows] * known) @ left[rows].T
         total += float((np.linalg.solve(block, residuals[rows]) ** 2).sum())
     return total
 

@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-# A matplotlibrc of the user or of the working directory has no effect, so figures are the same on every machine, and the
-# warm process can import matplotlib in advance.
+# A matplotlibrc of the user or of the working directory has no effect. So figures are the same on every machine, and
+# the warm process can import matplotlib in advance.
 matplotlib.rcdefaults()
 matplotlib.use("Agg")
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from prefloop.core.code_dependencies import code_hash
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_tensors, write_tensors
+from prefloop.core.own_functions import is_own, own_code
 from prefloop.models.distributed import gather_full, shard_like, true_anywhere
 from prefloop.models.precision import round_masters, trained_parameters
 from prefloop.training.sharded_state import read_shards, write_shards
@@ -52,11 +54,22 @@ def fingerprint(program: str, settings: Any, parts: dict[str, Any]) -> str:
 
     Args:
         program (str): Path of the program; the hash includes its code and the library code that it imports.
-        settings (Any): A dataclass of settings.
+        settings (Any): A dataclass of settings; the hash includes the code of the user's functions that it names.
         parts (dict[str, Any]): Inputs and arguments, as plain values.
     """
-    text = json.dumps([code_hash(Path(program)), dataclasses.asdict(settings), parts], sort_keys=True)
+    values = dataclasses.asdict(settings)
+    own = {text: own_code(text) for text in texts_in(values) if is_own(text)}
+    text = json.dumps([code_hash(Path(program)), own, values, parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield all texts in nested settings, including keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.items() if isinstance(value, dict) else value:
+            yield from texts_in(item)
 
 
 class TrainingCheckpoint:
