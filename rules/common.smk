@@ -78,9 +78,13 @@ TERMINAL = (
 )
 try:
     check_keys([*BASE_CONFIGS, *workflow.configfiles])
-    given = config
+    # Not Snakemake's own result for several files, which adds the losses of one sum to those of another.
+    layers = [*workflow.config_settings.configfiles]
+    given = [*map(load_configfile, layers), dict(workflow.config_settings.config)]
+    if workflow.modifier.skip_configfile:  # the config is from the importing workflow
+        given = [config]
     config = {}
-    for layer in [*map(load_configfile, BASE_CONFIGS), given]:
+    for layer in [*map(load_configfile, BASE_CONFIGS), *given]:
         config = merged(config, layer)
     config = with_first_steps(checked(config))
     if workflow.is_main_process:  # jobs rely on the check of their main process

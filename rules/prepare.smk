@@ -7,8 +7,11 @@ def packaged_prompts(wildcards, output):
     return shlex.quote(str(CLONE / PACKAGED_PROMPTS))
 
 
-def eval_flags():
-    """Return flags for the evaluation set, if it has its own source."""
+def eval_flags(wildcards):
+    """Return flags for the evaluation set, if it has its own source.
+
+    It is a function, because Snakemake would read the braces of templates in a plain text as wildcards.
+    """
     section = config["evaluation"]["prompts"]
     own = relevant(section, EvalPromptsSection) if configured_sources(section) else {}
     return flags({"evaluation": own})
@@ -106,7 +109,7 @@ rule prepare_prompts:
         + source_code(config["evaluation"]["prompts"]),
         packaged=packaged_prompts,
         flags=flags_of("prompts"),
-        evaluation=eval_flags(),
+        evaluation=eval_flags,
         policy=flags_of("policy", *hints(ChatConfig)),
         room=most_new_tokens,
     shell:

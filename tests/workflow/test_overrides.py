@@ -33,3 +33,17 @@ def test_override_changes_only_the_named_settings(tmp_path, key):
     for program, expected in EXPECTED[key].items():
         for words in expected:
             assert any(words in call for call in calls[program]), (words, calls[program][:2])
+
+
+def test_later_config_replaces_a_sum_of_losses(tmp_path):
+    """Snakemake alone would add the losses of both files."""
+    project = project_in(tmp_path)
+    (project / "more.yaml").write_text("train: {loss: {dpo: 1.0, nll: 0.2}, beta: 0.2}\n")
+    (project / "other.yaml").write_text("train: {loss: {ipo: 1.0}}\n")
+    files = "--configfile mine.yaml more.yaml other.yaml"
+    for words, loss in [
+        (files, '{"ipo": 1.0}'),
+        (f"{files} --config 'train={{loss: {{sppo: 2.0}}}}'", '{"sppo": 2.0}'),
+    ]:
+        plan = dry_run(project, f"snakemake --cores 1 {words}")
+        assert f"--loss '{loss}'" in plan and "--beta 0.2 " in plan and "nll" not in plan

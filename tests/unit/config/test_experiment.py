@@ -38,6 +38,8 @@ def test_comparison_files():
     comparison = Comparison("a", 7, 2, 0.25, "initial", checkpoint=3)
     assert comparison.policy == "a/seed-7/round-2/checkpoint-3"
     assert comparison.folder == "a/seed-7/round-2/checkpoint-3/evaluation/temperature-0.25"
+    assert comparison._replace(temperature=0.00001).folder.endswith("/temperature-0.00001")
+    assert comparison._replace(temperature=2).folder.endswith("/temperature-2.0")
 
 
 def test_by_round_has_the_initial_policy_and_every_round():

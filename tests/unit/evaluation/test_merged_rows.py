@@ -61,7 +61,17 @@ def test_merging_twice_changes_nothing(tmp_path, headline):
     before = files_in(headline)
     assert merged_seeds(later, headline) == ([], [2])
     assert files_in(headline) == before
-    assert not list(headline.parent.glob("*.partial"))
+    assert [path.name for path in headline.parent.iterdir()] == ["rows"]
+
+
+def test_merge_after_a_killed_merge_has_all_seeds(tmp_path, headline):
+    """It was killed after it had moved the old rows away and before the new ones had their name."""
+    later = stored(finished_experiment(tmp_path / "later", seeds=[2]))
+    shutil.copytree(headline, headline.with_name("rows.partial"))
+    headline.rename(headline.with_name("rows.before_merge"))
+    assert merged_seeds(later, headline) == ([2], [])
+    assert read_settings(headline).experiment.seeds == (0, 1, 2)
+    assert [path.name for path in headline.parent.iterdir()] == ["rows"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import torch
 
 import tiny
 from mutations import is_short_line
@@ -14,6 +15,8 @@ from prefloop.core.errors import InputError
 from prefloop.models import chat_templates
 from prefloop.models.chat import conversation_text, load_tokenizer, prompt_ids
 from prefloop.models.chat_templates import RefusedRolesError, render_chat
+from prefloop.models.fetch import write_model
+from prefloop.models.loading import load_base
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}"
 LOOPS += "{% endfor %}{% endfor %}"
@@ -21,13 +24,28 @@ GROWING = "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = 
 QUESTION = [{"role": "user", "content": "Hi"}]
 
 
-def with_template(folder, manifests, template: str):
+def with_template(folder, manifests, template: str | list):
     """Copy a fetched model, replace its chat template, and return the folder."""
     shutil.copytree(manifests["llama"].parent, folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     config = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_default_of_several_named_templates_is_used_and_exported(manifests, tmp_path):
+    """transformers would write the others into a subfolder, which no manifest covers."""
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "hello"}]
+    folder = with_template(tmp_path / "model", manifests, named)
+    tokenizer = load_tokenizer(folder)
+    assert conversation_text(tokenizer, QUESTION) == "hello"
+    model, _ = load_base(manifests["llama"], torch.float32)
+    for _ in range(2):
+        write_model(model, tokenizer, tmp_path / "written/manifest.json", manifests["llama"], "copy of")
+    assert load_tokenizer(tmp_path / "written").chat_template == "hello"
+    folder = with_template(tmp_path / "other", manifests, named[:1])
+    with pytest.raises(InputError, match="chat templates tool_use, expected one with the name default"):
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("template", [LOOPS, GROWING, "{{ 'x' * 10**12 }}", "{{ 7 ** (10**8) % 10 }}"])

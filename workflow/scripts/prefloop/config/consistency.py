@@ -14,7 +14,7 @@ from prefloop.config.method_consistency import (
     impossible_method,
     too_little,
 )
-from prefloop.config.overridden_settings import overridden_settings
+from prefloop.config.overridden_settings import equal_variants, overridden_settings
 from prefloop.config.prompt_settings import EvalPromptsSection, SourceConfig
 from prefloop.config.resolve import (
     TRAINED,
@@ -266,7 +266,7 @@ def doubts(config: dict) -> list[str]:
                 "are equal; raise the temperature, or set samples to 1",
             ),
         ]
-    ) + list(overridden_settings(config))
+    ) + [*overridden_settings(config), *equal_variants(config)]
 
 
 def is_lexicon(feedback: dict) -> bool:

@@ -9,7 +9,7 @@ from prefloop.config.evaluator_measures import RESERVED_EVALUATORS
 from prefloop.config.feedback_settings import FeedbackConfig
 from prefloop.config.generation_settings import SamplingParams
 from prefloop.config.prompt_settings import EvalPromptsSection
-from prefloop.core.metadata import Matches, Unique, Unit
+from prefloop.core.metadata import NO_FLAG, Matches, Unique, Unit
 from prefloop.models.options import Dtype
 
 EvaluatorName = Matches(
@@ -70,7 +70,7 @@ class BenchmarkConfig:
     empty folder for the benchmark's files, and {policy} by a name such as dota/seed-0/round-1, each quoted."""
     file: Annotated[str, Matches(r"[^/].*", "a pattern below the output folder")] = "**/*.json"
     """Pattern of the JSON file in {output} that contains the number. Exactly one file must match."""
-    value: tuple[str, ...] = ()
+    value: tuple[Annotated[str, NO_FLAG], ...] = ()
     """Path to the number in that file: keys of objects and indices of lists, from the top."""
     label: str = "benchmark"
     """Name of the number in the figure."""

@@ -166,6 +166,12 @@ def absent_function(key: str, function: str) -> list[str]:
     except (SyntaxError, UnicodeDecodeError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         return [f"{key}: {relative(file)}{line}: not Python ({getattr(error, 'msg', error)})"]
+    relative_imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level)
+    if module.endswith(".py") and (node := next(relative_imports, None)):
+        return [
+            f"{key}: {relative(file)}, line {node.lineno}: a relative import, which only modules can have; name the "
+            f"module instead of its file, such as package.{file.stem}:{name}"
+        ]
     names = defined(tree)
     if name in names or "*" in names:
         return []

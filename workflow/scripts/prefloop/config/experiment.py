@@ -5,6 +5,7 @@ Snakemake imports this module at every start, so it imports nothing heavy.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -204,7 +205,7 @@ class Comparison(NamedTuple):
     @property
     def folder(self) -> str:
         """The folder of its samples and judgments, relative to the experiment's."""
-        return f"{self.policy}/evaluation/temperature-{float(self.temperature)}"
+        return f"{self.policy}/evaluation/{temperature_folder(self.temperature)}"
 
     @property
     def judgments(self) -> str:
@@ -214,6 +215,11 @@ class Comparison(NamedTuple):
     def judged_by(self, evaluator: str) -> str:
         """The file of its judgments by a named evaluator, relative to the experiment's folder."""
         return f"{self.folder}/{evaluator}/against-{self.opponent}.jsonl"
+
+
+def temperature_folder(temperature: float) -> str:
+    """Return the name of a temperature's folder, such as temperature-0.7, without an exponent, as rules expect it."""
+    return f"temperature-{Decimal(repr(float(temperature))):f}"
 
 
 def experiment_of(config: dict, root: str) -> Experiment:

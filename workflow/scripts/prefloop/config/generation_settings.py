@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from prefloop.core.metadata import Matches, OnlyIf, Unique, Unit
+from prefloop.core.metadata import NO_FLAG, OnlyIf, Unique, Unit
 from prefloop.methods.samplers import SAMPLED, Sampling
 from prefloop.models.options import Dtype
-
-StopString = Matches(r"(?s)(?!--?\w).+", "text that does not begin like a flag such as -x")
 
 
 @dataclass
@@ -29,7 +27,7 @@ class SamplingParams:
     repetition_penalty: Annotated[float, Gt(0), Unit("factor"), SAMPLED] = 1.0
     """Factor against repetition: positive logits of tokens that the prompt or the response already contains are divided
     by it, negative ones multiplied; 1 has no effect."""
-    stop: Annotated[tuple[Annotated[str, StopString], ...], Unique(), SAMPLED] = ()
+    stop: Annotated[tuple[Annotated[str, NO_FLAG], ...], Unique(), SAMPLED] = ()
     """Strings that end a response. Like the end-of-turn token, they are part of its tokens but not of its text."""
 
 

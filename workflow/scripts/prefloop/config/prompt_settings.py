@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from prefloop.core.metadata import Choice, Matches, OnlyIf, Unique, Unit
+from prefloop.core.metadata import NO_FLAG, Choice, Matches, OnlyIf, Unique, Unit
 
 
 @dataclass
@@ -55,7 +55,7 @@ class PromptSetConfig(SourceConfig):
     consecutive messages of the same role are joined. If false, such prompts are dropped and counted."""
     seed: Annotated[int, Ge(0), Unit("seed")] = 0
     """Seed for drawing prompts and for the split into training and eval prompts."""
-    keep: Annotated[tuple[str, ...], Unique()] = ()
+    keep: Annotated[tuple[Annotated[str, NO_FLAG], ...], Unique()] = ()
     """Additional columns of the source that are kept in a prompt's meta, such as a reference answer. Reward functions
     can have parameters with these names."""
 

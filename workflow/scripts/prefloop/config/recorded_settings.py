@@ -28,13 +28,14 @@ class RecordedExperiment:
     experiment: Experiment
     """Its runs and evaluations."""
     config: dict
-    """Its config with all defaults, without methods that are not compared."""
+    """Its config with all defaults, without methods that are neither compared nor swept."""
 
 
 def write_settings(config: dict, experiment: Experiment) -> None:
     """Write the config and the identities of the evaluators into an experiment's folder, unless they are unchanged."""
     path = experiment.root / SETTINGS_FILE
-    methods = {name: config["methods"][name] for name in config["compare"]}
+    swept = [entry["like"] for name in config["compare"] if (entry := config["methods"][name]).get("sweep")]
+    methods = {name: config["methods"][name] for name in dict.fromkeys([*config["compare"], *swept])}
     evaluators = dict(zip(experiment.evaluators, experiment.evaluated_by, strict=True))
     content = {"evaluator": experiment.evaluator, "evaluators": evaluators, "settings": config | {"methods": methods}}
     if not path.exists() or path.read_bytes() != json_bytes(content):

@@ -130,6 +130,10 @@ class Matches:
         return schema | {"not": {"enum": list(self.reserved)}} if self.reserved else schema
 
 
+# Text that is a value on a command line: no flag, and not the end of flags. A negative number is a value.
+NO_FLAG = Matches(r"(?s)-\d+|(?!--?\w|--$).+", "text that does not begin like a flag such as -x")
+
+
 @dataclass(frozen=True)
 class Unique:
     """A list without repetitions."""

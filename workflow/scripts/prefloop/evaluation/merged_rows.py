@@ -36,6 +36,9 @@ def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
     Raises:
         InputError: One of the two is not a rows folder, or they are not from the same experiment.
     """
+    partial, before_merge = (into.with_name(f"{into.name}.{part}") for part in ("partial", "before_merge"))
+    if before_merge.exists() and not into.exists():  # an earlier merge was killed between its two renames
+        before_merge.rename(into)
     for folder in (run, *([into] if into.exists() else [])):
         if rows_folder_of(folder) != folder:
             raise InputError(
@@ -52,8 +55,8 @@ def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
         replaced = [seed for seed in added.experiment.seeds if seed in before.experiment.seeds]
     else:
         order, replaced = list(added.experiment.seeds), []
-    partial = into.with_name(f"{into.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for folder in (partial, before_merge):
+        shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run, partial)
     for seed in kept:
         shutil.copytree(into / f"seed-{seed}", partial / f"seed-{seed}")
@@ -65,8 +68,9 @@ def merged_seeds(run: Path, into: Path) -> tuple[list[int], list[int]]:
     content["settings"]["seeds"] = order
     write_json(partial / SETTINGS_FILE, content)
     if into.exists():
-        shutil.rmtree(into)
+        into.rename(before_merge)
     partial.rename(into)
+    shutil.rmtree(before_merge, ignore_errors=True)
     return [seed for seed in added.experiment.seeds if seed not in replaced], replaced
 
 

@@ -72,6 +72,8 @@ class AssistantTurn(NamedTuple):
 def load_tokenizer(model: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a model folder, and add a chat template or padding token if it has none.
 
+    Of several named chat templates, it keeps only the one named default.
+
     Raises:
         InputError: transformers cannot load a tokenizer from the folder, or the tokenizer has no token that ends a
             turn.
@@ -81,6 +83,8 @@ def load_tokenizer(model: Path, trust_remote_code: bool = False) -> "PreTrainedT
         f"{model}: no tokenizer that transformers can load", lambda error: loading_problem(error, trust_remote_code)
     ):
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = default_template(tokenizer.chat_template, model)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     else:
@@ -91,6 +95,13 @@ def load_tokenizer(model: Path, trust_remote_code: bool = False) -> "PreTrainedT
         except InputError as error:
             raise InputError(f"{model}: {error}") from error
     return tokenizer
+
+
+def default_template(templates: dict[str, str], model: Path) -> str:
+    """The default one of a tokenizer's named chat templates; InputError if no template has this name."""
+    if "default" not in templates:
+        raise InputError(f"{model}: chat templates {', '.join(templates)}, expected one with the name default")
+    return templates["default"]
 
 
 def conversation_text(

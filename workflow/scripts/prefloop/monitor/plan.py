@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.experiment import Experiment
+from prefloop.config.experiment import Experiment, temperature_folder
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json, write_json
 
@@ -45,7 +45,7 @@ def write_plan(path: Path, experiment: Experiment, dag: Any) -> set[str]:
             "seeds": experiment.seeds,
             "rounds": experiment.rounds,
             "steps": experiment.steps,
-            "judgments": f"evaluation/temperature-{float(first.temperature)}/against-{first.opponent}.jsonl",
+            "judgments": f"evaluation/{temperature_folder(first.temperature)}/against-{first.opponent}.jsonl",
             "jobs": jobs,
         },
     )
