@@ -75,7 +75,8 @@ def fit_rewards(features: Floats, rewards: Floats, prompts: Sequence[object]) ->
     design, targets = center_by_prompt(features, prompts), center_by_prompt(rewards, prompts)
     if not targets.any():
         raise ValueError("all rewards are equal within each prompt, so there is nothing to learn")
-    left, scale, _ = np.linalg.svd(design, full_matrices=False)
+    factors = np.linalg.svd(design, full_matrices=False)
+    left, scale, _ = factors
     groups = group_rows(prompts)
     errors = {
         precision: left_out_error(left, scale**2 / (scale**2 + precision), targets, groups) for precision in PRECISIONS
@@ -83,7 +84,7 @@ def fit_rewards(features: Floats, rewards: Floats, prompts: Sequence[object]) ->
     precision = min(errors, key=errors.__getitem__)
     # Centering removes one degree of freedom per prompt.
     noise = errors[precision] / max(1, len(targets) - len(groups))
-    return reward_posterior(design, targets, precision, noise)
+    return posterior_of(*factors, targets, precision, noise)
 
 
 def reward_posterior(design: Floats, targets: Floats, precision: float, noise: float) -> LinearHead:
@@ -95,7 +96,13 @@ def reward_posterior(design: Floats, targets: Floats, precision: float, noise: f
         precision (float): λ, the prior's precision in units of 1/σ².
         noise (float): σ², the variance of a target around its prediction.
     """
-    left, scale, directions = np.linalg.svd(design, full_matrices=False)
+    return posterior_of(*np.linalg.svd(design, full_matrices=False), targets, precision, noise)
+
+
+def posterior_of(
+    left: Floats, scale: Floats, directions: Floats, targets: Floats, precision: float, noise: float
+) -> LinearHead:
+    """`reward_posterior` of a design X = `left` diag(`scale`) `directions`, its singular value decomposition."""
     mean = (left.T @ targets * scale / (scale**2 + precision)) @ directions
     return LinearHead(mean, directions, scale**2 / (scale**2 + precision), noise / precision)
 
