@@ -214,3 +214,13 @@ def test_sharegpt_turns_in_other_columns_name_the_format():
 )
 def test_consecutive_roles_are_merged(messages, merged):
     assert merge_roles(messages) == merged
+
+
+def test_transcript_may_lack_the_first_empty_line():
+    text = "Human: Hi\n\nAssistant: Hello\n\nHuman: Capital of France?\n\nAssistant: "
+    assert content({"chosen": f"{text}Paris", "rejected": f"\n\n{text}Rome"}) == (HISTORY, "Paris", "Rome")
+
+
+def test_transcript_with_text_before_the_first_turn_is_counted():
+    text = "You are a pirate.\n\nHuman: Hi\n\nAssistant: "
+    assert parse({"chosen": f"{text}Arr", "rejected": f"{text}Hello"}).drop_reason == "with text before the first turn"

@@ -14,6 +14,7 @@ from conftest import ROOT, SHARED_DATA
 from prefloop.config.prompt_settings import Columns
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import read_rows
+from prefloop.data.conversations import merge_roles
 from prefloop.data.prompt_filters import (
     Limits,
     SeenPrompts,
@@ -26,6 +27,7 @@ from prefloop.data.prompt_filters import (
 from prefloop.data.prompts import (
     ParsedRow,
     check_format,
+    content_id,
     fill_template,
     parse_rows,
     parse_template,
@@ -131,6 +133,16 @@ def test_repeated_prompts_are_dropped_and_repeated_ids_raise():
     assert ([row.origin for row in kept], dropped) == (["line 1"], {"repeated": 1})
     with pytest.raises(InputError, match="line 2: duplicate prompt_id x, first in line 1"):
         drop_repeated([ParsedRow(f"line {i}", row, has_own_id=True) for i in (1, 2)])
+
+
+def test_prompts_of_the_evaluation_set_are_dropped():
+    """Also if they are repeated, and if their roles were merged for the chat template of the policy."""
+    with_system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "why?"}]
+    row = {"prompt_id": "x", "messages": with_system}
+    for messages in (with_system, merge_roles(with_system)):
+        seen = SeenPrompts({}, set(), {content_id(messages)})
+        kept, dropped = drop_repeated([ParsedRow("line 1", row), ParsedRow("line 2", row)], seen)
+        assert (kept, dropped) == ([], {"repeated": 0, "in the evaluation set": 2})
 
 
 def test_same_text_with_two_ids_is_one_prompt():

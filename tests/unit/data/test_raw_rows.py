@@ -109,10 +109,10 @@ def test_json_array_is_read_in_chunks(size, tmp_path, monkeypatch):
 def test_table_cells_may_be_long_or_contain_messages(tmp_path):
     """Cells may exceed Python's default limit. A JSON list of objects is parsed, and any other text stays text."""
     messages = [{"role": "user", "content": "Hi"}]
-    cells = ["x" * 200_000, json.dumps(messages), "[{not JSON", "[1]", "12"]
+    cells = ["x" * 200_000, json.dumps(messages), "[{not JSON", "[1]", "12", json.dumps(messages, indent=1)]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["prompt"], *([cell] for cell in cells)])
-    assert [row["prompt"] for row in rows_of(tmp_path / "rows.csv")] == [cells[0], messages, *cells[2:]]
+    assert [row["prompt"] for row in rows_of(tmp_path / "rows.csv")] == [cells[0], messages, *cells[2:5], messages]
 
 
 def test_folders_written_by_save_to_disk_are_read(tmp_path):
@@ -163,6 +163,7 @@ BAD = {
     "torn.json": (b'[{"prompt": "a"},\n {"prompt": "b"', "torn.json, line 2: not JSON.*torn"),
     "open.json": (b'[{"prompt": "a"},\n', "open.json, line 2: not JSON.*torn"),
     "list.json": (b'[\n["a"]]', "list.json, line 2: list found, expected an array of objects"),
+    "two.json": (b'[{"a": 1}]\n[{"a": 2}]', "two.json, line 2: text after the end of the array"),
     "comma.json": (b'[{"a": 1}\n{"a": 2}]', "comma.json, line 2: no comma"),
     "digits.json": (b'[{"a":\n' + b"9" * 5000 + b"}]", "digits.json, line 1: an integer with too many digits"),
     "deep.json": (b"[" + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]", "deep.json, line 1: nested too deeply"),
@@ -172,6 +173,10 @@ BAD = {
     "header.csv": (b"prompt,prompt\na,b\n", "header.csv, line 1: columns prompt, prompt; expected distinct names"),
     "unnamed.csv": (b",\na,b\n", "unnamed.csv, line 1: columns , ; expected distinct names"),
     "cells.csv": (b"prompt,chosen\na,b\nc\n", "cells.csv, line 3: 1 cells, the header has 2"),
+    "python.csv": (
+        b"id,prompt\n1,\"[{'role': 'user', 'content': 'Hi'}]\"\n",
+        "python.csv, line 2, column prompt: messages that are not JSON; write the column with json.dumps",
+    ),
     "quote.csv": (b'prompt\na\n"b\n', "quote.csv, line 3: not a table"),
     "latin.csv": (b"prompt\na\n\xe9\n", "latin.csv, line 3: not UTF-8 .*; save it as UTF-8"),
     "rows.csv.gz": (b"prompt\na\n", "rows.csv.gz: unreadable.*gzip"),

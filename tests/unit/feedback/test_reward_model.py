@@ -90,6 +90,16 @@ DECODERS = {
     ),
     "xlnet": lambda **ids: transformers.XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=64, **ids),
 }
+ENCODERS = {
+    "roberta": lambda **ids: transformers.RobertaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=34,
+        **ids,
+    )
+}
 
 
 def classifier(folder: Path, architecture: str, pad: str | None, side: str = "right", **options) -> Path:
@@ -98,7 +108,7 @@ def classifier(folder: Path, architecture: str, pad: str | None, side: str = "ri
     words = tiny.tokenizer()
     words.pad_token, words.padding_side = pad, side
     ids = {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": words.pad_token_id}
-    config = DECODERS[architecture](**ids, **({"num_labels": 1} | options))
+    config = (DECODERS | ENCODERS)[architecture](**ids, **({"num_labels": 1} | options))
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
@@ -272,3 +282,11 @@ def test_long_conversation_is_truncated_to_the_models_positions(tmp_path):
     manifest = classifier(tmp_path, "gpt2", "<pad>")
     rewards = RewardModel(manifest, 2, 1).rewards([Request("p", 0, PROMPT, "b" * 400), REQUESTS[0]])
     assert rewards[1] == pytest.approx(alone(manifest, REQUESTS[0]), abs=1e-5)
+
+
+def test_positions_of_roberta_begin_after_that_of_padding(tmp_path):
+    """With 34 position embeddings it reads 31 tokens, if padding has token 2."""
+    manifest = classifier(tmp_path, "roberta", "<pad>")
+    model = RewardModel(manifest, 2, 1)
+    assert model.tokenizer.model_max_length == 31
+    assert np.isfinite(model.rewards([Request("p", 0, PROMPT, "b" * 400)])).all()

@@ -241,6 +241,22 @@ def test_async_function_of_all_responses():
     assert FunctionRewards(score).rewards(REQUESTS) == [4.0, 3.0]
 
 
+def test_async_function_keeps_its_event_loop():
+    """Clients and semaphores of a module work only in one loop, and an evaluation calls a function several times."""
+    slots = asyncio.Semaphore(1)
+
+    async def score(response):
+        async with slots:
+            await asyncio.sleep(0)
+        return len(response)
+
+    async def score_all(prompts, responses):
+        return await asyncio.gather(*map(score, responses))
+
+    for function in (score, score_all, score):
+        assert FunctionRewards(function).rewards(REQUESTS) == [4.0, 3.0]
+
+
 def failing(response):
     return 1 / (response != "bad")
 

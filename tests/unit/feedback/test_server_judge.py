@@ -373,6 +373,7 @@ def test_system_prompt_and_template_variables_are_sent(judging):
         ),
         ({"message": {"content": None, "reasoning": "Hm."}, "finish_reason": "stop"}, Answer(None, "", "thoughts")),
         ({"message": {"content": None}, "finish_reason": "stop"}, Answer(None, "", "empty")),
+        ({"message": {"role": "assistant"}, "finish_reason": "length"}, Answer(None, "", "cut")),
         ({"message": {"content": "<think>Hm, A"}, "finish_reason": "length"}, Answer(None, "<think>Hm, A", "cut")),
         ({"message": {"content": "A"}, "finish_reason": None}, Answer(1.0, "A")),
         ({"message": {"content": "A"}}, Answer(1.0, "A")),

@@ -41,7 +41,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], clusters: Path, fig
     text = caption(
         f"Win rate against {opponent_label(opponent)} after the last round minus the initial policy's, by cluster of "
         f"the n eval prompts{rest}.",
-        interval_sentence(experiment, "bars"),
+        interval_sentence(experiment, "bars", differences=True),
         f"Of {count_of(len(of_clusters), 'CI')} of clusters, not corrected for their number, {outside} exclude 0; by "
         "chance one in twenty would, and more in small clusters.",
     )

@@ -34,7 +34,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     text = caption(
         f"Every method after the last round minus {experiment.label(baseline)}, paired by prompt and seed: "
         f"{', '.join(map(measure_label, measures))} against {opponent_label(experiment.opponents[0])}.",
-        interval_sentence(experiment, "bars"),
+        interval_sentence(experiment, "bars", differences=True),
         significance_sentence(
             [difference_clause(relabeled(experiment, data), measure) for measure in measures], len(experiment.seeds)
         ),

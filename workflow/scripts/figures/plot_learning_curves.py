@@ -33,7 +33,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], figure: Path) -> Su
     picture = draw_learning_curves(*for_figure(experiment, data), for_figure(experiment, seeds)[1])
     note_evaluator(picture, experiment)
     ends = last_round(table, experiment)
-    final = [measures[0], *leading_measures(measures)]
+    final = ["reward" if "reward" in measures else "win", *leading_measures(measures)]
     text = caption(
         f"Quality on eval prompts after every round ({', '.join(map(measure_label, measures))} against "
         f"{opponent_label(experiment.opponents[0])}), by number of labels (scored responses or questions to a judge)"

@@ -34,7 +34,9 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     shown = pd.DataFrame({f"minus {experiment.label(baseline)}": data["method"].map(experiment.label)})
     shown["measure"] = data["measure"].map(table_label)
     ends = zip(data["difference"], data["low"], data["high"], strict=True)
-    shown["difference"] = [f"{mean:+.3g} {in_brackets(low, high)}" for mean, low, high in ends]
+    shown["difference"] = [
+        f"{mean:+.3g} {in_brackets(low, high)}" if np.isfinite(mean) else "--" for mean, low, high in ends
+    ]
     for column, label in {"p": "p", "p_holm": "Holm's p", "improved": "improved"}.items():
         shown[label] = [f"{value:.2g}" if np.isfinite(value) else "--" for value in data[column]]
     shown["contrast"] = data["contrast"]
@@ -42,7 +44,7 @@ def main(*, experiment: Annotated[Experiment, arg(name="")], table: Path) -> Sum
     text = caption(
         f"Each method minus {experiment.label(baseline)} after the last round, paired by prompt and seed, with win "
         f"rates against {opponent_label(experiment.opponents[0])}.",
-        interval_sentence(experiment, "brackets"),
+        interval_sentence(experiment, "brackets", differences=True),
         f"p is two-sided{single}, Holm's p corrects it for the methods of a measure, and improved is the share of "
         f"seeds above {experiment.label(baseline)} (ties count ½); {primary_clause(experiment)}.",
         evaluators_sentence(experiment),

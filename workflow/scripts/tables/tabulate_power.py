@@ -40,7 +40,7 @@ def shown_rows(data: pd.DataFrame) -> pd.DataFrame:
         {
             f"minus {data['baseline'].iloc[0]}": as_run["method"],
             "measure": as_run["measure"].map(table_label),
-            "difference": as_run["difference"].map("{:+.3g}".format),
+            "difference": [f"{value:+.3g}" if pd.notna(value) else "--" for value in as_run["difference"]],
             "sd over seeds": as_run["seed_sd"].map(number),
             "detectable": as_run["detectable"].map(number),
             "seeds needed": as_run["seeds_needed"].map(number),

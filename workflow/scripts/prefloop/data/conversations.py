@@ -176,9 +176,16 @@ def split_transcript(value: Any, origin: str) -> tuple[Messages, str]:
 
 
 def parse_turns(transcript: str) -> Messages:
-    """Convert HH-RLHF's "\\n\\nHuman: …\\n\\nAssistant: …" to messages."""
+    """Convert HH-RLHF's "\\n\\nHuman: …\\n\\nAssistant: …" to messages. The first empty line may be missing.
+
+    Raises:
+        UnusableRowError: There is text before the first turn of the user.
+    """
     messages = []
-    for turn in transcript.split("\n\nHuman:")[1:]:
+    before, *turns = f"\n\n{transcript.lstrip()}".split("\n\nHuman:")
+    if turns and before.strip():
+        raise UnusableRowError("with text before the first turn")
+    for turn in turns:
         question, *answers = turn.split(LAST_TURN)
         messages.append({"role": "user", "content": question.strip()})
         messages += [{"role": "assistant", "content": answer.strip()} for answer in answers]

@@ -87,7 +87,8 @@ class EvalNGrams:
         """Add the words of prompts, numbered from `first`, to the vocabulary, and return their n-grams."""
         texts = []
         for words in map(words_of, rows):
-            self.digests.add(words_digest(words))
+            if words:  # prompts without any word, such as two emojis, are not near each other
+                self.digests.add(words_digest(words))
             texts.append(np.array([self.numbers.setdefault(w, len(self.numbers) + 1) for w in words], dtype=np.int64))
         hashes, owners, positions = ngrams(texts)
         return hashes, (owners + first).astype(np.int32), positions.astype(np.int32)

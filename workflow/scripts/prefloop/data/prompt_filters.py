@@ -12,7 +12,7 @@ import numpy as np
 
 from prefloop.core.errors import InputError
 from prefloop.core.progress import Progress
-from prefloop.data.conversations import SIDES, merge_roles
+from prefloop.data.conversations import SIDES, Messages, merge_roles
 from prefloop.data.prompts import ParsedRow, content_id
 from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat, RefusedRolesError, prompt_ids
 
@@ -129,21 +129,27 @@ def drop_repeated(rows: Iterable[ParsedRow], seen: SeenPrompts | None = None) ->
         InputError: An id of the source occurs twice, or one id has two prompts.
     """
     origins, contents, evaluated = seen or SeenPrompts({}, set())
+
+    def is_evaluated(content: str, messages: Messages) -> bool:
+        """Whether a prompt is in the evaluation set, where roles are merged if the chat template needs it."""
+        return bool(evaluated) and (content in evaluated or content_id(merge_roles(messages)) in evaluated)
+
     kept, dropped = [], {"repeated": 0}
     for row in rows:
         if row.prompt is None:
             dropped[row.drop_reason] = dropped.get(row.drop_reason, 0) + 1
             continue
         prompt_id, content = row.prompt["prompt_id"], content_id(row.prompt["messages"])
-        if prompt_id in origins and (row.has_own_id or content not in contents):
+        is_repeated, in_evaluation = content in contents, is_evaluated(content, row.prompt["messages"])
+        if prompt_id in origins and (row.has_own_id or not (is_repeated or in_evaluation)):
             raise InputError(
                 f"{row.origin}: duplicate prompt_id {prompt_id}, first in {origins[prompt_id]}; change one"
             )
         if prompt_id != content:
             origins[prompt_id] = row.origin
-        if content in contents:
+        if is_repeated:
             dropped["repeated"] += 1
-        elif content in evaluated:
+        elif in_evaluation:
             dropped[EVALUATED] = dropped.get(EVALUATED, 0) + 1
         else:
             contents.add(content)

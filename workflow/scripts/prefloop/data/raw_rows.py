@@ -6,6 +6,7 @@ No reader holds more than a part of its source in memory.
 import csv
 import gzip
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -130,6 +131,9 @@ def read_array(path: Path) -> RawRows:
                 following = next_character()
             elif following != "]":
                 raise InputError(f"{path}, line {line}: no comma between two objects of the array")
+        position += 1
+        if next_character():
+            raise InputError(f"{path}, line {line}: text after the end of the array; write one array, or JSON lines")
 
 
 def read_csv(path: Path) -> RawRows:
@@ -167,7 +171,8 @@ def read_table(path: Path, delimiter: str) -> RawRows:
                 if len(cells) != len(header):
                     raise InputError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
                 named = ((name, cell) for name, cell in zip(header, cells, strict=True) if name)
-                yield f"{path}, line {line}", {name: parse_cell(cell) for name, cell in named}
+                origin = f"{path}, line {line}"
+                yield origin, {name: parse_cell(cell, f"{origin}, column {name}") for name, cell in named}
     if header is None:
         raise InputError(f"{path}: empty file, expected a table with a header")
 
@@ -186,13 +191,19 @@ def checked_header(cells: list[str], path: Path) -> list[str]:
     return cells
 
 
-def parse_cell(text: str) -> Any:
-    """Return a cell's text, or its messages if it is a JSON list of objects."""
-    if not text.lstrip().startswith("[{"):
+def parse_cell(text: str, origin: str) -> Any:
+    """Return a cell's text, or its messages if it is a JSON list of objects.
+
+    Raises:
+        InputError: The cell has messages as Python writes them, which is not JSON.
+    """
+    if not re.match(r"\s*\[\s*\{", text):
         return text
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        if "'role':" in text and "'content':" in text:
+            raise InputError(f"{origin}: messages that are not JSON; write the column with json.dumps") from None
         return text
     return value if all(isinstance(item, dict) for item in value) else text
 

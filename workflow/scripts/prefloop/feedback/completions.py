@@ -19,7 +19,7 @@ def read_completion(body: str) -> dict:
         completion = parse_json(body)
         choice, usage = completion["choices"][0], completion.get("usage") or {}
         message = choice["message"]
-        answer = content_text(message["content"])
+        answer = content_text(message.get("content"))  # some servers omit it if the answer is empty
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         counts = {name: token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")}
     except (ValueError, TypeError, LookupError, AttributeError) as error:

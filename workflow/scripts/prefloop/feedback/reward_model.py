@@ -240,6 +240,9 @@ def load_classifier(manifest: Path, problem: str, **options: Any) -> LoadedClass
         check_chat_template(tokenizer, folder)
     tokenizer.truncation_side = "left"
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1  # RoBERTa's positions begin after that of padding
     if positions > 0:  # −1 for XLNet, whose positions are unlimited
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return LoadedClassifier(model, tokenizer, sorted(loading["missing_keys"]), [sizes[name] for name in sorted(sizes)])

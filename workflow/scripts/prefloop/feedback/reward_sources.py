@@ -1,8 +1,10 @@
 """Rewards, one number per response, from a Python function or from the data set."""
 
 import asyncio
+import atexit
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -65,6 +67,17 @@ RewardFunction = Callable[..., Any]
 """A function of the user, possibly async. It returns one number per response, or one number for a single response."""
 
 
+@cache
+def event_loop() -> asyncio.Runner:
+    """The event loop of all async functions of this process.
+
+    Clients and semaphores of a user's module work only in the loop in which they were first used.
+    """
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
+
+
 class FunctionRewards:
     """A `RewardSource` that calls a function. The function's parameters are the names of its inputs (`plan_call`)."""
 
@@ -98,7 +111,7 @@ class FunctionRewards:
             InputError: The function raises an error, or its result is not one finite number per response. Out-of-memory
                 errors, such as torch.OutOfMemoryError from a model in the function, are raised unchanged.
         """
-        rewards = asyncio.run(self.reward_each(requests)) if self.plan.is_single else self.reward_all(requests)
+        rewards = event_loop().run(self.reward_each(requests)) if self.plan.is_single else self.reward_all(requests)
         return check_rewards(rewards, requests, self.name)
 
     def reward_all(self, requests: Sequence[Request]) -> Any:
@@ -124,7 +137,7 @@ class FunctionRewards:
             if all(request.has(name) for request in requests):
                 columns[name] = [request.column(name) for request in requests]
         result = self.apply(texts, columns)
-        result = asyncio.run(result_of(result)) if inspect.isawaitable(result) else result
+        result = event_loop().run(result_of(result)) if inspect.isawaitable(result) else result
         # A generator runs here, so that its errors are caught. An infinite one is cut.
         return list(islice(result, len(requests) + 1)) if isinstance(result, Iterator) else result
 

@@ -250,8 +250,8 @@ def time_left(status: Status, now: float) -> tuple[float | None, list[str]]:
     """Estimate the seconds until all jobs are done.
 
     A running job takes the time in its status file, if there is one. Any other job takes the median time of the
-    finished jobs of its stage. The sum is divided by the observed parallelism. A stage without a finished job is left
-    out. All figures count as one stage, and so do all tables.
+    finished jobs of its stage. The sum is divided by the observed parallelism; the result is at least the longest of
+    these times. A stage without a finished job is left out. All figures count as one stage, and so do all tables.
 
     Returns:
         The seconds, None if nothing is known, and the stages that the estimate leaves out.
@@ -276,7 +276,7 @@ def time_left(status: Status, now: float) -> tuple[float | None, list[str]]:
     if not estimates:
         return None, sorted(unknown)
     since_start = [span for span in spans if span[1] >= status.started]
-    return sum(estimates) / parallelism(since_start or spans), sorted(unknown)
+    return max(sum(estimates) / parallelism(since_start or spans), *estimates), sorted(unknown)
 
 
 def stage_group(stage: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefloop.config.experiment import Experiment
 from prefloop.core.files import atomic_write
 
-SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<]|(?<=])[(\[]")  # in a link, only the bracket that makes it a link
+SPECIAL_CHARACTERS = re.compile(r"[\\*_|`<$]|(?<=])[(\[]")  # in a link, only the bracket that makes it a link
 
 
 def caption(plotted: str, intervals: str = "", conclusion: str = "", *facts: str) -> str:
@@ -14,12 +14,20 @@ def caption(plotted: str, intervals: str = "", conclusion: str = "", *facts: str
     return " ".join(filter(None, (plotted, intervals, conclusion, *facts)))
 
 
-def interval_sentence(experiment: Experiment, marks: str, exception: str = "") -> str:
-    """Explain the `marks` (bands, bars, brackets); `exception` names a quantity with bootstrap intervals."""
+def interval_sentence(experiment: Experiment, marks: str, exception: str = "", differences: bool = False) -> str:
+    """Explain the `marks` (bands, bars, brackets).
+
+    Args:
+        experiment: The runs.
+        marks: The name of the marks.
+        exception: A quantity with bootstrap intervals.
+        differences: Whether all intervals are of differences, which have no Wilson intervals.
+    """
     seeds = len(experiment.seeds)
     more = f"; bootstrap for {exception}" if exception else ""
     if seeds == 1:
-        kind = f"over prompts (t; Wilson for win rates{more}); 1 seed cannot show how runs vary"
+        wilson = "" if differences else "; Wilson for win rates"
+        kind = f"over prompts (t{wilson}{more}); 1 seed cannot show how runs vary"
     else:
         kind = f"over prompts and seeds (crossed random effects{more})"
     return f"{marks.capitalize()} are 95 % CIs {kind}{'; with 2 seeds they may be too narrow' * (seeds == 2)}."

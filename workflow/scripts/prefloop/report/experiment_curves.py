@@ -93,7 +93,7 @@ def draw_experiments(both: Experiment, means: pd.DataFrame, points: pd.DataFrame
 
 
 def curves_caption(a: RecordedExperiment, b: RecordedExperiment, means: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Say what the figure shows, and which compared pairs differ in its first measure.
+    """Say what the figure shows, and which compared pairs differ in the evaluator's reward, or else in the win rate.
 
     Args:
         a: An experiment.
@@ -103,14 +103,13 @@ def curves_caption(a: RecordedExperiment, b: RecordedExperiment, means: pd.DataF
     """
     shared = replace(a.experiment, seeds=tuple(common_seeds(a.experiment, b.experiment)))
     measures, points = means["measure"].unique(), "; small points are seeds" * (len(shared.seeds) > 1)
+    deciding = differences[differences["measure"] == ("reward" if "reward" in measures else "win")]
     return caption(
         "Quality on the same eval prompts after every round of two experiments "
         f"({', '.join(map(measure_label, measures))} against {opponent_label(shared.opponents[0])}), by number of "
         f"labels (scored responses or questions to a judge){points}.",
         "" if means["method"].nunique() > MAX_BANDS else interval_sentence(shared, "bands"),
-        significance_sentence(
-            [compared_clause(a, b, differences[differences["measure"] == measures[0]])], len(shared.seeds)
-        ),
+        significance_sentence([compared_clause(a, b, deciding)], len(shared.seeds)),
     )
 
 

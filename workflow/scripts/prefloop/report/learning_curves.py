@@ -15,8 +15,8 @@ from prefloop.report.win_rates import MAX_BANDS, axis_label
 
 WIDE_RANGE = 3  # ratio of methods' final labels from which their axis is logarithmic
 MAX_TICKS = 6
-LABEL_GAP = 0.08  # minimum distance between the names of two methods, as a fraction of the panel's height
-LABEL_WIDTH = 0.4  # width of a name, as a fraction of the panel's width
+PANEL = (2.4, 2.8)  # width without names and height, inches
+LETTER, LINE = 0.068, 0.18  # width of a letter and height of a line of a name, inches
 
 
 def shown_measures(measures: list[str]) -> list[str]:
@@ -29,14 +29,16 @@ def shown_measures(measures: list[str]) -> list[str]:
 
 
 def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """Draw a panel per measure, a row per evaluator, with the methods' names at the ends of their lines.
+    """Draw a panel per measure, a row per evaluator, with the methods' names to the right of each panel.
 
     Args:
         experiment: The runs.
         data: From `quality_curves.quality_by_cost`.
         seeds: From `quality_curves.seeds_by_cost`.
     """
-    figure, panels = evaluator_panels(list(data["measure"].unique()), (3.4, 2.8), (0.6, 0.0))
+    width = PANEL[0] + LETTER * max(map(len, experiment.methods))
+    height = max(PANEL[1], 0.6 + LINE * len(experiment.methods))
+    figure, panels = evaluator_panels(list(data["measure"].unique()), (width, height), (0.6, 0.0))
     ticks = doubling_ticks(data)
     for measure, axes in panels.items():
         for index, method in enumerate(experiment.methods):
@@ -52,7 +54,7 @@ def draw_learning_curves(experiment: Experiment, data: pd.DataFrame, seeds: pd.D
             axes.axhline(0.5, color="0.4", linewidth=0.8)
         rows = data[data["measure"] == measure]
         ends = rows.loc[rows.groupby("method")["round"].idxmax()].set_index("method")
-        label_ends(axes, ends.loc[list(experiment.methods)])
+        label_ends(axes, ends.loc[list(experiment.methods)], LINE / (height - 0.6))
     return figure
 
 
@@ -79,37 +81,52 @@ def doubling_ticks(data: pd.DataFrame) -> list[int]:
     return ticks
 
 
-def label_ends(axes: Axes, ends: pd.DataFrame) -> None:
-    """Write each method's name at the end of its line, in its color.
+def label_ends(axes: Axes, ends: pd.DataFrame, gap: float) -> None:
+    """Write each method's name to the right of a panel, in its color, and connect it to the end of its line.
 
     Args:
         axes: The panel, with all lines.
-        ends: Columns labels and mean; the index has the methods, in the order of `line_style`.
+        ends: Columns labels and mean; the index has the methods, in the order of `line_style`. A method without a mean
+            gets no name.
+        gap: Minimum distance between two names, as a fraction of the panel's height.
     """
-    points = ends[["labels", "mean"]].to_numpy(dtype=float)
-    in_axes = axes.transAxes.inverted().transform(axes.transData.transform(points))
+    colors = [line_style(index)["color"] for index in range(len(ends))]
+    ends = ends.assign(color=colors).dropna(subset="mean")
     low, high = axes.get_ylim()
-    heights = low + (high - low) * label_heights(in_axes[:, 0], in_axes[:, 1], LABEL_GAP)
-    for index, (method, x, y) in enumerate(zip(ends.index, ends["labels"], heights, strict=True)):
-        color = line_style(index)["color"]
-        axes.annotate(method, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8, color=color)
+    ends["height"] = label_heights((ends["mean"].to_numpy(dtype=float) - low) / (high - low), gap)
+    for method, end in ends.iterrows():
+        axes.annotate(
+            method,
+            (end["labels"], end["mean"]),
+            (1.06, end["height"]),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=end["color"],
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end["color"],
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+        )
 
 
-def label_heights(x: np.ndarray, y: np.ndarray, gap: float) -> np.ndarray:
-    """Heights of labels at the ends of lines: at least `gap` apart where labels could overlap, and near their lines.
+def label_heights(y: np.ndarray, gap: float) -> np.ndarray:
+    """Heights of names next to a panel: inside of it, at least `gap` apart, and near the ends of their lines.
 
-    Labels can overlap if their ends, in order of x, are closer than `LABEL_WIDTH`. Among these, the heights have the
-    least squared distance to the lines (isotonic regression of what remains without the gaps).
+    They have the least squared distance to the ends (isotonic regression of what remains without the gaps).
 
     Args:
-        x: [lines], fractions of the panel's width.
-        y: [lines], fractions of the panel's height.
-        gap: Fraction of the panel's height.
+        y: [lines], heights of the ends, as fractions of the panel's height.
+        gap: Fraction of the panel's height; smaller if the names do not fit otherwise.
     """
-    heights = np.empty(len(y))
-    by_x = np.argsort(x, kind="stable")
-    for group in np.split(by_x, np.flatnonzero(np.diff(x[by_x]) >= LABEL_WIDTH) + 1):
-        order = group[np.argsort(y[group], kind="stable")]
-        gaps = gap * np.arange(len(order))
-        heights[order] = isotonic_regression(y[order] - gaps).x + gaps
+    order, heights = np.argsort(y, kind="stable"), np.empty(len(y))
+    gaps = min(gap, 1 / max(len(y) - 1, 1)) * np.arange(len(y))
+    if len(y):
+        heights[order] = isotonic_regression(y[order] - gaps).x.clip(0, 1 - gaps[-1]) + gaps
     return heights

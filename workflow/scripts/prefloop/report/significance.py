@@ -6,6 +6,7 @@ of comparisons. With one seed they show only whether the policies of these runs 
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from prefloop.config.experiment import Experiment
@@ -17,13 +18,13 @@ MAX_METHODS = 5  # up to here all pairs are compared; more methods are only comp
 
 
 def significance_clause(experiment: Experiment, values: Mapping[str, PromptTable], measure: str) -> str:
-    """A clause with the policies that do not differ significantly in a measure; empty for one policy.
+    """A clause with the policies that do not differ significantly in a measure; empty for one policy with values.
 
     `values` are [seeds, prompts] by policy, and `measure` is the name of the measure in the caption.
     """
+    values = {experiment.label(name): array for name, array in values.items() if np.isfinite(np.asarray(array)).any()}
     if len(values) < 2:
         return ""
-    values = {experiment.label(name): array for name, array in values.items()}
     if 1 < len(experiment.methods) <= MAX_METHODS:
         return pairs_clause(not_significant_pairs(dict(values)), measure)
     baseline = experiment.label(experiment.baseline)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from prefloop.config.experiment import Experiment
 from prefloop.config.sweeps import SYMBOLS, point_words, value_text
 from prefloop.core.errors import InputError
-from prefloop.evaluation.inference import mean_interval
+from prefloop.evaluation.inference import interval_of
 from prefloop.report.curves import plain_log
 from prefloop.report.labels import figure_text
 from prefloop.report.plotting import LINES, line_style
@@ -60,7 +60,7 @@ def quality_by_value(
         raise InputError("points: no method is swept; name values of settings in `sweep`")
     rows = []
     for method in points:
-        interval = mean_interval(values[method.method])._asdict()
+        interval = interval_of(measure, values[method.method])._asdict()
         for key in method.point or [""]:
             words = point_words({name: value for name, value in method.point.items() if name != key})
             others = ", ".join(f"{word} {shown}" for word, shown in words.items())

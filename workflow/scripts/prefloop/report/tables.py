@@ -19,6 +19,7 @@ BOLD = re.compile(r"\\textbf\{([ -~]*)\}")  # a cell of `with_interval`
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "{}&$#_%"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 )
 MARKDOWN = re.compile(r"[\\*|`<&$]|(?<=])[(\[]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=http):|(?<=https):|(?<=www)\.")
 
