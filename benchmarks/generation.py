@@ -53,7 +53,7 @@ def by_prefloop(manifest: Path, prompts, tokenizer, max_new_tokens: int, dtype, 
         vllm_engine.load(None)
         batches = [list(range(len(prompts)))]
     else:
-        engine = TransformersEngine(manifest, policies, eos, tokenizer.pad_token_id, dtype, device)
+        engine = TransformersEngine(manifest, policies, eos, dtype, device)
         engine.models_per_token(POLICY)  # loads the model
         batches = batches_by_length(list(map(len, prompts)), BATCH // N)
 

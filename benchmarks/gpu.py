@@ -309,7 +309,7 @@ def measure_decoding(at: Machine) -> None:
     for number in ("first", "second"):
         uniforms = torch.rand((rows, tokens), dtype=torch.float64)
         began = at.now()
-        drawn = sample_responses([WeightedModel(model)], prompts, [1] * rows, uniforms, SamplingParams(), [1], 2)
+        drawn = sample_responses([WeightedModel(model)], prompts, [1] * rows, uniforms, SamplingParams(), [1])
         seconds = at.now() - began
         value = f"{sum(map(len, drawn)) / seconds:.0f}, {1e3 * seconds / tokens:.1f}"
         at.report.record("INFO", f"decoding {rows} rows, {number} time: tokens/s, ms per step", value)

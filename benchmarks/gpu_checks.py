@@ -265,7 +265,7 @@ def greedy_sampler(prompts: list[list[int]]) -> Callable[[str], list[list[int]]]
     uniforms = torch.zeros((2 * len(prompts), 24), dtype=torch.float64)
     params, counts = SamplingParams(temperature=0.0), [2] * len(prompts)
     return lambda device: sample_responses(
-        [WeightedModel(small_model().to(device))], prompts, counts, uniforms, params, [EOS], PAD
+        [WeightedModel(small_model().to(device))], prompts, counts, uniforms, params, [EOS]
     )
 
 

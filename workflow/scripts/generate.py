@@ -75,7 +75,7 @@ def main(
         responses = dataset_responses(tokenizer, rows, planned, shard, chat_format)
     else:
         encoded = [prompt_ids(tokenizer, row["messages"], chat_format) for row in rows]
-        eos, pad = eos_ids(tokenizer, generation_config(model), chat_format), tokenizer.pad_token_id
+        eos = eos_ids(tokenizer, generation_config(model), chat_format)
         meter.notes["engine"] = resolve_engine(settings.engine, settings, quantization_of(model))
         dtype, policies = resolve_dtype(settings.dtype, meter.device), {"policy": policy, "reference": reference}
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
@@ -84,7 +84,7 @@ def main(
         if meter.notes["engine"] == "vllm":
             engine = load_vllm(model, policies, eos, dtype, settings.vllm, max_tokens, stop)
         else:
-            engine = keep(TransformersEngine, model, policies, eos, pad, dtype, meter.device, stop=stop)
+            engine = keep(TransformersEngine, model, policies, eos, dtype, meter.device, stop=stop)
         sampled = sample_planned(engine, planned, encoded, settings, settings.batch_size, shard, meter)
         responses = decode_responses(tokenizer, sampled, eos, chat_format, settings.stop)
     write_rows(output, generation_rows(rows, planned, responses, settings.sampler))

@@ -67,7 +67,7 @@ def main(
     eos = eos_ids(tokenizer, models.policy.model.generation_config, chat_format)
     check_positions(model, max(map(len, encoded)) + max_new_tokens)
     uniforms = draw_uniforms(seed, stream, [row["prompt_id"] for row in rows], settings.samples, max_new_tokens)
-    measured = sample_divergences(models, encoded, uniforms, batch_size, eos, tokenizer.pad_token_id, meter)
+    measured = sample_divergences(models, encoded, uniforms, batch_size, eos, meter)
     kl, log_ratio = (np.array([getattr(r, name) for r in measured.values()]) for name in ("kl", "log_ratio"))
     if not (np.isfinite(kl).all() and np.isfinite(log_ratio).all()):
         raise InputError(f"{policy}: its divergence from {reference} is not finite; the policy has diverged")

@@ -54,7 +54,7 @@ def test_expectation_matches_enumeration(moved):
 def test_estimate_is_less_noisy_than_log_ratios(moved):
     uniforms = torch.rand(1500, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     responses = sample_responses(
-        [WeightedModel(moved.policy.model)], [PROMPTS[0]], [1500], uniforms, SamplingParams(), [EOS], PAD
+        [WeightedModel(moved.policy.model)], [PROMPTS[0]], [1500], uniforms, SamplingParams(), [EOS]
     )
     kl, log_ratio = (values.double() for values in measure(moved, [PROMPTS[0]] * 1500, responses))
     difference = log_ratio - kl

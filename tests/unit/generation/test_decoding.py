@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import transformers
 
 from prefloop.config.generation_settings import SamplingParams
+from prefloop.core.errors import InputError
 from prefloop.generation.decoding import WeightedModel, invert_cdf, next_tokens, sample_responses
 from prefloop.models.batching import batches_by_length
 from prefloop.models.chat import eos_ids, prompt_ids
@@ -70,9 +72,7 @@ def sampler(request, manifests):
     def sample(texts, uniforms, decoding=None):
         prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in texts]
         counts = [len(uniforms) // len(texts)] * len(texts)
-        return sample_responses(
-            [WeightedModel(model)], prompts, counts, uniforms, decoding or SamplingParams(), eos, tokenizer.pad_token_id
-        )
+        return sample_responses([WeightedModel(model)], prompts, counts, uniforms, decoding or SamplingParams(), eos)
 
     sample.model, sample.tokenizer, sample.eos = model, tokenizer, eos
     return sample
@@ -141,3 +141,51 @@ def test_top_p_does_not_depend_on_the_neighbors():
 
 def test_batches_depend_only_on_lengths():
     assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+SMALL |= {"num_key_value_heads": 2, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+LINEAR = dict.fromkeys(["linear_key_head_dim", "linear_value_head_dim"], 8)
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8}
+HYBRIDS = {
+    "Lfm2Config": {"layer_types": ["conv", "full_attention"]},
+    "Qwen3_5TextConfig": LINEAR
+    | {"layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4, "linear_num_key_heads": 2},
+    "FalconH1Config": MAMBA,  # attention and a state space in every layer
+}
+
+
+def random_model(config: str, **settings):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**SMALL, **settings)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def reread(model, ids: list[int], count: int) -> list[int]:
+    """Decode greedily and read the whole text again for every token."""
+    text = list(ids)
+    with torch.no_grad():
+        for _ in range(count):
+            text.append(int(model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1].argmax()))
+    return text[len(ids) :]
+
+
+@pytest.mark.parametrize("config", HYBRIDS)
+def test_layers_without_attention_keep_their_state(config):
+    """Prompts are padded, have several responses, and most of the batch ends before the last one."""
+    model, prompts = random_model(config, **HYBRIDS[config]), [[0, 5, 9, 11, 3, 8], [0, 7], [0, 30, 31]]
+    expected = [reread(model, ids, 12) for ids in prompts for _ in range(2)]
+    ends = {expected[0][2], expected[2][4]}
+    lengths = [next((i + 1 for i, token in enumerate(row) if token in ends), 12) for row in expected]
+    uniforms = torch.zeros(6, 12, dtype=torch.float64)
+    found = sample_responses([WeightedModel(model)], prompts, [2] * 3, uniforms, SamplingParams(temperature=0), ends)
+    assert found == [row[:length] for row, length in zip(expected, lengths, strict=True)]
+
+
+def test_model_without_a_key_value_cache_is_refused():
+    model, uniforms = random_model("MambaConfig", state_size=4), torch.zeros(1, 4, dtype=torch.float64)
+    with pytest.raises(InputError, match="MambaForCausalLM: its state is not in a key-value cache.*engine: vllm"):
+        sample_responses([WeightedModel(model)], [[0, 5]], [1], uniforms, SamplingParams(), [1])

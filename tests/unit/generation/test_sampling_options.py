@@ -78,7 +78,6 @@ class Sampler:
             uniforms,
             params,
             self.eos,
-            self.tokenizer.pad_token_id,
             strings.completed if stop else None,
         )
 

@@ -64,7 +64,7 @@ def pair(request, manifests, trained):
 def sample(models, tokenizer, counts, uniforms):
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in TEXTS]
     eos = eos_ids(tokenizer, models[0].model.generation_config)
-    return sample_responses(models, prompts, counts, uniforms, SamplingParams(0.7), eos, tokenizer.pad_token_id)
+    return sample_responses(models, prompts, counts, uniforms, SamplingParams(0.7), eos)
 
 
 UNIFORMS = torch.rand(7, 25, dtype=torch.float64, generator=torch.Generator().manual_seed(5))

@@ -10,9 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROOT
+from families import make_family
 from hub_server import HubServer
 from prefloop.core.errors import InputError
 from prefloop.core.files import read_json, sha256_of
+from prefloop.models.chat import eos_ids
 from prefloop.models.export import merge, stored_dtype
 from prefloop.models.fetch import fetch, write_model
 from prefloop.models.loading import load_base, load_merged, load_policy
@@ -152,3 +154,27 @@ def test_push_without_a_valid_token_raises(exported, token, message):
     assert not token or token not in done.stdout + done.stderr
     assert not (exported.parent / "push.json").exists()
     assert hub.files == {}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.9, "top_p": 0.6}, {"do_sample": False, "top_k": 20}])
+def test_model_with_sampling_values_for_greedy_decoding_is_exported(manifests, tmp_path, settings):
+    """transformers loads such generation configs of published models, but refuses to save them."""
+    base = manifests["llama"]
+    model, tokenizer = load_merged(base, base, torch.float32, "cpu")
+    for name, value in settings.items():
+        setattr(model.generation_config, name, value)
+    write_model(model, tokenizer, tmp_path / "model/manifest.json", base, "merged policy of")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config.to_dict()
+    assert found | settings | {"do_sample": True} == found | {"do_sample": True}
+
+
+def test_exported_model_ends_responses_at_the_template_s_token(tmp_path):
+    """A base model's EOS is the end of a text, and its template ends turns with another token."""
+    make_family(tmp_path / "made", "qwen3_base")
+    fetch(str(tmp_path / "made"), tmp_path / "fetched")
+    base = tmp_path / "fetched/manifest.json"
+    model, tokenizer = load_merged(base, base, torch.float32, "cpu")
+    ends = eos_ids(tokenizer, model.generation_config)
+    assert len(ends) == 2
+    write_model(model, tokenizer, tmp_path / "model/manifest.json", base, "merged policy of")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config.eos_token_id == ends

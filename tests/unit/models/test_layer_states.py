@@ -1,13 +1,15 @@
 """Features of responses are transformers' hidden states, and reading them does not change log-probabilities."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from prefloop.core.errors import InputError
 from prefloop.models.chat import prompt_ids
-from prefloop.models.layer_states import FeatureReader, read_responses, shorter_lengths
+from prefloop.models.layer_states import FeatureReader, layer_of, read_responses, shorter_lengths
 from prefloop.models.loading import load_base, load_scorers
 
 QUESTIONS = ["what is good?", "a"]
@@ -67,6 +69,31 @@ def test_features_are_of_the_initial_policy(parameters, reference, manifests, tr
     check(readings, manifest, prompts)
     _, again = read(models, reader, tokenizer)
     assert [r[:2] for r in readings] == [r[:2] for r in before] == [r[:2] for r in again]
+
+
+class Block(nn.Module):
+    pass
+
+
+class Tower(nn.Module):
+    pass
+
+
+class Reader(nn.Module):
+    """A model that reads images with as many layers as it reads text with."""
+
+    _no_split_modules = ("Block", "Tower")
+
+    def __init__(self):
+        super().__init__()
+        self.vision, self.text = nn.ModuleList(Tower() for _ in range(4)), nn.ModuleList(Block() for _ in range(4))
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=4))
+
+
+def test_layers_are_those_that_read_text():
+    model = Reader()
+    assert layer_of(model, None, Path("model")) is model.text[1]
+    assert layer_of(model, 4, Path("model")) is model.text[3]
 
 
 def test_missing_layer_raises(manifests):

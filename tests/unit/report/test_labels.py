@@ -12,8 +12,11 @@ from prefloop.report.plotting import note_evaluator
 from prefloop.report.quality_curves import draw_quality, quality_by_cost, seeds_by_cost
 
 LABELS = (r"50 % & $x_1$ \alpha `a` *b* |c| <d>", "β {0.05} #1")
-IN_LATEX = (r"50 \% \& \$x\_1\$ \textbackslash{}alpha `a` *b* |c| <d>", r"β \{0.05\} \#1")
-IN_CAPTION = r"50 % & $x\_1$ \\alpha \`a\` \*b\* \|c\| \<d>"
+IN_LATEX = (
+    r"50 \% \& \$x\_1\$ \textbackslash{}alpha `a` *b* \textbar{}c\textbar{} \textless{}d\textgreater{}",
+    r"β \{0.05\} \#1",
+)
+IN_CAPTION = r"50 % & \$x\_1\$ \\alpha \`a\` \*b\* \|c\| \<d>"
 EVALUATION = "evaluation/temperature-0.7"
 TIME = {"device": "cpu", "seconds": 1.0, "tokens_in": 0, "tokens_out": 8}
 

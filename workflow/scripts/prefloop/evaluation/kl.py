@@ -70,7 +70,6 @@ def sample_divergences(
     uniforms: Tensor,
     batch_size: int,
     eos: Sequence[int],
-    pad: int,
     meter: CostMeter,
 ) -> dict[tuple[int, int], MeasuredResponse]:
     """Sample responses from a policy at temperature 1 and measure their divergences.
@@ -81,7 +80,6 @@ def sample_divergences(
         uniforms (Tensor): [prompts, samples, max_new_tokens], random numbers in [0, 1) for each response.
         batch_size (int): Responses sampled per batch.
         eos (Sequence[int]): Tokens that end a response.
-        pad (int): Padding token of the prompts.
         meter (CostMeter): Counts the tokens.
 
     Returns:
@@ -92,9 +90,7 @@ def sample_divergences(
     with Progress("measure_kl", samples * len(prompts), "response") as progress:
         for batch in batches_by_length(list(map(len, prompts)), max(1, batch_size // samples)):
             inputs, random_numbers = [prompts[i] for i in batch], uniforms[batch].flatten(0, 1)
-            responses = sample_responses(
-                [model], inputs, [samples] * len(batch), random_numbers, SamplingParams(), eos, pad
-            )
+            responses = sample_responses([model], inputs, [samples] * len(batch), random_numbers, SamplingParams(), eos)
             meter.forward(sum(map(len, inputs)), sum(map(len, responses)))
             repeated = [prompt for prompt in inputs for _ in range(samples)]
             keys = [(i, number) for i in batch for number in range(samples)]

@@ -71,7 +71,9 @@ class LocalJudge:
 
     def check_lengths(self, lengths: Sequence[int]) -> None:
         """Raise InputError if a question has more tokens than the model has positions."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        from prefloop.models.positions import position_limit
+
+        limit = position_limit(self.model.config)
         if limit is not None and max(lengths, default=0) > limit:
             too_long = sum(length > limit for length in lengths)
             raise InputError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prefloop.config.generation_settings import SamplingParams
+from prefloop.core.errors import InputError
 from prefloop.models.batching import left_pad, positions_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def sample_responses(
     uniforms: Tensor,
     params: SamplingParams,
     eos: Sequence[int],
-    pad: int,
     is_complete: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Sample responses to prompts from the weighted sum of several models' logits.
@@ -50,16 +50,17 @@ def sample_responses(
         uniforms (Tensor): [responses, maximum length], float64 in [0, 1).
         params: Sampling settings. The maximum length and stop strings are ignored here.
         eos: Token ids that end a response.
-        pad: Token id for padding.
         is_complete: Whether a response ends for another reason, such as a stop string.
 
     Returns:
         Token ids of each response, including the token that ended it, in prompt-major order.
     """
+    from prefloop.models.kv_cache import select_rows
+
     device = next(models[0].model.parameters()).device
     responses: list[list[int]] = [[] for _ in range(len(uniforms))]
     repeats = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
-    logits, mask, caches = read_prompts(models, prompts, repeats, pad)
+    logits, mask, caches = read_prompts(models, prompts, repeats)
     uniforms, ends = uniforms.to(device), set(eos)
     rows, alive = list(range(len(uniforms))), [True] * len(uniforms)  # each row's response; whether it continues
     seen = tokens_in(prompts, logits.shape[1]).to(device)[repeats] if params.repetition_penalty != 1 else None
@@ -77,7 +78,7 @@ def sample_responses(
             kept = [i for i, is_alive in enumerate(alive) if is_alive]
             index = torch.tensor(kept).to(device)
             for cache in caches:
-                cache.batch_select_indices(index)
+                select_rows(cache, index)
             rows, alive = [rows[i] for i in kept], [True] * len(kept)
             tokens, mask, uniforms = tokens[index], mask[index], uniforms[index]
             seen = seen[index] if seen is not None else None
@@ -91,7 +92,7 @@ def sample_responses(
 
 
 def read_prompts(
-    models: Sequence[WeightedModel], prompts: Sequence[Sequence[int]], repeats: Tensor, pad: int
+    models: Sequence[WeightedModel], prompts: Sequence[Sequence[int]], repeats: Tensor
 ) -> tuple[Tensor, Tensor, list["Cache"]]:
     """Compute each prompt once and repeat the results for its responses.
 
@@ -99,21 +100,21 @@ def read_prompts(
         models: See `sample_responses`.
         prompts: Token ids of each prompt.
         repeats (Tensor): [responses], the prompt of each response.
-        pad: Token id for padding.
 
     Returns:
         Logits of the first token [responses, vocabulary], attention mask [responses, width], and each model's cache.
     """
     # Imported here because it imports transformers, which not all users of this module need.
-    from prefloop.models.kv_cache import preallocate
+    from prefloop.models.kv_cache import preallocate, select_rows
 
-    ids, mask = (tensor.to(repeats.device) for tensor in left_pad(prompts, pad))
+    # Any token of the vocabulary is right, because padding is masked. A tokenizer's own may have no embedding.
+    ids, mask = (tensor.to(repeats.device) for tensor in left_pad(prompts, 0))
     # An index tensor, not the number 1: slices are not contiguous, and PyTorch would copy the head once per prompt.
     last = torch.tensor([ids.shape[1] - 1], device=ids.device)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask), "logits_to_keep": last}
     logits, caches = mix_logits(models, [None] * len(models), **inputs)
     for cache in caches:
-        cache.batch_select_indices(repeats)
+        select_rows(cache, repeats)
         preallocate(cache)
     return logits[repeats], mask[repeats], caches
 
@@ -126,6 +127,11 @@ def mix_logits(
     for (model, weight, context), cache in zip(models, caches, strict=True):
         with context():
             output = model(**inputs, past_key_values=cache, use_cache=True)
+        if getattr(output, "past_key_values", None) is None:
+            raise InputError(
+                f"{type(model).__name__}: its state is not in a key-value cache, so transformers cannot sample from it "
+                "here; set generation.engine: vllm"
+            )
         logits = output.logits[:, -1]
         all_logits.append(weight * logits.float() if len(models) > 1 or weight != 1 else logits)
         new_caches.append(output.past_key_values)

@@ -73,7 +73,6 @@ class TransformersEngine:
         model: Path,
         policies: dict[str, Path | None],
         eos: list[int],
-        pad: int,
         dtype: torch.dtype,
         device: str,
         stop: StopStrings | None = None,
@@ -84,13 +83,12 @@ class TransformersEngine:
             model: Manifest of the base model.
             policies: Files of `policy` and `reference`; None for a model that no component needs.
             eos: Token ids that end a response.
-            pad: Token id for padding.
             dtype: Dtype of the weights.
             device: Device on which models run.
             stop: Strings that end a response.
         """
         self.model, self.policies, self.dtype, self.device = model, policies, dtype, device
-        self.eos, self.pad, self.stop = eos, pad, stop
+        self.eos, self.stop = eos, stop
         self.loaded: dict[Path, WeightedModel] = {}
 
     def generate(
@@ -106,7 +104,7 @@ class TransformersEngine:
         uniforms = np.stack([generator.random(params.max_new_tokens) for generator in generators])
         models, is_complete = self.load(component), self.stop.completed if self.stop is not None else None
         drawn = torch.from_numpy(uniforms)
-        return sample_responses(models, prompts, counts, drawn, params, self.eos, self.pad, is_complete)
+        return sample_responses(models, prompts, counts, drawn, params, self.eos, is_complete)
 
     def models_per_token(self, component: Component) -> int:
         return len(self.load(component))

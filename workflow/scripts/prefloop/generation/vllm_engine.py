@@ -21,6 +21,7 @@ from prefloop.core.progress import bar_in_log
 from prefloop.generation.engines import weighted_policies
 from prefloop.generation.stop_strings import StopStrings
 from prefloop.methods.samplers import Component
+from prefloop.models._compat import prepare_to_save
 from prefloop.models.loading import load_merged
 from prefloop.models.manifests import check_weights, is_trusted
 from prefloop.models.policies import adapts_experts, check_base, is_trained, read_policy, write_adapter
@@ -184,7 +185,9 @@ class VllmEngine:
             self.start(self.model.parent)
         else:
             folder = Path(self.scratch.name, "merged")
-            load_merged(self.model, policy, self.dtype, "cpu")[0].save_pretrained(folder)
+            merged, _ = load_merged(self.model, policy, self.dtype, "cpu")
+            prepare_to_save(merged)
+            merged.save_pretrained(folder)
             self.start(folder)
             shutil.rmtree(folder)
         self.merged_policy = policy

@@ -88,6 +88,20 @@ def use_default_weight_names(model: nn.Module) -> None:
     vars(model).pop("_weight_conversions", None)
 
 
+def prepare_to_save(model: nn.Module) -> None:
+    """Make a model's generation config valid, because `save_pretrained` refuses one that `from_pretrained` accepts.
+
+    Published ones have values for sampling without `do_sample`.
+    """
+    settings: Any = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        settings.do_sample = True
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether a model's base weights are quantized to 4 bits; the model may have adapters."""
     return bool(getattr(model, "is_loaded_in_4bit", False))

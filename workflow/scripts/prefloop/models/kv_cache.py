@@ -3,7 +3,7 @@
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 MIN_CAPACITY = 64  # minimum spare capacity, in tokens
 
@@ -57,6 +57,18 @@ class PreallocatedLayer(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows of the batch."""
         self.reallocate(self.keys[indices], self.values[indices], 1)
+
+
+def select_rows(cache: Cache, indices: Tensor) -> None:
+    """Keep these rows of the batch in every layer of a cache; a row may be repeated.
+
+    Layers of linear attention, of convolutions and of state spaces have other methods than those of attention.
+    """
+    for layer in cache.layers:
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            layer.reorder_cache(indices)
+        else:
+            layer.batch_select_indices(indices)
 
 
 def preallocate(cache: Cache) -> None:

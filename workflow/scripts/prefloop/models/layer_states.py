@@ -135,6 +135,10 @@ def shorter_lengths(prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> l
 def layer_of(model: nn.Module, number: int | None, name: Path) -> nn.Module:
     """A transformer block of a model, counted from 1; the middle one if the number is None."""
     layers = model_layers(model)
+    count = model.config.get_text_config().num_hidden_layers
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    # A model that also reads images has the layers of its vision tower first.
+    layers = next((list(found) for found in reversed(lists) if set(found) <= set(layers)), layers)
     if not layers:
         raise InputError(f"{name}: the layers of this model are not known, so it has no features; use rule all")
     if number is not None and number > len(layers):
