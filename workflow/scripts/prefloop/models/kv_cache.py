@@ -64,6 +64,7 @@ def select_rows(cache: Cache, indices: Tensor) -> None:
 
     Layers of linear attention, of convolutions and of state spaces have other methods than those of attention.
     """
+    layer: Any
     for layer in cache.layers:
         if isinstance(layer, LinearAttentionCacheLayerMixin):
             layer.reorder_cache(indices)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -134,8 +134,8 @@ def shorter_lengths(prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> l
 
 def layer_of(model: nn.Module, number: int | None, name: Path) -> nn.Module:
     """A transformer block of a model, counted from 1; the middle one if the number is None."""
-    layers = model_layers(model)
-    count = model.config.get_text_config().num_hidden_layers
+    layers, config = model_layers(model), cast(Any, model.config)
+    count = config.get_text_config().num_hidden_layers
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     # A model that also reads images has the layers of its vision tower first.
     layers = next((list(found) for found in reversed(lists) if set(found) <= set(layers)), layers)

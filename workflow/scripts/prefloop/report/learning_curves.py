@@ -96,7 +96,7 @@ def label_ends(axes: Axes, ends: pd.DataFrame, gap: float) -> None:
     ends["height"] = label_heights((ends["mean"].to_numpy(dtype=float) - low) / (high - low), gap)
     for method, end in ends.iterrows():
         axes.annotate(
-            method,
+            str(method),
             (end["labels"], end["mean"]),
             (1.06, end["height"]),
             textcoords="axes fraction",
