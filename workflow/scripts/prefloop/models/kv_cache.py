@@ -67,7 +67,7 @@ def select_rows(cache: Cache, indices: Tensor) -> None:
     layer: Any
     for layer in cache.layers:
         if isinstance(layer, LinearAttentionCacheLayerMixin):
-            layer.reorder_cache(indices)
+            layer.reorder_cache(indices)  # type: ignore[arg-type]
         else:
             layer.batch_select_indices(indices)
 
