@@ -78,10 +78,13 @@ TERMINAL = (
 )
 try:
     check_keys([*BASE_CONFIGS, *workflow.configfiles])
-    # Not Snakemake's own result for several files, which adds the losses of one sum to those of another.
-    layers = [*workflow.config_settings.configfiles]
-    given = [*map(load_configfile, layers), dict(workflow.config_settings.config)]
-    if workflow.modifier.skip_configfile:  # the config is from the importing workflow
+    # Not `config`, in which Snakemake adds the losses of one file's sum to those of another's.
+    files, changes = (
+        workflow.config_settings.configfiles,
+        workflow.config_settings.config,
+    )
+    given = [*map(load_configfile, files), dict(changes)]
+    if workflow.modifier.skip_configfile:  # an importing workflow gives the config
         given = [config]
     config = {}
     for layer in [*map(load_configfile, BASE_CONFIGS), *given]:
