@@ -79,11 +79,10 @@ TERMINAL = (
 try:
     check_keys([*BASE_CONFIGS, *workflow.configfiles])
     # Not `config`, in which Snakemake adds the losses of one file's sum to those of another's.
-    files, changes = (
-        workflow.config_settings.configfiles,
-        workflow.config_settings.config,
-    )
-    given = [*map(load_configfile, files), dict(changes)]
+    given = [
+        *map(load_configfile, workflow.config_settings.configfiles),
+        dict(workflow.config_settings.config),
+    ]
     if workflow.modifier.skip_configfile:  # an importing workflow gives the config
         given = [config]
     config = {}

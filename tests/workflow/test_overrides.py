@@ -35,6 +35,20 @@ def test_override_changes_only_the_named_settings(tmp_path, key):
             assert any(words in call for call in calls[program]), (words, calls[program][:2])
 
 
+def test_functions_of_the_user_get_the_beta_of_the_round(tmp_path):
+    """Metrics that ignore β have no such flag, so a change of β does not run them again."""
+    project = project_in(tmp_path)
+    (project / "metrics.py").write_text("def weight(pairs, rng):\n    return pairs['beta'] * pairs['reward_chosen']\n")
+    common = "compare: [dota]\nrounds: 2\ntrain: {beta_rule: schedule, beta_schedule: {values: [0.5, 0.2]}}\n"
+    betas = {}
+    for name, metric in {"own": "metrics:weight", "gap": "reward_gap"}.items():
+        (project / f"{name}.yaml").write_text(f'{common}methods: {{dota: {{pairs: {{metric: "{metric}"}}}}}}\n')
+        plan = dry_run(project, f"snakemake --cores 1 --configfile mine.yaml {name}.yaml")
+        calls = [line for line in plan.splitlines() if "select_pairs.py" in line]
+        betas[name] = {re.search(r"--round (\d)", c)[1]: re.findall(r"--beta (\S+)", c) for c in calls}
+    assert betas == {"own": {"1": ["0.5"], "2": ["0.2"]}, "gap": {"1": [], "2": []}}
+
+
 def test_later_config_replaces_a_sum_of_losses(tmp_path):
     """Snakemake alone would add the losses of both files."""
     project = project_in(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 from conftest import TINY, merge
 from prefloop.config.resolve import (
     exports_of,
+    first_beta,
     flags,
     may_run_code,
     merged,
@@ -13,6 +14,15 @@ from prefloop.config.resolve import (
     trained_here,
 )
 from prefloop.config.validation import checked
+
+
+@pytest.mark.parametrize(
+    ("rule", "by", "betas"),
+    [("constant", "round", [0.3, 0.3, 0.3]), ("schedule", "round", [0.5, 0.2, 0.2]), ("schedule", "epoch", [0.5] * 3)],
+)
+def test_first_beta_of_three_rounds(rule, by, betas):
+    train = {"beta": 0.3, "beta_rule": rule, "beta_schedule": {"values": [0.5, 0.2], "by": by}}
+    assert [first_beta(train, index) for index in (1, 2, 3)] == betas
 
 
 def test_default_exports_are_last_rounds_of_the_first_seed():

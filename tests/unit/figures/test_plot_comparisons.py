@@ -200,6 +200,8 @@ def test_intervals_of_one_seed(experiment, drawn):
         assert (row.high - row.low) / 2 == pytest.approx(1.96 * wins.std() / len(wins) ** 0.5, rel=0.12)
     assert "CIs over prompts (t; Wilson for win rates); 1 seed cannot show how runs vary." in text
     assert text.endswith("; this compares the policies of 1 seed, not the methods.\n")
+    text = drawn("differences", replace(experiment, seeds=(1,)))[1]
+    assert "CIs over prompts (t); 1 seed cannot show how runs vary." in text, "differences have no Wilson intervals"
 
 
 def test_temperatures(experiment, drawn):
@@ -282,6 +284,7 @@ def test_learning_curves(experiment, drawn):
     pd.testing.assert_frame_equal(data, quality[quality["measure"] != "feedback"].reset_index(drop=True))
     assert all(picture.count(f"<!-- {method} -->") == 2 for method in experiment.methods), "one per panel"
     assert "by number of labels (scored responses or questions to a judge); small points are seeds." in text
+    assert "in final mean reward (evaluator)" in text and "in final mean reward (config's feedback)" not in text
 
 
 @pytest.mark.parametrize("name", ["differences", "comparisons", "temperatures", "checkpoints"])

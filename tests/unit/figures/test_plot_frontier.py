@@ -15,7 +15,6 @@ from prefloop.core.files import write_json
 from prefloop.core.jsonl import write_rows
 from prefloop.core.ranks import spearman
 from prefloop.evaluation.correlations import group_draws, partial, spearman_resampled
-from prefloop.report.significance import significance_clause, significance_sentence
 from steps import write_step
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
@@ -368,16 +367,3 @@ def test_partial_correlation_equals_that_of_residuals():
     r = np.corrcoef([x, y, z])
     assert partial(r[0, 1], r[0, 2], r[1, 2]) == pytest.approx(np.corrcoef(residual)[0, 1])
     assert np.isnan(partial(np.array(0.5), np.array(1.0), np.array(0.5)))
-
-
-def test_many_methods_are_compared_with_the_baseline_only(tmp_path):
-    methods = tuple(f"m{i}" for i in range(7))
-    experiment = Experiment(tmp_path, methods, (0,), 1, 1, baseline="m3")
-    values = {m: np.full((1, 20), float(i == 6)) for i, m in enumerate(methods)}
-    clause = significance_clause(experiment, values, "reward")
-    assert clause == "these do not differ significantly from m3 in reward: m0, m1, m2, m4, m5"  # m6 is better by 1
-    better = {name: values[name] for name in ("m3", "m6")}
-    assert significance_clause(experiment, better, "reward") == "all differences from m3 in reward are significant"
-    alone = Experiment(tmp_path, ("m0",), (0,), 1, 1)
-    assert significance_clause(alone, {"m0": values["m0"]}, "reward") == ""
-    assert significance_sentence(["", ""], seeds=3) == ""

@@ -9,6 +9,7 @@ import pytest
 from made_up import drawn, experiment_in
 from prefloop.core.errors import InputError
 from prefloop.core.jsonl import write_rows
+from prefloop.evaluation.inference import interval_of
 from prefloop.report.sweep_curves import SweptMethod, draw_sweep, lines_of, quality_by_value
 
 POINTS = [
@@ -49,6 +50,15 @@ def test_sweep_has_the_rows_of_each_key(experiment):
     level = data[data["key"].isna()].iloc[0]
     assert (level["swept"], level["mean"]) == ("Plain", 5.0) and level["low"] < 5 < level["high"]
     assert "horizontal lines are methods that are not swept. Bars are 95 %" in text
+
+
+def test_win_rates_have_the_intervals_of_the_tables(experiment):
+    """With one seed, this is Wilson's interval, which is not symmetric."""
+    outcomes = np.array([[1.0] * 9 + [0.0]])
+    data = quality_by_value(experiment, POINTS, dict.fromkeys(MEANS, outcomes), "win")
+    row, wilson = data.iloc[0], interval_of("win", outcomes)
+    assert (row["mean"], row["low"], row["high"]) == (0.9, wilson.low, wilson.high)
+    assert row["high"] - 0.9 < 0.9 - row["low"]
 
 
 def test_numbers_have_a_scale_and_words_are_nominal(experiment):

@@ -185,6 +185,15 @@ def test_layers_without_attention_keep_their_state(config):
     assert found == [row[:length] for row, length in zip(expected, lengths, strict=True)]
 
 
+def test_padding_token_without_an_embedding_is_not_read():
+    """The tokenizers of some published models have an added padding token."""
+    model, prompts = random_model("LlamaConfig"), [[0, 5, 9, 11], [0, 7]]
+    model.config.pad_token_id = 64
+    uniforms = torch.zeros(2, 5, dtype=torch.float64)
+    found = sample_responses([WeightedModel(model)], prompts, [1, 1], uniforms, SamplingParams(temperature=0), [])
+    assert found == [reread(model, ids, 5) for ids in prompts]
+
+
 def test_model_without_a_key_value_cache_is_refused():
     model, uniforms = random_model("MambaConfig", state_size=4), torch.zeros(1, 4, dtype=torch.float64)
     with pytest.raises(InputError, match="MambaForCausalLM: its state is not in a key-value cache.*engine: vllm"):

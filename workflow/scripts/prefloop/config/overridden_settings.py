@@ -39,9 +39,11 @@ def equal_variants(config: dict) -> Iterator[str]:
     first: dict[str, str] = {}
     for place in sweep_places(config):
         method, keys = place["method"], place["point"]
+        if not keys:  # not a variant
+            continue
         settings = {section: section_of(config, section, method) for section in hints(MethodConfig)}
         other = first.setdefault(json.dumps([place["swept"], settings], sort_keys=True), method)
-        if keys and other != method:
+        if other != method:
             yield f"methods.{method}: the same method as {other}, because it does not use {' or '.join(keys)}"
 
 

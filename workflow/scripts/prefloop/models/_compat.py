@@ -88,10 +88,15 @@ def use_default_weight_names(model: nn.Module) -> None:
     vars(model).pop("_weight_conversions", None)
 
 
-def prepare_to_save(model: nn.Module) -> None:
-    """Make a model's generation config valid, because `save_pretrained` refuses one that `from_pretrained` accepts.
+# Fields of a generation config that greedy decoding ignores.
+SAMPLING_VALUES = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
-    Published ones have values for sampling without `do_sample`.
+
+def prepare_to_save(model: nn.Module) -> None:
+    """Make a generation config valid that has values for sampling without `do_sample`, as some published ones have.
+
+    `from_pretrained` accepts it, and `save_pretrained` refuses it. Without any `do_sample` it is set to true, because
+    the values are meant. If it is false, the values are removed.
     """
     settings: Any = getattr(model, "generation_config", None)
     if settings is None:
@@ -99,7 +104,10 @@ def prepare_to_save(model: nn.Module) -> None:
     try:
         settings.validate(strict=True)
     except ValueError:
-        settings.do_sample = True
+        if settings.do_sample is None:
+            settings.do_sample = True
+        else:
+            settings.update(**dict.fromkeys(SAMPLING_VALUES))
 
 
 def is_quantized(model: nn.Module) -> bool:

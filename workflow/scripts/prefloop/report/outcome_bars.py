@@ -98,8 +98,11 @@ def prompts_clause(data: pd.DataFrame) -> str:
 
 
 def even_clause(data: pd.DataFrame) -> str:
-    """A clause with the comparisons whose CI contains 50 %."""
-    even = data[data["win_rate"].notna() & ~((data["low"] > 0.5) | (data["high"] < 0.5))]
+    """A clause with the comparisons whose CI contains 50 %; empty if no judgment is valid."""
+    data = data[data["win_rate"].notna()]
+    if data.empty:
+        return ""
+    even = data[~((data["low"] > 0.5) | (data["high"] < 0.5))]
     if not len(even):
         return "all win rates differ significantly from 50 %"
     named = ", ".join(f"{m} against {opponent_label(o)}" for m, o in zip(even["method"], even["opponent"], strict=True))
