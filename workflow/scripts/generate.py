@@ -92,7 +92,7 @@ def main(
     meter.write(cost)
     section = "evaluation" if stream == "evaluation" else "generation"
     sampled_by = f"policy {policy}" if policy else f"model {model}"
-    work, tokens, result, warning = describe_responses(len(rows), responses, settings, sampled_by, section)
+    work, tokens, result, warning = describe_responses(responses, settings, sampled_by, section)
     return Summary(work, tokens, "token", result, meter.seconds, warning)
 
 

@@ -9,7 +9,6 @@ from tyro.conf import arg
 from _program import run
 from prefloop.core.progress import Summary
 from prefloop.core.ranks import rank_normalize
-from prefloop.core.registry import lookup
 from prefloop.core.seeds import rng_for
 from prefloop.data.arms_file import arms_before, write_arms
 from prefloop.data.clusters import read_clusters
@@ -17,7 +16,7 @@ from prefloop.data.pairs import best_worst_pairs, concatenate, to_columns
 from prefloop.data.pfp_rows import in_batches, read_joined
 from prefloop.methods.bandit import BanditConfig, score_arms, update_arms
 from prefloop.methods.beta_config import BetaConfig
-from prefloop.methods.pair_metrics import METRICS, reads_variance
+from prefloop.methods.pair_metrics import reads_variance, score_pairs
 
 
 def main(
@@ -55,9 +54,10 @@ def main(
         columns.append(to_columns(best_worst_pairs(prompts), variance=reads_variance(bandit.metric)))
         has_pair += [prompt["best"] is not None for prompt in prompts]
         drawn_from += [prompt["cluster"] for prompt in prompts]
-    values, measure = np.full(len(has_pair), -np.inf), lookup(METRICS, bandit.metric, "bandit.metric")
+    values = np.full(len(has_pair), -np.inf)
     if any(has_pair):
-        values[np.array(has_pair)] = measure(concatenate(columns, beta), rng_for(seed, "arms", round_index, step))
+        rng = rng_for(seed, "arms", round_index, step)
+        values[np.array(has_pair)] = score_pairs(bandit.metric, "bandit.metric", concatenate(columns, beta), rng)
     worth = normalize(values, bandit.normalize)
     after = update_arms(before, np.array(drawn_from), worth, bandit.gamma, bandit.exploration)
     after.score = score_arms(after, state["centroids"], bandit).score

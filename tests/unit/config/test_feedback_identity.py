@@ -77,7 +77,13 @@ def test_hub_ids_and_packages_are_compared_as_written(project):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"template": "a/rm/judge.txt"}, {"tie_margin": 0.1}, {"min_label_mass": 0.5}, {"loaded": "b"}],
+    [
+        {"template": "a/rm/judge.txt"},
+        {"tie_margin": 0.1},
+        {"min_label_mass": 0.5},
+        {"dtype": "bfloat16"},
+        {"loaded": "b"},
+    ],
     ids=lambda settings: next(iter(settings)),
 )
 def test_settings_that_change_a_judges_output_change_the_identity(project, settings):
@@ -131,3 +137,10 @@ def test_kinds_and_functions_differ():
         for kind, setting in [("function", "a:b"), ("function", "a:c"), ("program", "a:b"), ("length", None)]
     ]
     assert len({*names, reward_model("a:b")}) == 5
+
+
+def test_precision_of_a_reward_model_changes_the_identity():
+    """bfloat16 rounds different rewards to the same value."""
+    usual = {"kind": "reward_model", "model": "owner/rm"}
+    assert digest(usual | {"dtype": "float32"}) == digest(usual)
+    assert digest(usual | {"dtype": "bfloat16"}) != digest(usual)

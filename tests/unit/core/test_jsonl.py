@@ -48,6 +48,8 @@ def test_unwritable_value_raises_with_the_line(tmp_path, value):
         ("prompt_id", "[]", "text"),
         ("response_id", "1" + "0" * 30, "an integer"),
         ("response_id", "0.5", "an integer"),
+        ("response_id", "true", "an integer"),
+        ("reward", "false", "a finite number or null"),
         ("logp", "1e999", "a finite number"),
         ("reward", "-1" + "0" * 400, "a finite number or null"),
         ("token_ids", '[1, "2"]', "a list of integers"),
@@ -74,3 +76,10 @@ def test_unwritable_row_raises_with_line_and_ids(tmp_path, value):
         write_rows(tmp_path / "rows.jsonl", rows)
     assert str(caught.value).isprintable()
     assert not list(tmp_path.iterdir())
+
+
+def test_text_that_is_not_utf8_raises_with_its_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2: unreadable .* expected UTF-8"):
+        read_rows(path)

@@ -139,9 +139,9 @@ def test_functions_yield_rows(tmp_path, monkeypatch):
     assert [row["prompt"] for row in rows_of("my_data.py:rows")] == ["number 0", "number 1", "number 2"]
     assert origins_of("my_data:rows")[2] == "my_data:rows, row 2"
     for name, message in [
-        ("failing", r"my_data.py:failing failed after row 0 \(KeyError: 'x', in my_data.py, line 7\)"),
+        ("failing", r"my_data.py:failing failed after 1 row\(s\) \(KeyError: 'x', in my_data.py, line 7\)"),
         ("texts", "my_data.py:texts, row 0: str found, expected a mapping of columns"),
-        ("number", r"my_data.py:number failed after row 0 \(TypeError"),
+        ("number", r"my_data.py:number failed after 0 row\(s\) \(TypeError"),
     ]:
         with pytest.raises(InputError, match=message):
             rows_of(f"my_data.py:{name}")
@@ -159,7 +159,7 @@ BAD = {
         "digits.jsonl, line 2: an integer with too many",
     ),
     "deep.jsonl": (b'{"meta": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "deep.jsonl, line 1: nested too deeply"),
-    "latin.jsonl": ('{"prompt": "café"}\n'.encode("latin-1"), "latin.jsonl, after line 1: unreadable"),
+    "latin.jsonl": ('{"prompt": "café"}\n'.encode("latin-1"), "latin.jsonl, line 1: unreadable"),
     "torn.json": (b'[{"prompt": "a"},\n {"prompt": "b"', "torn.json, line 2: not JSON.*torn"),
     "open.json": (b'[{"prompt": "a"},\n', "open.json, line 2: not JSON.*torn"),
     "list.json": (b'[\n["a"]]', "list.json, line 2: list found, expected an array of objects"),

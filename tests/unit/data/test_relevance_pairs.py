@@ -23,7 +23,7 @@ def test_rejected_response_belongs_to_another_prompt():
 
 
 def test_lexicons_cannot_tell_which_response_is_chosen():
-    """Each response is on both sides once, so the mean difference is exactly 0; the share of higher scores is near ½."""
+    """Each response is on both sides once, so the mean difference is 0, and each side is higher about as often."""
     rows = list(packaged())
     for lexicon in (vader, afinn):
         chosen, rejected = (np.array(lexicon([], [row[side] for row in rows])) for side in ("chosen", "rejected"))

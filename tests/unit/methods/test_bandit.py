@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prefloop.core.errors import InputError
+from prefloop.core.errors import InputError, SettingError
 from prefloop.core.ranks import rank_normalize
 from prefloop.methods.bandit import (
     ALLOCATIONS,
@@ -278,3 +278,10 @@ def test_budget_beyond_the_fresh_prompts():
 def test_allocation_all_annotates_everything_once_per_round():
     shares = [draw_share(10, step, 3, np.random.default_rng(5)) for step in (1, 2, 3)]
     assert sorted(np.concatenate(shares)) == list(range(10))
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [1], [1.5, 1], [-1, 2], ["a", "b"], None, [np.nan, 1]])
+def test_allocations_that_return_no_counts_raise(counts):
+    """An allocation may be a function of the user. One that returns only zeros would never use the budget."""
+    with pytest.raises(SettingError, match="allocation: returned .*, expected"):
+        settle_allocation(lambda arms, budget: counts, Arms.fresh(2), np.array([5, 5]), 4, np.random.default_rng(0))

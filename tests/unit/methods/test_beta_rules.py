@@ -380,3 +380,11 @@ def test_batch_starts_from_the_first_unequal_margins():
     assert rule.log()["beta/sigma"] == pytest.approx(later.std(ddof=1))
     rule.weigh(np.full(4, 5.0), epoch=0, rng=rng)
     assert rule.log()["beta/m0"] == pytest.approx(3.2)
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(0.57, 57), (0.29, 29), (0.8, 80), (0.999, 99)])
+def test_kept_share_is_not_lost_to_binary_rounding(keep, expected):
+    """In floating point, 0.57 · 100 is a little less than 57."""
+    rule = rule_of("batch", beta=0.1, beta_batch=BetaDPOConfig(keep=keep))
+    _, kept = rule.weigh(np.arange(100.0), epoch=0, rng=np.random.default_rng(0))
+    assert len(kept) == expected

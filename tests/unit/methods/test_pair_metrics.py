@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from prefloop.core.errors import InputError
 from prefloop.core.ranks import spearman
 from prefloop.methods.pair_metrics import (
     METRICS,
@@ -14,6 +15,7 @@ from prefloop.methods.pair_metrics import (
     ordered_pairs,
     preference_variance,
     reads_variance,
+    score_pairs,
 )
 
 PAIRS = {
@@ -152,3 +154,26 @@ def test_equal_scores_are_ordered_at_random():
     assert first[0].tolist() == first[1].tolist()
     assert first[0].tolist() != first[2].tolist()
     assert max(first[0]) > 50
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("[1.0, 2.0]", None),
+        ("[1.0, float('-inf')]", None),
+        ("[1.0]", "returned .*, expected one number for each of 2 pairs"),
+        ("[1.0, float('nan')]", "returned .*, expected one number for each of 2 pairs"),
+        ("'ab'", "failed .ValueError"),
+        ("pairs['absent']", "failed .KeyError: 'absent', in metrics.py, line 2"),
+    ],
+)
+def test_metrics_of_the_user_are_checked(tmp_path, monkeypatch, body, problem):
+    monkeypatch.chdir(tmp_path)
+    name = f"metrics{abs(hash(body))}.py"
+    (tmp_path / name).write_text(f"def worth(pairs, rng):\n    return {body}\n")
+    pairs = {"n_chosen": np.array([3, 4])}
+    if problem is None:
+        assert score_pairs(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0)).dtype == float
+        return
+    with pytest.raises(InputError, match=rf"pairs\.metric: .*:worth {problem.replace('metrics.py', name)}"):
+        score_pairs(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from prefloop.core.errors import InputError
-from prefloop.models.chat import load_tokenizer, prompt_ids
+from prefloop.core.errors import InputError, SettingError
+from prefloop.models.chat import load_tokenizer, parse_day, prompt_ids
 
 QUESTION = [{"role": "user", "content": "why?"}]
 
@@ -28,3 +28,10 @@ def test_tokenizer_without_a_template_uses_transcripts(model_folders):
         [*QUESTION, {"role": "assistant", "content": "so."}, *QUESTION], tokenize=False, add_generation_prompt=True
     )
     assert text == "\n\nHuman: why?\n\nAssistant: so.\n\nHuman: why?\n\nAssistant:"
+
+
+@pytest.mark.parametrize("text", ["20250131", "2025-W05-5", "31 Jan 2025", "2025-02-30", ""])
+def test_days_in_other_forms_raise(text):
+    assert parse_day("2025-01-31").day == 31
+    with pytest.raises(SettingError, match="template_date: .*expected a day as YYYY-MM-DD"):
+        parse_day(text)

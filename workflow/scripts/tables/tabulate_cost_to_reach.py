@@ -52,7 +52,8 @@ def main(
     data, level = target_costs(rows, experiment, measure, target)
     if np.isnan(level):
         print(f"tabulate_cost_to_reach: no method's mean {measure} ends above the initial policy's, so no target")
-    shown = pd.DataFrame({f"{table_label(measure)} of {level:.3g}": map(experiment.label, experiment.methods)})
+    goal = f"{level:.3g}" if np.isfinite(level) else "the target"
+    shown = pd.DataFrame({f"{table_label(measure)} of {goal}": map(experiment.label, experiment.methods)})
     for column, (label, unit, form) in COLUMNS.items():
         part = data[data["cost"] == column]
         value, low, high = (cells(part[name] / unit, form) for name in ("value", "low", "high"))
@@ -62,7 +63,7 @@ def main(
     if np.isnan(level):
         source = "there is no target, because no method ends above the initial policy"
     text = caption(
-        f"Cost until the mean {table_label(measure)} first reaches {level:.3g} ({source}), interpolated linearly "
+        f"Cost until the mean {table_label(measure)} first reaches {goal} ({source}), interpolated linearly "
         "between rounds, and the share of resamples that reach it; -- is not reached.",
         bootstrap_sentence(experiment, "brackets"),
         evaluators_sentence(experiment),

@@ -1,5 +1,7 @@
 """Checks for contradictory settings of acquisition; see `consistency`."""
 
+from prefloop.config.checks import failed
+
 
 def labels_per_prompt(settings: dict) -> int:
     """Return how many responses of each prompt get a label."""
@@ -31,4 +33,4 @@ def impossible_acquisition(settings: dict) -> list[str]:
             "lower it, raise generation.n, or set acquisition.rule: all",
         ),
     ]
-    return [message for fails, message in checks if fails]
+    return failed(checks)

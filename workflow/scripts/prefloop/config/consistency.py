@@ -4,12 +4,12 @@ Every function makes a list of checks (condition, message). A check fails if its
 this module at every start, so it imports nothing heavy.
 """
 
+from prefloop.config.checks import failed
 from prefloop.config.declarations import defaults
 from prefloop.config.evaluation_consistency import impossible_evaluation, impossible_figures
 from prefloop.config.experiment import CHOSEN
 from prefloop.config.feedback_consistency import impossible_combination, impossible_noise, impossible_plan
 from prefloop.config.method_consistency import (
-    failed,
     formats_without_responses,
     impossible_method,
     too_little,
@@ -193,6 +193,10 @@ def impossible_feedback(where: str, feedback: dict, config: dict) -> list[str]:
             (
                 kind == "judge" and bool(judge["base_url"]) and not judge["model"],
                 f"{where}.judge.model: missing; set it to the server's name for its model, as in /v1/models",
+            ),
+            (
+                kind == "judge" and bool(judge["base_url"]) and bool(feedback["template_date"]),
+                f"{where}.template_date: a server applies its model's chat template itself; remove it",
             ),
             (
                 kind == "judge" and bool(fixed),

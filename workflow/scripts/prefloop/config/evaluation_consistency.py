@@ -3,10 +3,11 @@
 As in `consistency`, a check fails if its condition is true.
 """
 
+from prefloop.config.checks import failed
 from prefloop.config.experiment import CHOSEN
 from prefloop.config.measure_checks import impossible_perplexity, impossible_validation
 from prefloop.config.messages import no_choice
-from prefloop.config.method_consistency import AT_RANDOM, failed
+from prefloop.config.method_consistency import AT_RANDOM
 from prefloop.config.outputs import FIGURES
 from prefloop.config.resolve import (
     asks_judge,

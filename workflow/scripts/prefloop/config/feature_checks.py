@@ -1,5 +1,6 @@
 """Checks for metrics and losses that need other feedback or other settings; see `consistency`."""
 
+from prefloop.config.checks import failed
 from prefloop.core.registry import chosen_words, registry_words
 
 NEEDS_ENSEMBLE = registry_words("methods.pair_metrics.NEEDS_ENSEMBLE")
@@ -41,4 +42,4 @@ def impossible_split(settings: dict) -> list[str]:
             "their shares to 0, or ld_alpha to null",
         ),
     ]
-    return [message for fails, message in checks if fails]
+    return failed(checks)

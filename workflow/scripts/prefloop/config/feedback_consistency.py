@@ -3,9 +3,9 @@
 Snakemake imports this module at every start, so it imports nothing heavy.
 """
 
+from prefloop.config.checks import failed
 from prefloop.config.feedback_identity import column_names
 from prefloop.config.feedback_settings import MEMBER_KINDS, RESERVED_NAMES
-from prefloop.config.method_consistency import failed
 from prefloop.config.resolve import COMBINED, TRAINED, feedback_sources
 
 

@@ -41,6 +41,7 @@ def feedback_identity(feedback: dict) -> str:
         counted = {"template": resolved(judge["template"])}
         if feedback["model"]:
             counted |= {"loaded": resolved(feedback["model"])} | {key: judge[key] for key in LOCAL_SETTINGS}
+            counted |= {"dtype": judge["dtype"]} if judge.get("dtype") else {}
         else:
             counted |= {key: judge[key] for key in SERVER_SETTINGS}
             request = judge.get("request", NO_OPTIONS)
@@ -56,6 +57,7 @@ def feedback_identity(feedback: dict) -> str:
         shown["name"] = (" + " if kind == "sum" else ", ").join(names)
     elif kind == "reward_model":
         counted = {"loaded": resolved(feedback["model"])}
+        counted |= {"dtype": feedback["dtype"]} if feedback.get("dtype", "float32") != "float32" else {}
         shown["name"] = name_in_captions(feedback["model"])
     else:
         setting = feedback.get(kind) or ""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from prefloop.core.metadata import Choice, Matches, OnlyIf, Unit
+from prefloop.core.metadata import DAY, Choice, Matches, OnlyIf, Unit
 from prefloop.core.own_functions import EXPECTED, PATTERN
 from prefloop.models.options import Dtype
 
@@ -108,7 +108,7 @@ class RewardSourceConfig:
     chat_template_kwargs: Annotated[dict[str, Any], BY_MODEL] = field(default_factory=dict)
     """Variables of the model's chat template, such as enable_thinking: false. A server receives them in the request
     field of this name, which vLLM and SGLang support."""
-    template_date: Annotated[str | None, BY_MODEL] = None
+    template_date: Annotated[Annotated[str, DAY] | None, BY_MODEL] = None
     """Date that the model's chat template prints, as YYYY-MM-DD; null means the policy's (see prompts/chat.json)."""
 
 

@@ -54,7 +54,8 @@ class GenerationConfig(SamplingParams, Sampling):
     dtype: Dtype = "auto"
     """Dtype of the computation; auto means bfloat16 if the hardware multiplies it fast, else float32."""
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """Engine that samples all responses; auto means vllm if it is installed and there is a GPU, else transformers."""
+    """Engine that samples all responses; auto means vllm if it is installed, there is a GPU, the sampler mixes no
+    logits and the weights are not quantized, else transformers."""
     vllm: Annotated[VllmSettings, OnlyIf("engine", ("auto", "vllm"))] = field(default_factory=VllmSettings)
     """How vLLM uses the machine."""
     vllm_build: Annotated[Literal["cuda", "cpu"], OnlyIf("engine", ("vllm",))] = "cuda"

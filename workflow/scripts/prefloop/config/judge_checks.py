@@ -6,6 +6,7 @@ Snakemake imports this module at every start, so it imports nothing heavy.
 import math
 
 from prefloop.config.acquisition_checks import labels_per_prompt
+from prefloop.config.checks import failed
 
 TOURNAMENT = "best_worst_tournament"
 MIN_TOURNAMENT = 4  # responses; a tournament of three compares every two
@@ -59,4 +60,4 @@ def impossible_questions(settings: dict) -> list[str]:
             f"feedback.judge.pairs: {plan} leaves out pairs that pairs.pairing {pairing} may choose; set it to all",
         ),
     ]
-    return [message for fails, message in checks if fails]
+    return failed(checks)

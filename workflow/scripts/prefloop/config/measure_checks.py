@@ -3,9 +3,9 @@
 As in `consistency`, a check fails if its condition is true.
 """
 
+from prefloop.config.checks import failed
 from prefloop.config.declarations import defaults
 from prefloop.config.evaluation_settings import PerplexitySection, ValidationConfig
-from prefloop.config.method_consistency import failed
 from prefloop.config.resolve import gives_rewards, reward_sources, target_measure
 
 

@@ -3,6 +3,7 @@
 import math
 
 from prefloop.config.acquisition_checks import impossible_acquisition, labels_per_prompt
+from prefloop.config.checks import failed
 from prefloop.config.feature_checks import impossible_metrics, impossible_split
 from prefloop.config.judge_checks import impossible_questions, pairs_per_prompt
 from prefloop.config.quantization_checks import impossible_quantization
@@ -19,17 +20,10 @@ NEEDS_REFERENCE = registry_words("methods.pair_metrics.NEEDS_REFERENCE")
 # Losses that need something that pairs of the data set do not have.
 NOT_IN_DATA_SET = {"xpo": "a response of the reference", "rev_kl": "rewards of the feedback"}
 
-Check = tuple[bool, str]  # whether it fails, and the message
-
 
 def formats_without_responses(section: dict) -> list[str]:
     """Return the formats of a section's sources that have no responses."""
     return [source["format"] for source in configured_sources(section) if source["format"] in PROMPTS_ONLY]
-
-
-def failed(checks: list[Check]) -> list[str]:
-    """Return the messages of the checks that fail."""
-    return [message for fails, message in checks if fails]
 
 
 def impossible_method(settings: dict) -> list[str]:

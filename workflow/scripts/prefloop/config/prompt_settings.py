@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from prefloop.core.metadata import NO_FLAG, Choice, Matches, OnlyIf, Unique, Unit
+from prefloop.core.metadata import DAY, NO_FLAG, Choice, OnlyIf, Unique, Unit
 
 
 @dataclass
@@ -78,9 +78,7 @@ class ChatConfig:
     """Variables of the model's chat template, such as enable_thinking: false."""
     system_prompt: str | None = None
     """System message for prompts without one; null adds none."""
-    template_date: Annotated[str, Matches(r"\d{4}-\d{2}-\d{2}", "a day as YYYY-MM-DD, such as 2025-01-31")] | None = (
-        None
-    )
+    template_date: Annotated[str, DAY] | None = None
     """Date that the chat template prints, as YYYY-MM-DD; null means the date of the first run, which is recorded in
     prompts/chat.json."""
 

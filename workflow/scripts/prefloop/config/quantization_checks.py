@@ -1,6 +1,6 @@
 """Checks for settings that 4-bit base weights do not support; see `consistency`."""
 
-Check = tuple[bool, str]  # whether it fails, and the message
+from prefloop.config.checks import Check, failed
 
 
 def impossible_quantization(settings: dict) -> list[str]:
@@ -25,4 +25,4 @@ def impossible_quantization(settings: dict) -> list[str]:
             f"{name} is not supported by generation.engine vllm; use auto or transformers",
         ),
     ]
-    return [message for fails, message in checks if fails]
+    return failed(checks)

@@ -15,7 +15,7 @@ from prefloop.models.sources import model_name
 
 # Mappings with any keys, which programs read as JSON; a loss may also be a word.
 AS_JSON = ("chat_template_kwargs", "extra", "rename", "loss")
-SWITCHES = ("rslora", "dora")  # flags without a value, which are omitted if false
+SWITCHES = ("rslora", "dora")  # flags that are omitted if false
 REPLACED = ("loss",)  # mappings that a method replaces instead of merging: the weights of a sum
 COMBINED = ("sum", "ensemble")  # kinds of feedback with several sources
 ABOUT_METHODS = ("label", "like", "sweep")  # keys of a method that are not sections

@@ -63,7 +63,7 @@ class TrainConfig(LossOptions, BetaConfig, OptimizerConfig):
     have these weights. Only for losses of the margin: dpo, cdpo, rdpo, ipo and slic."""
     learning_rate: Annotated[float, Gt(0), Unit("parameter change per optimizer step")] = 1e-5
     """Peak learning rate, reached at the end of the warm-up."""
-    carry_beta: Annotated[bool, OnlyIf("beta_rule", ("batch", "risk", "risk_calibrated"))] = True
+    carry_beta: Annotated[bool, OnlyIf("beta_rule", other_than=("constant", "schedule"))] = True
     """Keep the state of the β rule from round to round; if false, it starts fresh each round."""
 
 

@@ -61,7 +61,8 @@ class CostMeter:
 
     def add_usage(self, usage: Usage) -> None:
         """Count the work of a source of feedback. The FLOPs of a server are unknown and count as 0."""
-        self.device = usage.device or self.device
+        if not self.device.startswith("cuda"):  # a GPU counts, even if another source is a server
+            self.device = usage.device or self.device
         self.forward(usage.tokens_in, usage.tokens_out, usage.parameters)
         for part in usage.parts:
             self.add_usage(part)

@@ -37,7 +37,7 @@ def read_rows(path: Path, required: Iterable[str] = ()) -> list[dict]:
 
     Raises:
         InputError: The file is missing, empty or truncated, or a row is invalid: a required field is missing or is not
-            of the kind in `row_fields.KINDS`, or any field has a value that `write_rows` refuses.
+            of the kind in `row_fields.KINDS`, or any field is NaN or has a text that is not Unicode.
     """
     return list(iterate_rows(path, required))
 
@@ -61,7 +61,11 @@ def iterate_rows(
 def iterate_with_offsets(
     path: Path, required: Iterable[str] = (), *, may_be_empty: bool = False, of_others: bool = False
 ) -> Iterator[tuple[int, dict]]:
-    """Yield the rows of `iterate_rows`, each with the byte offset of its line, at which `row_at` can read it again."""
+    """Yield the rows of `iterate_rows`, each with the byte offset of its line, at which `row_at` can read it again.
+
+    Raises:
+        InputError: As `read_rows`, but only when the rows are read.
+    """
     path, required, number, offset = Path(path), tuple(required), 0, 0
     if not path.is_file():
         raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected JSON lines")
@@ -75,8 +79,9 @@ def iterate_with_offsets(
                 yield offset, parse_row(text, required, f"{path}, line {number}", of_others=of_others)
                 offset += len(line)
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            location = f"line {number}" if isinstance(error, UnicodeDecodeError) else f"after line {number}"
             raise InputError(
-                f"{path}, after line {number}: unreadable ({error}); expected UTF-8, or gzip if the name ends in .gz"
+                f"{path}, {location}: unreadable ({error}); expected UTF-8, or gzip if the name ends in .gz"
             ) from error
     if number == 0 and not may_be_empty:
         raise InputError(f"{path}: empty file, expected one JSON object per line")

@@ -130,6 +130,9 @@ class Matches:
         return schema | {"not": {"enum": list(self.reserved)}} if self.reserved else schema
 
 
+DAY = Matches(r"\d{4}-\d{2}-\d{2}", "a day as YYYY-MM-DD, such as 2025-01-31")
+
+
 # Text that is a value on a command line: no flag, and not the end of flags. A negative number is a value.
 NO_FLAG = Matches(r"(?s)-\d+|(?!--?\w|--$).+", "text that does not begin like a flag such as -x")
 

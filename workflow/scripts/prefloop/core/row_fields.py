@@ -23,12 +23,12 @@ def is_finite(value: Any) -> bool:
 
 def is_finite_number(value: Any) -> bool:
     """Whether a JSON value is a finite number that fits into a float."""
-    return isinstance(value, int | float) and is_finite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
 
 
 def is_integer(value: Any) -> bool:
     """Whether a JSON value is an integer of at most 64 bits."""
-    return isinstance(value, int) and -(2**63) <= value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def are_integers(value: Any) -> bool:

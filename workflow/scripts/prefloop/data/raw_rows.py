@@ -267,9 +267,10 @@ def open_hub(source: str, subset: str | None, split: str) -> OpenedSource:
 def call_function(function: str) -> RawRows:
     """Yield the rows that a function of the user returns or yields."""
     call = load_own(function, "prompts.source")
-    index = 0
+    count = 0
     try:
         for index, row in enumerate(call()):
+            count = index + 1
             if not isinstance(row, dict):
                 raise InputError(f"{function}, row {index}: {type(row).__name__} found, expected a mapping of columns")
             yield f"{function}, row {index}", row
@@ -277,7 +278,7 @@ def call_function(function: str) -> RawRows:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function does
         raise InputError(
-            f"prompts.source: {function} failed after row {index} ({describe_exception(error)})"
+            f"prompts.source: {function} failed after {count} row(s) ({describe_exception(error)})"
         ) from error
 
 

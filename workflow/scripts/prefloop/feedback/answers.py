@@ -54,6 +54,7 @@ MARK = re.compile(
     FLAGS,
 )
 OBJECT = re.compile(r"\{[^{}]*\}")
+FENCE = re.compile(r"```\w*\n(.*)```", re.DOTALL)
 NAMED = re.compile(rf"(?<![A-Za-z0-9])(?:([AB])(?![A-Za-z0-9'’])|(?i:{NOUN})\s+([ab])(?![A-Za-z0-9]))")
 QUOTES = r"[*\"'`]{0,9}"
 PREFERS = re.compile(
@@ -123,7 +124,19 @@ def marked(text: str) -> list[float | None]:
         for key, item in value.items():
             if re.fullmatch(LABEL, key, FLAGS):
                 verdicts.append(word_of(item) if isinstance(item, str) else None)
-    return verdicts
+    return verdicts + nested(text.strip())
+
+
+def nested(text: str) -> list[float | None]:
+    """Verdicts in the outer keys of a text that is one JSON object with others in it, perhaps in a code fence."""
+    fenced = FENCE.fullmatch(text)
+    try:
+        value = json.loads(fenced[1] if fenced else text)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(value, dict) or not any(isinstance(item, dict) for item in value.values()):
+        return []
+    return [word_of(item) for key, item in value.items() if isinstance(item, str) and re.fullmatch(LABEL, key, FLAGS)]
 
 
 def labelled(text: str) -> list[float]:

@@ -234,13 +234,12 @@ def count_truncated(responses: Mapping[PlanKey, Response]) -> int:
 
 
 def describe_responses(
-    prompts: int, responses: Mapping[PlanKey, Response], settings: GenerationConfig, policy: str, section: str
+    responses: Mapping[PlanKey, Response], settings: GenerationConfig, policy: str, section: str
 ) -> tuple[str, int, str, str]:
     """Texts for the summary of a stage that samples.
 
     Args:
-        prompts: Number of prompts.
-        responses: The sampled responses.
+        responses: The sampled responses by prompt and number, of this shard.
         settings: Settings of the stage.
         policy: See `truncation_warning`.
         section: See `truncation_warning`.
@@ -249,6 +248,7 @@ def describe_responses(
         The work, the number of tokens, the result, and a warning if many responses are truncated.
     """
     truncated, tokens = count_truncated(responses), sum(len(response.token_ids) for response in responses.values())
+    prompts = len({prompt for prompt, _ in responses})
     work = f"{prompts} prompts, {len(responses)} responses by {settings.sampler}, {tokens:,} tokens"
     warning = truncation_warning(truncated, len(responses), settings.max_new_tokens, policy, section)
     return work, tokens, f"{truncated} truncated", warning

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from prefloop.core.errors import SettingError
+from prefloop.core.errors import SettingError, short_repr
 from prefloop.core.metadata import Choice, OnlyIf, Unit
 from prefloop.core.registry import lookup
 
@@ -238,17 +238,30 @@ def settle_allocation(
 
     Returns:
         np.ndarray: [arms], prompts per arm.
+
+    Raises:
+        SettingError: The allocation, which may be a function of the user, does not return one count per arm.
     """
     counts = np.zeros(len(available), dtype=int)
     while (missing := budget - counts.sum()) > 0:
         open_arms = np.flatnonzero(available > counts)
-        counts[open_arms] += allocate(arms.select(open_arms), missing)
+        counts[open_arms] += checked_counts(allocate(arms.select(open_arms), missing), len(open_arms))
         counts = np.minimum(counts, available)
     worst_first = in_order(arms.score, rng)
     while (excess := counts.sum() - budget) > 0:
         keep = 1 if (counts > 1).any() else 0
         counts[worst_first[counts[worst_first] > keep][:excess]] -= 1
     return counts
+
+
+def checked_counts(counts: np.ndarray, arms: int) -> np.ndarray:
+    """Return what an allocation returned as integers, [arms]; SettingError if these are no counts or all 0."""
+    array = np.asarray(counts)
+    if array.shape != (arms,) or array.dtype.kind not in "iuf" or (array < 0).any() or (array % 1 != 0).any():
+        raise SettingError(f"allocation: returned {short_repr(counts)}, expected {arms} counts of prompts, one per arm")
+    if not array.any():
+        raise SettingError("allocation: returned 0 for every arm, expected at least one prompt")
+    return array.astype(int)
 
 
 def draw_prompts(

@@ -226,7 +226,7 @@ class BatchGuided(Constant):
         self.m0 = past * self.m0 + (1 - past) * float(margins.mean())
         self.sigma = past * self.sigma + (1 - past) * sample_std(margins)
         self.batches += 1
-        size = max(1, int(self.batch.keep * len(margins)))
+        size = max(1, math.floor(self.batch.keep * len(margins) + 1e-9))  # 0.57 · 100 is 56.999… in binary
         kept = gaussian_keep(margins, self.m0, self.sigma, size, rng)
         self.beta = batch_beta(self.beta0, margins[kept], self.m0, self.batch)
         self.kept_share = size / len(margins)

@@ -20,8 +20,10 @@ from typing import Protocol
 
 import numpy as np
 
-from prefloop.core.own_functions import is_own
+from prefloop.core.errors import InputError, short_repr
+from prefloop.core.own_functions import describe_exception, is_own
 from prefloop.core.ranks import rank_normalize
+from prefloop.core.registry import lookup
 
 Pairs = dict[str, np.ndarray]
 
@@ -208,6 +210,39 @@ NEEDS_VARIANCE = ("pvar",)
 def reads_variance(metric: str) -> bool:
     """Whether the metric of this name may read `preference_variance`. Functions of the user may."""
     return metric in NEEDS_VARIANCE or is_own(metric)
+
+
+def score_pairs(metric: str, setting: str, pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """Score pairs with a metric of METRICS or of the user.
+
+    Args:
+        metric: The word or function that the config names.
+        setting: The config's key, for messages.
+        pairs: Columns of the pairs.
+        rng: Random numbers of the metric.
+
+    Returns:
+        np.ndarray: [pairs], scores.
+
+    Raises:
+        SettingError: There is no such metric.
+        InputError: A function of the user raised, or returned something else than one number per pair.
+    """
+    function = lookup(METRICS, metric, setting)
+    if not is_own(metric):
+        return function(pairs, rng)
+    count = len(pairs["n_chosen"])
+    try:
+        returned = function(pairs, rng)
+        scores = np.asarray(returned, dtype=float)
+    except Exception as error:  # whatever the user's function does
+        raise InputError(f"{setting}: {metric} failed ({describe_exception(error)})") from error
+    if scores.shape != (count,) or np.isnan(scores).any():
+        raise InputError(
+            f"{setting}: {metric} returned {short_repr(returned)}, expected one number for each of {count} pairs; "
+            "−∞ excludes a pair"
+        )
+    return scores
 
 
 def keep_top(scores: np.ndarray, top_n: int | None, rng: np.random.Generator) -> np.ndarray:

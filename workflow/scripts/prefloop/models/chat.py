@@ -264,10 +264,14 @@ def check_system_prompt(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat) 
 
 def parse_day(text: str) -> datetime.date:
     """A day written YYYY-MM-DD; SettingError for any other text."""
+    problem = f"template_date: {text!r}, expected a day as YYYY-MM-DD, such as 2025-01-31"
     try:
-        return datetime.date.fromisoformat(text)
+        day = datetime.date.fromisoformat(text)
     except ValueError as error:
-        raise SettingError(f"template_date: {text!r}, expected a day as YYYY-MM-DD, such as 2025-01-31") from error
+        raise SettingError(problem) from error
+    if text != day.isoformat():  # Python also reads other forms, such as 20250131
+        raise SettingError(problem)
+    return day
 
 
 def write_format(path: Path, chat: ChatFormat, tokenizer: "PreTrainedTokenizerBase") -> None:
