@@ -184,11 +184,12 @@ def test_train_rule_starts_torchrun(workdir):
 def test_launch_commands():
     """With several nodes, each runs one launcher that reads its rank from SLURM."""
     assert launch(1) == "python"
-    assert "prefloop.core.gpus python -m torch.distributed.run --nproc-per-node 4 --standalone" in launch(4)
+    torchrun = "python -m torch.distributed.run --nproc-per-node 4 --shutdown-timeout 3600"
+    assert f"prefloop.core.gpus {torchrun} --standalone" in launch(4)
     words = shlex.split(launch(8, nodes=2, threads=16))
     assert words[:9] == ["srun", "--nodes", "2", "--ntasks", "2", "--ntasks-per-node", "1", "--cpus-per-task", "16"]
     assert words[9:13] == ["--cpu-bind=none", "--kill-on-bad-exit=1", "bash", "-c"]
-    assert "--nproc-per-node 4 --nnodes 2" in words[13]
+    assert f"{torchrun} --nnodes 2" in words[13]
     assert '--node-rank "$SLURM_NODEID"' in words[13]
     with pytest.raises(ValueError, match="processes: 3 cannot be divided among 2 nodes; take a multiple of 2"):
         launch(3, nodes=2)
