@@ -1,9 +1,11 @@
 """Training that is killed and resumed, in one or two processes, gives the same result as without interruptions."""
 
+import ast
 import hashlib
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -179,6 +181,41 @@ def test_train_rule_starts_torchrun(workdir):
     weights = [read_policy(workdir.path / file)["state_dict"] for file in (policy, one)]
     for name, weight in weights[0].items():
         assert weight.numpy() == pytest.approx(weights[1][name].numpy(), abs=1e-5)
+
+
+def shell_of(rule: str) -> str:
+    """Return the shell command of a rule of rules/train.smk, with its placeholders."""
+    text = (ROOT / "rules/train.smk").read_text()
+    return ast.literal_eval(re.search(rf"^rule {rule}:.*?^    shell:\n(.*?)\n\n", text, re.M | re.S)[1].join("()"))
+
+
+SAVES_SLOWLY = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    print("WARNING: saved", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("rule", "warns"), [("train", False), ("fine_tune", False), ("train_reward_model", True)])
+def test_sigterm_to_every_process_lets_a_training_save(tmp_path, rule, warns):
+    """SLURM sends it to the rule's shell and to every other process of the job."""
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(SAVES_SLOWLY)
+    values = {"params.launch": sys.executable, "params.program": str(program), "log": str(log)}
+    command = re.sub(r"\{([\w.]+)\}", lambda match: values.get(match[1], "1"), shell_of(rule))
+    command = ["bash", "-c", f"set -euo pipefail; {command}"]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not log.exists() or "ready" not in log.read_text():
+        assert job.poll() is None
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGTERM)
+    assert (job.wait(20), log.read_text()) == (143, "ready\nWARNING: saved\n")
+    assert ("WARNING: saved" in job.communicate()[1]) == warns
 
 
 def test_launch_commands():
