@@ -34,7 +34,10 @@ def launch_command(section):
         try:
             command = launch(processes, int(resources.get("nodes", 1)), threads)
         except ValueError as error:
-            raise WorkflowError(f"{section}.{error}")
+            if training_settings(section, wildcards)["processes"]:
+                raise WorkflowError(f"{section}.{error}")
+            problem = str(error).removeprefix("processes: ")
+            raise WorkflowError(f"resource gpu: {problem}, or set {section}.processes")
         if command != "python":
             return command
         return shlex.join(["python", *map(str, warm_start())])

@@ -232,6 +232,21 @@ def test_launch_commands():
         launch(3, nodes=2)
 
 
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({}, "resource gpu: 1 cannot be divided among 2 nodes; take a multiple of 2, or set train.processes"),
+        ({"processes": 3}, "train.processes: 3 cannot be divided among 2 nodes; take a multiple of 2"),
+    ],
+)
+def test_error_names_what_sets_the_number_of_processes(workdir, train, message):
+    """It is train.processes, or by default one process per GPU."""
+    workdir.configure(rounds=1, steps=1, compare=["dota"], train=train)
+    policy = "results/tiny/dota/seed-0/round-1/policy.pt"
+    done = workdir.run("--dry-run", "--printshellcmds", policy, "--set-resources", "train:nodes=2")
+    assert done.returncode != 0 and message in done.stdout
+
+
 @pytest.mark.slow
 def test_two_nodes_train_one_policy(manifests, tmp_path):
     """A script replaces SLURM and starts two launchers with one process each on this machine."""
