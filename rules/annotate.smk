@@ -59,6 +59,18 @@ def engine_gpus(wildcards):
     return settings.get("vllm", {}).get("tensor_parallel_size", 1)
 
 
+def generation_environment(wildcards):
+    """Return the environment of rule generate. A sampler that draws from no model needs no engine."""
+    if sampling_models(wildcards):
+        return engine_environment(wildcards)
+    return "../environment.yml"
+
+
+def generation_gpus(wildcards):
+    """Return the number of GPUs of rule generate; 0 if the sampler draws from no model."""
+    return engine_gpus(wildcards) if sampling_models(wildcards) else 0
+
+
 def shard_flags(wildcards):
     """Return flags for the shard of a stage; none if the stage is not divided."""
     if "shard" not in wildcards.keys():
@@ -193,10 +205,10 @@ rule generate:
     log:
         "<logs>/{method}/seed-{seed}/round-{round}/step-{step}/generate.log",
     conda:
-        engine_environment
+        generation_environment
     threads: THREADS
     resources:
-        gpu=engine_gpus,
+        gpu=generation_gpus,
     params:
         **program("generate", warm=samples_by_transformers),
         flags=flags_of("generation", without=["vllm_build"]),

@@ -34,7 +34,10 @@ def launch_command(section):
         try:
             command = launch(processes, int(resources.get("nodes", 1)), threads)
         except ValueError as error:
-            raise WorkflowError(f"{section}.{error}")
+            if training_settings(section, wildcards)["processes"]:
+                raise WorkflowError(f"{section}.{error}")
+            problem = str(error).removeprefix("processes: ")
+            raise WorkflowError(f"resource gpu: {problem}, or set {section}.processes")
         if command != "python":
             return command
         return shlex.join(["python", *map(str, warm_start())])
@@ -155,12 +158,14 @@ rule train_reward_model:
         launch=launch_command("reward_models"),
         running=runtime_flags("reward_models", "reward_models/{name}"),
     shell:
-        # exec, as in train; warnings are also printed to the terminal.
-        "PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
-        " exec {params.launch} {params.program} --packaged {params.packaged} --base {input.base}"
+        # SLURM sends SIGTERM to every process of a job. The trap makes the shell wait until the training has saved. The
+        # program writes to the log itself, and its warnings are then also printed to the terminal.
+        "trap : TERM INT; code=0; PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
+        " {params.launch} {params.program} --packaged {params.packaged} --base {input.base}"
         " {params.flags} {params.running} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
-        " --speed {output.speed} --cost {output.cost} > >(tee {log} | grep ^WARNING >&2) 2>&1"
+        " --speed {output.speed} --cost {output.cost} > {log} 2>&1 || code=$?;"
+        " grep ^WARNING {log} >&2 || true; exit $code"
 
 
 rule select_pairs:

@@ -202,6 +202,13 @@ def test_slurm_profile_keeps_the_number_of_gpus_per_rule(workdir):
     assert reserved_gpus(workdir, "--workflow-profile", str(ROOT / "profiles/slurm"))["generate"] == {"2"}
 
 
+def test_responses_of_the_data_set_reserve_no_gpu(workdir):
+    """Evaluation still samples with a model."""
+    workdir.configure(generation={"sampler": "dataset"}, methods={"uniform": {"generation": {"sampler": "policy"}}})
+    gpus = reserved_gpus(workdir)
+    assert (gpus["generate"], gpus["sample"]) == ({"0", "1"}, {"1"})
+
+
 def test_gpu_is_reserved_only_if_feedback_loads_a_model(workdir, model_folders):
     def gpus() -> dict[str, set[str]]:
         return reserved_gpus(workdir)

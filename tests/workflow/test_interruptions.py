@@ -1,9 +1,11 @@
 """Training that is killed and resumed, in one or two processes, gives the same result as without interruptions."""
 
+import ast
 import hashlib
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -181,17 +183,68 @@ def test_train_rule_starts_torchrun(workdir):
         assert weight.numpy() == pytest.approx(weights[1][name].numpy(), abs=1e-5)
 
 
+def shell_of(rule: str) -> str:
+    """Return the shell command of a rule of rules/train.smk, with its placeholders."""
+    text = (ROOT / "rules/train.smk").read_text()
+    return ast.literal_eval(re.search(rf"^rule {rule}:.*?^    shell:\n(.*?)\n\n", text, re.M | re.S)[1].join("()"))
+
+
+SAVES_SLOWLY = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    print("WARNING: saved", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("rule", "warns"), [("train", False), ("fine_tune", False), ("train_reward_model", True)])
+def test_sigterm_to_every_process_lets_a_training_save(tmp_path, rule, warns):
+    """SLURM sends it to the rule's shell and to every other process of the job."""
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(SAVES_SLOWLY)
+    values = {"params.launch": sys.executable, "params.program": str(program), "log": str(log)}
+    command = re.sub(r"\{([\w.]+)\}", lambda match: values.get(match[1], "1"), shell_of(rule))
+    command = ["bash", "-c", f"set -euo pipefail; {command}"]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not log.exists() or "ready" not in log.read_text():
+        assert job.poll() is None
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGTERM)
+    assert (job.wait(20), log.read_text()) == (143, "ready\nWARNING: saved\n")
+    assert ("WARNING: saved" in job.communicate()[1]) == warns
+
+
 def test_launch_commands():
     """With several nodes, each runs one launcher that reads its rank from SLURM."""
     assert launch(1) == "python"
-    assert "prefloop.core.gpus python -m torch.distributed.run --nproc-per-node 4 --standalone" in launch(4)
+    torchrun = "python -m torch.distributed.run --nproc-per-node 4 --shutdown-timeout 3600"
+    assert f"prefloop.core.gpus {torchrun} --standalone" in launch(4)
     words = shlex.split(launch(8, nodes=2, threads=16))
     assert words[:9] == ["srun", "--nodes", "2", "--ntasks", "2", "--ntasks-per-node", "1", "--cpus-per-task", "16"]
     assert words[9:13] == ["--cpu-bind=none", "--kill-on-bad-exit=1", "bash", "-c"]
-    assert "--nproc-per-node 4 --nnodes 2" in words[13]
+    assert f"{torchrun} --nnodes 2" in words[13]
     assert '--node-rank "$SLURM_NODEID"' in words[13]
     with pytest.raises(ValueError, match="processes: 3 cannot be divided among 2 nodes; take a multiple of 2"):
         launch(3, nodes=2)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({}, "resource gpu: 1 cannot be divided among 2 nodes; take a multiple of 2, or set train.processes"),
+        ({"processes": 3}, "train.processes: 3 cannot be divided among 2 nodes; take a multiple of 2"),
+    ],
+)
+def test_error_names_what_sets_the_number_of_processes(workdir, train, message):
+    """It is train.processes, or by default one process per GPU."""
+    workdir.configure(rounds=1, steps=1, compare=["dota"], train=train)
+    policy = "results/tiny/dota/seed-0/round-1/policy.pt"
+    done = workdir.run("--dry-run", "--printshellcmds", policy, "--set-resources", "train:nodes=2")
+    assert done.returncode != 0 and message in done.stdout
 
 
 @pytest.mark.slow

@@ -1,15 +1,48 @@
 """Run the user's benchmark command on a model folder, and store its score."""
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from _program import run
 from prefloop.core.errors import InputError
 from prefloop.core.files import write_json
+from prefloop.core.gpus import LEASED
 from prefloop.core.progress import Summary
 from prefloop.evaluation.benchmark_runs import filled, read_number
+
+SECONDS = 10  # from SIGTERM until SIGKILL
+
+
+def run_command(command: str) -> int:
+    """Run a shell command in a session of its own, and return its exit status.
+
+    All processes of the session end with this one. Until then, they hold the lease of this process's GPUs.
+    """
+    signal.signal(signal.SIGTERM, terminate)
+    process = subprocess.Popen(
+        command, shell=True, stdout=sys.stdout, stderr=sys.stderr, start_new_session=True, pass_fds=LEASED
+    )
+    try:
+        return process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def terminate(*_: Any) -> None:
+    """Handle SIGTERM: end the command, and ignore further signals."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def main(*, manifest: Path, policy: str, command: str, file: str, value: tuple[str, ...], output: Path) -> Summary:
@@ -28,11 +61,8 @@ def main(*, manifest: Path, policy: str, command: str, file: str, value: tuple[s
     folder.mkdir(parents=True)
     words = {"model": str(manifest.parent), "output": str(folder), "policy": policy}
     sys.stdout.flush()
-    done = subprocess.run(filled(command, words), shell=True, check=False, stdout=sys.stdout, stderr=sys.stderr)
-    if done.returncode:
-        raise InputError(
-            f"evaluation.benchmark.command: exit status {done.returncode}; its output is above, in the log"
-        )
+    if status := run_command(filled(command, words)):
+        raise InputError(f"evaluation.benchmark.command: exit status {status}; its output is above, in the log")
     number = read_number(folder, file, value)
     write_json(output, {"value": number})
     return Summary(f"benchmark of {policy}", result=f"{number:g}")

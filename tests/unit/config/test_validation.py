@@ -139,6 +139,16 @@ def test_slurm_profile_has_no_misspelled_name():
     )
 
 
+def test_slurm_profile_gives_grouped_rules_little_time():
+    """Snakemake adds up the times of a group. A run of 24 steps can draw all its prompts in one group."""
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    bodies = re.split(r"^ *(?:use )?rule ", all_rules(), flags=re.MULTILINE)
+    grouped = {body.split(":")[0] for body in bodies if re.search("^ +for_cluster\\(", body, re.MULTILINE)}
+    assert grouped == {"allocate", "pfp", "update_arms"}
+    for rule in grouped | {"gather_rewards", "gather_logprobs"}:
+        assert profile["set-resources"][rule]["runtime"] == "5 * attempt"
+
+
 def all_rules() -> str:
     return "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
 

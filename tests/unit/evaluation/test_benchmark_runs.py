@@ -1,8 +1,12 @@
 """The user's benchmark command and the number that it writes."""
 
+import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,11 +53,14 @@ def test_missing_number_raises(tmp_path, pattern, keys, message):
         read_number(tmp_path, pattern, keys)
 
 
-def run_program(folder: Path, command: str) -> subprocess.CompletedProcess:
+def program_with(command: str) -> list[str]:
     words = ["--manifest", "m/manifest.json", "--policy", "dota/seed-0/round-1", "--command", command]
     words += ["--file", "*.json", "--value", "score", "--output", "r/benchmark.json"]
-    program = [sys.executable, str(ROOT / "workflow/scripts/run_benchmark.py"), *words]
-    return subprocess.run(program, cwd=folder, capture_output=True, text=True)
+    return [sys.executable, str(ROOT / "workflow/scripts/run_benchmark.py"), *words]
+
+
+def run_program(folder: Path, command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(program_with(command), cwd=folder, capture_output=True, text=True)
 
 
 def test_program_runs_the_command_in_an_empty_folder(tmp_path):
@@ -69,6 +76,50 @@ def test_failing_command_raises(tmp_path):
     done = run_program(tmp_path, "echo no such task >&2; exit 3")
     assert done.returncode == 1 and "no such task" in done.stderr
     assert "error: evaluation.benchmark.command: exit status 3" in done.stderr
+    assert not (tmp_path / "r/benchmark.json").exists()
+
+
+def is_leased(folder: Path) -> bool:
+    with (folder / "GPU-a").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_command_and_its_processes_end_with_the_program(tmp_path, monkeypatch, how):
+    """After SIGKILL they still run, and the GPU stays leased until they have ended."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text("#!/bin/sh\necho 0, GPU-a\n")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("PREFLOOP_DEVICE", raising=False)
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PREFLOOP_GPU_LOCKS": str(tmp_path)}
+    process = subprocess.Popen(
+        program_with("(echo $$ > pid; sleep 60; :) & wait"),
+        cwd=tmp_path,
+        env=os.environ | environment | {"PREFLOOP_GPUS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in the background
+    )
+    pid = tmp_path / "pid"
+    try:
+        while not pid.exists() or not pid.read_text().strip():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert is_leased(tmp_path)
+        process.send_signal(how)
+        assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 1, signal.SIGKILL: -9}[how]
+        if how == signal.SIGKILL:
+            assert is_leased(tmp_path)
+            os.killpg(int(pid.read_text()), signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while is_leased(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_leased(tmp_path)
+    finally:
+        process.kill()
     assert not (tmp_path / "r/benchmark.json").exists()
 
 

@@ -1,5 +1,8 @@
 """The start of training programs, before the training loop."""
 
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -21,3 +24,29 @@ def test_more_processes_than_gpus_raise(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="processes: 4 on a machine whose job has 2 GPU.*--set-resources train:gpu=N"):
         start_accelerator("cuda", Tracking())
+
+
+# The main thread locks a mutex twice, so that it never returns to Python, like one that waits for a dead process.
+STUCK = """
+import ctypes
+import signal
+from prefloop.training.run import end_after_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore it
+end_after_interrupt(0.5)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+mutex = ctypes.create_string_buffer(64)
+print("ready", flush=True)
+lock(mutex)
+lock(mutex)
+"""
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_a_dead_one():
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.communicate()

@@ -113,9 +113,15 @@ def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
     import fcntl
 
     held: dict[str, int] = {}
+    waiting = f"waiting for {count} of {len(uuids)} GPUs, which other stages are using"
     is_waiting = False
     with (folder / "queue").open("a") as queue:
-        fcntl.flock(queue, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_waiting = True
+            print(waiting, flush=True)
+            fcntl.flock(queue, fcntl.LOCK_EX)
         while True:
             for name in [name for name in uuids if name not in held]:
                 descriptor = os.open(folder / uuids[name], os.O_RDWR | os.O_CREAT, 0o600)
@@ -130,7 +136,7 @@ def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
                     return [name for name in uuids if name in held]
             if not is_waiting:
                 is_waiting = True
-                print(f"waiting for {count} of {len(uuids)} GPUs, which other stages are using", flush=True)
+                print(waiting, flush=True)
             time.sleep(0.2)
 
 

@@ -3,8 +3,10 @@
 Snakemake imports this at every start, so it must not import anything heavy.
 """
 
-# torchrun as a module starts the processes with the current Python, and reads no files of the user.
-TORCHRUN = "python -m torch.distributed.run --nproc-per-node {processes}"
+# torchrun as a module starts the processes with the current Python, and reads no files of the user. After SIGTERM, it
+# kills its processes when --shutdown-timeout (by default 30 s) has passed. They need time to save a large state, so the
+# limit of SLURM should decide. After the failure of a process, torchrun always kills the others within 30 s.
+TORCHRUN = "python -m torch.distributed.run --nproc-per-node {processes} --shutdown-timeout 3600"
 # One launcher per node. SLURM's variables give the address at which the first one listens. A job step does not inherit
 # the job's CPUs per task, and without --cpus-per-task all processes of a node would share one CPU. The port is below
 # 32768, where the ports begin that Linux assigns to connections.

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +31,7 @@ from prefloop.training.tracking import Tracking, check_trackers, start_trackers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+INTERRUPT_SECONDS = 30  # from Ctrl-C until a process that still runs is ended
 NOT_LOGGED = ("seconds", "passes")  # metrics that differ between identical runs, or with the number of processes
 
 
@@ -176,6 +180,8 @@ def start_accelerator(device: str, tracking: Tracking) -> "Accelerator":
     from accelerate import Accelerator
 
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by the launcher
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        end_after_interrupt()
     if device == "cuda" and local_processes > torch.cuda.device_count():
         raise InputError(
             f"processes: {local_processes} on a machine whose job has {torch.cuda.device_count()} GPU(s); lower it, or "
@@ -188,6 +194,24 @@ def start_accelerator(device: str, tracking: Tracking) -> "Accelerator":
         kwargs_handlers=communication(),  # type: ignore[arg-type]  # a list of its subclasses
         **(trackers if tracking.trackers else {}),
     )
+
+
+def end_after_interrupt(seconds: float = INTERRUPT_SECONDS) -> None:
+    """End this process some seconds after Ctrl-C, even if its main thread never returns to Python.
+
+    The main thread may wait on a GPU for a process that has already ended, and the launcher would wait for it.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)  # Python's C handler writes the number of each signal
+
+    def wait() -> None:
+        while os.read(reader, 1)[0] != signal.SIGINT:
+            pass
+        time.sleep(seconds)
+        os._exit(128 + signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def first_to_last(steps: list[Metrics], name: str, digits: int = 4) -> str:
