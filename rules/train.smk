@@ -134,6 +134,7 @@ rule train_reward_model:
         base=lambda wildcards: manifest_of(
             config["reward_models"][wildcards.name]["base"]
         ),
+        chat=rules.prepare_prompts.output.chat,
     output:
         manifest="<results>/reward_models/{name}/manifest.json",
         report="<results>/reward_models/{name}.report.json",
@@ -161,7 +162,7 @@ rule train_reward_model:
         # SLURM sends SIGTERM to every process of a job. The trap makes the shell wait until the training has saved. The
         # program writes to the log itself, and its warnings are then also printed to the terminal.
         "trap : TERM INT; code=0; PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
-        " {params.launch} {params.program} --packaged {params.packaged} --base {input.base}"
+        " {params.launch} {params.program} --packaged {params.packaged} --base {input.base} --chat {input.chat}"
         " {params.flags} {params.running} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1 || code=$?;"

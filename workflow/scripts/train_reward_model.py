@@ -14,6 +14,7 @@ from prefloop.core.files import sha256_of, write_json
 from prefloop.core.progress import Summary
 from prefloop.core.seeds import rng_for, seed_for
 from prefloop.feedback.reward_model import RewardModel, load_trainable_classifier
+from prefloop.models.chat import ChatFormat, read_format
 from prefloop.models.fetch import write_model
 from prefloop.models.options import RuntimeConfig
 from prefloop.models.policies import trained_weights
@@ -37,6 +38,8 @@ class Files(TrainingFiles):
     """Output path for manifest.json, next to the trained model's files."""
     report: Path
     """Output path for the report: held-out accuracy, calibration, and the accuracy of rules about length."""
+    chat: Path | None = None
+    """The policy's chat.json. Its date is the one that the model's chat template may print."""
 
 
 def main(
@@ -55,14 +58,15 @@ def main(
         threads: CPU threads per process.
     """
     rows, unseen, account = load_pairs(settings, files.packaged)
-    work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows]})
+    chat = ChatFormat(date=read_format(files.chat).date)
+    work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows, chat.date]})
     folder, seed = files.manifest.parent, settings.seed
     state = folder.with_name(f"{folder.name}.partial")
     job = TrainingJob("train_reward_model", files.base, state, work, seed_for(seed, "reward_model"), threads)
     with training_run(job, files, settings, runtime, tracking) as training:
         start = files.base, settings.parameters, settings.lora, settings.max_tokens, training.dtype
         network, tokenizer, note = load_trainable_classifier(*start)
-        pairs, eval_pairs = encode_pairs(tokenizer, rows), encode_pairs(tokenizer, unseen)
+        pairs, eval_pairs = encode_pairs(tokenizer, rows, chat), encode_pairs(tokenizer, unseen, chat)
         model = training.prepare(network)
         objective = RewardModelObjective(model, tokenizer, pairs)
         training.optimize(model, objective, seed_for(seed, "reward_model", "order"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prefloop.core.progress import Progress
 from prefloop.feedback.reward_model import classify, encode
 from prefloop.models.batching import batches_by_length
+from prefloop.models.chat import DEFAULT_FORMAT, ChatFormat
 from prefloop.training.loop import Batch, Metrics, StatelessObjective
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ class EncodedPair(NamedTuple):
         return len(self.chosen["input_ids"]) + len(self.rejected["input_ids"])
 
 
-def encode_pairs(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[dict[str, Any]]) -> list[EncodedPair]:
+def encode_pairs(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[dict[str, Any]], chat: ChatFormat = DEFAULT_FORMAT
+) -> list[EncodedPair]:
     """Encode pairs for a reward model, with `encode`."""
     return [
-        EncodedPair(*(encode(tokenizer, row["messages"], row[side]) for side in EncodedPair._fields)) for row in rows
+        EncodedPair(*(encode(tokenizer, row["messages"], row[side], chat) for side in EncodedPair._fields))
+        for row in rows
     ]
 
 
