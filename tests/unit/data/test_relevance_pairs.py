@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prefloop.data.relevance_pairs import first_sentence, packaged
+from prefloop.data.relevance_pairs import opening_sentence, packaged
 from prefloop.feedback.lexicons import afinn, vader
 
 
@@ -31,7 +31,7 @@ def test_lexicons_cannot_tell_which_response_is_chosen():
         assert abs((chosen > rejected).mean() - (chosen < rejected).mean()) < 0.05
 
 
-def test_first_sentence_ends_at_a_stop_or_a_line():
-    assert first_sentence(" It rains! We stay.") == "It rains!"
-    assert first_sentence("Version 2.0 is out") == "Version 2.0 is out"
-    assert first_sentence("one\ntwo") == "one"
+def test_opening_sentence_ends_at_a_stop_or_a_line():
+    assert opening_sentence(" It rains! We stay.") == "It rains!"
+    assert opening_sentence("Version 2.0 is out") == "Version 2.0 is out"
+    assert opening_sentence("one\ntwo") == "one"

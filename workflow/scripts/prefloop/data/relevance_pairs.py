@@ -29,11 +29,11 @@ def packaged() -> Iterator[dict[str, str]]:
         for place in ("chosen", "rejected"):
             yield {
                 "prompt": row["prompt"],
-                "chosen": first_sentence(row[place]),
-                "rejected": first_sentence(unrelated[place]),
+                "chosen": opening_sentence(row[place]),
+                "rejected": opening_sentence(unrelated[place]),
             }
 
 
-def first_sentence(text: str) -> str:
+def opening_sentence(text: str) -> str:
     """Return a text up to the end of its first sentence or line."""
     return SENTENCE_END.split(text.strip(), maxsplit=1)[0]
