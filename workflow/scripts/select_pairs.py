@@ -16,7 +16,7 @@ from prefloop.core.seeds import rng_for
 from prefloop.data.pairs import ChoosePair, choose, choose_pair_by, gap_filters
 from prefloop.data.round_pairs import RoundPairs, read_pairs, scan_pairs, training_row
 from prefloop.methods.beta_config import BetaConfig
-from prefloop.methods.pair_metrics import keep_top, reads_variance, reward_gap, score_pairs
+from prefloop.methods.pair_metrics import keep_top, metric_scores, reads_variance, reward_gap
 from prefloop.methods.pairings import PAIRINGS
 
 
@@ -46,7 +46,9 @@ def main(
     passed = np.flatnonzero(np.all(list(filters.values()), axis=0))
     scores = np.zeros(0)
     if len(passed):
-        scores = score_pairs(metric, "pairs.metric", choose(pairs.columns, passed), rng_for(seed, "pairs", round_index))
+        scores = metric_scores(
+            metric, "pairs.metric", choose(pairs.columns, passed), rng_for(seed, "pairs", round_index)
+        )
     kept = keep_top(scores, settings.top_n, rng_for(seed, "pairs", round_index, "ties"))
     dropped = ", ".join(f"pairs.{name} dropped {np.count_nonzero(~keep)}" for name, keep in filters.items())
     dropped += f", top_n by {metric} dropped {len(passed) - len(kept)}"

@@ -16,7 +16,7 @@ from prefloop.data.pairs import best_worst_pairs, concatenate, to_columns
 from prefloop.data.pfp_rows import in_batches, read_joined
 from prefloop.methods.bandit import BanditConfig, score_arms, update_arms
 from prefloop.methods.beta_config import BetaConfig
-from prefloop.methods.pair_metrics import reads_variance, score_pairs
+from prefloop.methods.pair_metrics import metric_scores, reads_variance
 
 
 def main(
@@ -57,7 +57,7 @@ def main(
     values = np.full(len(has_pair), -np.inf)
     if any(has_pair):
         rng = rng_for(seed, "arms", round_index, step)
-        values[np.array(has_pair)] = score_pairs(bandit.metric, "bandit.metric", concatenate(columns, beta), rng)
+        values[np.array(has_pair)] = metric_scores(bandit.metric, "bandit.metric", concatenate(columns, beta), rng)
     worth = normalize(values, bandit.normalize)
     after = update_arms(before, np.array(drawn_from), worth, bandit.gamma, bandit.exploration)
     after.score = score_arms(after, state["centroids"], bandit).score

@@ -12,10 +12,10 @@ from prefloop.methods.pair_metrics import (
     NEEDS_REFERENCE,
     best_worst_pair,
     keep_top,
+    metric_scores,
     ordered_pairs,
     preference_variance,
     reads_variance,
-    score_pairs,
 )
 
 PAIRS = {
@@ -173,7 +173,7 @@ def test_metrics_of_the_user_are_checked(tmp_path, monkeypatch, body, problem):
     (tmp_path / name).write_text(f"def worth(pairs, rng):\n    return {body}\n")
     pairs = {"n_chosen": np.array([3, 4])}
     if problem is None:
-        assert score_pairs(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0)).dtype == float
+        assert metric_scores(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0)).dtype == float
         return
     with pytest.raises(InputError, match=rf"pairs\.metric: .*:worth {problem.replace('metrics.py', name)}"):
-        score_pairs(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0))
+        metric_scores(f"{name}:worth", "pairs.metric", pairs, np.random.default_rng(0))

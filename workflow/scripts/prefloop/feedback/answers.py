@@ -124,10 +124,10 @@ def marked(text: str) -> list[float | None]:
         for key, item in value.items():
             if re.fullmatch(LABEL, key, FLAGS):
                 verdicts.append(word_of(item) if isinstance(item, str) else None)
-    return verdicts + nested(text.strip())
+    return verdicts + outer_verdicts(text.strip())
 
 
-def nested(text: str) -> list[float | None]:
+def outer_verdicts(text: str) -> list[float | None]:
     """Verdicts in the outer keys of a text that is one JSON object with others in it, perhaps in a code fence."""
     fenced = FENCE.fullmatch(text)
     try:

@@ -212,7 +212,7 @@ def reads_variance(metric: str) -> bool:
     return metric in NEEDS_VARIANCE or is_own(metric)
 
 
-def score_pairs(metric: str, setting: str, pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+def metric_scores(metric: str, setting: str, pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     """Score pairs with a metric of METRICS or of the user.
 
     Args:
