@@ -61,8 +61,9 @@ def main(
     chat = ChatFormat(date=read_format(files.chat).date)
     work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows, chat.date]})
     folder, seed = files.manifest.parent, settings.seed
-    state = folder.with_name(f"{folder.name}.partial")
-    job = TrainingJob("train_reward_model", files.base, state, work, seed_for(seed, "reward_model"), threads)
+    job = TrainingJob(
+        "train_reward_model", files.base, Path(f"{folder}.partial"), work, seed_for(seed, "reward_model"), threads
+    )
     with training_run(job, files, settings, runtime, tracking) as training:
         start = files.base, settings.parameters, settings.lora, settings.max_tokens, training.dtype
         network, tokenizer, note = load_trainable_classifier(*start)
