@@ -61,16 +61,14 @@ def main(
     chat = ChatFormat(date=read_format(files.chat).date)
     work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows, chat.date]})
     folder, seed = files.manifest.parent, settings.seed
-    job = TrainingJob(
-        "train_reward_model", files.base, Path(f"{folder}.partial"), work, seed_for(seed, "reward_model"), threads
-    )
+    state = folder.with_name(f"{folder.name}.partial")
+    job = TrainingJob("train_reward_model", files.base, state, work, seed_for(seed, "reward_model"), threads)
     with training_run(job, files, settings, runtime, tracking) as training:
         start = files.base, settings.parameters, settings.lora, settings.max_tokens, training.dtype
         network, tokenizer, note = load_trainable_classifier(*start)
         pairs, eval_pairs = encode_pairs(tokenizer, rows, chat), encode_pairs(tokenizer, unseen, chat)
         model = training.prepare(network)
-        objective = RewardModelObjective(model, tokenizer, pairs)
-        training.optimize(model, objective, seed_for(seed, "reward_model", "order"))
+        training.optimize(model, RewardModelObjective(model, tokenizer, pairs), seed_for(seed, "reward_model", "order"))
         weights = trained_weights(network, None, training.accelerator.is_main_process)
         if not training.end_processes():
             return None
