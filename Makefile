@@ -18,7 +18,7 @@ install: .venv/installed ## install the pinned packages in .venv; then `. .venv/
 
 demo: .venv/installed ## run the default experiment and write its report
 	snakemake --cores all $(PROFILE)
-	@[ -f report.html ] && [ -z "$$(find results/default/figures results/default/tables workflow/report -newer report.html)" ] \
+	@[ -f report.html ] && [ -z "$$(find config.yaml results/*/figures results/*/tables workflow/report -newer report.html)" ] \
 	    || snakemake --report report.html
 
 status: ## show the progress of experiments, also while they run; see python workflow/scripts/show_status.py --help
@@ -115,5 +115,5 @@ constraints: .venv/tools ## write constraints.txt from the versions in .venv aft
 	python tools/write_constraints.py > constraints.txt
 
 clean: ## delete all generated files except the environment and models
-	find results -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +
+	find results/ -mindepth 1 -maxdepth 1 ! -name models ! -name .gitkeep -exec rm -rf {} +
 	rm -rf report.html .snakemake build workflow/scripts/prefloop.egg-info

@@ -39,7 +39,15 @@ from prefloop.models.response_logprobs import prepare_scorer, response_logprobs
 from prefloop.training.loop import optimize
 from prefloop.training.preference import PreferenceObjective
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 operations per second, from the manufacturers
+PEAKS = {  # dense bfloat16 operations per second, from the manufacturer, by the name of the device
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
 QWEN3_1_7B = {
     "hidden_size": 2048,
     "intermediate_size": 6144,
@@ -113,8 +121,7 @@ class Machine:
 
     def peak(self) -> float | None:
         """The manufacturer's operations per second; None for an unknown device."""
-        name = torch.cuda.get_device_name() if self.is_cuda else ""
-        return next((peak for known, peak in PEAKS.items() if known in name), None)
+        return PEAKS.get(torch.cuda.get_device_name()) if self.is_cuda else None
 
     def shares(self, operations: float, seconds: float) -> str:
         """Operations per second as shares of the peak and of the measured product."""

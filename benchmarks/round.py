@@ -6,11 +6,13 @@ MODEL is a fetched model. Both answer the same number of packaged prompts twice 
 responses with VADER, and train rank-16 adapters on one pair per prompt, eight per step. prefloop runs all stages of a
 round as a user would, from allocation to policy.pt; embedding and clustering of prompts come before and are not timed.
 TRL runs with its defaults and, as `best`, without recomputing layers in the backward pass. Each runs in a process of
-its own, including start-up, five times in turn. prefloop leaves out pairs with equal scores, on which TRL also trains.
+its own, including start-up, five times in turn. Every run of prefloop starts its own warm process, like a user's first
+run, and cannot find that of an earlier run. prefloop leaves out pairs with equal scores, on which TRL also trains.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -43,11 +45,15 @@ def config(pairs: int, model: Path) -> dict:
 
 
 def run_prefloop(folder: Path) -> int:
-    """Run the round again, and return the number of trained pairs."""
+    """Run the round again, and return the number of trained pairs.
+
+    The sockets of warm processes are in a folder of this run, because a warm process lives for a minute after a run.
+    """
     shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
     policy = "results/round/uniform/seed-0/round-1/policy.pt"
     command = [sys.executable, "-m", "snakemake", policy, "--cores", "all"]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    environment = os.environ | {"XDG_RUNTIME_DIR": tempfile.mkdtemp()}
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
     return sum(1 for _ in (folder / policy).with_name("pairs.jsonl").open())

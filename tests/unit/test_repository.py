@@ -1,7 +1,9 @@
 """Files around the code: package metadata, pre-commit hooks, workflows and spelling."""
 
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -82,6 +84,48 @@ def test_every_target_has_a_help_text():
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     printed = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert sorted(phony) == sorted(line.split("\t")[0] for line in printed.splitlines())
+
+
+@pytest.fixture
+def folder_with_make(tmp_path):
+    """A folder with the Makefile and an environment whose snakemake prints its flags."""
+    snakemake = tmp_path / ".venv/bin/snakemake"
+    snakemake.parent.mkdir(parents=True)
+    snakemake.write_text('#!/bin/sh\necho "snakemake $*"\n')
+    snakemake.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "workflow/report").mkdir(parents=True)
+    (tmp_path / "results/named/figures").mkdir(parents=True)
+    for name in ("environment.yml", "constraints.txt", "config.yaml", ".venv/installed", "results/named/figures/a.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def make(folder, target: str) -> str:
+    done = subprocess.run(["make", target], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("changed", ["config.yaml", "results/named/figures/a.png", "workflow/report/new.rst"])
+def test_demo_writes_the_report_again_if_its_sources_changed(folder_with_make, changed):
+    """Also after a change of the experiment's name."""
+    assert "--report report.html" in make(folder_with_make, "demo")
+    report = folder_with_make / "report.html"
+    report.touch()
+    assert "--report" not in make(folder_with_make, "demo")
+    (folder_with_make / changed).touch()
+    after = report.stat().st_mtime + 5
+    os.utime(folder_with_make / changed, (after, after))
+    assert "--report report.html" in make(folder_with_make, "demo")
+
+
+def test_clean_follows_a_link_to_the_results(folder_with_make, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk") / "results"
+    (folder_with_make / "results").rename(elsewhere)
+    (folder_with_make / "results").symlink_to(elsewhere)
+    (elsewhere / "models").mkdir()
+    make(folder_with_make, "clean")
+    assert [path.name for path in elsewhere.iterdir()] == ["models"]
 
 
 def test_all_yaml_is_valid():

@@ -12,6 +12,7 @@ from browsed import HELD_OUT, HOSTILE, write_experiment
 from browser import Browser, program
 from conftest import ROOT
 from prefloop.browse.annotated import RESPONSES
+from prefloop.browse.arms import cluster_columns
 from prefloop.browse.columns import Table
 from prefloop.browse.page import data_of, page_of
 
@@ -186,6 +187,84 @@ def test_keyboard_opens_the_details_of_a_row(opened):
     assert set(cells(browser, "prompt")) == {"Prompt train 1: say something about a river."}
     browser.click("#active button")
     browser.until("document.querySelector('.dt-info').textContent.includes('of 96 entries')")
+
+
+def test_keys_of_a_text_field_do_not_move_between_cells(opened):
+    browser = opened("#pairs")
+    browser.click(f"{ROWS} td")
+    browser.until("document.querySelectorAll('td.focus').length === 1")
+    search(browser, "orchard")
+    browser.press("ArrowDown")
+    assert browser.js("document.querySelectorAll('td.focus').length") == 0
+    assert browser.js("document.activeElement.value") == "orchard"
+    browser.js("document.activeElement.blur()")
+    browser.js("document.querySelector('[id^=keytable-focus-capture]').focus()")
+    browser.until("document.querySelectorAll('td.focus').length === 1")
+    browser.press("/")
+    assert browser.js("document.activeElement.value") == "orchard", "also from the table's own input"
+
+
+def page_with(path, tables, maps=()):
+    """Write a page with these tables and maps and return its path."""
+    path.write_text(page_of(data_of("small", "", tables, maps), ROOT / "workflow/browse"), encoding="utf-8")
+    return path
+
+
+def test_values_with_markup_are_found(browser, tmp_path):
+    """A list of values filters by text, and a search sees line breaks as spaces."""
+    rows = [{"method": m, "response": f"by {m}\nin lines", "reward": 1.0} for m in ("Q&A <b>", "dota", "dota")]
+    browser.open(page_with(tmp_path / "marked.html", [Table("responses", "", "", RESPONSES, rows, 3)]), "#responses")
+    browser.click(f"{head(browser, 'method')} .dtcc-button_dropdown")
+    browser.click(".dtcc-list-buttons button:nth-child(2)")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 1 entry')")
+    assert cells(browser, "method") == ["Q&A <b>"]
+    browser.open(tmp_path / "marked.html", "#responses")
+    search(browser, '"dota in lines"')
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 2 entries')")
+
+
+def test_sample_with_priorities_has_no_counts(browser, tmp_path):
+    rows = [{"method": "dota", "finish_reason": "stop", "reward": 1.0}]
+    table = Table("responses", "", "", RESPONSES, rows, 2, "finish_reason", "reward", "some first", prioritized=True)
+    browser.open(page_with(tmp_path / "first.html", [table]), "#responses")
+    assert summary(browser) == "this page holds 1 of 2 rows, some first"
+    table.total = 1
+    browser.open(page_with(tmp_path / "all.html", [table]), "#responses")
+    assert summary(browser) == "finish: 1 stop · mean reward 1.000"
+
+
+def test_map_selects_only_its_own_clusters(browser, tmp_path):
+    """Two methods have clusters of their own, with the same numbers."""
+    names = ("dota", "uniform")
+    rows = [{"clusters": name, "cluster": c, "method": name, "seed": 0, "pulls": 1} for name in names for c in (0, 1)]
+    rows = [row | dict.fromkeys(("drawn", "rewards", "means", "examples"), []) for row in rows]
+    table = Table("clusters", "Clusters", "", cluster_columns(()), rows, 4)
+    maps = [{"clusters": name, "total": 2, "points": [(0.0, 0.0, 0, "a"), (1.0, 1.0, 1, "b")]} for name in names]
+    browser.open(page_with(tmp_path / "maps.html", [table], maps), "#clusters")
+    browser.click("#map a")
+    browser.until("location.hash.includes('clusters=uniform')")
+    browser.until("document.querySelectorAll('#map circle').length === 2")
+    browser.click("#map circle[data-cluster='1']")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 1 entry')")
+    assert cells(browser, "method") == ["uniform"]
+    browser.open(tmp_path / "maps.html", "#clusters")
+    browser.click("#map circle[data-cluster='1']")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 1 entry')")
+    assert cells(browser, "method") == ["dota"]
+
+
+def test_search_and_order_survive_a_click_on_the_map(opened):
+    browser = opened("#clusters")
+    sort_by(browser, "reward", "ascending")
+    sort_by(browser, "reward", "descending")
+    search(browser, "dota")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 3 entries')")
+    browser.click("#map circle[data-cluster='2']")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 1 entry')")
+    browser.click("#active button")
+    browser.until("document.querySelector('.dt-info').textContent.includes('of 3 entries')")
+    rewards = list(map(float, cells(browser, "reward")))
+    assert rewards == sorted(rewards, reverse=True)
 
 
 def test_map_selects_a_cluster(opened):

@@ -21,6 +21,18 @@ from prefloop.core.files import write_json
 write_json(Path(sys.argv[1]), {"a": 1})
 """
 
+FORKS = """
+import os
+import sys
+from pathlib import Path
+for number in range(40):
+    source = Path(sys.argv[1], str(number))
+    source.touch()
+    if not os.fork():
+        os.rename(source, source.with_suffix(".moved"))
+    os.wait()
+"""
+
 
 def test_stage_is_killed_before_or_after_a_rename(tmp_path):
     """If killed before it, a temporary file is left that the next start deletes. After it the output is complete."""
@@ -50,6 +62,17 @@ def test_stage_is_killed_before_or_after_a_rename(tmp_path):
     (output.parent / ".output.json.1.partial").touch()
     assert write("0") == 0
     assert [path.name for path in output.parent.iterdir()] == ["output.json"]
+
+
+def test_forks_of_the_warm_process_are_killed_independently(tmp_path):
+    """The warm process imports the hook once, and its programs are forks."""
+    program, log = tmp_path / "workflow/scripts/fork.py", tmp_path / "log"
+    program.parent.mkdir(parents=True)
+    program.write_text(FORKS)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools/chaos_hooks"), "CHAOS_LOG": str(log)}
+    command = [sys.executable, program, tmp_path]
+    subprocess.run(command, env=environment | {"CHAOS_RENAMES": "1"}, check=True)
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"before", "after"}
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
 """All checks of benchmarks/gpu.py pass on a CPU."""
 
 import json
+import runpy
 import subprocess
 import sys
+
+import pytest
+import torch
 
 from conftest import ROOT
 
@@ -15,3 +19,22 @@ def test_all_checks_pass_on_a_cpu(tmp_path):
     states = [row["state"] for row in rows]
     assert states.count("PASS") >= 24 and not {"FAIL", "SKIP"} & set(states), done.stdout
     assert (tmp_path / "gpu.md").read_text().count("\n") == len(rows) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA GH200 480GB", None),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+    ],
+)
+def test_peak_is_that_of_the_variant(monkeypatch, name, expected):
+    """Variants of a GPU differ in speed. One that is not listed has no peak."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "workflow/scripts"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    machine = runpy.run_path(str(ROOT / "benchmarks/gpu.py"))["Machine"]
+    assert machine("cuda", True, None).peak() == expected

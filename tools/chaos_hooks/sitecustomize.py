@@ -17,6 +17,7 @@ from typing import Any
 def deadly(rename: Callable[..., None], rate: float, log: str) -> Callable[..., None]:
     """A rename that may kill this process."""
     chance = random.Random()
+    os.register_at_fork(after_in_child=chance.seed)  # so that programs of the warm process do not draw the same numbers
 
     def die(moment: str, target: object) -> None:
         with Path(log).open("a") as lines:

@@ -48,14 +48,21 @@ function asText(value, column) {
   return Array.isArray(value) ? value.join("\n\n") : String(value);
 }
 
+// The text that a search sees. DataTables would drop line breaks and join the words around them.
+function searched(value, column) {
+  return asText(value, column).replace(/\s+/g, " ");
+}
+
+function preview(value, column) {
+  const text = asText(value, column);
+  return escapeHtml(text.length > PREVIEW ? `${text.slice(0, PREVIEW)} …` : text);
+}
+
 function render(column) {
   return (value, type) => {
-    if (type === "display") {
-      const text = asText(value, column);
-      return escapeHtml(text.length > PREVIEW ? `${text.slice(0, PREVIEW)} …` : text);
-    }
+    if (type === "display") return preview(value, column);
     // Escaped here too, as DataTables decodes what it searches as HTML.
-    if (type === "filter") return column.kind === "number" ? value : escapeHtml(asText(value, column));
+    if (type === "filter") return column.kind === "number" ? value : escapeHtml(searched(value, column));
     if (column.kind === "series") return value.reduce((last, item) => (item === null ? last : item), null);
     return Array.isArray(value) ? (value[0] ?? null) : value;
   };
@@ -95,9 +102,16 @@ function variety(table, i) {
   return new Set(table.rows.map((row) => row[i]).filter((value) => value !== null)).size;
 }
 
+// A filter that lists the values of a column. Its labels are HTML, and its values are compared with decoded text.
+function listOf(table, column, i) {
+  const values = [...new Set(table.rows.map((row) => row[i]))].sort(missingLast(compare));
+  const options = values.map((value) => ({ label: preview(value, column), value: searched(value, column) }));
+  return { extend: "searchList", options };
+}
+
 function columnOf(table, column, i) {
-  const list = column.kind === "choice" && variety(table, i) <= MOST_LISTED;
-  const search = list ? "searchList" : column.kind === "number" ? "searchNumber" : "searchText";
+  const hasList = column.kind === "choice" && variety(table, i) <= MOST_LISTED;
+  const search = hasList ? listOf(table, column, i) : column.kind === "number" ? "searchNumber" : "searchText";
   return {
     data: i,
     type: "prefloop",
@@ -156,18 +170,16 @@ function drawTabs() {
   at("views").replaceChildren(...tabs);
 }
 
-// Exact filters come from links and the map; a click removes one.
-function setExact(name, value) {
-  const exact = new Map(shown.exact);
-  if (value === null) exact.delete(name);
-  else exact.set(name, value);
-  location.hash = addressOf(shown.table, exact);
+// Exact filters come from links and the map; a click removes one. Search, order and columns stay.
+function setExact(values) {
+  const exact = new Map([...shown.exact, ...Object.entries(values)].filter(([name]) => values[name] !== null));
+  location.hash = addressOf(shown.table, exact, { ...shown.grid.state(), start: 0, keyTable: null });
 }
 
 function drawFilters() {
   const label = (name) => shown.table.columns[shown.table.index.get(name)].label;
   const buttons = [...shown.exact].map(([name, value]) =>
-    make("button", { type: "button", click: () => setExact(name, null) }, `${label(name)}: ${value.slice(0, 60)} ×`),
+    make("button", { type: "button", click: () => setExact({ [name]: null }) }, `${label(name)}: ${value.slice(0, 60)} ×`),
   );
   at("active").replaceChildren(...buttons);
 }
@@ -178,13 +190,14 @@ function drawSummary() {
   const values = (key) => rows.map((row) => row[table.index.get(key)]).filter((value) => value !== null);
   const column = (key) => table.columns[table.index.get(key)];
   const parts = [];
-  if (table.tally && values(table.tally).length) {
+  const isRepresentative = table.rows.length === table.total || !table.prioritized;
+  if (isRepresentative && table.tally && values(table.tally).length) {
     const counts = new Map();
     for (const value of values(table.tally)) counts.set(value, (counts.get(value) || 0) + 1);
     const sorted = [...counts].sort((a, b) => b[1] - a[1]).map(([value, n]) => `${count(n)} ${value}`);
     parts.push(`${column(table.tally).label}: ${sorted.join(", ")}`);
   }
-  const numbers = table.mean ? values(table.mean) : [];
+  const numbers = isRepresentative && table.mean ? values(table.mean) : [];
   if (numbers.length) {
     const mean = numbers.reduce((a, b) => a + b, 0) / numbers.length;
     parts.push(`mean ${column(table.mean).label} ${asText(mean, column(table.mean))}`);
@@ -246,6 +259,7 @@ function drawMap() {
   at("map").hidden = !visible;
   if (!visible) return;
   const chosen = shown.exact.get("cluster");
+  const own = data.maps.length > 1 ? { clusters: map.clusters } : {}; // other maps number their clusters from 0, too
   const [left, bottom] = [0, 1].map((axis) => Math.min(...map.points.map((point) => point[axis])));
   const [right, top] = [0, 1].map((axis) => Math.max(...map.points.map((point) => point[axis])));
   const picture = make("svg", { svg: true, viewBox: "0 0 640 320", role: "img", "aria-label": "Map of the training prompts" });
@@ -258,7 +272,7 @@ function drawMap() {
       r: 4,
       class: `c${cluster % COLORS}${faint}`,
       "data-cluster": cluster,
-      click: () => setExact("cluster", chosen === String(cluster) ? null : String(cluster)),
+      click: () => setExact(chosen === String(cluster) ? { cluster: null } : { cluster: String(cluster), ...own }),
     });
     const title = text === null ? "" : `: ${data.texts[text].slice(0, 160)}`;
     point.append(make("title", { svg: true }, `cluster ${cluster}${title}`));
@@ -275,8 +289,14 @@ function drawMap() {
 document.documentElement.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
 at("name").textContent = data.name;
 at("about").textContent = data.about;
+// KeyTable, which moves between cells, listens to all keys of the page while a cell has its focus. The input by which it
+// enters the table has no other use.
+const isCellInput = (node) => node.id.startsWith("keytable-focus-capture");
+document.addEventListener("focusin", (event) => {
+  if (event.target.matches("input, select, textarea, button, a") && !isCellInput(event.target)) shown?.grid.cell.blur();
+});
 document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && !event.target.matches("input, select, textarea")) {
+  if (event.key === "/" && (isCellInput(event.target) || !event.target.matches("input, select, textarea"))) {
     event.preventDefault();
     document.querySelector(".dt-search input").focus();
   }

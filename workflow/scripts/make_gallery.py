@@ -8,7 +8,7 @@ from PIL import Image
 
 from _program import run
 from prefloop.core.csv_files import read_frame
-from prefloop.core.errors import refused
+from prefloop.core.errors import InputError, refused
 from prefloop.core.files import atomic_write
 from prefloop.core.progress import Summary
 from prefloop.report.captions import read_caption
@@ -30,15 +30,17 @@ def main(
 
     Args:
         config: The experiment's config; its first comment is the page's introduction.
-        page: Output path for the page.
+        page: Output path for the page, as .md.
         facts: The facts that all figures share (run.rst).
         figures: Pictures (.png), each with its caption (.rst) next to it.
         tables: Tables as CSV.
     """
+    if page.suffix != ".md" or page.is_dir():
+        raise InputError(f"page: {page}, expected a file .md; pictures and tables go into a folder with its name")
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():  # old pictures and tables, but not the folder of rows, which may have more seeds
-        if path.is_file():
+        if path.suffix in (".png", ".csv") and path.is_file():
             path.unlink()
     parts = [f"# {page.stem}", first_comment(config), *([read_caption(facts)] if facts else [])]
     for path in figures:

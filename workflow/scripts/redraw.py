@@ -43,6 +43,8 @@ def main(
     """
     if (page is None) != (config is None):
         raise InputError("page and config: give both or none")
+    if page is not None and page.suffix != ".md":
+        raise InputError(f"page: {page}, expected a file .md")
     if rows_folder_of(rows) != rows:
         raise InputError(f"{rows}: no rows; `snakemake --cores all rows` writes results/<name>/rows")
     recorded = read_settings(rows)
@@ -86,13 +88,12 @@ def run_on_rows(name: str, recorded: RecordedExperiment, more: dict) -> None:
 
 def run_program(name: str, settings: dict) -> None:
     """Run a program of the workflow with `settings` as flags, and print what it prints."""
-    words = shlex.split(flags(settings))
+    command = [sys.executable, SCRIPTS / f"{name}.py", *shlex.split(flags(settings))]
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / f"{name}.py", *words], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{name}: {(done.stderr or done.stdout).strip().splitlines()[-1].removeprefix('error: ')}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"ended with exit status {done.returncode}"]
+        raise InputError(f"{name}: {lines[-1].removeprefix('error: ')}")
     print(done.stdout, end="")
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from prefloop.core.errors import InputError, printable
-from prefloop.monitor.status import as_dict, experiment_status, experiments
+from prefloop.monitor.status import Status, as_dict, experiment_status, experiments
 from prefloop.monitor.status_text import headline, status_table
 
 
@@ -44,15 +44,24 @@ def report(results: Path | None, *, as_json: bool) -> str:
         status = experiment_status(results.parent.parent, results.name)
         return json.dumps(as_dict(status, now)) if as_json else status_table(status, now)
     project = Path.cwd()
-    statuses = [experiment_status(project, name) for name in experiments(project)]
+    names = experiments(project)
+    if len(names) == 1 and not as_json:
+        return report(project / "results" / names[0], as_json=False)
+    statuses = [status_or_error(project, name) for name in names]
     if as_json:
-        return json.dumps([as_dict(status, now) for status in statuses])
-    if not statuses:
+        return json.dumps([status if isinstance(status, dict) else as_dict(status, now) for status in statuses])
+    if not names:
         return "no experiment has been started in this folder"
-    if len(statuses) == 1:
-        return status_table(statuses[0], now)
-    lines = [headline(status, now) for status in statuses]
-    return "\n".join([*lines, "", f"details of one: python {sys.argv[0]} results/{statuses[0].name}"])
+    lines = [f"{s['experiment']}: {s['error']}" if isinstance(s, dict) else headline(s, now) for s in statuses]
+    return "\n".join([*lines, "", f"details of one: python {sys.argv[0]} results/{names[0]}"])
+
+
+def status_or_error(project: Path, name: str) -> Status | dict:
+    """The state of an experiment; its name and the error if it has none, such as with a plan of another version."""
+    try:
+        return experiment_status(project, name)
+    except InputError as error:
+        return {"experiment": name, "error": str(error)}
 
 
 if __name__ == "__main__":

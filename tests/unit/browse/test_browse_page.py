@@ -159,6 +159,7 @@ def test_sample_of_pairs_keeps_trained_ones_first(files):
     assert len(pairs) == 40
     assert sum(row["trained"] == "yes" for row in pairs) == 2 * 16
     assert {table["key"]: table["total"] for table in shown["tables"]}["pairs"] == 96
+    assert [table["key"] for table in shown["tables"] if table["prioritized"]] == ["pairs"]
     assert len(rows_of(shown, "responses")) == 40
 
 

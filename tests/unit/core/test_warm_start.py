@@ -5,6 +5,7 @@ If forking fails, a new process is started.
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -315,3 +316,20 @@ def test_key_depends_on_inherited_attributes(monkeypatch):
     os.umask(before)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert attributes_key(Path("a.py")) != key
+
+
+def test_runs_of_the_benchmark_start_warm_processes_of_their_own(monkeypatch, tmp_path):
+    """TRL starts cold, so a timed run must not find the imports of an earlier one."""
+    run_prefloop = runpy.run_path(str(ROOT / "benchmarks/round.py"))["run_prefloop"]
+    folders, pairs = [], tmp_path / "results/round/uniform/seed-0/round-1/pairs.jsonl"
+
+    def run(*_, env, **__):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", env["XDG_RUNTIME_DIR"])
+        folders.append(socket_folder())
+        pairs.parent.mkdir(parents=True)
+        pairs.write_text("{}\n")
+        return subprocess.CompletedProcess([], 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert [run_prefloop(tmp_path) for _ in range(2)] == [1, 1]
+    assert folders[0] != folders[1] and not list(folders[1].iterdir())

@@ -196,6 +196,16 @@ def test_missing_files_raise(tmp_path):
         read_settings(tmp_path / "a")
 
 
+def test_no_measure_with_values_on_both_sides_raises(tmp_path):
+    """Every judgment of one side is invalid."""
+    a, b = experiment_at(tmp_path / "a"), experiment_at(tmp_path / "b")
+    (path,) = (tmp_path / "b/dota").rglob("against-initial.jsonl")
+    rows = [{"prompt_id": p, "sample": 0, "outcome": "invalid", "reward": None, "feedback": None} for p in PROMPTS]
+    write_rows(path, [row | {"n_tokens": 3} for row in rows])
+    with pytest.raises(InputError, match="b: no measure has values of both methods of a pair"):
+        experiment_differences(a, b, [("dota", "dota")])
+
+
 def test_program_prints_settings_and_differences(tmp_path, monkeypatch, capsys):
     experiment_at(tmp_path / "a", gain=1.0)
     experiment_at(tmp_path / "b", **MINE)

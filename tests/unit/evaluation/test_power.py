@@ -13,6 +13,7 @@ from prefloop.evaluation.power import (
     detectable_difference,
     mean_variance,
     power_of_test,
+    power_with_all_seeds,
     seeds_needed,
     variance_parts,
 )
@@ -111,6 +112,22 @@ def test_prompt_variance_limits_what_more_seeds_can_detect():
     assert detectable_difference(parts, Design(100_000, 20, 1)) > 0.1
     enough = seeds_needed(parts._replace(prompt=0.0), 0.1, design)
     assert 2 < enough < 100 and seeds_needed(parts, 0.1, design._replace(prompts=2000)) < 20
+
+
+@pytest.mark.parametrize("difference", [0.3, 0.7, 0.8, 2.0, 10.0, 1e6])
+def test_power_with_all_seeds_matches_many_seeds(difference):
+    """With two families the test has one degree of freedom, so it misses differences of many standard errors."""
+    parts, design = VarianceParts(0.001, 0.01, None, 0.05, family=0.01), Design(3, 40, 2, families=2)
+    limit = power_with_all_seeds(parts, difference, design)
+    critical, center = stats.t.isf(0.025, 1), difference / math.sqrt((0.01 + 0.01 / 20) / 2)
+    assert limit == pytest.approx(stats.nct.sf(critical, 1, center), abs=1e-6)
+    needed = seeds_needed(parts, difference, design)
+    assert needed is None if limit <= 0.8 else needed == 2
+
+
+def test_seeds_needed_end_where_the_difference_is_tiny():
+    """Without prompt variance, the seed variance of 0.002 hides 1e-9 from millions of seeds."""
+    assert seeds_needed(PARTS._replace(prompt=0.0), 1e-9, Design(3, 100, 1)) is None
 
 
 def test_difference_of_zero_is_never_detected():

@@ -281,7 +281,16 @@ def test_finished_experiment_has_a_table_of_totals(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(0, "0"), (999, "999"), (1e3, "1 K"), (4.59e8, "459 M"), (3.12e13, "31.2 T")]
+    ("number", "expected"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1e3, "1 K"),
+        (4.59e8, "459 M"),
+        (3.12e13, "31.2 T"),
+        (999.4e9, "999 G"),
+        (999.6e9, "1 T"),
+    ],
 )
 def test_flops_have_a_prefix(number, expected):
     assert with_prefix(number) == expected
@@ -326,6 +335,18 @@ def test_program_shows_one_line_per_experiment(half_done, tmp_path):
     assert lines[1].startswith("tiny: failed, 4 of 8 jobs done, 1 failed, 1 stopped; about ")
     unknown = show_status(tmp_path, "results/nothing")
     assert unknown.returncode == 1 and unknown.stderr.startswith("error: ") and unknown.stderr.count("\n") == 1
+
+
+def test_plan_of_another_version_does_not_hide_other_experiments(half_done, tmp_path):
+    write_json(tmp_path / "results/logs/old/plan.json", {"root": "results/old", "jobs": []})
+    lines = show_status(tmp_path).stdout.splitlines()
+    assert lines[0].startswith("old: ") and "plan.json: no judgments, because another version wrote it" in lines[0]
+    assert lines[1].startswith("tiny: failed, 4 of 8 jobs done")
+    old, tiny = json.loads(show_status(tmp_path, "--json").stdout)
+    assert old["experiment"] == "old" and "another version" in old["error"]
+    assert tiny["experiment"] == "tiny" and tiny["state"] == "failed"
+    shutil.rmtree(tmp_path / "results/logs/tiny")
+    assert show_status(tmp_path).returncode == 1
 
 
 def test_program_writes_json(half_done, tmp_path):

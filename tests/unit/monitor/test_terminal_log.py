@@ -10,6 +10,8 @@ from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultForma
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from prefloop.core.files import write_json
+from prefloop.core.stage_status import status_file
 from prefloop.monitor.terminal_log import MAX_SHOWN, error_in, set_up_terminal
 
 QUIET = {Quietness.RULES, Quietness.HOST}
@@ -40,14 +42,14 @@ class Terminal:
     def log(self, event: LogEvent | None, text: str | None = None, **fields) -> None:
         self.logger.info(text, extra={"event": event, **fields} if event else None)
 
-    def run_job(self, jobid: int, rule: str, log: Path, fails: bool = False) -> None:
+    def run_job(self, jobid: int, rule: str, log: Path, fails: bool = False, in_group: bool = False) -> None:
         """Log the messages that Snakemake logs for a job from start to end."""
         self.log(None, "Select jobs to execute...")
         self.log(LogEvent.JOB_STARTED, "Execute 1 jobs...", jobs=[jobid])
         self.log(LogEvent.JOB_INFO, "", rule_name=rule, jobid=jobid, log=[str(log)], **JOB)
         if fails:
             error = {"message": "", "conda_env": None, "shellcmd": "python train.py", "aux": {}}
-            error |= {"input": [], "output": ["a"], "rule_msg": None, "rule_name": rule, "indent": False}
+            error |= {"input": [], "output": ["a"], "rule_msg": None, "rule_name": rule, "indent": in_group}
             self.log(
                 LogEvent.JOB_ERROR,
                 "Error",
@@ -152,8 +154,46 @@ def test_number_of_shown_errors_is_limited(tmp_path, log):
     for number in range(MAX_SHOWN + 2):
         terminal.run_job(number, "train", log.with_name(f"{number}.log"), fails=True)
     shown = terminal.close()
-    assert f"{MAX_SHOWN + 2} jobs failed, of which these are the last:" in shown
+    assert f"{MAX_SHOWN + 2} jobs failed; {MAX_SHOWN} of them:" in shown
     assert shown.count("train failed, log: ") == MAX_SHOWN
+
+
+def test_job_that_succeeds_at_a_retry_has_not_failed(tmp_path, log):
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log, fails=True)
+    terminal.run_job(3, "train", log)
+    assert "train failed" not in terminal.close()
+
+
+def test_errors_with_a_message_are_last(tmp_path, log):
+    """They are shown even if many later jobs were killed."""
+    (clear := log.with_name("clear.log")).write_text("error: no pair\n")
+    terminal = Terminal(tmp_path)
+    terminal.run_job(0, "clear", clear, fails=True)
+    for number in range(MAX_SHOWN + 2):
+        terminal.run_job(number, "train", log.with_name(f"{number}.log"), fails=True)
+    assert terminal.close().splitlines()[-2:] == [f"clear failed, log: {clear}", "error: no pair"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_a_failed_group_only_the_failed_job_is_named(tmp_path, log, is_killed):
+    """Snakemake reports all its jobs, also those that have finished or never started."""
+    done, waiting = log.with_name("pfp.log"), log.with_name("sample.log")
+    done.write_text("pfp: 8 rows in 1 s\n")
+    write_json(status_file(done), {"stage": "pfp", "state": "done"})
+    log.write_text("train: 1/2 pairs\n" if is_killed else "error: no pair\n")
+    terminal = Terminal(tmp_path)
+    for number, (rule, path) in enumerate([("pfp", done), ("train", log), ("sample", waiting)]):
+        terminal.run_job(number, rule, path, fails=True, in_group=True)
+    shown = terminal.close()
+    assert f"train failed, log: {log}" in shown
+    assert "pfp failed" not in shown and "sample failed" not in shown
+
+
+def test_failed_group_without_a_suspect_names_all(tmp_path, log):
+    terminal = Terminal(tmp_path)
+    terminal.run_job(3, "train", log.with_name("missing.log"), fails=True, in_group=True)
+    assert "train failed, log: " in terminal.close()
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,12 @@ def test_names_on_the_first_page_are_text(results, name):
 def test_first_page_opens_on_the_first_figure(results):
     """With its caption, and within the page. A listed figure that was not drawn is skipped."""
     (results / "run.rst").write_text("* A fact.\n")
-    figure = results / "figures/a.svg"
+    figure = results / "figures/cost_to_reach.svg"
     figure.write_text(svg := '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><!-- é --></svg>\n')
     figure.with_suffix(".rst").write_text("The caption.\n")
-    page = first_page(figure.with_suffix(".png"))
+    page = first_page(figure.with_suffix(".png"), figures=["quality", "cost_to_reach"])
     (uri,) = re.findall(r'<img [^>]*src="data:image/svg\+xml;base64,([^"]*)"', page)
+    assert '<img alt="cost to reach" ' in page
     assert base64.b64decode(uri).decode().strip() == svg.strip()
     assert page.index("<img") < page.index("The caption.") < page.index("experiment")
     assert "<img" not in first_page()

@@ -1,12 +1,15 @@
 """Untrusted cells of LaTeX and Markdown tables are plain text."""
 
 import re
+import runpy
 import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from conftest import ROOT
+from prefloop.core.errors import InputError
 from prefloop.report.tables import in_markdown, save_table, to_latex, with_interval
 
 HOSTILE = [
@@ -86,11 +89,35 @@ def test_gallery_keeps_rows_and_deletes_earlier_pictures(tmp_path):
     (tmp_path / "c.yaml").write_text("# About\nname: c\n")
     save_table(tmp_path / "t.csv", pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), "Caption.")
     (tmp_path / "p/rows").mkdir(parents=True)
-    for name in ("p/rows/spent.csv", "p/earlier.png"):
+    for name in ("p/rows/spent.csv", "p/earlier.png", "p/notes.md"):
         (tmp_path / name).write_text("kept or not")
     command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", "p.md"]
     subprocess.run([*command, "--tables", "t.csv"], cwd=tmp_path, check=True, capture_output=True)
-    assert {path.name for path in (tmp_path / "p").rglob("*") if path.is_file()} == {"t.csv", "spent.csv"}
+    assert {path.name for path in (tmp_path / "p").rglob("*") if path.is_file()} == {"t.csv", "spent.csv", "notes.md"}
+
+
+@pytest.mark.parametrize("page", ["p", "p.html", "p.md"])
+def test_page_that_is_no_markdown_file_raises(tmp_path, page):
+    """A folder as the page is refused before anything is deleted."""
+    (tmp_path / "c.yaml").write_text("# About\nname: c\n")
+    for folder in ("p", "p.md"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "kept.csv").write_text("a\n1\n")
+    command = [sys.executable, ROOT / "workflow/scripts/make_gallery.py", "--config", "c.yaml", "--page", page]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: page: {page}, expected a file .md")
+    assert (tmp_path / "p/kept.csv").is_file() and (tmp_path / "p.md/kept.csv").is_file()
+
+
+def test_redrawing_reports_a_program_that_was_killed(tmp_path, monkeypatch):
+    """Such a program has no message."""
+    monkeypatch.syspath_prepend(str(ROOT / "workflow/scripts"))
+    monkeypatch.setattr("_program.run", lambda main: None)
+    run_program = runpy.run_path(str(ROOT / "workflow/scripts/redraw.py"))["run_program"]
+    monkeypatch.setitem(run_program.__globals__, "SCRIPTS", tmp_path)
+    (tmp_path / "plot.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(InputError, match="plot: ended with exit status -9"):
+        run_program("plot", {})
 
 
 def test_gallery_page_links_long_tables_and_keeps_commands_together(tmp_path):

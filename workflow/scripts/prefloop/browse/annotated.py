@@ -97,6 +97,7 @@ def pairs_and_responses(files: Files, most: int) -> tuple[Table, Table, Rewards]
             tally="trained",
             mean="gap",
             drawn="trained pairs first, drawn at random",
+            prioritized=True,
         ),
         Table(
             "responses",

@@ -49,6 +49,8 @@ class Table:
     """The number column whose mean is shown above the table."""
     drawn: str = "drawn at random"
     """How `rows` were sampled, if they are a sample."""
+    prioritized: bool = False
+    """Whether a sample has some kinds of rows first. The page then shows no counts or means of it."""
 
 
 class Draw:

@@ -49,6 +49,7 @@ def data_of(name: str, about: str, tables: Iterable[Table], maps: Iterable[dict]
                 "rows": [[value_of(row.get(column.key), column) for column in table.columns] for row in table.rows],
                 "total": table.total,
                 "drawn": table.drawn,
+                "prioritized": table.prioritized,
                 "tally": table.tally,
                 "mean": table.mean,
             }

@@ -158,6 +158,9 @@ def experiment_differences(
     Returns:
         Columns method_a, method_b, measure, seeds, prompts, mean_a, mean_b, difference, low, high, significant (the
         95 % CI excludes 0). Measures without a value are left out.
+
+    Raises:
+        InputError: A run is not finished, or no measure has a value on both sides.
     """
     seeds = common_seeds(a.experiment, b.experiment)
     rows = []
@@ -174,6 +177,11 @@ def experiment_differences(
             means = {f"mean_{side}": float(np.nanmean(table)) for side, table in values.items()}
             limits = dict(zip(("difference", "low", "high"), interval, strict=True))
             rows.append(keys | sizes | means | limits | {"significant": bool(interval.low > 0 or interval.high < 0)})
+    if not rows:
+        raise InputError(
+            f"{a.experiment.root} and {b.experiment.root}: no measure has values of both methods of a pair; "
+            "all judgments of the last rounds are invalid"
+        )
     return pd.DataFrame(rows)
 
 

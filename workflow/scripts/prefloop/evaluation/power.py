@@ -24,6 +24,7 @@ from prefloop.evaluation.random_effects import MeanSquares, complete_table, mean
 LEVEL = 0.05  # of the two-sided test
 POWER = 0.8
 QUANTILES = (24, 24, 12)  # grid of the mean squares of seeds, prompts and cells
+MOST_SEEDS = 10**6  # the result is None if about this many are not enough
 
 
 class VarianceParts(NamedTuple):
@@ -201,14 +202,16 @@ def detectable_difference(parts: VarianceParts, design: Design, power: float = P
 def seeds_needed(parts: VarianceParts, difference: float, design: Design, power: float = POWER) -> int | None:
     """The fewest seeds, at least 2, with which the test detects `difference` with probability `power`.
 
-    The number of seeds in `design` is ignored. The result is None if `difference` is 0, or if no number of seeds is
-    enough, because the variance over prompts does not shrink with more seeds.
+    The number of seeds in `design` is ignored. The result is None if `difference` is 0, or if MOST_SEEDS are not
+    enough, such as where the variance over prompts, which does not shrink with more seeds, is too large.
     """
     if difference == 0 or power_with_all_seeds(parts, difference, design) <= power:
         return None
     low, high = 1, 2  # `low` is not enough
     while power_of_test(parts, design._replace(seeds=high), difference) < power:
         low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         if power_of_test(parts, design._replace(seeds=middle), difference) < power:
@@ -219,13 +222,15 @@ def seeds_needed(parts: VarianceParts, difference: float, design: Design, power:
 
 
 def power_with_all_seeds(parts: VarianceParts, difference: float, design: Design) -> float:
-    """Limit of `power_of_test` for many seeds and a nonzero difference: a t test over prompts or families."""
+    """Limit of `power_of_test` for many seeds and a nonzero difference: a t test over prompts or families.
+
+    Both tails of the noncentral t are one tail of its square, a noncentral F. scipy's t gives NaN for the far tail.
+    """
     column, _ = column_variances(parts, design)
     if column == 0:
         return 1.0
-    df, center = design.clusters - 1, abs(difference) / math.sqrt(column / design.clusters)
-    critical = stats.t.isf(LEVEL / 2, df)
-    return float(stats.nct.sf(critical, df, center) + stats.nct.cdf(-critical, df, center))
+    df = design.clusters - 1
+    return float(stats.ncf.sf(stats.f.isf(LEVEL, 1, df), 1, df, difference**2 / (column / design.clusters)))
 
 
 def critical_differences(parts: VarianceParts, design: Design) -> np.ndarray:

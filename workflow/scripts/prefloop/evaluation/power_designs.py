@@ -75,7 +75,7 @@ def designs_around(as_run: Design) -> list[Design]:
 def power_rows(parts: VarianceParts, designs: Iterable[Design], difference: float) -> list[dict]:
     """One row per design: its fields, `detectable`, and `power` and `seeds_needed` for `difference`.
 
-    `seeds_needed` is for the design's prompts and samples; NaN if no number of seeds is enough.
+    `seeds_needed` is for the design's prompts and samples; NaN if MOST_SEEDS are not enough.
     """
     needed: dict[Design, int | None] = {}
     rows = []

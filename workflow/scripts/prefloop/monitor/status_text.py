@@ -72,7 +72,7 @@ def amount_cells(amounts: Counter) -> list[str]:
 
 def with_prefix(number: float) -> str:
     """`31.2 T`: a number with three digits and one of the prefixes K, M, G, …"""
-    size = next((size for size in range(len(PREFIXES) - 1, 0, -1) if number >= 1000**size), 0)
+    size = next((size for size in range(len(PREFIXES) - 1, 0, -1) if float(f"{number:.3g}") >= 1000**size), 0)
     return f"{number / 1000**size:.3g} {PREFIXES[size]}".rstrip()
 
 

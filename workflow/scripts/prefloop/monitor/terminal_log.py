@@ -17,9 +17,11 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from prefloop.core.errors import one_line
+from prefloop.core.stage_status import read_status
 
 TAIL = 100_000  # bytes at the end of a log that are searched for a message
 MAX_SHOWN = 10  # failed jobs
+NO_MESSAGE = "error: the program ended without a message, possibly killed for lack of memory; "
 ERROR_EVENTS = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
 # Messages without an event, and events, that are the same in every run or for every job.
 ROUTINE = ("Select jobs to execute...", "Group jobs: inactive", "Conda environments: ignored")
@@ -50,13 +52,15 @@ def error_in(log: Path) -> str:
         if line.startswith("error: "):
             return one_line(line)
     if not lines:
-        return "error: the program ended without a message, possibly killed for lack of memory; its log is empty"
+        return f"{NO_MESSAGE}its log is empty"
     if LAST_OF_TRACEBACK.match(lines[-1]):
         return one_line(f"error: {lines[-1]}; the log has the traceback")
-    return one_line(
-        "error: the program ended without a message, possibly killed for lack of memory; the last line of its "
-        f"log: {lines[-1]}"
-    )
+    return one_line(f"{NO_MESSAGE}the last line of its log: {lines[-1]}")
+
+
+def may_have_failed(log: Path) -> bool:
+    """Whether a job of a failed group has started and not ended: it has a log, and its status is not `done`."""
+    return bool(log_lines(log)) and (read_status(log) or {}).get("state") != "done"
 
 
 class JobRecorder(logging.Handler):
@@ -77,6 +81,7 @@ class JobRecorder(logging.Handler):
         self.logs: dict[int, Path] = {}
         self.finished: Path | None = None
         self.failed: dict[Path, str] = {}
+        self.of_groups: set[Path] = set()
         self.interrupted = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -87,19 +92,25 @@ class JobRecorder(logging.Handler):
             self.logs[getattr(record, "jobid", -1)] = Path(log)
         elif event == LogEvent.JOB_FINISHED:
             self.finished = self.logs.get(getattr(record, "job_id", -1))
+            if self.finished:  # an earlier attempt of the job may have failed
+                self.failed.pop(self.finished, None)
         elif event == LogEvent.JOB_ERROR and log:
             self.failed[Path(log)] = getattr(record, "rule_name", "")
+            if getattr(record, "indent", False):  # Snakemake reports every job of a failed group, with an indent
+                self.of_groups.add(Path(log))
         elif event is None and str(record.msg).startswith("Terminating processes on user request"):
             self.interrupted = True
 
     def close(self) -> None:
-        """Print the errors; Snakemake closes its handlers last."""
+        """Print the errors, those with a message last; Snakemake closes its handlers last."""
         super().close()
         errors = [(rule, log, error_in(log)) for log, rule in self.failed.items()]
         failed = [error for error in errors if BY_CTRL_C not in error[2] and "KeyboardInterrupt" not in error[2]]
+        failed = [job for job in failed if job[1] not in self.of_groups or may_have_failed(job[1])] or failed
+        failed.sort(key=lambda error: not error[2].startswith(NO_MESSAGE))
         parts = [f"\n{rule} failed, log: {log}\n{error}" for rule, log, error in failed[-MAX_SHOWN:]]
         if len(failed) > MAX_SHOWN:
-            parts.insert(0, f"\n{len(failed)} jobs failed, of which these are the last:")
+            parts.insert(0, f"\n{len(failed)} jobs failed; {MAX_SHOWN} of them:")
         if self.interrupted:
             parts.append(
                 f"\n{BY_CTRL_C}; start again with the same command, and the run continues from the existing files"

@@ -5,6 +5,8 @@ a picture.
 """
 
 from base64 import b64encode
+from html import escape
+from pathlib import Path
 
 from docutils import nodes, parsers
 
@@ -15,10 +17,11 @@ class PictureParser(parsers.Parser):
     """Reads a file as one picture."""
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
-        """Add the picture to the document."""
+        """Add the picture to the document; its alternative text is the name of the figure, as `learning curves`."""
         self.setup_parse(inputstring, document)
         content = b64encode(inputstring.encode()).decode()
-        image = f'<img alt="figure" src="data:image/svg+xml;base64,{content}">'
+        name = Path(document["source"]).stem.replace("_", " ")
+        image = f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">'
         document += nodes.raw("", f'<div style="min-width: {WIDTH}">{image}</div>', format="html")
         self.finish_parse()
 
