@@ -47,7 +47,7 @@ def config(pairs: int, model: Path) -> dict:
 def run_prefloop(folder: Path) -> int:
     """Run the round again, and return the number of trained pairs.
 
-    The sockets of warm processes are in a folder of this run, because a warm process lives for a minute after a run.
+    The sockets of warm processes are in a new folder, because a warm process waits for another minute after a run.
     """
     shutil.rmtree(folder / "results/round/uniform", ignore_errors=True)
     policy = "results/round/uniform/seed-0/round-1/policy.pt"

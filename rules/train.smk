@@ -134,7 +134,7 @@ rule train_reward_model:
         base=lambda wildcards: manifest_of(
             config["reward_models"][wildcards.name]["base"]
         ),
-        chat=rules.prepare_prompts.output.chat,
+        chat=ancient(rules.prepare_prompts.output.chat),  # only its date is read
     output:
         manifest="<results>/reward_models/{name}/manifest.json",
         report="<results>/reward_models/{name}.report.json",
@@ -151,6 +151,7 @@ rule train_reward_model:
     params:
         **program("train_reward_model", PACKAGED_PROMPTS, warm=in_launch),
         own=lambda wildcards: source_code(config["reward_models"][wildcards.name]),
+        date=config["policy"]["template_date"],
         packaged=packaged_prompts,
         flags=lambda wildcards: flags(
             relevant(config["reward_models"][wildcards.name], RewardModelSection)
@@ -159,8 +160,8 @@ rule train_reward_model:
         launch=launch_command("reward_models"),
         running=runtime_flags("reward_models", "reward_models/{name}"),
     shell:
-        # SLURM sends SIGTERM to every process of a job. The trap makes the shell wait until the training has saved. The
-        # program writes to the log itself, and its warnings are then also printed to the terminal.
+        # SLURM sends SIGTERM to every process of a job. The trap makes the shell wait until the training has saved.
+        # Output goes straight to the log, as `tee` would die of the signal. Warnings are printed to the terminal at the end.
         "trap : TERM INT; code=0; PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
         " {params.launch} {params.program} --packaged {params.packaged} --base {input.base} --chat {input.chat}"
         " {params.flags} {params.running} --manifest {output.manifest}"

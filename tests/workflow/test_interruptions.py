@@ -1,6 +1,7 @@
 """Training that is killed and resumed, in one or two processes, gives the same result as without interruptions."""
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -210,12 +211,16 @@ def test_sigterm_to_every_process_lets_a_training_save(tmp_path, rule, warns):
     command = re.sub(r"\{([\w.]+)\}", lambda match: values.get(match[1], "1"), shell_of(rule))
     command = ["bash", "-c", f"set -euo pipefail; {command}"]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not log.exists() or "ready" not in log.read_text():
-        assert job.poll() is None
-        time.sleep(0.05)
-    os.killpg(job.pid, signal.SIGTERM)
-    assert (job.wait(20), log.read_text()) == (143, "ready\nWARNING: saved\n")
-    assert ("WARNING: saved" in job.communicate()[1]) == warns
+    try:
+        while not log.exists() or "ready" not in log.read_text():
+            assert job.poll() is None
+            time.sleep(0.05)
+        os.killpg(job.pid, signal.SIGTERM)
+        assert (job.wait(20), log.read_text()) == (143, "ready\nWARNING: saved\n")
+        assert ("WARNING: saved" in job.communicate()[1]) == warns
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
 
 
 def test_launch_commands():

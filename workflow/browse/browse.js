@@ -253,7 +253,9 @@ function links(row) {
 // --- the map of clusters ---
 
 function drawMap() {
-  const map = data.maps.find((other) => other.clusters === shown.exact.get("clusters")) || data.maps[0];
+  const place = (name) => shown.table.index.get(name);
+  const row = shown.table.rows.find((other) => [...shown.exact].every(([name, value]) => String(other[place(name)]) === value));
+  const map = data.maps.find((other) => row && other.clusters === row[place("clusters")]) || data.maps[0];
   const visible = shown.table.key === "clusters" && map !== undefined;
   at("map").replaceChildren();
   at("map").hidden = !visible;

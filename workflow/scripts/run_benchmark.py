@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SECONDS = 10  # from SIGTERM until SIGKILL
 def run_command(command: str) -> int:
     """Run a shell command in a session of its own, and return its exit status.
 
-    All processes of the session end with this one. Until then, they hold the lease of this process's GPUs.
+    Processes that the command leaves are ended. Until then, they hold the lease of this process's GPUs.
     """
     signal.signal(signal.SIGTERM, terminate)
     process = subprocess.Popen(
@@ -31,17 +32,26 @@ def run_command(command: str) -> int:
     try:
         return process.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(SECONDS)
-            os.killpg(process.pid, signal.SIGKILL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(ProcessLookupError):  # no process of the session is left
+            end_session(process)
         process.wait()
 
 
+def end_session(process: subprocess.Popen) -> None:
+    """End the session that a process leads: SIGTERM, then SIGKILL. Raises ProcessLookupError once all have ended."""
+    deadline = time.monotonic() + SECONDS
+    os.killpg(process.pid, signal.SIGTERM)
+    while time.monotonic() < deadline:
+        process.poll()  # the leader's entry in the table of processes would keep the session
+        os.killpg(process.pid, 0)
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+
+
 def terminate(*_: Any) -> None:
-    """Handle SIGTERM: end the command, and ignore further signals."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Handle SIGTERM by an exception, after which the command is ended."""
     sys.exit(128 + signal.SIGTERM)
 
 

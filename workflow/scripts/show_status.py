@@ -53,7 +53,8 @@ def report(results: Path | None, *, as_json: bool) -> str:
     if not names:
         return "no experiment has been started in this folder"
     lines = [f"{s['experiment']}: {s['error']}" if isinstance(s, dict) else headline(s, now) for s in statuses]
-    return "\n".join([*lines, "", f"details of one: python {sys.argv[0]} results/{names[0]}"])
+    shown = next((name for name, status in zip(names, statuses, strict=True) if isinstance(status, Status)), names[0])
+    return "\n".join([*lines, "", f"details of one: python {sys.argv[0]} results/{shown}"])
 
 
 def status_or_error(project: Path, name: str) -> Status | dict:

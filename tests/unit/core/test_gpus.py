@@ -79,9 +79,9 @@ def test_killed_stage_releases_its_gpus(machine):
     holder = Stage(2)
     held = holder.line()
     waiting, later = Stage(3), None
-    assert waiting.line() == "waiting for 3 of 3 GPUs, which other stages are using"
+    assert waiting.line() == "waiting for 3 of 3 GPUs, which other stages use or wait for"
     later = Stage(1)
-    assert later.line() == "waiting for 1 of 3 GPUs, which other stages are using"
+    assert later.line() == "waiting for 1 of 3 GPUs, which other stages use or wait for"
     time.sleep(1)
     assert later.process.poll() is None
     os.kill(holder.process.pid, signal.SIGKILL)

@@ -140,3 +140,24 @@ def test_figure_has_every_run_and_the_initial_policy(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table.astype({"value": float}))
     caption = path.with_suffix(".rst").read_text()
     assert caption.startswith("Accuracy of every round") and "no CI" in caption and "2 seeds" in caption
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_processes_of_the_command_have_time_to_clean_up(tmp_path, interrupted):
+    """The shell ends at once, its child half a second after SIGTERM. A second signal does not cut that short."""
+    child = "(trap 'sleep 0.5; touch cleaned; exit' TERM; touch ready; while :; do sleep 0.05; done)"
+    command = f"{child}; :" if interrupted else f"{child} & while [ ! -f ready ]; do sleep 0.05; done; false"
+    process = subprocess.Popen(program_with(command), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "ready").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        if interrupted:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == (143 if interrupted else 1)
+        assert (tmp_path / "cleaned").exists()
+    finally:
+        process.kill()
+        process.communicate()

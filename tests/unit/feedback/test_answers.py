@@ -15,6 +15,8 @@ FIRST = [
     '{"winner": "A", "scores": {"A": 5, "B": 3}}',
     '```json\n{"preferred": "A", "why": {"A": "kind", "B": "rude"}}\n```',
     '{"verdict": {"winner": "A"}}',
+    '{"winner": "A", "scores": [{"A": 5}, {"B": 3}]}',
+    'Here it is:\n```json\n{"winner": "A", "scores": {"A": 5}}\n```\nThat is all.',
     'My verdict:\n```json\n{"reason": "B is rude", "Final Verdict": "Response A"}\n```',
     "Response B is vague, Response A is precise.\n\n[[A]]",
     "[[A>>B]]",

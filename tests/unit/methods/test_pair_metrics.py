@@ -169,7 +169,7 @@ def test_equal_scores_are_ordered_at_random():
 )
 def test_metrics_of_the_user_are_checked(tmp_path, monkeypatch, body, problem):
     monkeypatch.chdir(tmp_path)
-    name = f"metrics{abs(hash(body))}.py"
+    name = f"{tmp_path.name}.py"
     (tmp_path / name).write_text(f"def worth(pairs, rng):\n    return {body}\n")
     pairs = {"n_chosen": np.array([3, 4])}
     if problem is None:

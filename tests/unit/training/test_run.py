@@ -31,7 +31,7 @@ STUCK = """
 import ctypes
 import signal
 from prefloop.training.run import end_after_interrupt
-signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore it
+signal.signal(signal.SIGINT, lambda *_: None)  # processes in the background ignore it
 end_after_interrupt(0.5)
 lock = ctypes.CDLL(None).pthread_mutex_lock
 mutex = ctypes.create_string_buffer(64)

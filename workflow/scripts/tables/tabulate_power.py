@@ -68,7 +68,7 @@ def power_caption(data: pd.DataFrame, experiment: Experiment) -> str:
     if not pd.isna(as_run["families"]):
         prompts += f" of {as_run['families']} families"
     detectable = f"the smallest that {seeds}, {prompts} and {samples} per prompt detect with 80 % power at p < 0.05"
-    missing = "-- means that no number of seeds is enough with these prompts, or that the difference is 0."
+    missing = "-- means that a million seeds are not enough with these prompts, or that the difference is 0."
     rough = f"Variance components are estimated from only {seeds}"
     if as_run["samples"] == 1:
         rough += (

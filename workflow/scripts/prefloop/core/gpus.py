@@ -113,7 +113,7 @@ def take_locks(folder: Path, uuids: dict[str, str], count: int) -> list[str]:
     import fcntl
 
     held: dict[str, int] = {}
-    waiting = f"waiting for {count} of {len(uuids)} GPUs, which other stages are using"
+    waiting = f"waiting for {count} of {len(uuids)} GPUs, which other stages use or wait for"
     is_waiting = False
     with (folder / "queue").open("a") as queue:
         try:

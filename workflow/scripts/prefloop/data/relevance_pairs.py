@@ -1,7 +1,7 @@
 """Preference pairs about relevance, for a reward model that is no lexicon: does a response answer this prompt?
 
-Sentiment lexicons ignore the prompt, so a policy that optimizes one may stop to answer. A reward model trained on these
-pairs sees that. It prefers a response to the prompt to a response to another prompt. Use it with
+Sentiment lexicons ignore the prompt, so a policy that optimizes one may stop answering. A reward model trained on these
+pairs rates a response to this prompt higher than a response to another prompt. Use it with
 `reward_models: {relevance: {source: "prefloop.data.relevance_pairs:packaged"}}`.
 """
 
@@ -18,9 +18,9 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 def packaged() -> Iterator[dict[str, str]]:
     """Yield two pairs per packaged prompt, one for each of its recorded responses.
 
-    The rejected response belongs to the prompt half the list away and has the same place there: the one with the
-    higher or the lower VADER score. So sentiment says nothing about which response is chosen. Responses are cut to
-    their first sentence.
+    The rejected response belongs to the prompt half the list away and has the same role there, chosen or rejected,
+    which VADER decided. So sentiment says nothing about which response is chosen here. Responses are cut to their first
+    sentence.
     """
     with PACKAGED.open(encoding="utf-8") as file:
         rows = [row for line in file if "chosen" in (row := json.loads(line))]

@@ -54,7 +54,7 @@ MARK = re.compile(
     FLAGS,
 )
 OBJECT = re.compile(r"\{[^{}]*\}")
-FENCE = re.compile(r"```\w*\n(.*)```", re.DOTALL)
+FENCE = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 NAMED = re.compile(rf"(?<![A-Za-z0-9])(?:([AB])(?![A-Za-z0-9'’])|(?i:{NOUN})\s+([ab])(?![A-Za-z0-9]))")
 QUOTES = r"[*\"'`]{0,9}"
 PREFERS = re.compile(
@@ -128,13 +128,13 @@ def marked(text: str) -> list[float | None]:
 
 
 def outer_verdicts(text: str) -> list[float | None]:
-    """Verdicts in the outer keys of a text that is one JSON object with others in it, perhaps in a code fence."""
-    fenced = FENCE.fullmatch(text)
+    """Verdicts in the outer keys of a JSON object with others in it: the whole text, or its first code block."""
+    fenced = FENCE.search(text)
     try:
         value = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         return []
-    if not isinstance(value, dict) or not any(isinstance(item, dict) for item in value.values()):
+    if not isinstance(value, dict) or not any(isinstance(item, dict | list) for item in value.values()):
         return []
     return [word_of(item) for key, item in value.items() if isinstance(item, str) and re.fullmatch(LABEL, key, FLAGS)]
 
