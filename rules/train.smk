@@ -134,7 +134,6 @@ rule train_reward_model:
         base=lambda wildcards: manifest_of(
             config["reward_models"][wildcards.name]["base"]
         ),
-        chat=ancient(rules.prepare_prompts.output.chat),  # only its date is read
     output:
         manifest="<results>/reward_models/{name}/manifest.json",
         report="<results>/reward_models/{name}.report.json",
@@ -151,7 +150,7 @@ rule train_reward_model:
     params:
         **program("train_reward_model", PACKAGED_PROMPTS, warm=in_launch),
         own=lambda wildcards: source_code(config["reward_models"][wildcards.name]),
-        date=config["policy"]["template_date"],
+        date=flags({"date": config["policy"]["template_date"]}),
         packaged=packaged_prompts,
         flags=lambda wildcards: flags(
             relevant(config["reward_models"][wildcards.name], RewardModelSection)
@@ -163,7 +162,7 @@ rule train_reward_model:
         # SLURM sends SIGTERM to every process of a job. The trap makes the shell wait until the training has saved.
         # Output goes straight to the log, as `tee` would die of the signal. Warnings are printed to the terminal at the end.
         "trap : TERM INT; code=0; PREFLOOP_LOG={log} PREFLOOP_GPUS={resources.gpu}"
-        " {params.launch} {params.program} --packaged {params.packaged} --base {input.base} --chat {input.chat}"
+        " {params.launch} {params.program} --packaged {params.packaged} --base {input.base} {params.date}"
         " {params.flags} {params.running} --manifest {output.manifest}"
         " --report {output.report} --metrics {output.metrics}"
         " --speed {output.speed} --cost {output.cost} > {log} 2>&1 || code=$?;"

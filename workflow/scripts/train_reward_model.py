@@ -14,7 +14,7 @@ from prefloop.core.files import sha256_of, write_json
 from prefloop.core.progress import Summary
 from prefloop.core.seeds import rng_for, seed_for
 from prefloop.feedback.reward_model import RewardModel, load_trainable_classifier
-from prefloop.models.chat import ChatFormat, read_format
+from prefloop.models.chat import ChatFormat
 from prefloop.models.fetch import write_model
 from prefloop.models.options import RuntimeConfig
 from prefloop.models.policies import trained_weights
@@ -38,8 +38,6 @@ class Files(TrainingFiles):
     """Output path for manifest.json, next to the trained model's files."""
     report: Path
     """Output path for the report: held-out accuracy, calibration, and the accuracy of rules about length."""
-    chat: Path | None = None
-    """The policy's chat.json. Its date is the one that the model's chat template may print."""
 
 
 def main(
@@ -49,6 +47,7 @@ def main(
     runtime: Annotated[RuntimeConfig, arg(name="")],
     tracking: Tracking,
     threads: int = 1,
+    date: str | None = None,
 ) -> Summary | None:
     """Train a reward model, and report its accuracy on held-out pairs.
 
@@ -56,10 +55,11 @@ def main(
 
     Args:
         threads: CPU threads per process.
+        date: Day that the chat template may print, as YYYY-MM-DD; by default today.
     """
     rows, unseen, account = load_pairs(settings, files.packaged)
-    chat = ChatFormat(date=read_format(files.chat).date)
-    work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows, chat.date]})
+    chat = ChatFormat(date=date)
+    work = fingerprint(__file__, settings, {"inputs": [sha256_of(files.base), rows, date]})
     folder, seed = files.manifest.parent, settings.seed
     state = folder.with_name(f"{folder.name}.partial")
     job = TrainingJob("train_reward_model", files.base, state, work, seed_for(seed, "reward_model"), threads)

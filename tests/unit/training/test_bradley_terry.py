@@ -397,8 +397,8 @@ def test_rewards_are_one_logit_per_row(bases):
     assert (found.shape, found.dtype) == ((3,), torch.float32)
 
 
-def test_date_of_a_template_is_that_of_the_policy(bases, tmp_path):
-    """Training reads the same tokens as feedback, on every day. The template prints the date."""
+def test_chat_template_prints_the_given_date(bases, tmp_path):
+    """With policy.template_date, training reads the same tokens on every day."""
     manifest = without_padding(tmp_path / "base", bases["llama"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(manifest.parent)
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -407,8 +407,7 @@ def test_date_of_a_template_is_that_of_the_policy(bases, tmp_path):
     for date in ("2025-01-30", "2024-12-01"):
         folder = tmp_path / date
         folder.mkdir()
-        (folder / "chat.json").write_text(json.dumps({"template_kwargs": {}, "date": date}))
-        done = run_program(folder, manifest, planted(6), "--chat", "chat.json", "--epochs", "1")
+        done = run_program(folder, manifest, planted(6), "--date", date, "--epochs", "1")
         assert done.returncode == 0, done.stderr
         losses.append([row["loss"] for row in read_rows(folder / "training.jsonl")])
     assert losses[0] != losses[1]
