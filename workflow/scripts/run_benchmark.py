@@ -25,11 +25,18 @@ def run_command(command: str) -> int:
 
     Processes that the command leaves are ended. Until then, they hold the lease of this process's GPUs.
     """
-    signal.signal(signal.SIGTERM, terminate)
+    handlers = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: terminate}
+    early: list[int] = []
+    for number in handlers:  # an exception within Popen would leave a command that nobody ends
+        signal.signal(number, lambda number, _: early.append(number))
     process = subprocess.Popen(
         command, shell=True, stdout=sys.stdout, stderr=sys.stderr, start_new_session=True, pass_fds=LEASED
     )
     try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in early:
+            signal.raise_signal(number)
         return process.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

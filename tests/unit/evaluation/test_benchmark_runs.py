@@ -161,3 +161,27 @@ def test_processes_of_the_command_have_time_to_clean_up(tmp_path, interrupted):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_the_command_starts_ends_it(tmp_path, how):
+    """The signal comes within Popen, when the command runs already."""
+    early = f"""
+import os, runpy, signal, subprocess, sys
+started = subprocess.Popen
+class Popen(started):
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        os.kill(os.getpid(), {int(how)})
+        sum(range(1000))  # a handler that raises would raise here, before there is a process to end
+subprocess.Popen = Popen
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = {program_with("echo $$ > pid; sleep 60; :")[1:]!r}
+sys.path.insert(0, {str(ROOT / "workflow/scripts")!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", early], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == {signal.SIGTERM: 143, signal.SIGINT: 1}[how], done.stderr
+    if (tmp_path / "pid").exists():
+        with pytest.raises(ProcessLookupError):
+            os.killpg(int((tmp_path / "pid").read_text()), 0)
